@@ -1,0 +1,16 @@
+"""Bertram trains, compares and ships Transformer models on the hardware that people have."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# What a user reaches as `bertram.…`, and the room it lives in; looked up on first use so that importing stays light.
+_PUBLIC = {"load": "bertram.artifacts", "train": "bertram.finetuning", "compare": "bertram.comparison.compare"}
+__all__ = ["__version__", "compare", "load", "train"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'bertram' has no attribute {name!r}")

@@ -1,0 +1,36 @@
+"""The errors that Bertram raises on purpose; the command line prints their one line and exits with their code."""
+
+import importlib
+from types import ModuleType
+
+
+class BertramError(Exception):
+    """Something failed that the user should read about in one line."""
+
+    exit_code = 1
+
+
+class BadInput(BertramError):
+    """The user's file, argument or text cannot be used as it is."""
+
+    exit_code = 2
+
+
+class NoCandidateFits(BertramError):
+    """A comparison ended and no candidate keeps within the stated limits."""
+
+    exit_code = 3
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or say which extra brings it.
+
+    Raises:
+        BadInput: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise BadInput(f"{module.split('.')[0]} is not installed; it comes with: pip install 'bertram[{extra}]'") from None

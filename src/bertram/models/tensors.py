@@ -1,0 +1,95 @@
+"""From the packed batch to tensors: the only place where numpy turns into torch.
+
+Letters: B sequences, T tokens; inside a group b sequences padded to s tokens, n real tokens.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertram.batch import Batch, Ints
+
+# Tokens of padding that cost as much as one more group of kernel calls; from the profile in docs/experiments.md.
+_GROUP_COST = 256
+
+
+class AttentionGroup(NamedTuple):
+    """Neighbouring sequences of similar length that attention computes together as [b, s]."""
+
+    sequences: int  # b
+    length: int  # s, the longest of them
+    tokens: int  # n
+    gather: Tensor | None  # [b * s], row of the group's tokens for every slot; None when all lengths are equal
+    scatter: Tensor | None  # [n], slot of every token
+    mask: Tensor | None  # [b, 1, 1, s], True where a slot holds a token
+
+
+@dataclass(frozen=True)
+class PackedTensors:
+    """A Batch as int64 tensors on one device, with the grouping that attention uses."""
+
+    token_ids: Tensor  # [T]
+    segment_ids: Tensor  # [T]
+    positions: Tensor  # [T]
+    first: Tensor  # [B], where every sequence begins
+    groups: list[AttentionGroup]
+
+
+def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> PackedTensors:
+    """Move a Batch to `device`. Sequences sorted by length give the least padding inside attention."""
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array.astype(np.int64)).to(device)
+
+    lengths = batch.lengths
+    groups = []
+    for start, end in attention_groups(lengths):
+        groups.append(_group(lengths[start:end], torch.device(device)))
+    return PackedTensors(
+        tensor(batch.token_ids), tensor(batch.segment_ids), tensor(batch.positions), tensor(batch.offsets[:-1]), groups
+    )
+
+
+def attention_groups(lengths: Ints) -> list[tuple[int, int]]:
+    """Cut [B] lengths, in their order, into runs so that padding plus a fixed cost a run is least.
+
+    Returns (start, end) of every run. Exact, by dynamic programming over the places where the length changes.
+    """
+    edges = [0, *(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)]
+    total = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(edges)):
+        longest, choices = 0, []
+        for start in range(end - 1, -1, -1):
+            longest = max(longest, int(lengths[edges[start] : edges[start + 1]].max(initial=0)))
+            padding = longest * (edges[end] - edges[start]) - (total[edges[end]] - total[edges[start]])
+            if padding > best[end - 1][0] + _GROUP_COST:
+                break  # wider runs only pad more
+            choices.append((best[start][0] + padding + _GROUP_COST, start))
+        best.append(min(choices))
+    cuts, end = [], len(edges) - 1
+    while end > 0:
+        start = best[end][1]
+        cuts.append((edges[start], edges[end]))
+        end = start
+    return cuts[::-1]
+
+
+def _group(lengths: Ints, device: torch.device) -> AttentionGroup:
+    b, s, n = len(lengths), int(lengths.max(initial=0)), int(lengths.sum())
+    if b * s == n:
+        return AttentionGroup(b, s, n, None, None, None)
+    real = np.arange(s) < lengths[:, None]  # [b, s]
+    gather = np.zeros((b, s), np.int64)
+    gather[real] = np.arange(n)
+    return AttentionGroup(
+        b,
+        s,
+        n,
+        torch.from_numpy(gather.ravel()).to(device),
+        torch.from_numpy(np.flatnonzero(real)).to(device),
+        torch.from_numpy(real[:, None, None, :]).to(device),
+    )
