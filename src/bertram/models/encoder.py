@@ -3,6 +3,8 @@
 Letters: T tokens, B sequences, H hidden width.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,8 @@ class Encoder(nn.Module):
 
     def forward(self, batch: PackedTensors) -> Tensor:
         """Hidden states of the last layer, [T, H]."""
-        x: Tensor = self.embeddings(batch)
+        precision = cast(Layer, self.layers[0]).attention.qkv.weight.dtype
+        x: Tensor = self.embeddings(batch, precision)
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
                 x = checkpointed(layer, x, batch.groups)

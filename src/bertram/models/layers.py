@@ -33,10 +33,11 @@ class Embeddings(nn.Module):
         self.projection = None if config.embedding_size is None else nn.Linear(width, config.hidden_size)
         self.dropout_prob = config.hidden_dropout_prob
 
-    def forward(self, batch: PackedTensors) -> Tensor:
-        """Embed T tokens, [T, H]."""
+    def forward(self, batch: PackedTensors, precision: torch.dtype) -> Tensor:
+        """Embed T tokens, [T, H]; what follows computes in `precision`."""
         x = self.tokens(batch.token_ids) + self.positions(batch.positions) + self.segments(batch.segment_ids)
-        x = dropout(self.norm(x), self.dropout_prob if self.training else 0.0)
+        x = self.norm(x).to(precision)
+        x = dropout(x, self.dropout_prob if self.training else 0.0)
         return x if self.projection is None else self.projection(x)
 
 

@@ -1,0 +1,122 @@
+"""Model arguments: what a user may name, found and loaded; the one place that picks a side."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertram.config import PRESETS, EncoderConfig
+from bertram.errors import BadInput, require
+from bertram.inference.predictor import Predictor
+from bertram.tasks.task import Task, task_from_dict
+from bertram.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from bertram.models.heads import Model
+
+MANIFEST = "bertram.json"
+
+
+def resolve(model: str | Path) -> Path | EncoderConfig:
+    """A model argument as the directory it names, or as a preset's sizes. Only a name with a slash reaches the hub.
+
+    Raises:
+        BadInput: nothing goes by that name.
+    """
+    if isinstance(model, str) and model in PRESETS:
+        return PRESETS[model]
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise BadInput(f"{path}: is a file; a model is a directory with config.json, or a preset")
+    name = str(model)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
+        return _from_hub(name)
+    near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(PRESETS)}"
+    raise BadInput(f"{name}: no such directory or preset; {hint}")
+
+
+def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
+    """Load a trained model, ready to `predict`.
+
+    Raises:
+        BadInput: there is none, it is damaged, or it is a bare preset, which has learned nothing.
+    """
+    source = resolve(model)
+    if isinstance(source, EncoderConfig):
+        raise BadInput(f"{model} is a preset, sizes with random weights; train it first: bertram train … --model {model}")
+    manifest = read_manifest(source)
+    task = task_of(source, manifest)
+    require("torch", "train")
+    from bertram.training.torch_runner import TorchRunner
+
+    network = read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle)
+    positions = network.config.max_position_embeddings
+    return Predictor(task, Tokenizer.load(source), TorchRunner(network), manifest.get("max_length", positions))
+
+
+def read_model(directory: Path, heads: dict[str, int], *, allow_pickle: bool = False) -> "Model":
+    """An encoder with the named heads; a head that the directory lacks starts with random weights.
+
+    Raises:
+        BadInput: the directory holds no model, or a damaged one.
+    """
+    require("torch", "train")
+    from bertram.formats.huggingface import read
+
+    return read(directory, heads=heads, allow_pickle=allow_pickle)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """bertram.json of a directory, empty where there is none.
+
+    Raises:
+        BadInput: it is not JSON.
+    """
+    path = directory / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BadInput(f"{path}: {error}") from None
+    if not isinstance(manifest, dict):
+        raise BadInput(f"{path}: not an object")
+    return manifest
+
+
+def task_of(directory: Path, manifest: dict[str, Any]) -> Task:
+    """The task that a model directory was trained for.
+
+    Raises:
+        BadInput: neither bertram.json nor config.json says.
+    """
+    if "task" in manifest:
+        return task_from_dict(manifest["task"])
+    raise BadInput(f"{directory}: no {MANIFEST} with a task; train it first: bertram train TASK DATA --model {directory}")
+
+
+def config_of(model: str) -> EncoderConfig:
+    """The sizes of a preset or of a model directory.
+
+    Raises:
+        BadInput: nothing goes by that name, or its config.json cannot be used.
+    """
+    source = resolve(model)
+    if isinstance(source, EncoderConfig):
+        return source
+    from bertram.formats.huggingface_config import read_config
+
+    return read_config(source)
+
+
+def _from_hub(name: str) -> Path:
+    hub = require("huggingface_hub", "hub")
+    wanted = ["*.json", "*.safetensors", "vocab.txt", "spiece.model"]
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:  # the hub's client raises errors of many libraries
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInput(f"{name}: neither a directory here nor to be had from the Hugging Face hub: {reason}") from None

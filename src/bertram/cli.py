@@ -1,0 +1,281 @@
+"""The command line: one function a command, and no logic.
+
+Heavy rooms are imported inside the commands, so that `bertram --help` answers at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from bertram import __version__
+from bertram.errors import BadInput, BertramError, NoCandidateFits
+from bertram.training.recipe import Recipe
+
+app = App(name="bertram", version=__version__, help="Train, compare and ship Transformer models on the hardware you have.")
+
+Columns = Annotated[str | None, Parameter(help="Which columns to read: text=sentence,label=2 (a number: no header).")]
+Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
+Flag = Annotated[bool, Parameter(negative="")]
+Training = Annotated[Recipe, Parameter(name="*")]
+TaskName = Literal["classification", "regression"]
+
+
+@app.command
+def check(
+    data: Path,
+    *,
+    validation: Path | None = None,
+    test: Path | None = None,
+    model: str | None = None,
+    columns: Columns = None,
+    json: Json = False,
+) -> None:
+    """Look at a table before training: columns, labels, duplicates within and across files, lengths.
+
+    Example: bertram check reviews.csv --test test.csv --model bert-mini
+
+    Parameters
+    ----------
+    data
+        CSV, TSV, JSONL or Parquet with the columns text [, text_b], label.
+    model
+        Count lengths in this model's tokens and against its positions.
+    """
+    from bertram.checking import check_tables, render
+
+    found = check_tables(data, validation, test, model=model, columns=_columns(columns))
+    _print(found, render(found), as_json=json)
+
+
+@app.command
+def train(
+    task: TaskName,
+    data: Path,
+    *,
+    model: str,
+    out: Path,
+    validation: Path | None = None,
+    test: Path | None = None,
+    columns: Columns = None,
+    recipe: Training = Recipe(),  # noqa: B008  frozen
+    vocab_size: int | None = None,
+    max_length: int | None = None,
+    resume: Flag = False,
+    dry_run: Flag = False,
+    allow_pickle: Flag = False,
+    json: Json = False,
+) -> None:
+    """Train a model on a table of labelled texts.
+
+    Example: bertram train classification reviews.csv --model bert-mini --out out/reviews
+
+    Parameters
+    ----------
+    model
+        A directory, a preset such as bert-mini, or owner/name on the Hugging Face hub.
+    out
+        The model directory to make.
+    validation
+        A table to choose the best evaluation by; without one a tenth of the training data is held out.
+    test
+        A table to report scores on at the end.
+    vocab_size
+        Entries of a preset's tokenizer, at most the preset's own number.
+    max_length
+        Tokens of a text that are read; by default all that the model has positions for.
+    resume
+        Go on with the training at OUT; one that is finished is left as it is.
+    dry_run
+        Take one batch through training, validation and test, and leave nothing behind.
+    allow_pickle
+        Read a pytorch_model.bin, tensors only.
+    """
+    from bertram import finetuning
+    from bertram.progress import training_progress
+
+    with training_progress(Path(model).name) as report:
+        manifest = finetuning.train(
+            task,
+            data,
+            model=model,
+            out=out,
+            validation=validation,
+            test=test,
+            columns=_columns(columns),
+            recipe=recipe,
+            vocab_size=vocab_size,
+            max_length=max_length,
+            resume=resume,
+            dry_run=dry_run,
+            allow_pickle=allow_pickle,
+            report=report,
+        )
+    _print(manifest, finetuning.summary(manifest), as_json=json)
+
+
+@app.command
+def compare(
+    data: Path,
+    *,
+    models: Annotated[list[str], Parameter(consume_multiple=True)],
+    out: Path,
+    task: TaskName | None = None,
+    validation: Path | None = None,
+    test: Path | None = None,
+    columns: Columns = None,
+    recipe: Training = Recipe(),  # noqa: B008  frozen
+    seeds: int = 1,
+    vocab_size: int | None = None,
+    max_length: int | None = None,
+    max_memory: str | None = None,
+    max_latency: str | None = None,
+    min_score: float | None = None,
+    json: Json = False,
+) -> None:
+    """Train several models with several seeds, measure them here, and say which to ship.
+
+    Example: bertram compare reviews.csv --models bert-mini albert-mini --out out/comparison --seeds 3 --max-latency 20ms
+
+    Parameters
+    ----------
+    models
+        Directories, presets or hub names. tf-idf with a linear model always takes part.
+    out
+        Where results.json, report.html and the trained models go; what is finished there is not repeated.
+    seeds
+        Trainings of each model, with seeds 0, 1, …
+    max_memory
+        What a model may add to the idle process, such as 64MB.
+    max_latency
+        What 95 of 100 single texts may take at most, such as 20ms.
+    min_score
+        The least score to accept.
+    """
+    from rich.console import Console
+
+    from bertram.comparison.compare import compare as run_comparison
+    from bertram.comparison.table import render_table
+
+    results = run_comparison(
+        data,
+        models,
+        out,
+        task=task,
+        validation=validation,
+        test=test,
+        columns=_columns(columns),
+        recipe=recipe,
+        seeds=seeds,
+        vocab_size=vocab_size,
+        max_length=max_length,
+        max_memory=max_memory,
+        max_latency=max_latency,
+        min_score=min_score,
+    )
+    if json:
+        _print(results, "", as_json=True)
+    else:
+        Console().print(render_table(results))
+        sys.stdout.write(f"report: {(out / 'report.html').resolve()}\n")
+    if results["choice"]["model"] is None:
+        raise NoCandidateFits(results["choice"]["reason"])
+
+
+@app.command
+def evaluate(model: str, data: Path, *, columns: Columns = None, allow_pickle: Flag = False, json: Json = False) -> None:
+    """Score a trained model on a table of labelled texts.
+
+    Example: bertram evaluate out/reviews test.csv
+    """
+    from bertram.artifacts import load
+    from bertram.evaluation import evaluate as score
+    from bertram.text.records import read_table
+
+    scores = score(load(model, allow_pickle=allow_pickle), read_table(data, _columns(columns)))
+    found = [{"metric": s.metric, "value": s.value, "signature": s.signature} for s in scores]
+    _print(found, "\n".join(f"{s.metric} {s.value:.4f}   {s.signature}" for s in scores), as_json=json)
+
+
+@app.command(alias="classify")
+def predict(model: str, source: str = "-", *, allow_pickle: Flag = False) -> None:
+    """Answer every line of a file or of standard input, one JSON object a line, in order.
+
+    Example: echo 'what a film' | bertram predict out/reviews
+
+    Parameters
+    ----------
+    source
+        A text file, one input a line, or JSONL with text [, text_b]; - is standard input.
+    """
+    from bertram.artifacts import load
+    from bertram.text.records import read_inputs
+
+    predictor = load(model, allow_pickle=allow_pickle)
+    for chunk in read_inputs(source):
+        for answer in predictor.predict(chunk):
+            sys.stdout.write(f"{_dumps(answer)}\n")
+        sys.stdout.flush()
+
+
+@app.command
+def inspect(models: Annotated[list[str], Parameter(name=["MODEL"])], /, *, tokens: int = 128, json: Json = False) -> None:
+    """Parameters, arithmetic and memory of models side by side.
+
+    Example: bertram inspect bert-base albert-base
+    """
+    from bertram.artifacts import config_of
+    from bertram.inspection import describe, render
+
+    found = {model: describe(config_of(model), tokens) for model in models}
+    _print(found, render(found), as_json=json)
+
+
+@app.command(name="version")
+def show_version(*, json: Json = False) -> None:
+    """The version; with --json a report of the machine and the libraries, to paste into an issue."""
+    from bertram.environment import environment
+
+    _print(environment(), f"bertram {__version__}", as_json=json)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0; 1 for an I/O or internal error; 2 for bad input; 3 if nothing fits; 130/143 stopped."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(" ".join(str(error).split()), BadInput.exit_code)
+    except BertramError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+
+
+def _fail(line: str, code: int) -> None:
+    sys.stderr.write(f"bertram: {line}\n")
+    sys.exit(code)
+
+
+def _columns(text: str | None) -> dict[str, str] | None:
+    from bertram.text.records import parse_columns
+
+    return None if text is None else parse_columns(text)
+
+
+def _print(value: Any, text: str, *, as_json: bool) -> None:
+    sys.stdout.write(f"{_dumps(value, indent=2) if as_json else text}\n")
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, **options)
+
+
+if __name__ == "__main__":
+    main()

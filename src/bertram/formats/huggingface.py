@@ -1,0 +1,237 @@
+"""Hugging Face directories of the Bert* and Albert* classes: config.json and model.safetensors, in and out.
+
+One table of names serves both directions: `_tensors` says which memory of a model every foreign name stands for.
+Writing copies from there, reading copies to there.
+"""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bertram.config import EncoderConfig
+from bertram.errors import BadInput
+from bertram.formats.huggingface_config import groups_are_sayable, read_description, write_description
+from bertram.formats.weights import find_weights, read_tensors, write_tensors
+from bertram.models.heads import Model
+from bertram.models.layers import initialize_weights
+
+logger = logging.getLogger(__name__)
+
+# Our modules and their names in BERT's and ALBERT's classes; inside a layer, the part after the layer's own name.
+_NAMES = {
+    "encoder.embeddings.tokens": ("embeddings.word_embeddings", "embeddings.word_embeddings"),
+    "encoder.embeddings.positions": ("embeddings.position_embeddings", "embeddings.position_embeddings"),
+    "encoder.embeddings.segments": ("embeddings.token_type_embeddings", "embeddings.token_type_embeddings"),
+    "encoder.embeddings.norm": ("embeddings.LayerNorm", "embeddings.LayerNorm"),
+    "encoder.embeddings.projection": ("", "encoder.embedding_hidden_mapping_in"),
+    "attention.qkv": ("attention.self.{}", "attention.{}"),
+    "attention.output": ("attention.output.dense", "attention.dense"),
+    "attention.norm": ("attention.output.LayerNorm", "attention.LayerNorm"),
+    "feed_forward.intermediate": ("intermediate.dense", "ffn"),
+    "feed_forward.output": ("output.dense", "ffn_output"),
+    "feed_forward.norm": ("output.LayerNorm", "full_layer_layer_norm"),
+    "pooler.dense": ("pooler.dense", "pooler"),
+    "heads.masked_language_model.dense": ("cls.predictions.transform.dense", "predictions.dense"),
+    "heads.masked_language_model.norm": ("cls.predictions.transform.LayerNorm", "predictions.LayerNorm"),
+    "heads.masked_language_model.decoder": ("cls.predictions", "predictions"),
+    "heads.sentence_pair.classifier": ("cls.seq_relationship", "sop_classifier.classifier"),
+    "heads.classification.classifier": ("classifier", "classifier"),
+    "heads.regression.classifier": ("classifier", "classifier"),
+}
+# How the names begin of what a file may hold or lack.
+_PARTS = {
+    "pooler": ("pooler.",),
+    "masked_language_model": ("cls.predictions.", "predictions."),
+    "sentence_pair": ("cls.seq_relationship.", "sop_classifier."),
+    "classification": ("classifier.",),
+    "regression": ("classifier.",),
+}
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+_Sources = dict[str, dict[str, Tensor]]
+"""Plain names, and the tensors in the file that go there by their names in the file: tied weights may stand twice."""
+
+
+def read(
+    directory: Path,
+    *,
+    heads: Mapping[str, int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
+) -> Model:
+    """The model in a directory, in float32 on the CPU.
+
+    Args:
+        heads: the heads to have, with their numbers of labels. One that the file holds with as many labels is read; any
+            other starts from random weights, and then so may a pooler. None: the heads that the file holds.
+        overrides: fields of the configuration that config.json cannot say, from `config_overrides`. What they share
+            must be equal in the file, and is shared again.
+        allow_pickle: read pytorch_model.bin where there is no model.safetensors.
+
+    Raises:
+        BadInput: a file is missing, damaged or not of these classes, or config.json and the weights disagree.
+    """
+    description = read_description(directory, overrides)
+    config = description.config
+    path = find_weights(directory, allow_pickle=allow_pickle)
+    sources = _sources(read_tensors(path))
+
+    labels = {"masked_language_model": 0, "sentence_pair": 2, description.classifier: description.num_labels}
+    held = {head: number for head, number in labels.items() if _holds(sources, head)}
+    if heads is None:
+        if lacking := description.heads - held.keys():
+            raise BadInput(f"{path}: holds no {' or '.join(sorted(lacking))} head, which config.json promises")
+        heads = held
+    parts = {head for head in heads if head in held and (head != "classification" or heads[head] == held[head])}
+    if _holds(sources, "pooler"):
+        parts.add("pooler")
+
+    with torch.device("meta"):  # no memory before the file proves to fill it
+        model = Model(config, heads, pooler="pooler" in parts)
+        constants = _identity_projection(config)
+    fresh: list[nn.Module] = [head for name, head in model.heads.items() if name not in parts]
+    if model.pooler is not None and parts <= {"masked_language_model"}:
+        logger.warning("%s: holds no pooler; it starts from random weights", path)
+        fresh.append(model.pooler)
+    elif model.pooler is not None:
+        parts.add("pooler")
+
+    unread = tuple(_beginnings(_PARTS) - _beginnings(parts))
+    sources = {name: found for name, found in sources.items() if not name.startswith(unread)}
+    targets = _tensors(model) | constants
+    _check(path, sources, {name: target for name, target in targets.items() if not name.startswith(unread)})
+    _allocate(model)
+    for module in fresh:
+        initialize_weights(module, config.initializer_range)
+    _fill(path, sources, _tensors(model), _identity_projection(config))
+    return model
+
+
+def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None) -> None:
+    """Write config.json and model.safetensors, in float32, for transformers' AutoModel… classes.
+
+    Layers that share only a part of themselves are written one by one, and ALBERT without a projection gets the
+    identity, as the format knows neither; `config_overrides` has what is then to be told to `read`.
+
+    Args:
+        labels: names of the classification head's labels, in the order of its scores.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    family = model.config.model_type
+    body = ("embeddings.", "encoder.", "pooler.")
+    tensors = _tensors(model) | _identity_projection(model.config)
+    named = {f"{family}.{name}" if name.startswith(body) else name: tensor for name, tensor in tensors.items()}
+    write_tensors(directory / "model.safetensors", named)
+    counts = {name: len(named["classifier.bias"]) for name in model.heads if "classifier." in _PARTS[name]}
+    write_description(directory, model.config, dict.fromkeys(model.heads, 0) | counts, labels)
+
+
+def _tensors(model: Model) -> dict[str, Tensor]:
+    """Plain foreign names and the memory that each stands for: parameters, or rows of them for Q, K and V."""
+    column = 0 if model.config.model_type == "bert" else 1
+    tensors = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name == "heads.masked_language_model.decoder.weight":
+            continue  # tied to the token embeddings
+        module, kind = name.rsplit(".", 1)
+        prefix = ""
+        if layer := re.match(r"encoder\.layers\.(\d+)\.", module):
+            prefix, module = _layer_prefix(model.config, int(layer[1])), module[layer.end() :]
+        foreign = prefix + _NAMES[module][column]
+        parts = [foreign.format(part) for part in ("query", "key", "value")] if "{}" in foreign else [foreign]
+        for part, rows in zip(parts, parameter.detach().chunk(len(parts)), strict=True):
+            tensors[f"{part}.{kind}"] = rows
+    return tensors
+
+
+def _layer_prefix(config: EncoderConfig, layer: int) -> str:
+    if config.model_type == "bert":
+        return f"encoder.layer.{layer}."
+    step, inner = divmod(layer, config.inner_group_num)
+    group = config.group_of(step) if groups_are_sayable(config) else step
+    return f"encoder.albert_layer_groups.{group}.albert_layers.{inner}."
+
+
+def _identity_projection(config: EncoderConfig) -> dict[str, Tensor]:
+    """The projection that the format wants of an ALBERT that has none, by its plain foreign names."""
+    if config.model_type == "bert" or config.embedding_size is not None:
+        return {}
+    name = _NAMES["encoder.embeddings.projection"][1]
+    return {f"{name}.weight": torch.eye(config.hidden_size), f"{name}.bias": torch.zeros(config.hidden_size)}
+
+
+def _sources(tensors: dict[str, Tensor]) -> _Sources:
+    sources: _Sources = defaultdict(dict)
+    for name, tensor in tensors.items():
+        if not name.endswith(_BUFFERS):
+            sources[_plain(name)][name] = tensor
+    return sources
+
+
+def _plain(name: str) -> str:
+    """The name as `_tensors` has it: without the model's prefix, in today's spelling, a tied copy by its original."""
+    name = re.sub(r"^(bert|albert)\.", "", name)
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+    name = re.sub(r"^(cls\.)?predictions\.decoder\.weight$", "embeddings.word_embeddings.weight", name)
+    return re.sub(r"^((cls\.)?predictions)\.decoder\.bias$", r"\1.bias", name)
+
+
+def _beginnings(parts: Iterable[str]) -> set[str]:
+    return {beginning for part in parts for beginning in _PARTS[part]}
+
+
+def _holds(sources: _Sources, part: str) -> bool:
+    return any(name.startswith(_PARTS[part]) for name in sources)
+
+
+def _check(path: Path, sources: _Sources, targets: dict[str, Tensor]) -> None:
+    """Every target has its source and the other way round, in shapes and types that fit."""
+    for name, target in targets.items():
+        for found, tensor in sources.get(name, {}).items():
+            if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+                raise BadInput(f"{path}: {found!r:.120} must be F32, F16 or BF16, not {tensor.dtype}")
+            if tensor.shape != target.shape:
+                shapes = " but config.json makes it ".join(str(list(shape)) for shape in (tensor.shape, target.shape))
+                raise BadInput(f"{path}: {found!r:.120} is {shapes}")
+    if missing := targets.keys() - sources.keys():
+        raise BadInput(f"{path}: lacks {_some(missing)}, which config.json asks for")
+    if unknown := sources.keys() - targets.keys():
+        raise BadInput(f"{path}: holds {_some(unknown)}, for which config.json has no place")
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *rest = sorted(names)
+    return f"{first!r:.120}" + (f" and {len(rest)} more" if rest else "")
+
+
+def _allocate(model: nn.Module) -> None:
+    """Give a model on "meta" memory, as yet uninitialised. Unlike `to_empty` this keeps tied parameters tied."""
+    fresh: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter not in fresh:
+                fresh[parameter] = nn.Parameter(torch.empty_like(parameter, device="cpu"))
+            setattr(module, name, fresh[parameter])
+
+
+def _fill(path: Path, sources: _Sources, targets: dict[str, Tensor], constants: dict[str, Tensor]) -> None:
+    """Copy every source to its target. What has its value already, tied weights and constants, must have the same."""
+    filled = {constant.data_ptr() for constant in constants.values()}
+    targets = targets | constants
+    for name, found in sources.items():
+        target = targets[name]
+        for source, tensor in found.items():
+            if target.data_ptr() not in filled:
+                target.copy_(tensor)
+                filled.add(target.data_ptr())
+            elif not torch.allclose(target, tensor.float(), rtol=0, atol=0, equal_nan=True):
+                raise BadInput(f"{path}: {source!r:.120} differs from what the configuration makes it share")

@@ -1,0 +1,202 @@
+"""config.json of Hugging Face's Bert* and Albert* classes, in and out; without torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from bertram.config import EncoderConfig
+from bertram.errors import BadInput
+from bertram.files import write_json
+
+_FAMILIES = {"bert": "Bert", "albert": "Albert"}
+# The classes, without their family, and the heads that each promises.
+_CLASSES: dict[str, set[str]] = {
+    "Model": set(),
+    "ForPreTraining": {"masked_language_model", "sentence_pair"},
+    "ForMaskedLM": {"masked_language_model"},
+    "ForNextSentencePrediction": {"sentence_pair"},
+    "ForSequenceClassification": {"classification"},
+}
+_PROBLEMS = {"single_label_classification": "classification", "regression": "regression"}
+
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_SETTINGS = (
+    *_SIZES,
+    *("max_position_embeddings", "type_vocab_size", "hidden_act", "hidden_dropout_prob"),
+    *("attention_probs_dropout_prob", "initializer_range", "layer_norm_eps"),
+)
+# What transformers' AlbertConfig has where EncoderConfig's defaults are BERT's.
+_ALBERT_DEFAULTS = {
+    "hidden_act": "gelu_new",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "embedding_size": 128,
+    "num_hidden_groups": 1,
+    "inner_group_num": 1,
+}
+_LARGEST_FILE = 2**24  # bytes
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a config.json says."""
+
+    config: EncoderConfig
+    heads: frozenset[str]
+    """The heads that the named class promises, by our names."""
+    classifier: str
+    """What a classifier among the weights is: "classification" or "regression"."""
+    num_labels: int
+    labels: list[str] | None
+    """The labels' names in the order of the scores, where each has one."""
+
+
+def read_description(directory: Path, overrides: Mapping[str, Any] | None = None) -> Description:
+    """Read and check config.json.
+
+    Args:
+        overrides: fields of the configuration that config.json cannot say, from `config_overrides`.
+
+    Raises:
+        BadInput: there is no such file, or it describes no encoder of these families.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise BadInput(f"{directory}: holds no config.json")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise BadInput(f"{path}: larger than {_LARGEST_FILE:,} bytes")
+    try:
+        said = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # ValueError: bytes that are no text and endless numbers too
+        raise BadInput(f"{path}: not readable as JSON: {error}") from None
+    try:
+        return _parse(said, overrides or {})
+    except BadInput as error:
+        raise BadInput(f"{path}: {str(error).removeprefix('config: ')}") from None
+
+
+def _parse(said: Any, overrides: Mapping[str, Any]) -> Description:
+    if not isinstance(said, dict):
+        raise BadInput("must hold one JSON object")
+    config = _config(said)
+    if unknown := overrides.keys() - {field.name for field in fields(EncoderConfig)}:
+        raise BadInput(f"has no field {min(unknown)!r:.80}")
+    labels = _labels(said)
+    num_labels = said.get("num_labels", len(labels) or 2)
+    if type(num_labels) is not int or not 1 <= num_labels <= 2**24:
+        raise BadInput(f"num_labels must be a whole number from 1, not {num_labels!r:.80}")
+    problem = said.get("problem_type")
+    if problem is not None and problem not in list(_PROBLEMS):
+        raise BadInput(f"problem_type must be {' or '.join(_PROBLEMS)}, not {problem!r:.80}")
+    classifier = _PROBLEMS[problem] if problem else "regression" if num_labels == 1 else "classification"
+    heads = {classifier if head == "classification" else head for head in _promised(said)}
+    return Description(
+        config=replace(config, **overrides),
+        heads=frozenset(heads),
+        classifier=classifier,
+        num_labels=num_labels,
+        labels=labels if len(labels) == num_labels else None,
+    )
+
+
+def _config(said: dict[str, Any]) -> EncoderConfig:
+    family = said.get("model_type", "albert" if "embedding_size" in said else "bert")
+    if family not in list(_FAMILIES):
+        raise BadInput(f"model_type must be {' or '.join(_FAMILIES)}, not {family!r:.80}")
+    if said.get("position_embedding_type") not in (None, "absolute"):
+        raise BadInput("position_embedding_type must be absolute")
+    if said.get("is_decoder") or said.get("add_cross_attention"):
+        raise BadInput("describes a decoder, not an encoder")
+    if lacking := [name for name in _SIZES if name not in said]:
+        raise BadInput(f"lacks {', '.join(lacking)}")
+    values = {name: said[name] for name in _SETTINGS if name in said}
+    if family == "bert":
+        dropout = said.get("classifier_dropout")
+        values["classifier_dropout"] = values.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
+        return EncoderConfig(**values)
+    values = {**_ALBERT_DEFAULTS, **values, **{name: said[name] for name in _ALBERT_DEFAULTS if name in said}}
+    values["classifier_dropout"] = said.get("classifier_dropout_prob", 0.1)
+    config = EncoderConfig(**values, sentence_objective="sop")
+    if not _same_groups(config):
+        raise BadInput(f"{config.groups} groups do not divide {config.num_hidden_layers} layers")
+    return config
+
+
+def _labels(said: dict[str, Any]) -> list[str]:
+    names = said.get("id2label") or {}
+    if isinstance(names, dict):
+        found = (names.get(str(number)) for number in range(len(names)))
+        labels = [label for label in found if isinstance(label, str)]
+        if len(labels) == len(names):
+            return labels
+    raise BadInput("id2label must be an object that names the labels 0, 1, 2, …")
+
+
+def _promised(said: dict[str, Any]) -> set[str]:
+    """The heads of the class that `architectures` names; older files name none."""
+    known = {family + name: heads for family in _FAMILIES.values() for name, heads in _CLASSES.items()}
+    match said.get("architectures"):
+        case None | []:
+            return set()
+        case [str(name)] if name in known:
+            return known[name]
+        case other:
+            raise BadInput(f"architectures must name one of {', '.join(known)}, not {other!r:.80}")
+
+
+def write_description(
+    directory: Path, config: EncoderConfig, heads: Mapping[str, int], labels: Sequence[str] | None
+) -> None:
+    """Write config.json for a model with these heads and numbers of labels, in the family that fits.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    promised = {"classification" if head == "regression" else head for head in heads}
+    # No class of transformers holds every choice of heads; the others are named after their encoder.
+    name = next((name for name, those in _CLASSES.items() if those == promised), "Model")
+    if config.model_type == "albert" and name == "ForNextSentencePrediction":
+        name = "Model"
+    said = _say(config) | {"architectures": [_FAMILIES[config.model_type] + name]}
+    for problem, head in _PROBLEMS.items():
+        if head in heads:
+            names = labels or [f"LABEL_{number}" for number in range(heads[head])]
+            if len(names) != heads[head]:
+                raise ValueError(f"{len(names)} names for {heads[head]} labels")
+            said["problem_type"] = problem
+            said["id2label"] = {str(number): label for number, label in enumerate(names)}
+            said["label2id"] = {label: number for number, label in enumerate(names)}
+    write_json(directory / "config.json", said)
+
+
+def config_overrides(config: EncoderConfig) -> dict[str, Any]:
+    """The fields of a configuration that its config.json cannot say; none for BERT and ALBERT as published."""
+    heard = _config(_say(config))
+    names = [field.name for field in fields(config)]
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(heard, name)}
+
+
+def _say(config: EncoderConfig) -> dict[str, Any]:
+    said = {"model_type": config.model_type, **{name: getattr(config, name) for name in _SETTINGS}}
+    if config.model_type == "bert":
+        return {**said, "classifier_dropout": config.classifier_dropout}
+    return {
+        **said,
+        "classifier_dropout_prob": config.classifier_dropout,
+        "embedding_size": config.embedding_width,
+        "num_hidden_groups": config.groups if groups_are_sayable(config) else config.num_hidden_layers,
+        "inner_group_num": config.inner_group_num,
+    }
+
+
+def groups_are_sayable(config: EncoderConfig) -> bool:
+    """Whether config.json can say which layers are shared; if not, each is written as a group of its own."""
+    return config.shared == "all" and _same_groups(config)
+
+
+def _same_groups(config: EncoderConfig) -> bool:
+    """Whether transformers puts every layer into our group; its floating point differs for, say, 14 groups of 18."""
+    layers, groups = config.num_hidden_layers, config.groups
+    return all(int(layer / (layers / groups)) == config.group_of(layer) for layer in range(layers))

@@ -1,0 +1,83 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere; always on standard error."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+_PLAIN_SECONDS = 10.0
+
+
+class Report(Protocol):
+    """Hears of every training step and evaluation, in the words of metrics.jsonl plus "total"."""
+
+    def __call__(self, line: dict[str, Any]) -> None: ...
+
+
+def silent(line: dict[str, Any]) -> None:
+    """A Report for callers that show nothing."""
+
+
+@contextmanager
+def training_progress(label: str) -> Iterator[Report]:
+    """Yield a Report that shows steps, loss, score, tokens a second and the time left."""
+    if not sys.stderr.isatty():
+        yield _PlainReport(label)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(label, total=None, figures="")
+        figures = _Figures()
+
+        def report(line: dict[str, Any]) -> None:
+            figures.add(line)
+            bar.update(task, total=line["total"], completed=line["step"], figures=str(figures))
+
+        yield report
+
+
+class _Figures:
+    """The last loss, score and a running mean of the speed."""
+
+    def __init__(self) -> None:
+        self.loss, self.score, self.speed = "", "", 0.0
+
+    def add(self, line: dict[str, Any]) -> None:
+        if "validation" in line:
+            self.score = f"  validation {line['validation']:.4f}"
+        else:
+            self.loss = f"loss {line['loss']:.3f}"
+            self.speed = line["tokens_per_second"] if not self.speed else 0.9 * self.speed + 0.1 * line["tokens_per_second"]
+
+    def __str__(self) -> str:
+        return f"{self.loss}{self.score}  {self.speed:,.0f} tokens/s"
+
+
+class _PlainReport:
+    """One line every few seconds, for logs and pipes."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.figures = label, _Figures()
+        self.began = self.last = time.monotonic()
+        self.first_step: int | None = None
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        self.figures.add(line)
+        if self.first_step is None:
+            self.first_step = line["step"]
+        now, done = time.monotonic(), line["step"] - self.first_step
+        if now - self.last < _PLAIN_SECONDS and line["step"] < line["total"]:
+            return
+        self.last = now
+        left = (now - self.began) / max(done, 1) * (line["total"] - line["step"])
+        sys.stderr.write(f"{self.label}: step {line['step']}/{line['total']}  {self.figures}  {left:.0f} s left\n")

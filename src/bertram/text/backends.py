@@ -1,0 +1,183 @@
+"""BERT's and ALBERT's tokenizers as the `tokenizers` library builds them, and the files that they are read from.
+
+A backend is a `tokenizers.Tokenizer` that normalises text, splits it and cuts it into pieces; special tokens around the
+pieces and truncation are `bertram.text.tokenizer`'s. The two builders do what transformers' BertTokenizer and
+AlbertTokenizer do.
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+
+from bertram.errors import BadInput
+from bertram.text.sentencepiece import Kind, check_charsmap, read_unigram
+
+FILES = ("tokenizer.json", "vocab.txt", "spiece.model")
+MAX_BYTES = 128 * 2**20
+HARMLESS_PATTERN = " {2,}"
+"""Runs of spaces: the one regular expression taken from a file, since older tokenizer.json files of ALBERT hold it."""
+
+BERT_SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+ALBERT_SPECIAL = {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+
+
+def bert(
+    vocabulary: Mapping[str, int],
+    unknown: str = BERT_SPECIAL["unk"],
+    *,
+    lowercase: bool = True,
+    strip_accents: bool | None = None,
+    split_chinese: bool = True,
+) -> tokenizers.Tokenizer:
+    """WordPiece over `vocabulary`, token to id. Accents go where upper case goes unless `strip_accents` says."""
+    backend = tokenizers.Tokenizer(models.WordPiece(dict(vocabulary), unk_token=unknown))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=split_chinese, strip_accents=strip_accents, lowercase=lowercase
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    return backend
+
+
+def albert(
+    pieces: Sequence[tuple[str, float]],
+    unknown: int,
+    *,
+    lowercase: bool = True,
+    keep_accents: bool = False,
+    charsmap: bytes = b"",
+) -> tokenizers.Tokenizer:
+    """A unigram model over `pieces`, each with its logarithmic probability; `unknown` is the unknown piece's id."""
+    steps: list[normalizers.Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    if not keep_accents:
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if lowercase:
+        steps.append(normalizers.Lowercase())
+    if charsmap:
+        steps.append(normalizers.Precompiled(charsmap))
+    backend = tokenizers.Tokenizer(models.Unigram(list(pieces), unk_id=unknown, byte_fallback=False))
+    backend.normalizer = normalizers.Sequence(steps)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    backend.decoder = decoders.Metaspace()
+    return backend
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings in a tokenizer_config.json that are known here, their types checked; none if there is no such file.
+
+    Special tokens are keyed "pad_token" and so on and given by name.
+    """
+    if not file.is_file():
+        return {}
+    settings = {}
+    for key, value in _read_object(file).items():
+        if key in ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars") and value is not None:
+            if not isinstance(value, bool):
+                raise BadInput(f"{file}: {key} must be true or false, not {value!r}")
+            settings[key] = value
+        elif key.removesuffix("_token") in BERT_SPECIAL and value is not None:
+            settings[key] = value.get("content") if isinstance(value, dict) else value
+            if not isinstance(settings[key], str):
+                raise BadInput(f"{file}: {key} must be a string, not {value!r}")
+    return settings
+
+
+def special_names(vocabulary: Iterable[str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens by role: as the settings call them, else as ALBERT's or BERT's vocabularies do."""
+    usual = ALBERT_SPECIAL if ALBERT_SPECIAL["unk"] in vocabulary else BERT_SPECIAL
+    return {role: settings.get(f"{role}_token", name) for role, name in usual.items()}
+
+
+def read_backend(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """Read a tokenizer.json, or a vocab.txt or spiece.model with the settings that go with it.
+
+    Raises:
+        BadInput: the file is of no such kind, is broken, or holds a regular expression.
+        OSError: the file cannot be read.
+    """
+    match file.suffix:
+        case ".json":
+            return _read_json(file)
+        case ".txt":
+            return _read_vocabulary(file, settings)
+        case ".model":
+            return _read_sentencepiece(file, settings)
+        case _:
+            raise BadInput(f"{file}: not a tokenizer; known are {', '.join(FILES)}")
+
+
+def _read_json(file: Path) -> tokenizers.Tokenizer:
+    content = _read_object(file)
+    try:
+        for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+            _check_part(content.get(part))
+        # What was checked is what is read: another parser may take a repeated key differently.
+        backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # the library raises nothing narrower
+        raise BadInput(f"{file}: not a usable tokenizer ({error})") from None
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _check_part(part: Any) -> None:
+    """Raise ValueError where a regular expression or a broken table of characters would reach native code."""
+    if isinstance(part, dict):
+        if part.get("Regex", HARMLESS_PATTERN) != HARMLESS_PATTERN:
+            raise ValueError(f"it holds the regular expression {part['Regex']!r}; none is taken from a file")
+        if "precompiled_charsmap" in part:
+            check_charsmap(base64.b64decode(part["precompiled_charsmap"]))
+    for child in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        _check_part(child)
+
+
+def _read_vocabulary(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    _read_text(file)
+    # The library's reader, so that stray white space and repeated lines count as they do in transformers.
+    vocabulary = models.WordPiece.read_file(str(file))
+    return bert(
+        vocabulary,
+        special_names(vocabulary, settings)["unk"],
+        lowercase=settings.get("do_lower_case", True),
+        strip_accents=settings.get("strip_accents"),
+        split_chinese=settings.get("tokenize_chinese_chars", True),
+    )
+
+
+def _read_sentencepiece(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    model = read_unigram(file)
+    backend = albert(
+        [(piece.text, piece.score) for piece in model.pieces],
+        [piece.kind for piece in model.pieces].index(Kind.UNKNOWN),
+        lowercase=settings.get("do_lower_case", True),
+        keep_accents=settings.get("keep_accents", False),
+        charsmap=model.charsmap,
+    )
+    for piece in model.pieces:
+        if piece.kind in (Kind.CONTROL, Kind.USER_DEFINED):
+            backend.add_tokens([AddedToken(piece.text, normalized=False, special=piece.kind == Kind.CONTROL)])
+    return backend
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{file}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{file}: must hold a JSON object")
+    return content
+
+
+def _read_text(file: Path) -> str:
+    if file.stat().st_size > MAX_BYTES:
+        raise BadInput(f"{file}: larger than {MAX_BYTES >> 20} MB, which no tokenizer is")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file}: not UTF-8 at byte {error.start}") from None

@@ -1,0 +1,226 @@
+"""Text to token ids and back, by the `tokenizers` library.
+
+BERT's tokenizer is WordPiece: text is cleaned, lower-cased and stripped of accents (unless told otherwise), split at
+white space, punctuation and around every Chinese character, and each word is cut greedily into the longest pieces
+known (Devlin et al. 2018). ALBERT's is a unigram language model: text is lower-cased and stripped of accents, split at
+white space only, and each word is cut into its most probable pieces (Kudo 2018, Lan et al. 2019).
+
+Ids are those of transformers' AutoTokenizer on the same files. For spiece.model that means that user-defined pieces
+(in ALBERT's: brackets, quotes, dashes, full stops and currency signs) are cut out before text is split into words,
+where Google's own code keeps the word around them.
+
+Letters: B rows, T tokens of all of them together.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import processors
+
+from bertram.batch import Batch
+from bertram.errors import BadInput
+from bertram.files import write_json, write_text
+from bertram.text.backends import (
+    ALBERT_SPECIAL,
+    BERT_SPECIAL,
+    FILES,
+    albert,
+    bert,
+    read_backend,
+    read_settings,
+    special_names,
+)
+from bertram.text.vocabulary import learn_pieces, learn_wordpieces
+
+Ints = NDArray[np.int64]
+
+
+class Tokenizer:
+    """A vocabulary and the rules that go with it.
+
+    Attributes:
+        vocab_size: one more than the highest token id.
+        pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, special: Mapping[str, str]) -> None:
+        """Take a backend and the names of the special tokens pad, unk, cls, sep and mask in its vocabulary.
+
+        Raises:
+            BadInput: a special token is not in the vocabulary, or an id is beyond any model's.
+        """
+        vocabulary = backend.get_vocab()
+        for role, name in special.items():
+            if name not in vocabulary:
+                raise BadInput(f"the vocabulary lacks the {role} token {name!r}")
+        self.vocab_size = 1 + max(vocabulary.values())
+        if self.vocab_size > 2**24:
+            raise BadInput(f"the vocabulary counts up to {self.vocab_size}, beyond any model's {2**24}")
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            vocabulary[special[role]] for role in ("pad", "unk", "cls", "sep", "mask")
+        )
+        known = {token.content for token in backend.get_added_tokens_decoder().values()}
+        backend.add_special_tokens([name for name in special.values() if name not in known])
+        cls, sep = special["cls"], special["sep"]
+        backend.post_processor = processors.TemplateProcessing(
+            single=[f"{cls}:0", "$A:0", f"{sep}:0"],
+            pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
+            special_tokens=[(cls, self.cls_id), (sep, self.sep_id)],
+        )
+        self._backend = backend
+        self._special = dict(special)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Read a tokenizer.json, vocab.txt or spiece.model, or the first of these in a directory.
+
+        A tokenizer_config.json beside it names special tokens and says for the latter two whether upper case and
+        accents stay; without one they are folded.
+
+        Raises:
+            BadInput: there is no such file or it is broken, lacks a special token or holds a regular expression.
+        """
+        path = Path(path)
+        try:
+            file = next((path / name for name in FILES if (path / name).is_file()), None) if path.is_dir() else path
+            if file is None:
+                raise BadInput(f"{path}: no tokenizer in this directory (looked for {', '.join(FILES)})")
+            settings = read_settings(file.with_name("tokenizer_config.json"))
+            backend = read_backend(file, settings)
+        except OSError as error:
+            raise BadInput(f"{error.filename or path}: cannot be read ({error.strerror})") from None
+        try:
+            return cls(backend, special_names(backend.get_vocab(), settings))
+        except BadInput as error:
+            raise BadInput(f"{file}: {error}") from None
+
+    @classmethod
+    def train(cls, texts: Iterable[str], family: Literal["bert", "albert"], vocab_size: int) -> "Tokenizer":
+        """Learn a vocabulary of at most `vocab_size` tokens, fewer where the texts do not support as many.
+
+        Chinese characters stand singly. Where there is no room for every character, the rarest are left to the unknown
+        token. The same texts in the same order give the same tokenizer.
+
+        Raises:
+            BadInput: the texts hold no characters, or `vocab_size` is below 16.
+        """
+        if family == "bert":
+            return cls(bert(learn_wordpieces(texts, vocab_size)), BERT_SPECIAL)
+        pieces = learn_pieces(texts, vocab_size)
+        return cls(albert(pieces, unknown=list(ALBERT_SPECIAL).index("unk")), ALBERT_SPECIAL)
+
+    def encode(
+        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, max_length: int
+    ) -> tuple[Batch, int]:
+        """Make one packed batch of [CLS] text [SEP], or of [CLS] text [SEP] text_b [SEP] with segment 1 after text.
+
+        A row of more than `max_length` tokens, the special ones counted, loses the end of its text; in a pair the
+        longer text is cut down to the other's length first, then both (transformers' "longest_first").
+
+        Returns:
+            The batch, and how many of its rows were cut.
+
+        Raises:
+            BadInput: `max_length` is below 3, or a text is no valid Unicode.
+        """
+        if max_length < 3:
+            raise BadInput(f"a maximal length of {max_length} tokens leaves no room for text; 3 is the least")
+        parts = [texts] if texts_b is None else [texts, texts_b]
+        budget = max_length - 1 - len(parts)
+        encoded = [self._pieces(part, budget) for part in parts]
+        lengths = np.stack([length for _, length in encoded])
+        kept = _longest_first(lengths, budget)
+
+        rows = kept.sum(0) + 1 + len(parts)
+        offsets = np.concatenate([[0], np.cumsum(rows)])
+        if offsets[-1] >= 2**31:
+            raise BadInput(f"{offsets[-1]} tokens are more than one batch holds; use fewer texts or a smaller length")
+        token_ids = np.full(offsets[-1], self.sep_id, np.int32)
+        segment_ids = np.zeros_like(token_ids)
+        token_ids[offsets[:-1]] = self.cls_id
+        starts = offsets[:-1] + 1
+        for segment, (pieces, length) in enumerate(encoded):
+            stored = np.minimum(length, budget)
+            token_ids[_ranges(starts, kept[segment])] = pieces[_ranges(np.cumsum(stored) - stored, kept[segment])]
+            segment_ids[_ranges(starts, kept[segment] + 1)] = segment
+            starts = starts + kept[segment] + 1
+        positions = _ranges(np.zeros_like(rows), rows).astype(np.int32)
+        batch = Batch(token_ids, segment_ids, positions, offsets.astype(np.int32))
+        return batch, int((lengths.sum(0) > budget).sum())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return self._backend.decode([int(token) for token in ids])
+
+    def save(self, directory: Path, *, max_length: int | None = None) -> None:
+        """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer reads with equal ids.
+
+        `max_length` is the model's number of positions, to which transformers then truncates when asked to.
+        """
+        # Of the classes that transformers knows this one alone takes tokenizer.json as it is; BertTokenizer and
+        # AlbertTokenizer rebuild normalisation from settings of their own.
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        config |= {f"{role}_token": name for role, name in self._special.items()}
+        if max_length is not None:
+            config["model_max_length"] = max_length
+        write_text(directory / "tokenizer.json", self._backend.to_str(pretty=True))
+        write_json(directory / "tokenizer_config.json", config)
+
+    def _pieces(self, texts: Sequence[str], limit: int) -> tuple[NDArray[np.int32], Ints]:
+        """The first `limit` pieces of every text, end to end, and how many pieces each has in all, [B]."""
+        pieces, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for start, end in _chunks(texts):
+            chunk = list(texts[start:end])
+            try:
+                ids = [encoding.ids for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False)]
+            except UnicodeEncodeError as error:
+                row = start + next(i for i, text in enumerate(chunk) if error.object == text)
+                raise BadInput(f"text {row + 1}: half of a surrogate pair, which is no character") from None
+            pieces.append(np.fromiter(chain.from_iterable(text[:limit] for text in ids), np.int32))
+            lengths.append(np.array([len(text) for text in ids], np.int64))
+        return np.concatenate(pieces), np.concatenate(lengths)
+
+
+def _chunks(texts: Sequence[str], max_texts: int = 4096, max_characters: int = 2**22) -> Iterator[tuple[int, int]]:
+    """Ranges that together cover `texts` and bound what the library holds at once, some 200 bytes a token."""
+    start = characters = 0
+    for place, text in enumerate(texts):
+        if place > start and (place - start == max_texts or characters + len(text) > max_characters):
+            yield start, place
+            start, characters = place, 0
+        characters += len(text)
+    if start < len(texts):
+        yield start, len(texts)
+
+
+def _longest_first(lengths: Ints, budget: int) -> Ints:
+    """How many tokens to keep of each text so that a row has at most `budget`; both arrays [texts a row, B].
+
+    Of two texts the shorter keeps at most half and the longer the rest; equal ones count the second as the longer
+    (tokenizers `utils/truncation.rs`).
+    """
+    if len(lengths) == 1:
+        return np.minimum(lengths, budget)
+    shorter = np.minimum(lengths.min(0), budget // 2)
+    halves = np.where(lengths[0] <= lengths[1], [shorter, budget - shorter], [budget - shorter, shorter])
+    return np.where(lengths.sum(0) <= budget, lengths, halves)
+
+
+def _ranges(starts: Ints, lengths: Ints) -> Ints:
+    """start, start + 1, … of the given lengths, range behind range, [sum of lengths]."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+
+
+def _parallelism_off() -> None:
+    """Let a forked child tokenize on one thread: the library's pool does not survive, and it warns unless told."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+os.register_at_fork(before=_parallelism_off)
