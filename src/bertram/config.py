@@ -52,18 +52,20 @@ class EncoderConfig:
         for name in sizes:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 2**24:
-                raise BadInput(f"config: {name} must be a whole number from 1 to {2**24}, not {value!r}")
+                raise BadInput(f"config: {name} must be a whole number from 1 to {2**24}, not {value!r:.80}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise BadInput(f"config: {name} must lie in [0, 1), not {value!r}")
+                raise BadInput(f"config: {name} must lie in [0, 1), not {value!r:.80}")
         for name in ("initializer_range", "layer_norm_eps"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < 1:
-                raise BadInput(f"config: {name} must lie between 0 and 1, not {value!r}")
-        for name, allowed in (("hidden_act", Activation), ("shared", Sharing), ("sentence_objective", SentenceObjective)):
-            if getattr(self, name) not in get_args(allowed):
-                raise BadInput(f"config: {name} must be one of {', '.join(get_args(allowed))}, not {getattr(self, name)!r}")
+                raise BadInput(f"config: {name} must lie between 0 and 1, not {value!r:.80}")
+        choices = {"hidden_act": Activation, "shared": Sharing, "sentence_objective": SentenceObjective}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                raise BadInput(f"config: {name} must be one of {', '.join(get_args(allowed))}, not {value!r:.80}")
         if self.hidden_size % self.num_attention_heads:
             raise BadInput(f"config: {self.num_attention_heads} heads do not divide a width of {self.hidden_size}")
         if self.groups > self.num_hidden_layers:
