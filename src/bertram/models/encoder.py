@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
+from bertram.errors import BadInput
 from bertram.models.layers import Embeddings, FeedForward, Layer, SelfAttention, checkpointed
 from bertram.models.tensors import PackedTensors
 
@@ -24,7 +25,14 @@ class Encoder(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(self, batch: PackedTensors) -> Tensor:
-        """Hidden states of the last layer, [T, H]."""
+        """Hidden states of the last layer, [T, H].
+
+        Raises:
+            BadInput: a sequence is longer than the positions that the model knows.
+        """
+        longest, positions = max(group.length for group in batch.groups), self.config.max_position_embeddings
+        if longest > positions:
+            raise BadInput(f"a text of {longest} tokens is longer than the model's {positions} positions")
         precision = cast(Layer, self.layers[0]).attention.qkv.weight.dtype
         x: Tensor = self.embeddings(batch, precision)
         for layer in self.layers:
@@ -48,7 +56,7 @@ class Pooler(nn.Module):
 
 
 def _layers(config: EncoderConfig) -> list[Layer]:
-    """Layers in run order; what `shared` names is made once for every (group, inner) place, the rest for every layer."""
+    """Layers in run order; what `shared` names is made once for a (group, inner) place, the rest for every layer."""
     attentions: dict[object, SelfAttention] = {}
     feed_forwards: dict[object, FeedForward] = {}
     layers = []
