@@ -128,9 +128,14 @@ def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None)
     family = model.config.model_type
     body = ("embeddings.", "encoder.", "pooler.")
     tensors = _tensors(model) | _identity_projection(model.config)
-    named = {f"{family}.{name}" if name.startswith(body) else name: tensor for name, tensor in tensors.items()}
-    write_tensors(directory / "model.safetensors", named)
-    counts = {name: len(named["classifier.bias"]) for name in model.heads if "classifier." in _PARTS[name]}
+    counts = {name: len(tensors["classifier.bias"]) for name in model.heads if "classifier." in _PARTS[name]}
+    tensors = {
+        f"{family}.{name}" if name.startswith(body) else name: tensor.to("cpu", torch.float32)
+        for name, tensor in tensors.items()
+    }
+    if not groups_are_sayable(model.config):  # several names may stand for the same memory
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    write_tensors(directory / "model.safetensors", tensors)
     write_description(directory, model.config, dict.fromkeys(model.heads, 0) | counts, labels)
 
 

@@ -77,6 +77,11 @@ def read_description(directory: Path, overrides: Mapping[str, Any] | None = None
         raise BadInput(f"{path}: {str(error).removeprefix('config: ')}") from None
 
 
+def read_config(directory: Path, overrides: Mapping[str, Any] | None = None) -> EncoderConfig:
+    """The configuration alone; arguments and errors are those of `read_description`."""
+    return read_description(directory, overrides).config
+
+
 def _parse(said: Any, overrides: Mapping[str, Any]) -> Description:
     if not isinstance(said, dict):
         raise BadInput("must hold one JSON object")

@@ -1,6 +1,5 @@
 """Files of tensors that strangers wrote: nothing in them is run, and nothing is copied before its shape is known."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -74,19 +73,13 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors in float32; several names of the same memory become several tensors.
+    """Write contiguous tensors that share no memory, whole or not at all.
 
     Raises:
         OSError: the disk did not take them; what stood there before still stands.
     """
-    seen = set()
-    ready = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().to("cpu", torch.float32).contiguous()
-        ready[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(ready[name].data_ptr())
     with replacing(path) as temporary:
         try:
-            save_file(ready, os.fspath(temporary), {"format": "pt"})
+            save_file(tensors, temporary, {"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"{path}: {error}") from None
