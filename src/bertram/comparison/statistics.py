@@ -1,0 +1,91 @@
+"""How far a measured score may be from the true one, and whether two models differ.
+
+Scores vary with the texts that happened to be tested and with the seeds that happened to be trained, so both are
+resampled: first the runs, then the items, the same items for every run and every model (a bootstrap of two levels;
+Efron and Tibshirani 1993; Dror et al. 2018 on the choice of tests for language tasks). A metric comes as a function of
+the means of its terms (`Task.score_of`), so a resample of items is a product with their counts.
+
+With one run nothing is known about seeds, and intervals speak of items only. With few runs intervals are still somewhat
+narrow, as those of every bootstrap are.
+
+Letters: S runs (seeds) of one model, N items, K terms of the metric, R resamples.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bertram.tasks.task import Floats, Logits, Targets, Task
+
+RESAMPLES = 2_000
+LEVEL = 0.95
+
+_SEED = 20180715
+_ROUNDING = 1e-12
+
+
+def interval(task: Task, runs: Sequence[Logits], targets: Targets, *, split: str) -> dict[str, Any]:
+    """Mean over runs of the primary metric, with a 95% percentile interval over items and seeds.
+
+    `runs` holds one [N, L] for each seed; targets are [N]. Returns metric, mean, low, high and signature.
+    """
+    scores, resampled = _resample(task, runs, targets)
+    low, high = _percentiles(resampled)
+    signed = task.scores(runs[0], targets)[0].signed(
+        split=split, seeds=len(runs), interval=f"bootstrap-{LEVEL:.0%}-items-seeds", resamples=RESAMPLES
+    )
+    mean = float(scores.mean())
+    return {"metric": task.metric, "mean": mean, "low": low, "high": high, "signature": signed.signature}
+
+
+def paired_difference(
+    task: Task, runs_a: Sequence[Logits], runs_b: Sequence[Logits], targets: Targets
+) -> dict[str, float]:
+    """The primary metric of a less that of b, its 95% interval, and the two-sided p of no difference.
+
+    The paired bootstrap (Koehn 2004): each resample takes the same items for both. The p-value counts the resamples
+    whose difference lies as far from the one measured as that lies from 0 (Efron and Tibshirani 1993, chapter 16), the
+    measured one among them, so that it is never 0. Returns difference, low, high and p.
+    """
+    scores_a, resampled_a = _resample(task, runs_a, targets, stream=0)
+    scores_b, resampled_b = _resample(task, runs_b, targets, stream=1)
+    difference, resampled = float(scores_a.mean() - scores_b.mean()), resampled_a - resampled_b
+    low, high = _percentiles(resampled)
+    beyond = int((np.abs(resampled - difference) >= abs(difference) - _ROUNDING).sum())
+    return {"difference": difference, "low": low, "high": high, "p": (1 + beyond) / (1 + RESAMPLES)}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, raised so that the chance of any false one stays at its level (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.arange(len(order), 0, -1) * np.asarray(p_values, np.float64)[order]
+    found = np.empty(len(order))
+    found[order] = np.minimum(np.maximum.accumulate(adjusted), 1.0)
+    return [float(value) for value in found]
+
+
+def _resample(task: Task, runs: Sequence[Logits], targets: Targets, stream: int = 0) -> tuple[Floats, Floats]:
+    """The score of each run [S], and the mean score of each resample [R]. `stream` numbers the draws of runs."""
+    terms = np.stack([task.terms(logits, targets) for logits in runs])  # [S, N, K]
+    items = np.random.default_rng(_SEED)
+    scores = np.empty((RESAMPLES, len(runs)))
+    for resample in scores:
+        counts = np.bincount(items.integers(len(targets), size=len(targets)), minlength=len(targets))
+        resample[:] = task.score_of(counts @ terms / len(targets))
+    return task.score_of(terms.mean(1)), (scores * _run_weights(len(runs), stream)).sum(1)
+
+
+def _run_weights(runs: int, stream: int) -> Floats:
+    """Weights of S runs drawn S times with replacement, [R, S]."""
+    draws = np.random.default_rng([_SEED, runs, stream]).multinomial(runs, np.full(runs, 1 / runs), size=RESAMPLES)
+    # The mean of such draws varies only (S - 1)/S as much as that of S new runs; S is small, so it is put right
+    # (Rao and Wu 1988).
+    scale = np.sqrt(runs / (runs - 1)) if runs > 1 else 0.0
+    weights: Floats = 1 / runs + scale * (draws - 1) / runs
+    return weights
+
+
+def _percentiles(resampled: Floats) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

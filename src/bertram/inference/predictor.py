@@ -1,0 +1,100 @@
+"""Text in, answer out, whatever computes the logits.
+
+Letters: N texts, B sequences of one batch, L logits a text.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertram.batch import Batch, budgeted
+from bertram.errors import BadInput
+from bertram.tasks.task import Task
+from bertram.text.tokenizer import Tokenizer
+
+_CHUNK = 4096  # texts tokenized at a time: enough to find like lengths among, few enough for any number of texts
+
+
+class Runner(Protocol):
+    """What computes: one for each library that runs models."""
+
+    def run(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
+        """Every head's logits [B, L] by the head's name."""
+        ...
+
+
+class Predictor:
+    """A trained model, ready to answer.
+
+    Attributes:
+        task, tokenizer, runner: what it is made of.
+        max_length: tokens that a text is cut to.
+        max_tokens: tokens that the runner is given at a time.
+    """
+
+    def __init__(
+        self, task: Task, tokenizer: Tokenizer, runner: Runner, max_length: int, max_tokens: int = 2048
+    ) -> None:
+        self.task, self.tokenizer, self.runner = task, tokenizer, runner
+        self.max_length, self.max_tokens = max_length, max_tokens
+
+    def logits(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """The task's logits of every text or pair, [N, L], in the order given.
+
+        Raises:
+            BadInput: a text is no valid Unicode.
+        """
+        _check_characters(texts)
+        _check_characters(texts_b or ())
+        logits = np.empty((len(texts), self.task.outputs), np.float32)
+        for start in range(0, len(texts), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            seconds = None if texts_b is None else texts_b[part]
+            batch, _ = self.tokenizer.encode(texts[part], seconds, max_length=self.max_length)
+            for rows in budgeted(batch.lengths, self.max_tokens):
+                logits[start + rows] = self.runner.run(batch.select(rows))[self.task.head]
+        return logits
+
+    def predict(self, inputs: Sequence[str | Mapping[str, str]]) -> list[dict[str, Any]]:
+        """One answer an input, in the order given. An input is a string or {"text"} or {"text", "text_b"}.
+
+        Raises:
+            BadInput: an input is something else, or some are pairs and others are not.
+        """
+        pairs = _pairs(inputs)
+        texts_b = [second for _, second in pairs if second is not None]
+        if texts_b and len(texts_b) < len(pairs):
+            odd = next(i for i, (_, second) in enumerate(pairs) if (second is None) != (pairs[0][1] is None))
+            raise BadInput(f"inputs[{odd}]: all inputs must have a text_b, or none; this one is unlike inputs[0]")
+        return self.task.answers(self.logits([text for text, _ in pairs], texts_b or None))
+
+
+def _pairs(inputs: Sequence[str | Mapping[str, str]]) -> list[tuple[str, str | None]]:
+    """Every input as its text and, where there is one, its text_b."""
+    if isinstance(inputs, str | Mapping):
+        raise BadInput("inputs: must be a list of texts; put the one text into a list")
+    return [_pair(given, place) for place, given in enumerate(inputs)]
+
+
+def _pair(given: object, place: int) -> tuple[str, str | None]:
+    fields = {"text": given} if isinstance(given, str) else given
+    if not isinstance(fields, Mapping):
+        raise BadInput(f"inputs[{place}]: must be a string or an object with text, not {type(given).__name__}")
+    if unknown := [key for key in fields if key not in ("text", "text_b")]:
+        raise BadInput(f"inputs[{place}]: {unknown[0]!r:.80} is unknown; an input has text and may have text_b")
+    if "text" not in fields:
+        raise BadInput(f"inputs[{place}]: has no text")
+    for key, text in fields.items():
+        if not isinstance(text, str):
+            raise BadInput(f"inputs[{place}]: {key} must be a string, not {type(text).__name__}")
+    return fields["text"], fields.get("text_b")
+
+
+def _check_characters(texts: Sequence[str]) -> None:
+    for place, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"inputs[{place}]: half of a surrogate pair, which is no character") from None

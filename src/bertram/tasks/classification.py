@@ -1,0 +1,104 @@
+"""One label out of several for each text or pair of texts.
+
+Letters: N examples, L labels.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertram.errors import BadInput
+from bertram.tasks import metrics
+from bertram.tasks.task import Floats, Logits, Score, Targets, Task, parse_number
+
+_NAMED = 5  # labels that an error lists before it only counts them
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """A fixed set of labels, numbers in their order first, then words; a logit each."""
+
+    labels: tuple[str, ...]
+
+    name: ClassVar[str] = "classification"
+    head: ClassVar[str] = "classification"
+    metric: ClassVar[str] = "accuracy"
+
+    @property
+    def outputs(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def from_labels(cls, labels: Sequence[str], source: str = "the training data") -> "Classification":
+        distinct = set(labels)
+        if len(distinct) < 2:
+            raise BadInput(f"{source}: every label is {_listed(distinct)}; classification needs two or more")
+        return cls(tuple(sorted(distinct, key=_place)))
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Classification":
+        labels = value.get("labels")
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise BadInput("task: labels must be a list of strings")
+        if len(labels) < 2 or len(set(labels)) < len(labels):
+            raise BadInput("task: labels must be two or more, each only once")
+        return cls(tuple(labels))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "labels": list(self.labels)}
+
+    def targets(self, labels: Sequence[str], source: str = "the data") -> NDArray[np.int64]:
+        """Numbers of the labels, [N]."""
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        unseen = Counter(label for label in labels if label not in numbers)
+        if unseen:
+            rows = f"{unseen.total()} row{'s' if unseen.total() > 1 else ''}"
+            known = _listed(self.labels)
+            raise BadInput(f"{source}: {rows} with {_listed(unseen)}, not seen in training, which knows {known}")
+        return np.array([numbers[label] for label in labels], np.int64)
+
+    def answers(self, logits: Logits) -> list[dict[str, Any]]:
+        """{"label", "score", "scores": {label: probability}} for each row of [N, L], by softmax."""
+        wide = logits.astype(np.float64)
+        shifted = np.exp(wide - wide.max(-1, keepdims=True))
+        rows = (shifted / shifted.sum(-1, keepdims=True)).tolist()
+        best = logits.argmax(-1).tolist()
+        return [
+            {"label": self.labels[i], "score": row[i], "scores": dict(zip(self.labels, row, strict=True))}
+            for i, row in zip(best, rows, strict=True)
+        ]
+
+    def scores(self, logits: Logits, targets: Targets) -> list[Score]:
+        """Accuracy, macro-F1 and Matthews' correlation."""
+        numbers, predicted = targets.astype(np.int64), _predicted(logits)
+        return [metric(numbers, predicted) for metric in (metrics.accuracy, metrics.macro_f1, metrics.matthews)]
+
+    def terms(self, logits: Logits, targets: Targets) -> Floats:
+        """Whether each example is right, [N, 1]."""
+        return np.asarray(_predicted(logits) == targets, np.float64)[:, None]
+
+    def score_of(self, means: Floats) -> Floats:
+        """The share that is right."""
+        share: Floats = means[..., 0]
+        return share
+
+
+def _predicted(logits: Logits) -> NDArray[np.int64]:
+    """The highest label of each row, -1 where logits are not finite."""
+    return np.where(np.isfinite(logits).all(-1), logits.argmax(-1), -1)
+
+
+def _place(label: str) -> tuple[bool, float, str]:
+    number = parse_number(label)
+    return number is None, number or 0.0, label
+
+
+def _listed(labels: Mapping[str, int] | Sequence[str] | set[str]) -> str:
+    """Some labels by name, each cut to what fits a line, and how many more there are."""
+    names = [f"{label!r:.60}" for label in list(labels)[:_NAMED]]
+    rest = [f"{len(labels) - _NAMED} more"] if len(labels) > _NAMED else []
+    return ", ".join(names + rest)

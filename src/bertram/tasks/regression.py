@@ -1,0 +1,97 @@
+"""One number for each text or pair of texts.
+
+Letters: N examples.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertram.errors import BadInput
+from bertram.tasks import metrics
+from bertram.tasks.task import Floats, Logits, Score, Targets, Task, parse_number
+
+_ROUNDING = 1e-14  # a spread below this part of the numbers' size is rounding
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Targets and logits count standard deviations from the mean of the training labels; answers are in their unit."""
+
+    mean: float
+    std: float
+
+    name: ClassVar[str] = "regression"
+    head: ClassVar[str] = "regression"
+    metric: ClassVar[str] = "pearson"
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    @classmethod
+    def from_labels(cls, labels: Sequence[str], source: str = "the training data") -> "Regression":
+        values = _numbers(labels, source)
+        std = float(values.std())
+        if std <= _ROUNDING * np.abs(values).max(initial=0.0):
+            raise BadInput(f"{source}: every label is {labels[0]!r:.60}; regression needs two or more values")
+        return cls(float(values.mean()), std)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Regression":
+        mean, std = (value.get(name) for name in ("mean", "std"))
+        if not (isinstance(mean, float) and isinstance(std, float) and math.isfinite(mean) and 0 < std < math.inf):
+            raise BadInput(f"task: mean and std must be numbers, std above 0, not {mean!r:.40} and {std!r:.40}")
+        return cls(mean, std)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "mean": self.mean, "std": self.std}
+
+    def targets(self, labels: Sequence[str], source: str = "the data") -> NDArray[np.float32]:
+        """Values in standard deviations from the training mean, [N]."""
+        return ((_numbers(labels, source) - self.mean) / self.std).astype(np.float32)
+
+    def answers(self, logits: Logits) -> list[dict[str, Any]]:
+        """{"score"} for each row of [N, 1], in the unit of the labels."""
+        return [{"score": value} for value in self._values(logits[:, 0]).tolist()]
+
+    def scores(self, logits: Logits, targets: Targets) -> list[Score]:
+        """Pearson's and Spearman's correlation, as GLUE has them for STS-B (Wang et al. 2018), and the error."""
+        expected, predicted = self._values(targets), self._values(_predicted(logits))
+        functions = (metrics.pearson, metrics.spearman, metrics.root_mean_squared_error)
+        return [metric(expected, predicted) for metric in functions]
+
+    def terms(self, logits: Logits, targets: Targets) -> Floats:
+        """The moments that Pearson's correlation is made of: x, y, x², y², xy, [N, 5]."""
+        # Correlation does not mind a shift, and centred numbers lose least to rounding.
+        x, y = (values - values.mean() for values in (_predicted(logits), targets.astype(np.float64)))
+        return np.stack([x, y, x * x, y * y, x * y], axis=-1)
+
+    def score_of(self, means: Floats) -> Floats:
+        """Pearson's correlation, 0.0 where it is not defined."""
+        x, y, xx, yy, xy = np.moveaxis(means, -1, 0)
+        x_variance, y_variance = xx - x * x, yy - y * y
+        defined = (x_variance > _ROUNDING * xx) & (y_variance > _ROUNDING * yy)
+        scale = np.sqrt(np.where(defined, x_variance * y_variance, 1.0))
+        return np.where(defined, (xy - x * y) / scale, 0.0)
+
+    def _values(self, standardised: Logits | Targets) -> Floats:
+        """Standard deviations from the mean as values in the unit of the labels."""
+        return standardised.astype(np.float64) * self.std + self.mean
+
+
+def _predicted(logits: Logits) -> Floats:
+    """[N, 1] → [N], the training mean where a logit is not finite."""
+    return np.where(np.isfinite(logits[:, 0]), logits[:, 0], 0.0).astype(np.float64)
+
+
+def _numbers(labels: Sequence[str], source: str) -> Floats:
+    values = [parse_number(label) for label in labels]
+    if None in values:
+        row = values.index(None)
+        raise BadInput(f"{source}: row {row + 1}: label {labels[row]!r:.80} is not a number; regression needs numbers")
+    return np.array(values, np.float64)

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertram.comparison import statistics
+from bertram.comparison.statistics import RESAMPLES, holm, interval, paired_difference
+from bertram.tasks.classification import Classification
+from bertram.tasks.regression import Regression
+
+BINARY = Classification(("wrong", "right"))
+
+
+def answering(right):
+    """Logits that are right where `right` says so, against targets of ones."""
+    return np.stack([1.0 - right, right], axis=-1)
+
+
+def ones(logits):
+    return np.ones(len(logits), np.int64)
+
+
+def run(rng, accuracy, items=200):
+    return answering((rng.random(items) < accuracy).astype(float))
+
+
+@pytest.fixture
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 300)
+
+
+class TestInterval:
+    def test_is_the_mean_over_seeds_between_its_bounds(self):
+        runs = [answering(np.arange(100) < right) for right in (60, 70, 80)]
+        found = interval(BINARY, runs, ones(runs[0]), split="test")
+        assert found["metric"] == "accuracy"
+        assert found["mean"] == pytest.approx(0.7)
+        assert found["low"] < 0.65 < 0.75 < found["high"]
+        assert found["signature"].startswith("accuracy|sklearn:")
+        assert found["signature"].endswith(
+            f"|n:100|split:test|seeds:3|interval:bootstrap-95%-items-seeds|resamples:{RESAMPLES}"
+        )
+        assert interval(BINARY, runs, ones(runs[0]), split="test") == found
+
+    def test_of_one_run_is_that_of_a_share(self):
+        """The bootstrap of a share has the width of its normal approximation, 1.96 √(p q / n)."""
+        logits = answering(np.arange(1000) < 700)
+        found = interval(BINARY, [logits], ones(logits), split="test")
+        half = 1.96 * np.sqrt(0.7 * 0.3 / 1000)
+        assert found["low"] == pytest.approx(0.7 - half, abs=0.004)
+        assert found["high"] == pytest.approx(0.7 + half, abs=0.004)
+
+    def test_seeds_that_disagree_widen_it(self):
+        agreeing = [answering(np.arange(1000) < 700)] * 3
+        disagreeing = [answering(np.arange(1000) < right) for right in (600, 700, 800)]
+        narrow, wide = (interval(BINARY, runs, ones(runs[0]), split="test") for runs in (agreeing, disagreeing))
+        assert narrow["mean"] == pytest.approx(wide["mean"])
+        assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
+
+    @pytest.mark.usefixtures("few_resamples")
+    def test_covers_the_true_score(self):
+        """Items and seeds both random: the truth lies in 95% of intervals, a little less with five seeds."""
+        rng = np.random.default_rng(0)
+        inside = 0
+        for _ in range(100):
+            difficulty = rng.normal(0, 0.1, 200)
+            runs = [
+                answering((rng.random(200) < 0.75 + difficulty + rng.normal(0, 0.03)).astype(float)) for _ in range(5)
+            ]
+            found = interval(BINARY, runs, ones(runs[0]), split="test")
+            inside += found["low"] <= 0.75 <= found["high"]
+        assert inside >= 88
+
+    def test_of_a_correlation(self):
+        """Against Fisher's transformation, whose standard error is 1 / √(n − 3)."""
+        rng = np.random.default_rng(0)
+        targets = rng.normal(size=400)
+        logits = (targets + rng.normal(size=400))[:, None]
+        found = interval(Regression(0.0, 1.0), [logits], targets, split="test")
+        low, high = np.tanh(np.arctanh(found["mean"]) + np.array([-1.96, 1.96]) / np.sqrt(397))
+        assert found["low"] == pytest.approx(low, abs=0.02)
+        assert found["high"] == pytest.approx(high, abs=0.02)
+
+
+class TestPairedDifference:
+    def test_of_a_model_and_itself_is_none(self):
+        logits = run(np.random.default_rng(0), 0.7)
+        assert paired_difference(BINARY, [logits], [logits], ones(logits)) == {
+            "difference": 0.0,
+            "low": 0.0,
+            "high": 0.0,
+            "p": 1.0,
+        }
+
+    def test_turns_with_its_sides(self):
+        rng = np.random.default_rng(1)
+        a, b = [[run(rng, accuracy) for _ in range(2)] for accuracy in (0.7, 0.8)]
+        there, back = paired_difference(BINARY, a, b, ones(a[0])), paired_difference(BINARY, b, a, ones(a[0]))
+        assert there["difference"] == -back["difference"] < 0
+        assert there["low"] == pytest.approx(-back["high"], abs=0.01)
+        assert there["p"] == pytest.approx(back["p"], abs=0.01)
+
+    def test_of_one_run_each_turns_exactly(self):
+        rng = np.random.default_rng(1)
+        a, b = [run(rng, 0.7)], [run(rng, 0.75)]
+        there, back = paired_difference(BINARY, a, b, ones(a[0])), paired_difference(BINARY, b, a, ones(a[0]))
+        assert there == {
+            "difference": -back["difference"],
+            "low": pytest.approx(-back["high"]),
+            "high": pytest.approx(-back["low"]),
+            "p": back["p"],
+        }
+
+    def test_sees_on_the_same_items_what_intervals_apart_do_not(self):
+        """a is right wherever b is and on 12 items more: the intervals overlap, the difference is clear."""
+        a, b = answering(np.arange(200) < 132), answering(np.arange(200) < 120)
+        found = paired_difference(BINARY, [a], [b], ones(a))
+        assert interval(BINARY, [a], ones(a), split="t")["low"] < interval(BINARY, [b], ones(b), split="t")["high"]
+        assert found["difference"] == pytest.approx(0.06)
+        assert found["low"] > 0.02
+        assert found["p"] < 0.005
+
+    def test_p_is_never_zero(self):
+        a, b = answering(np.ones(500)), answering(np.zeros(500))
+        assert paired_difference(BINARY, [a], [b], ones(a))["p"] == 1 / (1 + RESAMPLES)
+
+    def test_candidates_may_have_unequal_numbers_of_runs(self):
+        rng = np.random.default_rng(2)
+        found = paired_difference(BINARY, [run(rng, 0.9) for _ in range(3)], [run(rng, 0.6)], np.ones(200, np.int64))
+        assert found["low"] > 0.1
+        assert found["p"] < 0.01
+
+    @pytest.mark.usefixtures("few_resamples")
+    def test_p_is_uniform_where_there_is_no_difference(self):
+        rng = np.random.default_rng(3)
+        p = [
+            paired_difference(BINARY, [run(rng, 0.8)], [run(rng, 0.8)], np.ones(200, np.int64))["p"] for _ in range(200)
+        ]
+        for level in (0.05, 0.25, 0.5, 0.75):
+            assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=3.5 * np.sqrt(level * (1 - level) / 200))
+
+
+class TestHolm:
+    def test_by_hand(self):
+        """Smallest × 4, next × 3, … and never below the one before: 0.03·2 = 0.06, then 0.04·1 lifts to 0.06."""
+        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+    def test_of_one_and_of_none(self):
+        assert holm([0.2]) == [0.2]
+        assert holm([]) == []
+
+    @given(st.lists(st.floats(0, 1), max_size=12))
+    def test_keeps_the_order_and_raises_every_value_at_most_times_their_number(self, p_values):
+        adjusted = holm(p_values)
+        for p, q in zip(p_values, adjusted, strict=True):
+            assert p <= q <= min(1.0, p * len(p_values))
+        by_p = [q for _, q in sorted(zip(p_values, adjusted, strict=True))]
+        assert by_p == sorted(by_p)
