@@ -1,0 +1,143 @@
+import gzip
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bertram.comparison.baseline import Baseline
+from bertram.errors import BadInput
+from bertram.tasks.classification import Classification
+from bertram.tasks.regression import Regression
+from bertram.text.records import Table
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+
+VERDICTS = {"good": ["fine", "lovely", "warm"], "bad": ["dull", "cold", "awful"], "odd": ["blue", "square", "loud"]}
+SUBJECTS = ["film", "room", "book", "meal", "song", "trip"]
+
+
+def verdicts(names, subjects):
+    rows = [(f"a {word} {subject}", name) for name in names for word in VERDICTS[name] for subject in subjects]
+    return Table([text for text, _ in rows], None, [name for _, name in rows])
+
+
+def pairs(words):
+    """Pairs of texts with the number of words that they share."""
+    rows = [(f"{a} {b}", f"{c} {d}", len({a, b} & {c, d})) for a, b, c, d in itertools.permutations(words, 4)]
+    rows += [(f"{a} {b}", f"{b} {c}", 1) for a, b, c in itertools.permutations(words, 3)]
+    rows += [(f"{a} {b}", f"{b} {a}", 2) for a, b in itertools.permutations(words, 2)]
+    return Table([a for a, _, _ in rows], [b for _, b, _ in rows], [str(n) for _, _, n in rows])
+
+
+def fit(train, validation, task):
+    learned = task.from_labels(train.labels)
+    return Baseline.fit(train, validation, learned)
+
+
+def score(baseline, table):
+    logits = baseline.logits(table.texts, table.texts_b)
+    return baseline.task.scores(logits, baseline.task.targets(table.labels))[0].value
+
+
+@pytest.mark.parametrize("names", [["good", "bad"], ["good", "bad", "odd"]])
+def test_learns_which_words_go_with_which_label(names):
+    baseline = fit(verdicts(names, SUBJECTS[:4]), verdicts(names, SUBJECTS[4:5]), Classification)
+    unseen = verdicts(names, SUBJECTS[5:])
+    assert baseline.logits(unseen.texts).shape == (len(unseen), len(names))
+    assert score(baseline, unseen) == 1.0
+
+
+def test_two_labels_are_as_probable_as_scikit_learn_says():
+    from sklearn.linear_model import LogisticRegression
+
+    from bertram.comparison import baseline as module
+
+    table = verdicts(["good", "bad"], SUBJECTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_RUN_LENGTHS", (2,))
+        patch.setattr(module, "_STRENGTHS", (1.0,))
+        baseline = fit(table, table, Classification)
+    features = baseline._vectorizer.transform(table.texts)
+    expected = LogisticRegression(C=1.0).fit(features, table.labels).predict_proba(features)
+    answers = baseline.task.answers(baseline.logits(table.texts))
+    assert [[a["scores"]["bad"], a["scores"]["good"]] for a in answers] == pytest.approx(expected, abs=1e-3)
+
+
+def test_regression_of_pairs_counts_what_two_texts_share():
+    table = pairs(["sun", "moon", "star", "rain", "snow"])
+    seen, unseen = ([i for i in range(len(table)) if (i % 5 == 0) == held] for held in (False, True))
+    baseline = fit(table.select(seen), table.select(unseen), Regression)
+    assert score(baseline, table.select(unseen)) > 0.95
+    assert baseline.logits(table.texts, table.texts_b).shape == (len(table), 1)
+    assert baseline.coefficients.shape == (1, 3 * len(baseline.vocabulary) + 1)
+
+
+def test_chinese_characters_are_words():
+    train = Table(["很好", "真好看", "很坏", "真坏啊"] * 3, None, ["1", "1", "0", "0"] * 3)
+    baseline = fit(train, train, Classification)
+    assert {"好", "坏"} <= set(baseline.vocabulary)
+    assert score(baseline, Table(["好书", "坏书"], None, ["1", "0"])) == 1.0
+
+
+def test_validation_chooses_the_length_of_runs():
+    """Only the order of words tells the labels apart, so single words cannot."""
+    train = Table(["not good but bad", "not bad but good"] * 5, None, ["0", "1"] * 5)
+    assert len(max(fit(train, train, Classification).vocabulary, key=len).split()) == 3
+
+
+def test_same_data_same_baseline():
+    table = verdicts(["good", "bad"], SUBJECTS)
+    first, second = (fit(table, table, Classification) for _ in range(2))
+    assert np.array_equal(first.coefficients, second.coefficients)
+    assert first.vocabulary == second.vocabulary
+
+
+@pytest.mark.parametrize("task", [Classification, Regression])
+def test_comes_back_from_its_files(tmp_path, task):
+    table = pairs(["sun", "moon", "star", "rain"])
+    baseline = fit(table, table, task)
+    baseline.save(tmp_path)
+    again = Baseline.load(tmp_path)
+    assert again.task == baseline.task
+    assert again.parameters == baseline.parameters
+    assert np.array_equal(again.logits(table.texts, table.texts_b), baseline.logits(table.texts, table.texts_b))
+    assert 4 * baseline.parameters < (tmp_path / "baseline.safetensors").stat().st_size < 4 * baseline.parameters + 1000
+
+
+def test_parameters_are_the_numbers_kept():
+    table = Table(["a b", "c"], None, ["0", "1"])
+    baseline = fit(table, table, Classification)
+    assert baseline.vocabulary == ["a", "b", "c"]
+    assert baseline.parameters == 3 + 3 + 1
+
+
+def test_texts_unlike_any_seen_and_empty_ones_are_answered():
+    table = verdicts(["good", "bad"], SUBJECTS)
+    logits = fit(table, table, Classification).logits(["", "xyz \x00", "😀"])
+    assert logits.shape == (3, 2)
+    assert np.isfinite(logits).all()
+
+
+def test_blank_texts_are_refused():
+    table = Table([" ", "\t"], None, ["0", "1"])
+    with pytest.raises(BadInput, match="blank"):
+        fit(table, table, Classification)
+
+
+def head(path, text, label, rows):
+    if not DATA.exists():
+        pytest.skip(f"{DATA} is not there")
+    with gzip.open(DATA / path, "rt", encoding="utf-8", newline="\n") as file:
+        names, *lines = [line.rstrip("\n").split("\t") for line in itertools.islice(file, rows + 1)]
+    i, j = names.index(text), names.index(label)
+    return Table([line[i] for line in lines], None, [line[j] for line in lines])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("folder", "text", "least"), [("sst2", "sentence", 0.76), ("chnsenticorp", "text_a", 0.87)])
+def test_is_strong_on_real_reviews(folder, text, least):
+    """Of 5,000 rows alone; docs/experiments.md has what all of them give."""
+    train = head(f"{folder}/train.tsv.gz", text, "label", 5000)
+    dev = head(f"{folder}/dev.tsv.gz", text, "label", 2000)
+    assert score(fit(train, dev, Classification), dev) >= least
