@@ -26,7 +26,9 @@ CONTESTANTS = ["bertram", "trainer-best", "trainer-default"]
 
 
 def texts(data: Path, name: str) -> tuple[list[str], list[int]]:
-    path, column = {"sst2": (data / "sst2/train.tsv.gz", "sentence"), "imdb": (data / "imdb/train_10k.tsv.gz", "text")}[name]
+    path, column = {"sst2": (data / "sst2/train.tsv.gz", "sentence"), "imdb": (data / "imdb/train_10k.tsv.gz", "text")}[
+        name
+    ]
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     rows = rows[:8000]

@@ -82,7 +82,9 @@ def main() -> None:
             },
         )
         seconds = trainer.train().metrics["train_runtime"]
-        print(json.dumps({"seed": seed, "accuracy": trainer.evaluate()["eval_accuracy"], "seconds": seconds}), flush=True)
+        print(
+            json.dumps({"seed": seed, "accuracy": trainer.evaluate()["eval_accuracy"], "seconds": seconds}), flush=True
+        )
 
 
 if __name__ == "__main__":

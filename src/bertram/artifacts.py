@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from bertram.config import PRESETS, EncoderConfig
 from bertram.errors import BadInput, require
 from bertram.inference.predictor import Predictor
-from bertram.tasks.task import Task, task_from_dict
+from bertram.tasks.registry import task_from_dict
+from bertram.tasks.task import Task
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
     """
     source = resolve(model)
     if isinstance(source, EncoderConfig):
-        raise BadInput(f"{model} is a preset, sizes with random weights; train it first: bertram train … --model {model}")
+        raise BadInput(
+            f"{model} is a preset, sizes with random weights; train it first: bertram train … --model {model}"
+        )
     manifest = read_manifest(source)
     task = task_of(source, manifest)
     require("torch", "train")
@@ -95,7 +98,9 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task:
     """
     if "task" in manifest:
         return task_from_dict(manifest["task"])
-    raise BadInput(f"{directory}: no {MANIFEST} with a task; train it first: bertram train TASK DATA --model {directory}")
+    raise BadInput(
+        f"{directory}: no {MANIFEST} with a task; train it first: bertram train TASK DATA --model {directory}"
+    )
 
 
 def config_of(model: str) -> EncoderConfig:

@@ -14,7 +14,9 @@ from bertram import __version__
 from bertram.errors import BadInput, BertramError, NoCandidateFits
 from bertram.training.recipe import Recipe
 
-app = App(name="bertram", version=__version__, help="Train, compare and ship Transformer models on the hardware you have.")
+app = App(
+    name="bertram", version=__version__, help="Train, compare and ship Transformer models on the hardware you have."
+)
 
 Columns = Annotated[str | None, Parameter(help="Which columns to read: text=sentence,label=2 (a number: no header).")]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
@@ -185,7 +187,9 @@ def compare(
 
 
 @app.command
-def evaluate(model: str, data: Path, *, columns: Columns = None, allow_pickle: Flag = False, json: Json = False) -> None:
+def evaluate(
+    model: str, data: Path, *, columns: Columns = None, allow_pickle: Flag = False, json: Json = False
+) -> None:
     """Score a trained model on a table of labelled texts.
 
     Example: bertram evaluate out/reviews test.csv
@@ -221,7 +225,9 @@ def predict(model: str, source: str = "-", *, allow_pickle: Flag = False) -> Non
 
 
 @app.command
-def inspect(models: Annotated[list[str], Parameter(name=["MODEL"])], /, *, tokens: int = 128, json: Json = False) -> None:
+def inspect(
+    models: Annotated[list[str], Parameter(name=["MODEL"])], /, *, tokens: int = 128, json: Json = False
+) -> None:
     """Parameters, arithmetic and memory of models side by side.
 
     Example: bertram inspect bert-base albert-base

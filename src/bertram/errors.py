@@ -33,4 +33,6 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise BadInput(f"{module.split('.')[0]} is not installed; it comes with: pip install 'bertram[{extra}]'") from None
+        raise BadInput(
+            f"{module.split('.')[0]} is not installed; it comes with: pip install 'bertram[{extra}]'"
+        ) from None

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bertram import artifacts
-from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require
 from bertram.files import replacing, write_json, write_text
 from bertram.inference.predictor import Predictor
 from bertram.memory import peak_memory_mb
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
-from bertram.tasks.task import TASKS, Score, Task, guess_task
+from bertram.tasks.registry import TASKS, guess_task
+from bertram.tasks.task import Score, Task
 from bertram.text.records import Table, read_table, split
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
@@ -78,7 +78,9 @@ class Splits:
 
     def head(self, rows: int) -> "Splits":
         """The first rows of each table."""
-        tables = [None if t is None else t.select(range(min(rows, len(t)))) for t in (self.train, self.validation, self.test)]
+        tables = [
+            None if t is None else t.select(range(min(rows, len(t)))) for t in (self.train, self.validation, self.test)
+        ]
         return replace(self, train=tables[0], validation=tables[1], test=tables[2])
 
 
@@ -202,7 +204,9 @@ def start(
 
     source = artifacts.resolve(model)
     if isinstance(source, Path):
-        return artifacts.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle), Tokenizer.load(source)
+        return artifacts.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle), Tokenizer.load(
+            source
+        )
     if (out / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(out)
     else:
@@ -263,7 +267,9 @@ def task_class(name: str | None, labels: list[str] | None) -> type[Task]:
 
 def summary(manifest: dict[str, Any]) -> str:
     """What a person wants to know after a training, in a few lines."""
-    lines = [f"{manifest['status']} after {manifest['steps']:,} steps, {manifest['tokens']:,} tokens in {manifest['seconds']:,.0f} s"]
+    lines = [
+        f"{manifest['status']} after {manifest['steps']:,} steps, {manifest['tokens']:,} tokens in {manifest['seconds']:,.0f} s"
+    ]
     if manifest["reason"]:
         lines.append(manifest["reason"])
     for name, scores in manifest["scores"].items():

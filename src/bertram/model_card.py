@@ -45,7 +45,11 @@ def model_card(manifest: dict[str, Any]) -> str:
         "",
         "## Data",
         "",
-        *(f"- {name}: {data['rows'][name]:,} rows ({data[name]})" for name in ("train", "validation", "test") if data[name]),
+        *(
+            f"- {name}: {data['rows'][name]:,} rows ({data[name]})"
+            for name in ("train", "validation", "test")
+            if data[name]
+        ),
         f"- texts longer than {manifest['max_length']} tokens are cut at the end; in training {manifest['truncated_texts']:,}",
         "",
         "## Scores",

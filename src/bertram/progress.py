@@ -57,7 +57,9 @@ class _Figures:
             self.score = f"  validation {line['validation']:.4f}"
         else:
             self.loss = f"loss {line['loss']:.3f}"
-            self.speed = line["tokens_per_second"] if not self.speed else 0.9 * self.speed + 0.1 * line["tokens_per_second"]
+            self.speed = (
+                line["tokens_per_second"] if not self.speed else 0.9 * self.speed + 0.1 * line["tokens_per_second"]
+            )
 
     def __str__(self) -> str:
         return f"{self.loss}{self.score}  {self.speed:,.0f} tokens/s"

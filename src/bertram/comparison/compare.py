@@ -209,7 +209,9 @@ def _work(job: dict[str, Any], job_file: Path) -> dict[str, Any]:
 
 
 def _failure(code: int, job: dict[str, Any]) -> BertramError:
-    error = BertramError(f"{job['model']}: this {'training' if job['kind'] == 'train' else 'measurement'} ended with exit code {code}")
+    error = BertramError(
+        f"{job['model']}: this {'training' if job['kind'] == 'train' else 'measurement'} ended with exit code {code}"
+    )
     error.exit_code = code if code > 0 else 1
     return error
 

@@ -37,7 +37,7 @@ def main(job_file: str) -> int:
 def _train(job: dict[str, Any]) -> dict[str, Any]:
     from bertram import finetuning
     from bertram.progress import training_progress
-    from bertram.tasks.task import task_from_dict
+    from bertram.tasks.registry import task_from_dict
     from bertram.training.recipe import Recipe
 
     out = Path(job["out"])

@@ -20,7 +20,9 @@ def attention(qkv: Tensor, groups: list[AttentionGroup], heads: int, dropout_pro
     Memory is that of the groups' [b, h, s, s] scores; there is no mask wider than [b, 1, 1, s].
     """
     parts = torch.split(qkv, [group.tokens for group in groups])
-    return torch.cat([_group_attention(part, group, heads, dropout_prob) for part, group in zip(parts, groups, strict=True)])
+    return torch.cat(
+        [_group_attention(part, group, heads, dropout_prob) for part, group in zip(parts, groups, strict=True)]
+    )
 
 
 def _group_attention(qkv: Tensor, group: AttentionGroup, heads: int, dropout_prob: float) -> Tensor:

@@ -218,9 +218,18 @@ def _ranges(starts: Ints, lengths: Ints) -> Ints:
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
 
 
-def _parallelism_off() -> None:
-    """Let a forked child tokenize on one thread: the library's pool does not survive, and it warns unless told."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+def _before_fork() -> None:
+    """Have a forked child tokenize on one thread: the library's pool dies in it, and it warns unless it was told."""
+    global _told
+    _told = "TOKENIZERS_PARALLELISM" not in os.environ
+    if _told:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-os.register_at_fork(before=_parallelism_off)
+def _after_fork_in_parent() -> None:
+    if _told:
+        del os.environ["TOKENIZERS_PARALLELISM"]
+
+
+_told = False
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

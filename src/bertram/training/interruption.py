@@ -32,7 +32,9 @@ class StopRequests:
         StopRequests._active = self
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         StopRequests._active = None
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]

@@ -233,7 +233,9 @@ class Loop:
         except (KeyError, TypeError, RuntimeError):
             raise BadInput(f"{self.checkpoints}: these checkpoints are of another model; use another --out") from None
         if facts["recipe"] != asdict(self.recipe):
-            raise BadInput(f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out")
+            raise BadInput(
+                f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
+            )
         return state
 
 
@@ -252,4 +254,8 @@ def _not_falling(state: State) -> str:
     if state.step < 100 or fifth == 0:
         return ""  # too few steps to tell noise from no progress
     first, last = sum(means[:fifth]) / fifth, sum(means[-fifth:]) / fifth
-    return "" if last < first else f"the training loss did not fall: {first:.4f} in the first fifth, {last:.4f} in the last"
+    return (
+        ""
+        if last < first
+        else f"the training loss did not fall: {first:.4f} in the first fifth, {last:.4f} in the last"
+    )

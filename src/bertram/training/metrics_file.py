@@ -16,14 +16,18 @@ class MetricsFile:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = out / "metrics.jsonl"
-        write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in read_metrics(self.path) if line["step"] <= step))
+        write_text(
+            self.path, "".join(f"{json.dumps(line)}\n" for line in read_metrics(self.path) if line["step"] <= step)
+        )
         self._file = self.path.open("a", encoding="utf-8")
         self._events = SummaryWriter(out / "tensorboard", purge_step=step + 1)
 
     def __enter__(self) -> "MetricsFile":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
         self._events.close()
 

@@ -1,5 +1,6 @@
 """How a model is trained: every setting of the loop, in one frozen record that is kept with the result."""
 
+import sys
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -48,5 +49,6 @@ class Recipe:
             if not isinstance(value, int | float) or isinstance(value, bool):
                 continue
             low = 0 if field.name in ("seed", "warmup", "weight_decay", "learning_rate") else 1e-9
-            if not low <= value < 2**53 or (field.name == "warmup" and value > 1):
+            high = {"seed": 2**31 - 1, "warmup": 1.0}.get(field.name, sys.float_info.max)
+            if not low <= value <= high:
                 raise BadInput(f"--{field.name.replace('_', '-')} {value} is out of range")

@@ -1,0 +1,34 @@
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: env demo test test-all check format clean
+
+env: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: env  ## compare models on real data; prints a table and the path of report.html
+	$(BIN)/pip install --quiet --no-deps --requirement scripts/demo-requirements.txt
+	$(BIN)/python scripts/demo.py
+
+test: env  ## the tests, in some minutes
+	$(BIN)/pytest -n 2 -m 'not slow'
+
+test-all: env  ## these and the slow ones
+	$(BIN)/pytest -n 2
+
+check: env  ## style, types and whitespace
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: env
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,78 @@
+"""What differed between the candidates, in plain words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bertram.comparison.figures import count, interval, megabytes, p_equals, quantity, relative, score
+from bertram.comparison.selection import SIGNIFICANT, difference_of
+
+_SAME = 0.05  # costs that are nearer than this part are called the same
+
+Row = Mapping[str, Any]
+
+
+def paragraphs(results: Row) -> list[tuple[str, str]]:
+    """The chosen candidate, or the best if none fits, set against each of the others: (whom against whom, how)."""
+    scored = [row for row in results["candidates"] if row["score"] is not None]
+    if not scored:
+        return []
+    named = results["choice"]["model"]
+    first = next((row for row in scored if row["model"] == named), max(scored, key=lambda row: row["score"]["mean"]))
+    others = sorted((row for row in scored if row is not first), key=lambda row: -row["score"]["mean"])
+    return [
+        (
+            f"{first['model']} against {other['model']}.",
+            " ".join(
+                [
+                    _judged(first, other, results),
+                    _stored(first, other),
+                    *_computed(first, other),
+                    _answered(first, other),
+                ]
+            ),
+        )
+        for other in others
+    ]
+
+
+def _judged(a: Row, b: Row, results: Row) -> str:
+    found = difference_of(a["model"], b["model"], results["comparisons"])
+    metric, value = a["score"]["metric"], found["difference"]
+    apart, means = score(abs(value)), f"{score(a['score']['mean'])} to {score(b['score']['mean'])}"
+    verdict = "more than chance explains" if found["p_holm"] < SIGNIFICANT else "no more than chance may explain"
+    way = f"{apart} {'higher' if value > 0 else 'lower'} ({means}), {verdict}"
+    within = f"95% interval {interval(found['low'], found['high'])}, {p_equals(found['p_holm'])} by Holm's correction"
+    return f"Its {metric} is {f'the same ({means})' if apart == score(0.0) else way}: {within}."
+
+
+def _stored(a: Row, b: Row) -> str:
+    parameters = relative(a["unique_parameters"], b["unique_parameters"])
+    size = relative(a["bytes_on_disk"], b["bytes_on_disk"])
+    return (
+        f"It stores {count(a['unique_parameters'])} parameters to {count(b['unique_parameters'])} ({parameters}) in "
+        f"{megabytes(a['bytes_on_disk'])} to {megabytes(b['bytes_on_disk'])} ({size})."
+    )
+
+
+def _computed(a: Row, b: Row) -> list[str]:
+    """Arithmetic, where both count it; equal arithmetic in unequal storage is what sharing does, so it is said."""
+    mine, theirs = a["flops_per_token"], b["flops_per_token"]
+    if mine is None or theirs is None:
+        return []
+    figures = f"{quantity(mine / 1e6)} to {quantity(theirs / 1e6)} MFLOP a token"
+    if abs(mine / theirs - 1) >= _SAME:
+        return [f"Its arithmetic is {figures} ({relative(mine, theirs)})."]
+    shares = [row for row in (a, b) if row["unique_parameters"] < row["parameters"]]
+    why = "; sharing parameters saves storage, not work" if len(shares) == 1 else ""
+    return [f"The arithmetic is about the same, {figures}{why}."]
+
+
+def _answered(a: Row, b: Row) -> str:
+    mine, theirs = a["latency_ms"]["p95"], b["latency_ms"]["p95"]
+    memory, other_memory = a["inference_memory_mb"], b["inference_memory_mb"]
+    took = f" ({relative(mine, theirs)})" if mine and theirs else ""
+    held = f" ({relative(memory, other_memory)})" if memory and other_memory else ""
+    return (
+        f"One text takes it {quantity(mine)} ms to {quantity(theirs)}{took}, and memory "
+        f"{quantity(memory)} MB to {quantity(other_memory)}{held}."
+    )

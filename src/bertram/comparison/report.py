@@ -1,0 +1,332 @@
+"""report.html: what a comparison found, on one page that opens anywhere, runs no script and loads nothing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from bertram.comparison import charts
+from bertram.comparison.differences import paragraphs
+from bertram.comparison.figures import (
+    MISSING,
+    count,
+    interval,
+    p_value,
+    quantity,
+    score,
+    several,
+)
+from bertram.comparison.markup import Element, document, element
+from bertram.files import write_text
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+_LABELS = 30  # labels whose counts are listed one by one
+
+Row = Mapping[str, Any]
+Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
+"""Model → seed → lines of metrics.jsonl."""
+
+
+def write_report(results: Row, curves: Curves, path: Path) -> None:
+    """Write the page of a comparison's results.json and its training curves.
+
+    Raises:
+        OSError: the disk did not take it.
+    """
+    write_text(path, page(results, curves))
+
+
+def page(results: Row, curves: Curves) -> str:
+    """The page as HTML."""
+    chosen = results["choice"]["model"]
+    title = "Ship none of these" if chosen is None else f"Ship {chosen}"
+    style = resources.files("bertram.comparison").joinpath("report.css").read_text(encoding="utf-8")
+    looks = _looks(results["candidates"])
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{title} – Bertram comparison"),
+        element("style", style),
+    )
+    main = element(
+        "main",
+        *_opening(results, title),
+        *_differences(results),
+        *_scatters(results, looks),
+        *_candidates(results, looks),
+        *_curves(curves, results["candidates"], looks),
+        *_comparisons(results),
+        *_diverged(results["candidates"]),
+        *_provenance(results),
+    )
+    return document(element("html", head, element("body", main), lang="en"))
+
+
+def _looks(candidates: Sequence[Row]) -> dict[str, int | None]:
+    """The number of every candidate's colour and shape; None for the baseline, which has no arithmetic to count."""
+    neural = [row["model"] for row in candidates if row["flops_per_token"] is not None]
+    return {row["model"]: neural.index(row["model"]) if row["model"] in neural else None for row in candidates}
+
+
+def _opening(results: Row, title: str) -> list[Element]:
+    data, choice = results["data"], results["choice"]
+    rows = several(data["rows"][data["split"]], f"{data['split']} row")
+    models = several(len(results["candidates"]), "candidate")
+    asked = f"{models}, {several(results['seeds'], 'seed')} each, judged on {rows}. Training data: {data['train']}."
+    missed = [
+        element("li", element("b", model), f" misses: {'; '.join(words)}.") for model, words in choice["missed"].items()
+    ]
+    return [
+        element("p", "Bertram comparison", class_="over"),
+        element("h1", title),
+        element("p", choice["reason"], class_="lede"),
+        *([element("ul", *missed)] if missed else []),
+        element("p", asked, class_="soft"),
+    ]
+
+
+def _differences(results: Row) -> list[Element]:
+    found = paragraphs(results)
+    if not found:
+        return []
+    told = [element("p", element("b", head), " ", text) for head, text in found]
+    return [element("h2", "What differed"), element("div", *told, class_="pair prose")]
+
+
+def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
+    scored = [row for row in results["candidates"] if row["score"] is not None]
+    if not scored:
+        return []
+    metric, limits, chosen = scored[0]["score"]["metric"], results["choice"]["limits"], results["choice"]["model"]
+
+    def marks(cost: str, costs: Sequence[float]) -> list[charts.Mark]:
+        return [
+            charts.Mark(
+                row["model"],
+                value,
+                row["score"]["mean"],
+                row["score"]["low"],
+                row["score"]["high"],
+                looks[row["model"]],
+                row["model"] == chosen,
+                f"{row['model']}: {metric} {_scored(row)}, {quantity(value)} {cost}",
+            )
+            for row, value in zip(scored, costs, strict=True)
+        ]
+
+    size = charts.scatter(
+        marks("MB", [row["bytes_on_disk"] / 1e6 for row in scored]),
+        key="size",
+        title="Score against size",
+        x_label="MB on disk, logarithmic",
+        y_label=metric,
+        y_limit=limits["min_score"],
+    )
+    latency = charts.scatter(
+        marks("ms", [row["latency_ms"]["p95"] for row in scored]),
+        key="latency",
+        title="Score against latency",
+        x_label="ms for one text (p95), logarithmic",
+        y_label=metric,
+        x_limit=limits["max_latency_ms"],
+        y_limit=limits["min_score"],
+    )
+    caption = (
+        "Whiskers are 95% intervals over items and seeds. The stepped line is the Pareto front: nothing lies above it "
+        "and to its left."
+    )
+    caption += "" if chosen is None else " The ring marks the choice."
+    caption += (
+        " A dotted line is a limit that was stated." if any(value is not None for value in limits.values()) else ""
+    )
+    unscored = [row["model"] for row in results["candidates"] if row["score"] is None]
+    absent = f" Without a score, so not shown: {', '.join(unscored)}." if unscored else ""
+    return [
+        element("h2", "Score against cost"),
+        element(
+            "div",
+            element("figure", element("h3", "Size"), size, element("figcaption", caption + absent)),
+            element("figure", element("h3", "Latency"), latency),
+            class_="pair",
+        ),
+    ]
+
+
+def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
+    metric = results["candidates"][0]["score"]["metric"] if results["candidates"][0]["score"] else "score"
+    columns = [metric, "95% interval", "parameters", "unshared", "MB on disk", "MFLOP a token", "training MB"]
+    columns += ["answering MB", "p50 ms", "p95 ms", "texts a second", "tokens a second"]
+    rows = []
+    for row in results["candidates"]:
+        found, flops = row["score"], row["flops_per_token"]
+        cells = [
+            score(found and found["mean"]),
+            interval(found["low"], found["high"]) if found else MISSING,
+            count(row["unique_parameters"]),
+            count(row["parameters"]),
+            quantity(row["bytes_on_disk"] / 1e6),
+            quantity(flops and flops / 1e6),
+            quantity(row["training_memory_mb"]),
+            quantity(row["inference_memory_mb"]),
+            quantity(row["latency_ms"]["p50"]),
+            quantity(row["latency_ms"]["p95"]),
+            count(row["texts_per_second"]),
+            count(row["tokens_per_second"]),
+        ]
+        lost = sum(run["status"] == "diverged" for run in row["runs"])
+        aside = [element("span", f"{lost} of {len(row['runs'])} diverged", class_="aside")] if lost else []
+        name = element("th", charts.swatch(looks[row["model"]]), row["model"], *aside, scope="row")
+        classes = {"class_": "chosen"} if row["model"] == results["choice"]["model"] else {}
+        rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
+    note = (
+        "Unshared: the parameters that the same network would need without sharing. Answering memory is what the model "
+        "adds to an idle process; training memory is the peak of the whole process. Latency is for one text at a time."
+    )
+    table = _table("The candidates", ["model", *columns], rows)
+    return [element("h2", "The candidates"), table, element("p", note, class_="note")]
+
+
+def _curves(curves: Curves, candidates: Sequence[Row], looks: Mapping[str, int | None]) -> list[Element]:
+    diverged = {(row["model"], run["seed"]) for row in candidates for run in row["runs"] if run["status"] == "diverged"}
+
+    def lines(figure: str) -> list[charts.Curve]:
+        found = []
+        for model, seeds in curves.items():
+            for seed, measured in seeds.items():
+                points = [(line["step"], line[figure]) for line in measured if line.get(figure) is not None]
+                if points:
+                    shown = charts.smoothed(points) if figure == "loss" else points
+                    found.append(charts.Curve(model, looks[model], shown, (model, seed) in diverged))
+        return found
+
+    drawn = []
+    for figure, title, words in (
+        ("loss", "Training loss", "A running mean; each line is one seed."),
+        ("validation", "Validation score", "The best evaluation of a run is the one that is kept."),
+    ):
+        if runs := lines(figure):
+            ends = " A cross ends a run that diverged." if any(run.diverged for run in runs) else ""
+            chart = charts.curves(runs, key=figure, title=title)
+            drawn.append(element("figure", element("h3", title), chart, element("figcaption", words + ends)))
+    return [element("h2", "Learning"), element("div", *drawn, class_="pair")] if drawn else []
+
+
+def _comparisons(results: Row) -> list[Element]:
+    found = results["comparisons"]
+    if not found:
+        return []
+    reach = max(max(abs(row["low"]), abs(row["high"])) for row in found) or 1.0
+    rows = [
+        element(
+            "tr",
+            element("th", f"{row['a']} − {row['b']}", scope="row"),
+            element("td", score(row["difference"])),
+            element("td", interval(row["low"], row["high"])),
+            element("td", charts.difference(row["difference"], row["low"], row["high"], reach)),
+            element("td", p_value(row["p"])),
+            element("td", p_value(row["p_holm"])),
+        )
+        for row in found
+    ]
+    headings = ["first less second", "difference", "95% interval", "", "p", "p by Holm"]
+    note = (
+        "Both are scored on the same resampled items, runs resampled too (paired bootstrap of two levels). Holm's "
+        f"correction is for all {len(found)} comparisons; small p says that the two differ, large p does not say that "
+        "they are equal."
+    )
+    return [element("h2", "Pair by pair"), _table("Pair by pair", headings, rows), element("p", note, class_="note")]
+
+
+def _diverged(candidates: Sequence[Row]) -> list[Element]:
+    rows = [
+        element(
+            "tr",
+            element("th", row["model"], scope="row"),
+            element("td", str(run["seed"])),
+            element("td", f"{run['steps']:,}"),
+            element("td", run["reason"] or MISSING, class_="words"),
+        )
+        for row in candidates
+        for run in row["runs"]
+        if run["status"] == "diverged"
+    ]
+    if not rows:
+        return []
+    return [element("h2", "Runs that diverged"), _table("Runs that diverged", ["model", "seed", "steps", ""], rows)]
+
+
+def _provenance(results: Row) -> list[Element]:
+    data = results["data"]
+    facts: dict[str, Any] = {"task": results["task"]["name"]}
+    for name in ("train", "validation", "test"):
+        if data[name]:
+            facts[name] = f"{several(data['rows'][name], 'row')}; {data[name]}"
+    facts["judged on"] = data["split"]
+    labels = data.get("labels") or {}
+    counts = {label: f"{number:,}" for label, number in list(labels.items())[:_LABELS]}
+    if len(labels) > _LABELS:
+        counts["further labels"] = f"{len(labels) - _LABELS:,}"
+    parts = {
+        "Data": facts,
+        "Training rows by label": counts,
+        "Recipe": {name.replace("_", " "): value for name, value in results["recipe"].items() if name != "seed"},
+        "Machine": {name.replace("_", " "): value for name, value in results["machine"].items()},
+    }
+    scored = [row for row in results["candidates"] if row["score"] is not None]
+    signatures = []
+    for signature in dict.fromkeys(row["score"]["signature"] for row in scored):
+        models = ", ".join(row["model"] for row in scored if row["score"]["signature"] == signature)
+        signatures.append(element("li", models, element("br"), element("code", signature)))
+    runs = [
+        element("li", f"{row['model']}: {', '.join(map(_run, row['runs']))}")
+        for row in results["candidates"]
+        if row["flops_per_token"] is not None
+    ]
+    listed = [
+        element("section", element("h3", title), _definitions(values)) for title, values in parts.items() if values
+    ]
+    return [
+        element("h2", "How this was measured"),
+        element("div", *listed, class_="facts"),
+        element("h3", "Scores by seed"),
+        element("ul", *runs),
+        element("h3", "Signatures"),
+        element("ul", *signatures),
+        element("footer", "Every figure on this page stands unrounded in results.json beside it."),
+    ]
+
+
+def _run(run: Row) -> str:
+    outcome = score(run["score"]) if run["status"] == "finished" else run["status"]
+    return f"{outcome} (seed {run['seed']}, {run['seconds']:,.0f} s)"
+
+
+def _table(name: str, headings: Sequence[str], rows: Iterable[Element]) -> Element:
+    """A table in a box of its own, which scrolls sideways, by keyboard too, where the page is narrow."""
+    head = element("thead", element("tr", *(element("th", heading, scope="col") for heading in headings)))
+    table = element("table", head, element("tbody", *rows))
+    return element("div", table, class_="scroll", tabindex=0, role="region", aria_label=name)
+
+
+def _definitions(values: Mapping[str, Any]) -> Element:
+    """A list of names and values, without those that were not given."""
+    pairs = [(element("dt", name), element("dd", value)) for name, value in _worded(values)]
+    return element("dl", *(part for pair in pairs for part in pair))
+
+
+def _worded(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = [f"{inner} {one}" for inner, one in value.items() if one is not None]
+        if isinstance(value, bool):
+            yield name, "yes" if value else "no"
+        elif value is not None and value != []:
+            yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _scored(row: Row) -> str:
+    return f"{score(row['score']['mean'])} ({interval(row['score']['low'], row['score']['high'])})"

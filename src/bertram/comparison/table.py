@@ -1,0 +1,85 @@
+"""The end of `bertram compare` on a terminal: candidates, differences, the choice. Fits 80 columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bertram.comparison.figures import MISSING, count, interval, p_value, quantity, score
+from bertram.comparison.selection import difference_of
+
+Row = Mapping[str, Any]
+
+_COLUMNS = [  # two figures a column, one above the other
+    ("score", "95% interval"),
+    ("params", "MB on disk"),
+    ("MFLOP", "a token"),
+    ("MB train", "answer"),
+    ("ms p50", "p95"),
+    ("tokens", "a second"),
+]
+
+
+def render_table(results: Row) -> Group:
+    """What `rich` prints of results.json. Names are text: nothing in them is taken for markup."""
+    choice, scored = results["choice"], [row for row in results["candidates"] if row["score"] is not None]
+    parts: list[RenderableType] = [_candidates(results["candidates"], choice["model"])]
+    if len(scored) > 1:
+        best = max(scored, key=lambda row: row["score"]["mean"])["model"]
+        parts.append(_differences(choice["model"] or best, scored, results["comparisons"]))
+    if choice["missed"]:
+        parts.append(Text("\n".join(f"{model}: {'; '.join(words)}" for model, words in choice["missed"].items())))
+    parts.append(Text(choice["reason"], style="bold"))
+    return Group(*(part for one in parts for part in (Text(), one)))
+
+
+def _candidates(candidates: Sequence[Row], chosen: str | None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    metric = next((row["score"]["metric"] for row in candidates if row["score"] is not None), "score")
+    table.add_column(Text("model"), overflow="fold", min_width=10)
+    for upper, lower in _COLUMNS:
+        table.add_column(_stacked(metric if upper == "score" else upper, lower), justify="right", no_wrap=True)
+    for row in candidates:
+        cells = (_stacked(upper, lower) for upper, lower in _figures(row))
+        table.add_row(_name(row, chosen), *cells, style="bold" if row["model"] == chosen else "")
+    return table
+
+
+def _stacked(upper: str, lower: str) -> Text:
+    return Text(upper).append(f"\n{lower}", style="dim")
+
+
+def _name(row: Row, chosen: str | None) -> Text:
+    diverged = sum(run["status"] == "diverged" for run in row["runs"])
+    name = Text(f"{'→ ' if row['model'] == chosen else ''}{row['model']}")
+    if diverged:
+        name.append(f"\n{diverged} of {len(row['runs'])} diverged", style="red")
+    return name
+
+
+def _figures(row: Row) -> list[tuple[str, str]]:
+    found, flops = row["score"], row["flops_per_token"]
+    return [
+        (score(found["mean"]), interval(found["low"], found["high"])) if found else (MISSING, ""),
+        (count(row["unique_parameters"]), quantity(row["bytes_on_disk"] / 1e6)),
+        (quantity(flops and flops / 1e6), ""),
+        (quantity(row["training_memory_mb"]), quantity(row["inference_memory_mb"])),
+        (quantity(row["latency_ms"]["p50"]), quantity(row["latency_ms"]["p95"])),
+        (count(row["tokens_per_second"]), ""),
+    ]
+
+
+def _differences(model: str, scored: Sequence[Row], comparisons: Sequence[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(Text(f"{model} less"), overflow="fold", min_width=10)
+    for heading in ("difference", "95% interval", "p", "p by Holm"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in scored:
+        if row["model"] != model:
+            found = difference_of(model, row["model"], comparisons)
+            figures = [score(found["difference"]), interval(found["low"], found["high"]), p_value(found["p"])]
+            table.add_row(Text(row["model"]), *map(Text, figures), Text(p_value(found["p_holm"])))
+    return table

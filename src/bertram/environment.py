@@ -1,0 +1,80 @@
+"""The machine and the libraries that a result was made with, to stand beside it."""
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bertram import __version__
+
+_LIBRARIES = (
+    *("numpy", "tokenizers", "torch", "safetensors", "scikit-learn", "scipy", "polars"),
+    *("transformers", "huggingface_hub", "onnxruntime", "openvino", "ctranslate2"),
+)
+# What decides how fast products of matrices are: x86-64's, then Arm's.
+_FEATURES = (
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimddp", "i8mm", "bf16", "sve"),
+)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor, memory (MB, 10⁶ bytes) and graphics processors, without importing a library.
+
+    What the system does not say is None; a library that is not installed has the version None. Graphics processors are
+    named only where torch is imported already. Names of users, hosts and files are left out.
+    """
+    processor = _processor()
+    return {
+        "bertram": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor.get("model name") or platform.machine() or None,
+        "processor_features": _features(processor),
+        "cores": _usable_cores(),
+        "memory_mb": _memory_mb(),
+        "graphics": _graphics(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _processor(source: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """What Linux says of the first core; empty elsewhere."""
+    try:
+        first, _, _ = source.read_text(encoding="utf-8", errors="replace").partition("\n\n")
+    except OSError:
+        return {}
+    fields = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in fields}
+
+
+def _features(processor: dict[str, str]) -> list[str]:
+    flags = (processor.get("flags") or processor.get("Features", "")).split()  # x86-64's word, then Arm's
+    return [feature for feature in _FEATURES if feature in flags]
+
+
+def _usable_cores() -> int | None:
+    """Logical cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _memory_mb() -> int | None:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+
+def _graphics() -> list[str]:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,307 @@
+"""Files of examples: tables of labelled texts to train on, and lines of texts to answer.
+
+CSV as in RFC 4180, TSV without quoting, JSONL and Parquet; all but the last optionally gzipped. What a file says is
+taken as it stands: labels are strings, and which numbers they stand for is a task's business.
+"""
+
+import codecs
+import csv
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertram.errors import BadInput, require
+
+_ROLES = ("text", "text_b", "label")
+_LONGEST_LINE = 16 * 2**20  # bytes
+_CHUNK = 1024  # inputs answered at a time
+
+Row = tuple[int, Sequence[Any]]
+"""A row's line in its file, and its cells."""
+Rows = tuple[dict[str, int], Iterator[Row]]
+"""Which cell of a row has which role, and the rows."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Labelled texts or pairs of texts, as many of each."""
+
+    texts: list[str]
+    texts_b: list[str] | None
+    labels: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, rows: Iterable[int] | NDArray[np.integer]) -> "Table":
+        """The rows at these places, in their order, as a Table of their own."""
+        places = [int(row) for row in rows]
+        return Table(
+            [self.texts[i] for i in places],
+            None if self.texts_b is None else [self.texts_b[i] for i in places],
+            [self.labels[i] for i in places],
+        )
+
+
+def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
+    """Read a file of labelled texts, or take a polars or pandas frame.
+
+    Args:
+        source: a path that ends with .csv, .tsv, .jsonl or .parquet (.gz may follow), or a frame.
+        columns: names of the columns to read as text, text_b and label where they are called otherwise; numbers from 1
+            for a file without a header.
+
+    Raises:
+        BadInput: the file is missing, empty or broken, or lacks a column, a text or a label somewhere.
+    """
+    columns = columns or {}
+    if isinstance(source, str | Path):
+        return _table(str(source), *_read(Path(source), columns))
+    places = _places("the frame", [str(name) for name in source.columns], columns)
+    return _table("the frame", places, enumerate(zip(*(source[name] for name in source.columns), strict=True), 1))
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Read `--columns text=sentence,label=2`.
+
+    Raises:
+        BadInput: it does not read like that.
+    """
+    columns: dict[str, str] = {}
+    for part in text.split(","):
+        role, equals, name = part.partition("=")
+        if not equals or not name or role not in _ROLES or role in columns:
+            raise BadInput(
+                f"--columns {text!r:.80}: write it like text=sentence,label=2; roles are {', '.join(_ROLES)}"
+            )
+        columns[role] = name
+    if len({name.isdecimal() for name in columns.values()}) == 2:
+        raise BadInput(f"--columns {text!r:.80}: either all are numbers, which means that there is no header, or none")
+    return columns
+
+
+def split(table: Table, share: float, seed: int) -> tuple[Table, Table]:
+    """Hold out a share of the rows, drawn with `seed`; both parts keep the file's order.
+
+    Raises:
+        BadInput: there are too few rows for two parts.
+    """
+    held_out = max(1, round(len(table) * share))
+    if len(table) < 2:
+        raise BadInput("one row is too few to hold some out for validation; give a --validation file")
+    chosen = np.zeros(len(table), bool)
+    chosen[np.random.default_rng([seed, len(table)]).permutation(len(table))[:held_out]] = True
+    return table.select(np.flatnonzero(~chosen)), table.select(np.flatnonzero(chosen))
+
+
+def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
+    """Inputs to answer, in lists of some: the lines of a text file, or of standard input where `source` is "-".
+
+    Lines are JSONL if the first of them is an object with a text.
+
+    Raises:
+        BadInput: there is no such file, or a line cannot be read.
+    """
+    if source == "-":
+        yield from _inputs("standard input", sys.stdin.buffer)
+        return
+    path = Path(source)
+    with _opened(path) as stream:
+        yield from _inputs(str(path), stream)
+
+
+def _inputs(name: str, stream: BinaryIO) -> Iterator[list[str | dict[str, str]]]:
+    lines = _lines(name, stream)
+    first = next(lines, None)
+    if first is None:
+        return
+    texts: Iterator[Any] = (line for _, line in chain([first], lines))
+    if _object(first[1]) is not None:
+        texts = (_checked_object(name, number, line) for number, line in chain([first], lines))
+    while chunk := list(islice(texts, _CHUNK)):
+        yield chunk
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and "text" in value else None
+
+
+def _checked_object(name: str, number: int, line: str) -> dict[str, Any]:
+    value = _object(line)
+    if value is None:
+        raise BadInput(f"{name}: line {number}: not an object with a text, as the first line is")
+    return value
+
+
+def _csv(path: Path, columns: Mapping[str, str]) -> Rows:
+    def rows() -> Iterator[Row]:
+        with _opened(path) as stream:
+            reader = csv.reader((f"{line}\n" for _, line in _lines(str(path), stream)), strict=True)
+            number = 1
+            try:
+                for cells in reader:
+                    if cells:
+                        yield number, cells
+                    number = reader.line_num + 1
+            except csv.Error as error:
+                raise BadInput(f"{path}: line {number}: {error}") from None
+
+    csv.field_size_limit(_LONGEST_LINE)
+    return _headed(str(path), rows(), columns)
+
+
+def _tsv(path: Path, columns: Mapping[str, str]) -> Rows:
+    def rows() -> Iterator[Row]:
+        with _opened(path) as stream:
+            yield from ((number, line.split("\t")) for number, line in _lines(str(path), stream) if line)
+
+    return _headed(str(path), rows(), columns)
+
+
+def _jsonl(path: Path, columns: Mapping[str, str]) -> Rows:
+    def objects() -> Iterator[tuple[int, dict[str, Any]]]:
+        with _opened(path) as stream:
+            for number, line in _lines(str(path), stream):
+                if not line.strip():
+                    continue
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise BadInput(f"{path}: line {number}: not JSON: {error}") from None
+                if not isinstance(value, dict):
+                    raise BadInput(f"{path}: line {number}: not an object")
+                yield number, value
+
+    found = objects()
+    first = next(found, None)
+    if first is None:
+        raise BadInput(f"{path}: is empty")
+    names = list(first[1])
+    places = _places(str(path), names, columns)
+    return places, ((number, [value.get(name) for name in names]) for number, value in chain([first], found))
+
+
+def _parquet(path: Path, columns: Mapping[str, str]) -> Rows:
+    polars = require("polars", "train")
+    try:
+        frame = polars.read_parquet(path)
+    except Exception as error:  # polars' own errors, and those of the native code below
+        raise BadInput(
+            f"{path}: not a readable Parquet file: {next(iter(str(error).splitlines()), '')!s:.200}"
+        ) from None
+    return _places(str(path), frame.columns, columns), enumerate(frame.iter_rows(), 1)
+
+
+_READERS: dict[str, Callable[[Path, Mapping[str, str]], Rows]] = {
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+}
+
+
+def _read(path: Path, columns: Mapping[str, str]) -> Rows:
+    reader = _READERS.get(Path(path.name.removesuffix(".gz")).suffix)
+    if reader is None:
+        raise BadInput(f"{path}: what kind of table is it? Names end with {', '.join(_READERS)}; .gz may follow")
+    if not path.exists():
+        raise BadInput(f"{path}: no such file")
+    return reader(path, columns)
+
+
+def _headed(name: str, rows: Iterator[Row], columns: Mapping[str, str]) -> Rows:
+    """A file whose first row names its columns, unless `columns` counts them."""
+    if columns and all(column.isdecimal() for column in columns.values()):
+        if not {"text", "label"} <= columns.keys() or "0" in columns.values():
+            raise BadInput("--columns: without a header, name the text's and the label's column by numbers from 1")
+        places = {role: int(column) - 1 for role, column in columns.items()}
+        return places, _checked_width(name, rows, 1 + max(places.values()), "at least ")
+    first = next(rows, None)
+    if first is None:
+        raise BadInput(f"{name}: is empty")
+    header = list(first[1])
+    return _places(name, header, columns), _checked_width(name, rows, len(header))
+
+
+def _checked_width(name: str, rows: Iterator[Row], width: int, bound: str = "") -> Iterator[Row]:
+    for number, cells in rows:
+        if len(cells) < width or (not bound and len(cells) > width):
+            raise BadInput(f"{name}: line {number}: has {len(cells)} columns; {bound}{width} are expected")
+        yield number, cells
+
+
+def _places(name: str, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
+    """The place of each role's column."""
+    places = {}
+    for role in _ROLES:
+        column = columns.get(role, role)
+        if (number := list(header).count(column)) > 1:
+            raise BadInput(f"{name}: has {number} columns named {column!r:.80}")
+        if column in header:
+            places[role] = list(header).index(column)
+        elif role in columns or role != "text_b":
+            known = ", ".join(f"{other!r:.40}" for other in header[:12])
+            raise BadInput(f"{name}: no column {column!r:.80} (it has {known}); --columns {role}=NAME names another")
+    return places
+
+
+def _table(name: str, places: dict[str, int], rows: Iterator[Row]) -> Table:
+    found: dict[str, list[str]] = {role: [] for role in places}
+    for number, cells in rows:
+        for role, place in places.items():
+            found[role].append(_cell(name, number, role, cells[place]))
+    if not found["text"]:
+        raise BadInput(f"{name}: holds no rows")
+    return Table(found["text"], found.get("text_b"), found["label"])
+
+
+def _cell(name: str, line: int, role: str, value: Any) -> str:
+    if isinstance(value, bool):
+        value = str(value).lower()
+    if isinstance(value, int | float) and role == "label":
+        value = str(value)
+    if not isinstance(value, str):
+        raise BadInput(f"{name}: line {line}: {role} is {'missing' if value is None else f'no string: {value!r:.60}'}")
+    if role == "label" and not value.strip():
+        raise BadInput(f"{name}: line {line}: the label is empty")
+    if "\0" in value:
+        raise BadInput(f"{name}: line {line}: a NUL byte in the {role}")
+    return value
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        opened: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    return opened  # type: ignore[no-any-return]
+
+
+def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Lines and their numbers; only a line feed ends one."""
+    number = 0
+    try:
+        while raw := stream.readline(_LONGEST_LINE + 1):
+            number += 1
+            if len(raw) > _LONGEST_LINE:
+                raise BadInput(f"{name}: line {number}: longer than {_LONGEST_LINE >> 20} MB")
+            if number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            yield number, raw.removesuffix(b"\n").removesuffix(b"\r").decode()
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name}: line {number}: not UTF-8 at byte {error.start + 1}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadInput(f"{name}: not a whole gzip file: {error}") from None

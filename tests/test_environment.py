@@ -1,0 +1,91 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import bertram
+from bertram import environment as room
+from bertram.environment import environment
+
+XEON = """processor\t: 0
+model name\t: Some Processor @ 2.60GHz
+flags\t\t: fpu avx avx2 avx512f avx512_vnni amx_bf16 amx_tile amx_int8
+
+processor\t: 1
+model name\t: Another
+flags\t\t: fpu
+"""
+ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd asimddp sve i8mm bf16\nCPU part\t: 0xd40\n"
+
+
+def test_versions_are_those_of_what_runs():
+    found = environment()
+    assert found["bertram"] == bertram.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["libraries"]["numpy"] == np.__version__
+    assert found["libraries"]["torch"] == torch.__version__
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_library_that_is_not_there_has_no_version(monkeypatch):
+    monkeypatch.setattr(room, "_LIBRARIES", ("numpy", "no-such-library"))
+    assert environment()["libraries"] == {"numpy": np.__version__, "no-such-library": None}
+
+
+def test_the_first_core_and_what_it_can_do(tmp_path):
+    (tmp_path / "xeon").write_text(XEON)
+    (tmp_path / "arm").write_text(ARM)
+    xeon, arm = room._processor(tmp_path / "xeon"), room._processor(tmp_path / "arm")
+    assert xeon["model name"] == "Some Processor @ 2.60GHz"
+    assert room._features(xeon) == ["avx2", "avx512f", "avx512_vnni", "amx_int8", "amx_bf16"]
+    assert room._features(arm) == ["asimddp", "i8mm", "bf16", "sve"]
+    assert room._processor(tmp_path / "absent") == {}
+    assert room._features({}) == []
+
+
+def test_cores_are_those_that_this_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert environment()["cores"] == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert environment()["cores"] == len(allowed)
+
+
+def test_memory_is_what_the_system_says():
+    kilobytes = int(Path("/proc/meminfo").read_text(encoding="ascii").split()[1])
+    assert environment()["memory_mb"] == round(kilobytes * 1024 / 1e6)
+
+
+def test_graphics_are_named_where_torch_has_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"Card {number}")
+    assert environment()["graphics"] == ["Card 0", "Card 1"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert environment()["graphics"] == []
+
+
+def test_no_library_is_imported_and_nobody_is_named(tmp_path):
+    program = (
+        "import json, sys; from bertram.environment import environment; found = environment()\n"
+        "heavy = sorted({'torch', 'numpy', 'scipy', 'sklearn', 'polars', 'transformers'} & sys.modules.keys())\n"
+        "print(json.dumps([heavy, found]))"
+    )
+    home = tmp_path / "home-of-marker"
+    home.mkdir()
+    marked = dict.fromkeys(("USER", "LOGNAME", "USERNAME", "HOSTNAME"), "marker") | {"HOME": str(home)}
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=home, env=os.environ | marked, capture_output=True, text=True, check=True
+    )
+    heavy, found = json.loads(run.stdout)
+    assert heavy == []
+    assert "marker" not in run.stdout
+    assert os.uname().nodename not in found.values()
+    assert "/" not in found["platform"]
+    assert found["graphics"] == []

@@ -1,0 +1,259 @@
+"""The floors of docs/design.md: a room imports only from floors below its own, and the torch-free rooms need no torch.
+
+A room is a module of the package's top folder, or a folder of it with all that is inside.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "bertram"
+
+FLOORS = {
+    "__init__": 0,
+    "errors": 0,
+    "files": 0,
+    "memory": 0,
+    "progress": 0,
+    "batch": 1,
+    "config": 1,
+    "environment": 1,
+    "model_card": 1,
+    "models": 2,
+    "text": 2,
+    "formats": 3,
+    "tasks": 3,
+    "inference": 4,
+    "training": 4,
+    "artifacts": 5,
+    "evaluation": 5,
+    "inspection": 5,
+    "checking": 6,
+    "finetuning": 6,
+    "comparison": 7,
+    "sklearn": 7,
+    "cli": 8,
+}
+NEEDS_TORCH = {"models", "formats.huggingface", "formats.weights"} | {
+    f"training.{name}" for name in ("checkpoint", "loop", "optimizers", "torch_runner")
+}
+"""Rooms, and modules of rooms, that cannot be imported without torch."""
+REACHES_TORCH = {"artifacts", "comparison.measure", "finetuning", "training.metrics_file"}
+"""Modules that import without torch and come to it in some of their functions."""
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\n"
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def is_in(module: str, rooms: set[str]) -> bool:
+    return module in rooms or room(module) in rooms
+
+
+def imports(source: str, *, for_types: bool = True) -> Iterator[str]:
+    """Every module that a source imports, wherever in it, or names in a string of its own, such as "bertram.config".
+
+    Bertram's own come without "bertram."; the package's top is "__init__". `for_types` says whether to name what stands
+    under `if TYPE_CHECKING` too.
+    """
+    nodes = [ast.parse(source)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING") and not for_types:
+            nodes += node.orelse
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are not read here"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"bertram(\.\w+)+", str(node.value)):
+            names = [node.value]
+        else:
+            continue
+        yield from map(without_prefix, names)
+
+
+def without_prefix(name: str) -> str:
+    if name != "bertram" and not name.startswith("bertram."):
+        return name
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in MODULES:
+        parts.pop()  # a name inside a module
+    return ".".join(parts) or "__init__"
+
+
+def own_imports(module: str, **options: bool) -> set[str]:
+    if module == "__init__":
+        return set()  # names the public functions' rooms in strings, and imports them when a user asks
+    return {name for name in imports(MODULES[module].read_text(encoding="utf-8"), **options) if name in MODULES}
+
+
+def run_python(program: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False, timeout=120
+    )
+
+
+def run_without_torch(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `bertram …` where torch cannot be imported."""
+    program = f"{WITHOUT_TORCH}from bertram.cli import main; main({list(map(str, arguments))})"
+    return run_python(program)
+
+
+SOURCE = """
+import numpy as np, bertram.config
+from bertram import __version__, artifacts
+from bertram.text.tokenizer import Tokenizer
+if TYPE_CHECKING:
+    from bertram.models import heads
+else:
+    import json
+def later():
+    from bertram.errors import (
+        BadInput,
+    )
+    run("-m", "bertram.comparison.worker", "bertram version")
+"""
+
+
+def test_imports_are_found_wherever_they_stand():
+    always = {"numpy", "config", "__init__", "artifacts", "text.tokenizer", "json", "errors", "comparison.worker"}
+    assert set(imports(SOURCE)) == always | {"models.heads"}
+    assert set(imports(SOURCE, for_types=False)) == always
+
+
+def test_every_room_has_a_floor():
+    assert FLOORS.keys() == {room(module) for module in MODULES}
+
+
+def test_no_room_imports_from_its_own_floor_or_above():
+    climbs = [
+        f"{module} (floor {FLOORS[room(module)]}) imports {name} (floor {FLOORS[room(name)]})"
+        for module in MODULES
+        for name in own_imports(module)
+        if room(name) != room(module) and FLOORS[room(name)] >= FLOORS[room(module)]
+    ]
+    assert climbs == []
+
+
+def test_the_design_names_every_room_and_its_floor():
+    documented = {}
+    for line in (ROOT / "docs" / "design.md").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"\| (\d+) \|([^|]+)\|", line):
+            documented |= dict.fromkeys(re.findall(r"`(\w+)(?:\.py|/)`", found[2]), int(found[1]))
+    assert documented == FLOORS
+
+
+def test_only_rooms_of_the_torch_side_need_torch():
+    program = f"""{WITHOUT_TORCH}
+from importlib import import_module
+for module in {["bertram" if name == "__init__" else f"bertram.{name}" for name in MODULES]}:
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        assert error.name.startswith("torch"), error
+        print(module.removeprefix("bertram."))
+"""
+    run = run_python(program)
+    assert run.stderr == ""
+    expected = {name for name in MODULES if is_in(name, NEEDS_TORCH) and MODULES[name].name != "__init__.py"}
+    assert set(run.stdout.split()) == expected
+
+
+def test_the_torch_free_rooms_come_to_torch_nowhere():
+    reaching = [
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        if not is_in(module, NEEDS_TORCH | REACHES_TORCH)
+        for name in imports(path.read_text(encoding="utf-8"), for_types=False)
+        if is_in(name, NEEDS_TORCH | {"torch"})
+    ]
+    assert reaching == []
+
+
+def test_packages_import_nothing_heavy():
+    for path in PACKAGE.rglob("__init__.py"):
+        outside = {name.partition(".")[0] for name in imports(path.read_text(encoding="utf-8"))} - MODULES.keys()
+        assert outside <= sys.stdlib_module_names, path
+    heavy = {"numpy", "torch", "tokenizers", "rich", "polars", "sklearn", "scipy"}
+    run = run_python(f"import bertram, sys; print(sorted({heavy} & sys.modules.keys()))")
+    assert (run.stdout, run.stderr) == ("[]\n", "")
+
+
+def test_help_loads_no_library_of_numbers():
+    program = """
+import sys
+from bertram.cli import main
+try:
+    main(["--help"])
+finally:
+    sys.stderr.write(" ".join({"numpy", "torch", "tokenizers"} & sys.modules.keys()))
+"""
+    run = run_python(program)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+class TestWithoutTorch:
+    def test_help(self):
+        run = run_without_torch("--help")
+        assert (run.returncode, run.stderr) == (0, "")
+        assert "inspect" in run.stdout
+
+    def test_inspect(self):
+        run = run_without_torch("inspect", "bert-base", "albert-base")
+        assert (run.returncode, run.stderr) == (0, "")
+        assert "109,482,240" in run.stdout  # Devlin et al. 2018: 110M
+
+    def test_version(self):
+        run = run_without_torch("version", "--json")
+        assert (run.returncode, run.stderr) == (0, "")
+        assert '"libraries"' in run.stdout
+
+    @pytest.mark.parametrize("model", ["bert-tiny", "albert-tiny"])
+    def test_check(self, tmp_path, model):
+        rows = "".join(f"text number {i}\t{i % 2}\n" for i in range(40))
+        (tmp_path / "table.tsv").write_text("text\tlabel\n" + rows)
+        run = run_without_torch("check", tmp_path / "table.tsv", "--model", model)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert "Nothing here needs a warning." in run.stdout
+
+    def test_train_says_what_is_missing(self, tmp_path):
+        (tmp_path / "table.tsv").write_text("text\tlabel\n" + "a text\tgood\nanother\tbad\n" * 10)
+        out = tmp_path / "out"
+        run = run_without_torch("train", "classification", tmp_path / "table.tsv", "--model", "bert-tiny", "--out", out)
+        assert run.returncode == 2
+        assert run.stderr == "bertram: torch is not installed; it comes with: pip install 'bertram[train]'\n"
+
+    def test_a_predictor_answers(self):
+        program = f"""{WITHOUT_TORCH}
+import numpy as np
+from bertram.inference.predictor import Predictor
+from bertram.tasks.classification import Classification
+from bertram.text.tokenizer import Tokenizer
+
+class LongIsGood:
+    def run(self, batch):
+        return {{"classification": np.stack([np.full(len(batch), 6), batch.lengths], 1).astype(np.float32)}}
+
+tokenizer = Tokenizer.train(["good bad"] * 9, "bert", 40)
+predictor = Predictor(Classification(("bad", "good")), tokenizer, LongIsGood(), 16)
+print(*(answer["label"] for answer in predictor.predict(["good", "good good good good good"])))
+"""
+        run = run_python(program)
+        assert (run.stdout, run.stderr) == ("bad good\n", "")

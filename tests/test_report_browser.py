@@ -1,0 +1,109 @@
+"""The report in a browser: it stays within the page, its charts can be read, it runs and loads nothing."""
+
+import shutil
+
+import pytest
+
+from bertram.comparison.report import write_report
+from bertram.comparison.selection import Limits
+from fake_comparison import USUAL, Fake, comparison
+
+pytestmark = pytest.mark.browser
+
+NASTY = '</title></style><script>window.ran = 1</script><img src=x onerror="window.ran = 1">&"'
+QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", *QUIET]
+CLOSE = [
+    Fake("tf-idf", None, 0.871, 0.12),
+    Fake("distilled-albert-for-reviews-v2-mini", "albert-mini", 0.878, 7.1, diverged=(1,)),
+    Fake("bert-mini", "bert-mini", 0.876, 6.8),
+    Fake("bert-mini-2", "bert-mini", 0.874, 6.9),
+    Fake("WWWWWWWWWWWWWWWWWWWWWWWWWWWW", "albert-small", 0.88, 22.0),
+    Fake("情感分析模型中文版第二版本测试用", "bert-small", 0.881, 21.0),
+    Fake(NASTY, "bert-base", 0.886, 104.0),
+]
+CASES = {
+    "usual": lambda: comparison(),
+    "close": lambda: comparison(CLOSE, limits=Limits(max_memory_mb=64.0, max_latency_ms=20.0)),
+    "none fits": lambda: comparison(limits=Limits(max_memory_mb=2.0, min_score=0.89)),
+    "single": lambda: comparison(USUAL[:1]),
+    "all diverged": lambda: comparison([Fake("wild", "bert-mini", 0.8, 9.0, diverged=(0, 1, 2))]),
+}
+
+# Pairs of texts of a chart whose boxes overlap by more than a pixel, and texts that leave the page.
+COLLISIONS = """() => {
+  const found = [];
+  for (const chart of document.querySelectorAll("svg.chart")) {
+    const boxes = [...chart.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]);
+    boxes.forEach(([a, p], i) => {
+      if (p.left < 0 || p.right > innerWidth) found.push([a, "leaves the page"]);
+      for (const [b, q] of boxes.slice(i + 1)) {
+        const across = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+        const down = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+        if (across > 1 && down > 1) found.push([a, b]);
+      }
+    });
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports")
+    for name, make in CASES.items():
+        results, curves = make()
+        results["data"]["labels"] = {NASTY: 3, "x" * 300: 4}
+        write_report(results, curves, folder / f"{name}.html")
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_report(browser, reports, case, scheme, width):
+    address = (reports / f"{case}.html").as_uri()
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address, wait_until="load")
+    try:
+        assert asked == [address]
+        assert said == []
+        assert page.evaluate("window.ran") is None
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(COLLISIONS) == []
+        page.add_style_tag(
+            content="svg text { font-family: 'DejaVu Sans', Verdana !important; }"
+        )  # the widest there is
+        assert page.evaluate(COLLISIONS) == []
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128) == (scheme == "light")
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_charts_are_big_enough_to_read(browser, reports, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto((reports / "usual.html").as_uri())
+    heights = page.evaluate(
+        "[...document.querySelectorAll('svg.chart .name')].map(t => t.getBoundingClientRect().height)"
+    )
+    page.close()
+    assert len(heights) == 2 * 5 + 2 * 4
+    assert min(heights) >= 10

@@ -1,0 +1,259 @@
+"""The loop: what it computes, and that stopping it anywhere changes nothing."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bertram.batch import Batch
+from bertram.config import bert
+from bertram.errors import BadInput
+from bertram.models.heads import Model
+from bertram.models.tensors import to_tensors
+from bertram.training import checkpoint
+from bertram.training.loop import Examples, Loop, Outcome
+from bertram.training.metrics_file import read_metrics
+from bertram.training.optimizers import AdamW
+from bertram.training.recipe import Recipe
+
+CONFIG = replace(bert(2, 64), vocab_size=40, num_attention_heads=2, intermediate_size=96)
+RECIPE = Recipe(steps=40, batch_size=8, learning_rate=3e-3, save_every=7, log_every=1, evaluations=4)
+
+
+def examples(rows: int = 64) -> Examples:
+    """Texts whose label is whether token 7 stands in them."""
+    random = np.random.default_rng(0)
+    texts = [random.integers(8, 40, random.integers(2, 12)).tolist() for _ in range(rows)]
+    labels = random.integers(0, 2, rows)
+    return Examples(Batch.pack([[1, *t, 7] if y else [1, *t] for t, y in zip(texts, labels, strict=True)]), labels)
+
+
+def train(out: Path, recipe: Recipe = RECIPE, data: Examples | None = None, **options: Any) -> tuple[Model, Outcome]:
+    torch.manual_seed(recipe.seed)
+    model = Model(CONFIG, {"classification": 2})
+    evaluations = iter(range(1000))
+    settings = {"evaluate": lambda: float(next(evaluations)), "report": lambda line: None, **options}
+    loop = Loop(model, "classification", data or examples(), recipe, out, device=torch.device("cpu"), **settings)
+    return model, loop.run()
+
+
+def losses(out: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_learns_a_word(tmp_path: Path, precision: Any) -> None:
+    _, outcome = train(tmp_path, replace(RECIPE, steps=150, precision=precision))
+    assert outcome.status == "finished"
+    found = losses(tmp_path)
+    assert np.mean([found[step] for step in range(141, 151)]) < 0.2 < found[1]
+
+
+def test_optimizer_is_torch_adamw() -> None:
+    """In float32 our step equals torch's AdamW with clipping and the papers' two groups."""
+    torch.manual_seed(0)
+    ours, theirs = (Model(CONFIG, {"classification": 2}) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    # eps above rounding noise: the gradient of a key's bias is nothing else, since softmax ignores a shift
+    optimizer = AdamW(ours, torch.float32, weight_decay=0.1, eps=1e-4)
+    groups = [
+        {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 0.1},
+        {"params": [p for p in theirs.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, lr=1e-2, eps=1e-4)
+    data = examples()
+    batch, targets = to_tensors(data.inputs), torch.from_numpy(data.targets)
+    for _ in range(5):
+        for model in (ours, theirs):
+            model.eval()
+            model.heads["classification"].loss(model(batch)["classification"], targets).backward()
+        expected = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        assert optimizer.step(1e-2, 0.5).item() == pytest.approx(expected.item(), rel=1e-5)
+        reference.step()
+        reference.zero_grad()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_accumulation_changes_nothing(tmp_path: Path) -> None:
+    """A batch in passes of a few tokens gives the gradient of the whole batch."""
+    config = replace(RECIPE, steps=3, precision="fp32")
+    small = replace(config, max_tokens=10)
+    still = replace(CONFIG, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0)
+    found = []
+    for name, recipe in (("whole", config), ("parts", small)):
+        torch.manual_seed(0)
+        model = Model(still, {"classification": 2})
+        Loop(
+            model,
+            "classification",
+            examples(),
+            recipe,
+            tmp_path / name,
+            evaluate=lambda: 0.0,
+            report=lambda line: None,
+            device=torch.device("cpu"),
+        ).run()
+        found.append(losses(tmp_path / name))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_same_seed_same_losses(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(tmp_path / name)
+    train(tmp_path / "c", replace(RECIPE, seed=1))
+    assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
+
+
+class Killed(Exception):
+    """Stands for SIGKILL: nothing of the loop's own handling may catch it."""
+
+
+@pytest.mark.parametrize("last_step", [1, 7, 8, 20, 21, 39])
+def test_resume_is_bit_identical(tmp_path: Path, last_step: int) -> None:
+    def die(line: dict[str, Any]) -> None:
+        if line["step"] == last_step:
+            raise Killed
+
+    whole, outcome = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", report=die)
+    evaluations = iter(range(last_step // 10, 1000))
+    resumed, again = train(tmp_path / "cut", evaluate=lambda: float(next(evaluations)))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    assert (outcome.steps, outcome.tokens) == (again.steps, again.tokens)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_other_settings_do_not_resume(tmp_path: Path) -> None:
+    train(tmp_path)
+    with pytest.raises(BadInput, match="other settings"):
+        train(tmp_path, replace(RECIPE, learning_rate=1e-4))
+
+
+def test_best_evaluation_is_kept(tmp_path: Path) -> None:
+    """Scores that rise and fall: the model ends with the weights of the top, and patience stops the run."""
+    scores = iter([0.1, 0.9, 0.3, 0.2])
+    kept: list[torch.Tensor] = []
+    torch.manual_seed(0)
+    model = Model(CONFIG, {"classification": 2})
+
+    def evaluate() -> float:
+        kept.append(model.heads["classification"].classifier.bias.detach().float().clone())
+        return next(scores)
+
+    recipe = replace(RECIPE, patience=1, precision="fp32")
+    outcome = Loop(
+        model,
+        "classification",
+        examples(),
+        recipe,
+        tmp_path,
+        evaluate=evaluate,
+        report=lambda line: None,
+        device=torch.device("cpu"),
+    ).run()
+    assert (outcome.best_step, outcome.steps) == (20, 30)
+    assert torch.equal(model.heads["classification"].classifier.bias, kept[1])
+
+
+def test_nan_is_divergence(tmp_path: Path) -> None:
+    _, outcome = train(tmp_path, replace(RECIPE, learning_rate=1e30, precision="fp32"))
+    assert outcome.status == "diverged"
+    assert outcome.steps < 40
+
+
+def test_loss_that_does_not_fall_is_divergence(tmp_path: Path) -> None:
+    _, outcome = train(tmp_path, replace(RECIPE, steps=200, learning_rate=0.3))
+    assert outcome.status == "diverged"
+    assert "did not fall" in outcome.reason or "nan" in outcome.reason
+
+
+def test_hours_become_steps_once(tmp_path: Path) -> None:
+    _, outcome = train(tmp_path, replace(RECIPE, steps=None, hours=2 / 3600))
+    assert outcome.steps > 1
+    assert 0.5 < outcome.seconds < 8
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "manifest"])
+def test_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
+    tensors = {"x": torch.arange(100.0)}
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, tensors, {"state": {"step": step}})
+    file = tmp_path / "step-2" / ("manifest.json" if damage == "manifest" else "state.safetensors")
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[-5] ^= 1
+    else:
+        del content[len(content) // 2 :]
+    file.write_bytes(content)
+    found = checkpoint.load_latest(tmp_path)
+    assert found is not None
+    assert found[1]["state"] == {"step": 1}
+
+
+def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        checkpoint.save(tmp_path, step, {"x": torch.zeros(3)}, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-4", "step-5"]
+
+
+@pytest.mark.parametrize("sixteenth", range(16))
+def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path, sixteenth: int) -> None:
+    """RLIMIT_FSIZE stands for a full disk: the save says so, and what was there is still whole."""
+    code = f"""
+import resource, sys, torch
+from pathlib import Path
+from bertram.training import checkpoint
+place, tensors = Path({str(tmp_path)!r}), {{"x": torch.arange(4096.0)}}
+checkpoint.save(place, 1, tensors, {{}})
+size = (place / "step-1" / "state.safetensors").stat().st_size
+limit = size * {sixteenth} // 16
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    checkpoint.save(place, 2, tensors, {{}})
+except OSError as error:
+    print("told")
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout == "told\n"
+    found = checkpoint.load_latest(tmp_path)
+    assert found is not None
+    assert found[1]["step"] == 1
+    assert torch.equal(found[0]["x"], torch.arange(4096.0))
+    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_leave_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
+    def interrupt(line: dict[str, Any]) -> None:
+        if line["step"] == 12 and "loss" in line:
+            os.kill(os.getpid(), number)
+
+    from bertram.training.interruption import Interrupted
+
+    with pytest.raises(Interrupted) as caught:
+        train(tmp_path, report=interrupt)
+    assert caught.value.exit_code == 128 + number
+    found = checkpoint.load_latest(tmp_path / "checkpoints")
+    assert found is not None
+    assert found[1]["state"]["step"] == 12
+
+
+def test_learning_rate_rises_and_falls(tmp_path: Path) -> None:
+    train(tmp_path, replace(RECIPE, warmup=0.25))
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert int(np.argmax(rates)) == 10
+    assert rates[10] == RECIPE.learning_rate
+    assert np.all(np.diff(rates[:11]) > 0)
+    assert np.all(np.diff(rates[10:]) < 0)
+    assert math.isclose(rates[-1], RECIPE.learning_rate / 30)
