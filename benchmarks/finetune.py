@@ -142,9 +142,9 @@ def contest(options: argparse.Namespace) -> None:
     for size, name in [(s, n) for s in options.sizes for n in options.sets]:
         with tempfile.TemporaryDirectory() as scratch:
             make_model(size, Path(scratch))
-            found: dict[str, list[dict[str, Any]]] = {contestant: [] for contestant in CONTESTANTS}
+            found: dict[str, list[dict[str, Any]]] = {contestant: [] for contestant in options.contestants}
             for _ in range(options.rounds):
-                for contestant in CONTESTANTS:
+                for contestant in options.contestants:
                     command = [sys.executable, __file__, "--model", str(options.model), "--data", str(options.data)]
                     command += ["--run", contestant, "--size", size, "--set", name, "--weights", scratch]
                     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -152,7 +152,7 @@ def contest(options: argparse.Namespace) -> None:
             row: dict[str, Any] = {"size": size, "set": name, "rounds": options.rounds}
             for contestant, runs in found.items():
                 row[contestant] = {key: round(statistics.median(run[key] for run in runs), 1) for key in runs[0]}
-            for peer in CONTESTANTS[1:]:
+            for peer in options.contestants[1:]:
                 row[f"ratio to {peer}"] = round(row["bertram"]["tokens_per_second"] / row[peer]["tokens_per_second"], 2)
             print(json.dumps(row), flush=True)
             results.append(row)
@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", nargs="+", default=["6x384", "bert-base"])
     parser.add_argument("--sets", nargs="+", default=["sst2", "imdb"])
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--run", choices=CONTESTANTS)
     parser.add_argument("--size")
     parser.add_argument("--set")

@@ -49,7 +49,8 @@ def random_batch(model: Model, lengths: list[int], seed: int) -> Batch:
 
 @torch.inference_mode()
 def our_outputs(ours: Model, batch: Batch) -> dict[str, Tensor]:
-    return ours.eval()(to_tensors(batch))
+    tensors = to_tensors(batch)
+    return {"hidden": ours.eval().encoder(tensors), **ours(tensors)}
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from bertram.errors import BadInput
 from bertram.models import attention as attention_module
 from bertram.models import heads as heads_module
 from bertram.models import layers as layers_module
-from bertram.models.attention import attention
+from bertram.models.attention import attention, blocks
 from bertram.models.dropout import dropout
 from bertram.models.heads import Model
 from bertram.models.layers import ACTIVATIONS
@@ -142,10 +142,12 @@ def test_a_sequence_does_not_see_its_neighbours(
 @pytest.mark.parametrize("dropout_prob", [0.0, 1e-9])
 def test_attention_without_preferences_is_the_mean_of_each_sequence(dropout_prob: float) -> None:
     values = torch.tensor([1.0, 2.0, 6.0, 5.0, 10.0, 20.0])
-    qkv = torch.stack([torch.zeros(6), torch.zeros(6), values], 1)  # width 1, one head
-    batch = Batch.pack([[0, 0, 0], [0], [0, 0]])
-    mixed = attention(qkv, to_tensors(batch).groups, heads=1, dropout_prob=dropout_prob)
+    keys_values = torch.stack([torch.zeros(6), values], 1)  # width 1, one head
+    layout = blocks(to_tensors(Batch.pack([[0, 0, 0], [0], [0, 0]])).groups, 1)
+    mixed = attention(torch.zeros(6, 1), keys_values, layout, 1, dropout_prob)
     torch.testing.assert_close(mixed[:, 0], torch.tensor([3.0, 3.0, 3.0, 5.0, 15.0, 15.0]))
+    first = attention(torch.zeros(3, 1), keys_values, layout, 1, dropout_prob)
+    torch.testing.assert_close(first[:, 0], torch.tensor([3.0, 5.0, 15.0]))
 
 
 def test_long_and_short_together_need_no_more_memory_than_apart() -> None:
@@ -155,7 +157,7 @@ def test_long_and_short_together_need_no_more_memory_than_apart() -> None:
     batch = random_batch([4] * 1000 + [512] + [4] * 1000, config)
     with LargestTensor() as largest:
         model(to_tensors(batch))["hidden"].sum().backward()
-    assert largest.elements <= max(512 * 512 * 3, len(batch.token_ids) * 3 * 12)
+    assert largest.elements <= max(512 * 512 * 3, len(batch.token_ids) // 4 * 16 * 2 * 12)
 
 
 class LargestTensor(TorchDispatchMode):
@@ -243,13 +245,18 @@ def test_dropout_stands_where_the_papers_have_it(monkeypatch: pytest.MonkeyPatch
             sites.append((tuple(x.shape), probability))
         return x
 
-    for module in (attention_module, layers_module, heads_module):
+    def record_weights(shape: torch.Size, probability: float, device: torch.device) -> Tensor:
+        sites.append((tuple(shape), probability))
+        return torch.ones(shape, dtype=torch.bool)
+
+    monkeypatch.setattr(attention_module, "keep_mask", record_weights)
+    for module in (layers_module, heads_module):
         monkeypatch.setattr(module, "dropout", record)
     config = replace(ALBERT, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2, classifier_dropout=0.3)
     heads = {"masked_language_model": 0, "sentence_pair": 2, "classification": 3}
     model, batch = make_model(config, heads).train(), to_tensors(random_batch([5, 5]))
     model(batch)
-    layer = [((2, 3, 5, 5), 0.2), ((10, 12), 0.1), ((10, 12), 0.1)]
+    layer = [((2 * 3, 16, 16), 0.2), ((32, 12), 0.1), ((32, 12), 0.1)]
     assert sites == [((10, 7), 0.1), *layer * 4, ((2, 12), 0.3)]
 
     sites.clear()
@@ -324,10 +331,34 @@ def test_gradients_reach_every_parameter() -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
-    """Attention pads and unpads by hand, so its gradient is checked against the definition of one."""
-    batch = to_tensors(random_batch([2, 4, 1, 4]))
-    qkv = torch.randn(11, 3 * 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    assert any(group.gather is not None for group in batch.groups)
-    assert torch.autograd.gradcheck(lambda x: attention(x, batch.groups, heads=2, dropout_prob=0.0), qkv)
-    assert torch.autograd.gradcheck(lambda x: attention(x, batch.groups, heads=2, dropout_prob=1e-9), qkv)
+@pytest.mark.parametrize("dropout_prob", [0.0, 1e-9, 0.5])
+def test_gradients_are_those_of_finite_differences(dropout_prob: float) -> None:
+    """Attention has its gradient written by hand, so it is checked against the definition of one."""
+    batch = to_tensors(random_batch([2] * 18 + [33], replace(SMALL, max_position_embeddings=64)))
+    layout = blocks(batch.groups, 2)
+    assert len(layout) > 1
+    assert any(block.mask is not None for block in layout)
+    generator = torch.Generator().manual_seed(0)
+    queries, keys_values = (
+        torch.randn(69, width, dtype=torch.float64, generator=generator, requires_grad=True) for width in (6, 12)
+    )
+
+    def attend(queries: Tensor, keys_values: Tensor) -> Tensor:
+        torch.manual_seed(1)  # the same weights are dropped every time
+        return attention(queries, keys_values, layout, 2, dropout_prob)
+
+    assert torch.autograd.gradcheck(attend, (queries, keys_values))
+    first = queries.detach()[:19].requires_grad_()
+    assert torch.autograd.gradcheck(attend, (first, keys_values))
+
+
+def test_first_tokens_alone_are_as_among_all() -> None:
+    """The last layer's short cut changes neither what a pooled head says nor any gradient."""
+    for config in (SMALL, replace(ALBERT, inner_group_num=2)):
+        model = make_model(replace(config, **NO_DROPOUT), {"classification": 3}).double().train()
+        batch, parameters = to_tensors(random_batch([3, 9, 9, 1])), list(model.encoder.parameters())
+        short = model.encoder(batch, first_only=True)
+        whole = model.encoder(batch)[batch.first]
+        torch.testing.assert_close(short, whole, rtol=0, atol=1e-12)
+        for a, b in zip(*(torch.autograd.grad(x.square().sum(), parameters) for x in (short, whole)), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-12)

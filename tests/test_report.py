@@ -186,6 +186,14 @@ class TestPage:
         assert "accuracy" not in text
         assert "pearson" in printed(results, 80)
 
+    def test_limits_are_drawn_where_they_bite(self):
+        html = page(*comparison(USUAL[:3], limits=Limits(max_latency_ms=5.0, min_score=0.5)))
+        assert len(Page(html).named("path", "limit")) == 1
+        assert "A dotted line is a limit" in html
+        harmless = page(*comparison(USUAL[:3], limits=Limits(max_latency_ms=500.0)))
+        assert not Page(harmless).named("path", "limit")
+        assert "A dotted line is a limit" not in harmless
+
     def test_no_candidate_fits(self, usual):
         results, curves = comparison(limits=Limits(max_memory_mb=2.0))
         text = "".join(Page(page(results, curves)).text)

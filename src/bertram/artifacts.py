@@ -3,7 +3,7 @@
 import difflib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bertram.config import PRESETS, EncoderConfig
 from bertram.errors import BadInput, require
@@ -13,7 +13,7 @@ from bertram.tasks.task import Task
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from bertram.models.heads import Model
+    from bertram.models.heads import ClassificationHead, Model
 
 MANIFEST = "bertram.json"
 
@@ -52,24 +52,49 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
         )
     manifest = read_manifest(source)
     task = task_of(source, manifest)
-    require("torch", "train")
+    network = read_model(source, allow_pickle=allow_pickle)
+    head = cast("ClassificationHead", network.heads[task.head]) if task.head in network.heads else None
+    if head is None or head.classifier.out_features != task.outputs:
+        raise BadInput(f"{source}: {MANIFEST} tells of {task.name} with {task.outputs} outputs, the weights do not")
     from bertram.training.torch_runner import TorchRunner
 
-    network = read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle)
     positions = network.config.max_position_embeddings
-    return Predictor(task, Tokenizer.load(source), TorchRunner(network), manifest.get("max_length", positions))
+    max_length = manifest.get("max_length", positions)
+    if type(max_length) is not int or not 3 <= max_length <= positions:
+        raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 to {positions}")
+    return Predictor(task, read_tokenizer(source, network.config), TorchRunner(network), max_length)
 
 
-def read_model(directory: Path, heads: dict[str, int], *, allow_pickle: bool = False) -> "Model":
-    """An encoder with the named heads; a head that the directory lacks starts with random weights.
+def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pickle: bool = False) -> "Model":
+    """An encoder with the named heads, of which those that the directory lacks start with random weights.
+
+    Without `heads`, with those that the directory holds.
 
     Raises:
         BadInput: the directory holds no model, or a damaged one.
     """
     require("torch", "train")
+    require("safetensors", "train")
     from bertram.formats.huggingface import read
 
-    return read(directory, heads=heads, allow_pickle=allow_pickle)
+    overrides = read_manifest(directory).get("config_overrides", {})
+    if not isinstance(overrides, dict):
+        raise BadInput(f"{directory / MANIFEST}: config_overrides must be an object")
+    return read(directory, heads=heads, overrides=overrides, allow_pickle=allow_pickle)
+
+
+def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
+    """The tokenizer that stands with a model of this configuration.
+
+    Raises:
+        BadInput: there is none, it is damaged, or it counts further than the model's vocabulary.
+    """
+    tokenizer = Tokenizer.load(directory)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise BadInput(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size:,} entries, the model only {config.vocab_size:,}"
+        )
+    return tokenizer
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -83,8 +108,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         return {}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise BadInput(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(manifest, dict):
         raise BadInput(f"{path}: not an object")
     return manifest
@@ -97,7 +122,10 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task:
         BadInput: neither bertram.json nor config.json says.
     """
     if "task" in manifest:
-        return task_from_dict(manifest["task"])
+        try:
+            return task_from_dict(manifest["task"])
+        except BadInput as error:
+            raise BadInput(f"{directory / MANIFEST}: {error}") from None
     raise BadInput(
         f"{directory}: no {MANIFEST} with a task; train it first: bertram train TASK DATA --model {directory}"
     )

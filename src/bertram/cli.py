@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from bertram import __version__
 from bertram.errors import BadInput, BertramError, NoCandidateFits
+from bertram.training.interruption import stoppable
 from bertram.training.recipe import Recipe
 
 app = App(
@@ -139,7 +140,7 @@ def compare(
 ) -> None:
     """Train several models with several seeds, measure them here, and say which to ship.
 
-    Example: bertram compare reviews.csv --models bert-mini albert-mini --out out/comparison --seeds 3 --max-latency 20ms
+    Example: bertram compare reviews.csv --models bert-mini albert-mini --out out/compared --seeds 3 --max-latency 20ms
 
     Parameters
     ----------
@@ -248,9 +249,10 @@ def show_version(*, json: Json = False) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0; 1 for an I/O or internal error; 2 for bad input; 3 if nothing fits; 130/143 stopped."""
+    """Run a command and exit: 0; 1 I/O or internal error; 2 bad input; 3 nothing fits; 130 or 143 stopped."""
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        with stoppable():
+            app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _fail(" ".join(str(error).split()), BadInput.exit_code)
     except BertramError as error:
@@ -261,7 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     except KeyboardInterrupt:
-        _fail("stopped", 130)
+        _fail("stopped at once", 130)
 
 
 def _fail(line: str, code: int) -> None:

@@ -10,7 +10,7 @@ class BertramError(Exception):
     exit_code = 1
 
 
-class BadInput(BertramError):
+class BadInput(BertramError, ValueError):
     """The user's file, argument or text cannot be used as it is."""
 
     exit_code = 2

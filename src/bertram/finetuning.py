@@ -1,22 +1,22 @@
 """From a table and a model argument to a trained model directory: what `bertram train` does."""
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bertram import artifacts
 from bertram.errors import BadInput, require
-from bertram.files import replacing, write_json, write_text
+from bertram.files import write_array, write_json, write_text
 from bertram.inference.predictor import Predictor
 from bertram.memory import peak_memory_mb
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
 from bertram.tasks.registry import TASKS, guess_task
-from bertram.tasks.task import Score, Task
+from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table, split
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
@@ -24,7 +24,11 @@ from bertram.training.recipe import Recipe
 if TYPE_CHECKING:
     from bertram.models.heads import Model
 
+SETTINGS = "training.json"
+"""All that a training depends on, as it was when it began."""
+
 _HELD_OUT = 0.1
+_LIBRARIES = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -51,21 +55,28 @@ class Splits:
         Raises:
             BadInput: a file cannot be used.
         """
-        train = read_table(data, columns)
-        held_out = "file"
+        files = {"train": Path(data)}
+        files |= {name: Path(file) for name, file in (("validation", validation), ("test", test)) if file is not None}
+        tables = {name: read_table(file, columns) for name, file in files.items()}
+        for name, table in tables.items():
+            if (table.texts_b is None) != (tables["train"].texts_b is None):
+                raise BadInput(f"of {data} and {files[name]} one holds pairs of texts and the other single texts")
+        names = {name: file.name for name, file in files.items()}
         if validation is None:
-            train, held = split(train, _HELD_OUT, seed)
-            held_out = f"a tenth of the training data, drawn with seed {seed}"
-        else:
-            held = read_table(validation, columns)
-        tested = None if test is None else read_table(test, columns)
+            tables["train"], tables["validation"] = split(tables["train"], _HELD_OUT, seed)
+            names["validation"] = f"a tenth of the training data, drawn with seed {seed}"
         description = {
-            "train": Path(data).name,
-            "validation": held_out if validation is None else Path(validation).name,
-            "test": None if test is None else Path(test).name,
-            "rows": {"train": len(train), "validation": len(held), "test": 0 if tested is None else len(tested)},
+            **{name: names.get(name) for name in ("train", "validation", "test")},
+            "rows": {name: len(tables[name]) if name in tables else 0 for name in ("train", "validation", "test")},
+            "sha256": {name: _fingerprint(file) for name, file in files.items()},
         }
-        return cls(train, held, tested, description)
+        return cls(tables["train"], tables["validation"], tables.get("test"), description)
+
+    @property
+    def labels(self) -> list[str]:
+        """What a task learns from: the labels of the training data, a part held out of it included."""
+        held_out = "validation" not in self.description["sha256"]
+        return self.train.labels + (self.validation.labels if held_out else [])
 
     @property
     def judged(self) -> tuple[str, Table]:
@@ -76,12 +87,23 @@ class Splits:
         """Every training text, for a tokenizer to learn from."""
         return self.train.texts + (self.train.texts_b or [])
 
+    def parts(self) -> dict[str, Table]:
+        """The tables by their names."""
+        found = {"train": self.train, "validation": self.validation}
+        return found if self.test is None else found | {"test": self.test}
+
+    def targets(self, task: Task) -> dict[str, Targets]:
+        """The targets of every table, [N] each.
+
+        Raises:
+            BadInput: a label is not one that the task knows.
+        """
+        return {name: task.targets(table.labels, self.description[name]) for name, table in self.parts().items()}
+
     def head(self, rows: int) -> "Splits":
         """The first rows of each table."""
-        tables = [
-            None if t is None else t.select(range(min(rows, len(t)))) for t in (self.train, self.validation, self.test)
-        ]
-        return replace(self, train=tables[0], validation=tables[1], test=tables[2])
+        shorter: dict[str, Any] = {name: t.select(range(min(rows, len(t)))) for name, t in self.parts().items()}
+        return replace(self, **shorter)
 
 
 def train(
@@ -113,13 +135,13 @@ def train(
         BadInput: the data, the model or the settings cannot be used, or `out` is not empty and `resume` is not given.
         Interrupted: a signal came; `resume` goes on from there.
     """
-    recipe = recipe or Recipe()
-    out = Path(out)
-    finished = prepare_directory(out, resume=resume)
-    if finished is not None:
+    recipe, out = recipe or Recipe(), Path(out)
+    if out.exists() and Path(model).exists() and out.samefile(model):
+        raise BadInput(f"{out}: is the model to train; name another --out")
+    if not dry_run and (finished := prepare_directory(out, resume=resume)) is not None:
         return finished
     splits = Splits.read(data, validation, test, columns=columns, seed=recipe.seed)
-    learned = task_class(task, splits.train.labels).from_labels(splits.train.labels or [])
+    learned = learn(task, splits)
     if not dry_run:
         return run(learned, splits, model, out, recipe, vocab_size, max_length, allow_pickle, report)
     with tempfile.TemporaryDirectory() as scratch:
@@ -139,41 +161,43 @@ def run(
     allow_pickle: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
-    """`train` after its arguments are read: one model, one seed, one directory."""
-    require("torch", "train")
+    """`train` after its arguments are read: one model, one seed, one directory.
+
+    Raises:
+        BadInput: a label, the model or a setting cannot be used, or another training began at `out`.
+        Interrupted: a signal came; the same call goes on from there.
+    """
+    for library in _LIBRARIES:  # before hours of work that would end for want of one
+        require(library, "train")
     import torch
 
     from bertram.training.loop import Examples, Loop
     from bertram.training.torch_runner import TorchRunner
 
+    targets = splits.targets(task)
+    settings = {"task": task.to_dict(), "data": splits.description, "recipe": asdict(recipe), "model": str(model)}
+    keep(out / SETTINGS, settings | {"vocab_size": vocab_size, "max_length": max_length})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
     network, tokenizer = start(task, splits, model, out, vocab_size, allow_pickle)
     positions = network.config.max_position_embeddings
-    max_length = min(max_length or positions, positions)
+    max_length = positions if max_length is None else min(max_length, positions)
     inputs, truncated = tokenizer.encode(splits.train.texts, splits.train.texts_b, max_length=max_length)
-    examples = Examples(inputs, task.targets(splits.train.labels or []))
     predictor = Predictor(task, tokenizer, TorchRunner(network, device), max_length)
-    targets = {"validation": task.targets(splits.validation.labels or [])}
-    if splits.test is not None:
-        targets["test"] = task.targets(splits.test.labels or [])
-
-    def logits(table: Table) -> Any:
-        return predictor.logits(table.texts, table.texts_b)
 
     def evaluate() -> float:
-        return task.scores(logits(splits.validation), targets["validation"])[0].value
+        return task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
 
+    examples = Examples(inputs, targets["train"])
     loop = Loop(network, task.head, examples, recipe, out, evaluate=evaluate, report=report, device=device)
     outcome = loop.run()
     network.eval()
     scores: dict[str, list[Score]] = {}
-    for name in targets:
-        table = splits.validation if name == "validation" else splits.test
-        assert table is not None
-        values = logits(table)
-        with replacing(out / f"logits-{name}.npy") as path, path.open("wb") as file:
-            np.save(file, values)
+    for name, table in splits.parts().items():
+        if name == "train":
+            continue
+        values = predictor.logits(*table.inputs)
+        write_array(out / f"logits-{name}.npy", values)
         scores[name] = [s.signed(split=name, seed=recipe.seed) for s in task.scores(values, targets[name])]
     manifest = {
         "format": 1,
@@ -200,17 +224,18 @@ def start(
     task: Task, splits: Splits, model: str | Path, out: Path, vocab_size: int | None, allow_pickle: bool
 ) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
-    from bertram.models.heads import Model
-
     source = artifacts.resolve(model)
     if isinstance(source, Path):
-        return artifacts.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle), Tokenizer.load(
-            source
-        )
+        network = artifacts.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle)
+        if splits.train.texts_b is not None and network.config.type_vocab_size < 2:
+            raise BadInput(f"{model}: knows one segment only, so it cannot read pairs of texts")
+        return network, artifacts.read_tokenizer(source, network.config)
+    from bertram.models.heads import Model
+
     if (out / "tokenizer.json").exists():
         tokenizer = Tokenizer.load(out)
     else:
-        limit = min(vocab_size or source.vocab_size, source.vocab_size)
+        limit = source.vocab_size if vocab_size is None else min(vocab_size, source.vocab_size)
         tokenizer = Tokenizer.train(splits.texts(), source.model_type, limit)
         tokenizer.save(out)
     return Model(replace(source, vocab_size=tokenizer.vocab_size), {task.head: task.outputs}), tokenizer
@@ -222,54 +247,92 @@ def prepare_directory(out: Path, *, resume: bool) -> dict[str, Any] | None:
     Raises:
         BadInput: it is a file, not writable, or holds something and `resume` is not given.
     """
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"{out}: is a file; --out wants a directory")
-    if out.is_dir() and any(out.iterdir()):
+    if is_occupied(out):
         if not resume:
             raise BadInput(f"{out}: is not empty; add --resume to go on with the training there, or name another --out")
         manifest = artifacts.read_manifest(out)
         if "status" in manifest:
             return manifest
+    make_directory(out)
+    return None
+
+
+def is_occupied(out: Path, first_file: str = SETTINGS) -> bool:
+    """Whether a directory is there and holds more than a half-written first file, left by a process that was killed."""
+    return out.is_dir() and any(not path.name.startswith(f".{first_file}.") for path in out.iterdir())
+
+
+def make_directory(out: Path) -> None:
+    """Make a directory, if it is not there, and try whether it can be written.
+
+    Raises:
+        BadInput: it is a file, or cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
         raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
-    return None
 
 
 def _save(network: "Model", tokenizer: Tokenizer, task: Task, out: Path, manifest: dict[str, Any]) -> None:
     """Write the model directory; bertram.json comes last and makes the training count as finished."""
     from bertram.formats.huggingface import write
+    from bertram.formats.huggingface_config import config_overrides
 
     write(network, out, labels=getattr(task, "labels", None))
     tokenizer.save(out)
-    manifest["sharing"] = network.config.shared
     manifest["config"] = asdict(network.config)
+    manifest["config_overrides"] = config_overrides(network.config)
     write_text(out / "README.md", model_card(manifest))
     manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
     write_json(out / artifacts.MANIFEST, manifest)
 
 
-def task_class(name: str | None, labels: list[str] | None) -> type[Task]:
-    """The task of that name, or the one that the labels look like.
+def keep(path: Path, settings: dict[str, Any]) -> None:
+    """Write settings to a JSON file, or find them there.
 
     Raises:
-        BadInput: there is no such task.
+        BadInput: the file holds others, or is no JSON.
     """
-    if name is None:
-        return guess_task(labels or [])
-    if name not in TASKS:
+    if not path.exists():
+        write_json(path, settings)
+        return
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path}: {error}") from None
+    settings = json.loads(json.dumps(settings))  # tuples as lists, as they come back
+    if kept != settings:
+        differing = [name for name in settings if not isinstance(kept, dict) or kept.get(name) != settings[name]]
+        raise BadInput(
+            f"{path.parent}: began with another {' and '.join(differing) or 'set of settings'}; "
+            "repeat the command as it was, or name another --out"
+        )
+
+
+def _fingerprint(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def learn(name: str | None, splits: Splits) -> Task:
+    """The task of that name, or the one that the labels look like, with what it learns from the labels.
+
+    Raises:
+        BadInput: there is no such task, or the labels do not suit it.
+    """
+    if name is not None and name not in TASKS:
         raise BadInput(f"no task named {name}; there are {', '.join(TASKS)}")
-    return TASKS[name]
+    kind = guess_task(splits.labels) if name is None else TASKS[name]
+    return kind.from_labels(splits.labels, splits.description["train"])
 
 
 def summary(manifest: dict[str, Any]) -> str:
     """What a person wants to know after a training, in a few lines."""
-    lines = [
-        f"{manifest['status']} after {manifest['steps']:,} steps, {manifest['tokens']:,} tokens in {manifest['seconds']:,.0f} s"
-    ]
+    amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
+    lines = [f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s"]
     if manifest["reason"]:
         lines.append(manifest["reason"])
     for name, scores in manifest["scores"].items():

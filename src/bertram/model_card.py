@@ -50,7 +50,7 @@ def model_card(manifest: dict[str, Any]) -> str:
             for name in ("train", "validation", "test")
             if data[name]
         ),
-        f"- texts longer than {manifest['max_length']} tokens are cut at the end; in training {manifest['truncated_texts']:,}",
+        f"- texts longer than {manifest['max_length']} tokens are cut; in training {manifest['truncated_texts']:,}",
         "",
         "## Scores",
         "",

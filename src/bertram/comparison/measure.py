@@ -8,57 +8,66 @@ from typing import Any
 import numpy as np
 
 from bertram.memory import current_memory_mb, peak_memory_mb
+from bertram.text.records import Table
 
 _WARM_UP, _SINGLE_TEXTS, _SECONDS = 5, 100, 5.0
 
+Answer = Callable[[list[str], list[str] | None], Any]
 
-def measure(model: str, texts: list[str], texts_b: list[str] | None) -> dict[str, Any]:
+
+def measure(model: Path, sample: Table) -> dict[str, Any]:
     """Load `model` and answer a sample of the user's own texts, one at a time and then together.
 
     Memory is what the model adds to an idle process that has its runtime imported: weights and working memory at the
     peak. The absolute peak stands beside it. Times are wall-clock: milliseconds for one text, tokens a second for all.
+
+    Raises:
+        BadInput: the model is damaged.
     """
-    if (Path(model) / "config.json").exists():
-        import torch.utils.data  # noqa: F401  the runtime, before the idle reading
-
-        from bertram.artifacts import load
-
-        idle = current_memory_mb()
-        predictor = load(model)
-        answer: Callable[[list[str], list[str] | None], Any] = predictor.logits
-        length = predictor.max_length
-        batch, _ = predictor.tokenizer.encode(texts, texts_b, max_length=length)
-        tokens = len(batch.token_ids)
-    else:
-        import scipy.sparse  # noqa: F401
-        import sklearn.linear_model  # noqa: F401
-
-        from bertram.comparison.baseline import Baseline
-
-        idle = current_memory_mb()
-        answer = Baseline.load(Path(model)).logits_of
-        tokens = None
-    singles = [([t], None if texts_b is None else [texts_b[i]]) for i, t in enumerate(texts[:_SINGLE_TEXTS])]
+    answer, idle, tokens = _transformer(model, sample) if (model / "config.json").exists() else _baseline(model)
+    singles = [sample.select([row]).inputs for row in range(min(_SINGLE_TEXTS, len(sample)))]
     for one in singles[:_WARM_UP]:
         answer(*one)
-    latencies = [_seconds(lambda one=one: answer(*one)) * 1e3 for one in singles]
+    latencies = [_seconds(answer, one) * 1e3 for one in singles]
     began, passes = time.perf_counter(), 0
     while passes == 0 or time.perf_counter() - began < _SECONDS:
-        answer(texts, texts_b)
+        answer(*sample.inputs)
         passes += 1
     seconds = (time.perf_counter() - began) / passes
     p50, p95 = np.percentile(latencies, [50, 95])
     return {
         "latency_ms": {"p50": round(float(p50), 3), "p95": round(float(p95), 3)},
-        "texts_per_second": round(len(texts) / seconds, 1),
+        "texts_per_second": round(len(sample) / seconds, 1),
         "tokens_per_second": None if tokens is None else round(tokens / seconds, 1),
-        "mean_tokens": None if tokens is None else round(tokens / len(texts), 1),
+        "mean_tokens": None if tokens is None else round(tokens / len(sample), 1),
         "inference_memory_mb": round(max(peak_memory_mb() - idle, 0.0), 1),
         "inference_peak_mb": round(peak_memory_mb(), 1),
     }
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def _transformer(model: Path, sample: Table) -> tuple[Answer, float, int | None]:
+    """What answers, the memory of the idle process in MB, and the tokens of the sample."""
+    import torch.utils.data  # noqa: F401  the runtime, before the idle reading
+
+    from bertram.artifacts import load
+
+    idle = current_memory_mb()
+    predictor = load(model)
+    batch, _ = predictor.tokenizer.encode(*sample.inputs, max_length=predictor.max_length)
+    return predictor.logits, idle, len(batch.token_ids)
+
+
+def _baseline(model: Path) -> tuple[Answer, float, int | None]:
+    import scipy.sparse  # noqa: F401
+    import sklearn.linear_model  # noqa: F401
+
+    from bertram.comparison.baseline import Baseline
+
+    idle = current_memory_mb()
+    return Baseline.load(model).logits, idle, None
+
+
+def _seconds(answer: Answer, one: tuple[list[str], list[str] | None]) -> float:
     began = time.perf_counter()
-    work()
+    answer(*one)
     return time.perf_counter() - began

@@ -140,9 +140,8 @@ def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         "and to its left."
     )
     caption += "" if chosen is None else " The ring marks the choice."
-    caption += (
-        " A dotted line is a limit that was stated." if any(value is not None for value in limits.values()) else ""
-    )
+    if any(part.get("class") == "limit" for chart in (size, latency) for part in chart):
+        caption += " A dotted line is a limit that was stated."
     unscored = [row["model"] for row in results["candidates"] if row["score"] is None]
     absent = f" Without a score, so not shown: {', '.join(unscored)}." if unscored else ""
     return [

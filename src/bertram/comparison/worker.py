@@ -1,37 +1,52 @@
-"""Work that a comparison gives to a process of its own, so that its memory is its own: `python -m … FILE`.
+"""Work that a comparison gives to a process of its own, so that its memory is its own: `python -m … FILE PARENT`.
 
-FILE is a job in JSON, written by `compare`: {"kind": "train" | "measure", …}. The answer is JSON on standard output.
+FILE is a job in JSON, written by `compare`: {"kind": "train" | "baseline" | "measure", …}. The answer is JSON on
+standard output, {"error"} if it failed.
 """
 
 import ctypes
 import json
+import os
 import signal
 import sys
-from dataclasses import fields
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bertram.errors import BertramError
+from bertram.files import write_array, write_json
+from bertram.memory import peak_memory_mb
+from bertram.training.interruption import stoppable
+
+FIT = "fit.json"
+"""The last file that fitting a baseline leaves."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def main(job_file: str) -> int:
-    """Do the job; return an exit code, and say in one line what went wrong."""
-    if sys.platform == "linux":
-        # A comparison that was killed must not leave a training behind that its successor would collide with.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def main(job_file: str, parent: int) -> int:
+    """Do the job; return the exit code."""
+    _die_with(parent)
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    code = 0
     try:
-        answer = _train(job) if job["kind"] == "train" else _measure(job)
+        with stoppable():
+            answer = _KINDS[job["kind"]](job)
     except BertramError as error:
-        sys.stderr.write(f"bertram: {error}\n")
-        return error.exit_code
+        answer, code = {"error": str(error)}, error.exit_code
     except OSError as error:
-        sys.stderr.write(f"bertram: {error}\n")
-        return 1
+        answer, code = {"error": f"{error.filename}: {error.strerror}" if error.filename else str(error)}, 1
     sys.stdout.write(json.dumps(answer) + "\n")
-    return 0
+    return code
+
+
+def _die_with(parent: int) -> None:
+    """A comparison that was killed must not leave a training behind that its successor would collide with."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _train(job: dict[str, Any]) -> dict[str, Any]:
@@ -40,30 +55,52 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.tasks.registry import task_from_dict
     from bertram.training.recipe import Recipe
 
-    out = Path(job["out"])
-    finished = finetuning.prepare_directory(out, resume=True)
-    if finished is not None:
-        return finished
-    splits = finetuning.Splits.read(**job["data"])
-    recipe = Recipe(**{field.name: job["recipe"][field.name] for field in fields(Recipe)})
+    splits = finetuning.Splits.read(**job["files"])
     with training_progress(job["label"]) as report:
         return finetuning.run(
             task_from_dict(job["task"]),
             splits,
             job["model"],
-            out,
-            recipe,
+            Path(job["out"]),
+            Recipe(**job["recipe"]),
             job["vocab_size"],
             job["max_length"],
             report=report,
         )
 
 
+def _baseline(job: dict[str, Any]) -> dict[str, Any]:
+    from bertram.comparison.baseline import Baseline
+    from bertram.finetuning import Splits
+    from bertram.tasks.registry import task_from_dict
+
+    splits, out, began = Splits.read(**job["files"]), Path(job["out"]), time.monotonic()
+    baseline = Baseline.fit(splits.train, splits.validation, task_from_dict(job["task"]))
+    baseline.save(out)
+    split, table = splits.judged
+    write_array(out / f"logits-{split}.npy", baseline.logits(*table.inputs))
+    fit = {
+        "parameters": baseline.parameters,
+        "seconds": round(time.monotonic() - began, 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }
+    write_json(out / FIT, fit)
+    return fit
+
+
 def _measure(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.comparison.measure import measure
+    from bertram.text.records import Table
 
-    return measure(job["model"], job["texts"], job["texts_b"])
+    return measure(Path(job["model"]), Table(**job["sample"]))
+
+
+_KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "train": _train,
+    "baseline": _baseline,
+    "measure": _measure,
+}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -30,7 +30,8 @@ _NAMES = {
     "encoder.embeddings.segments": ("embeddings.token_type_embeddings", "embeddings.token_type_embeddings"),
     "encoder.embeddings.norm": ("embeddings.LayerNorm", "embeddings.LayerNorm"),
     "encoder.embeddings.projection": ("", "encoder.embedding_hidden_mapping_in"),
-    "attention.qkv": ("attention.self.{}", "attention.{}"),
+    "attention.query": ("attention.self.query", "attention.query"),
+    "attention.key_value": ("attention.self.{}", "attention.{}"),
     "attention.output": ("attention.output.dense", "attention.dense"),
     "attention.norm": ("attention.output.LayerNorm", "attention.LayerNorm"),
     "feed_forward.intermediate": ("intermediate.dense", "ffn"),
@@ -140,7 +141,7 @@ def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None)
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
-    """Plain foreign names and the memory that each stands for: parameters, or rows of them for Q, K and V."""
+    """Plain foreign names and the memory that each stands for: parameters, or rows of them for K and V."""
     column = 0 if model.config.model_type == "bert" else 1
     tensors = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -151,7 +152,7 @@ def _tensors(model: Model) -> dict[str, Tensor]:
         if layer := re.match(r"encoder\.layers\.(\d+)\.", module):
             prefix, module = _layer_prefix(model.config, int(layer[1])), module[layer.end() :]
         foreign = prefix + _NAMES[module][column]
-        parts = [foreign.format(part) for part in ("query", "key", "value")] if "{}" in foreign else [foreign]
+        parts = [foreign.format(part) for part in ("key", "value")] if "{}" in foreign else [foreign]
         for part, rows in zip(parts, parameter.detach().chunk(len(parts)), strict=True):
             tensors[f"{part}.{kind}"] = rows
     return tensors

@@ -6,6 +6,7 @@ Letters: T tokens, M masked positions, B sequences, H hidden width, E embedding 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +29,10 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss, a scalar in float32."""
+
+    @abstractmethod
+    def blind_loss(self, targets: Tensor) -> float:
+        """The least mean loss of a model that gives every text the same answer."""
 
 
 class MaskedLanguageModelHead(Head):
@@ -52,6 +57,10 @@ class MaskedLanguageModelHead(Head):
         """Mean cross-entropy of [M, V] against the original ids [M]; -100 marks a position not to be counted."""
         return F.cross_entropy(logits.float(), targets)
 
+    def blind_loss(self, targets: Tensor) -> float:
+        """The entropy of the shares of the ids, in nats."""
+        return _entropy(targets[targets != -100])
+
 
 class ClassificationHead(Head):
     """One score a label from the pooled state; with two labels also the sentence-pair head (NSP and SOP)."""
@@ -72,6 +81,10 @@ class ClassificationHead(Head):
         """Mean cross-entropy of [B, L] against label numbers [B]."""
         return F.cross_entropy(logits.float(), targets)
 
+    def blind_loss(self, targets: Tensor) -> float:
+        """The entropy of the labels' shares, in nats."""
+        return _entropy(targets)
+
 
 class RegressionHead(ClassificationHead):
     """One number from the pooled state."""
@@ -82,6 +95,10 @@ class RegressionHead(ClassificationHead):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of [B, 1] against values [B]."""
         return F.mse_loss(logits.squeeze(-1).float(), targets.float())
+
+    def blind_loss(self, targets: Tensor) -> float:
+        """The variance of the values."""
+        return float(targets.double().var(correction=0))
 
 
 class Model(nn.Module):
@@ -118,11 +135,23 @@ class Model(nn.Module):
         raise ValueError(f"no head named {name!r}")
 
     def forward(self, batch: PackedTensors) -> dict[str, Tensor]:
-        """Every head's logits by its name, and "hidden" [T, H]; "pooled" [B, H] where there is a pooler."""
-        hidden = self.encoder(batch)
-        out = {"hidden": hidden}
+        """Every head's logits by its name, and "pooled" [B, H] where there is a pooler.
+
+        "hidden" [T, H] is there if a head reads it or there is no head.
+        """
+        out = {}
+        if self.heads and all(head.pooled for head in self.heads.values()):
+            first = self.encoder(batch, first_only=True)
+        else:
+            out["hidden"] = self.encoder(batch)
+            first = out["hidden"].index_select(0, batch.first)
         if self.pooler is not None:
-            out["pooled"] = self.pooler(hidden, batch)
+            out["pooled"] = self.pooler(first)
         for name, head in self.heads.items():
-            out[name] = head(out["pooled"] if head.pooled else hidden)
+            out[name] = head(out["pooled"] if head.pooled else out["hidden"])
         return out
+
+
+def _entropy(numbers: Tensor) -> float:
+    counts = torch.unique(numbers, return_counts=True)[1].double()
+    return float(torch.special.entr(counts / counts.sum()).sum())

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
-from bertram.models.attention import attention
+from bertram.models.attention import Block, attention
 from bertram.models.dropout import dropout
-from bertram.models.tensors import AttentionGroup, PackedTensors
+from bertram.models.tensors import PackedTensors
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -38,25 +38,30 @@ class Embeddings(nn.Module):
         x = self.tokens(batch.token_ids) + self.positions(batch.positions) + self.segments(batch.segment_ids)
         x = self.norm(x).to(precision)
         x = dropout(x, self.dropout_prob if self.training else 0.0)
-        return x if self.projection is None else self.projection(x)
+        projected: Tensor = x if self.projection is None else self.projection(x)
+        return projected
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with its residual connection and layer norm; Q, K and V are one product."""
+    """Multi-head self-attention with its residual connection and layer norm; keys and values are one product."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key_value = nn.Linear(config.hidden_size, 2 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.heads = config.num_attention_heads
         self.attention_dropout_prob = config.attention_probs_dropout_prob
         self.dropout_prob = config.hidden_dropout_prob
 
-    def forward(self, x: Tensor, groups: list[AttentionGroup]) -> Tensor:
-        """[T, H] → [T, H]."""
-        mixed = attention(self.qkv(x), groups, self.heads, self.attention_dropout_prob if self.training else 0.0)
-        return self.norm(x + dropout(self.output(mixed), self.dropout_prob if self.training else 0.0))
+    def forward(self, x: Tensor, layout: list[Block], first: Tensor | None) -> Tensor:
+        """[T, H] → [T, H], or [B, H] where `first` [B] names the rows that are asked for."""
+        asking = x if first is None else x.index_select(0, first)
+        dropped = self.attention_dropout_prob if self.training else 0.0
+        mixed = attention(self.query(asking), self.key_value(x), layout, self.heads, dropped)
+        out: Tensor = self.norm(asking + dropout(self.output(mixed), self.dropout_prob if self.training else 0.0))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -73,7 +78,8 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[T, H] → [T, H]."""
         inner = self.output(self.activation(self.intermediate(x)))
-        return self.norm(x + dropout(inner, self.dropout_prob if self.training else 0.0))
+        out: Tensor = self.norm(x + dropout(inner, self.dropout_prob if self.training else 0.0))
+        return out
 
 
 class Layer(nn.Module):
@@ -84,9 +90,10 @@ class Layer(nn.Module):
         self.attention = attention
         self.feed_forward = feed_forward
 
-    def forward(self, x: Tensor, groups: list[AttentionGroup]) -> Tensor:
-        """[T, H] → [T, H]."""
-        return self.feed_forward(self.attention(x, groups))
+    def forward(self, x: Tensor, layout: list[Block], first: Tensor | None = None) -> Tensor:
+        """[T, H] → [T, H], or [B, H] where `first` [B] names the rows that are asked for."""
+        out: Tensor = self.feed_forward(self.attention(x, layout, first))
+        return out
 
 
 def initialize_weights(model: nn.Module, std: float) -> None:
@@ -108,7 +115,7 @@ def initialize_weights(model: nn.Module, std: float) -> None:
             nn.init.zeros_(module.bias)
 
 
-def checkpointed(layer: Layer, x: Tensor, groups: list[AttentionGroup]) -> Tensor:
+def checkpointed(layer: nn.Module, x: Tensor, layout: list[Block], first: Tensor | None) -> Tensor:
     """Run a layer without keeping its activations; the backward pass computes them again (Chen et al. 2016)."""
-    out: Tensor = torch.utils.checkpoint.checkpoint(layer, x, groups, use_reentrant=False)
+    out: Tensor = torch.utils.checkpoint.checkpoint(layer, x, layout, first, use_reentrant=False)
     return out

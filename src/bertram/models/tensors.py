@@ -14,17 +14,18 @@ from bertram.batch import Batch, Ints
 
 # Tokens of padding that cost as much as one more group of kernel calls; from the profile in docs/experiments.md.
 _GROUP_COST = 256
+_ROUNDING = 16
 
 
 class AttentionGroup(NamedTuple):
     """Neighbouring sequences of similar length that attention computes together as [b, s]."""
 
     sequences: int  # b
-    length: int  # s, the longest of them
+    length: int  # s, that of the longest of them, rounded up
     tokens: int  # n
-    gather: Tensor | None  # [b * s], row of the group's tokens for every slot; None when all lengths are equal
-    scatter: Tensor | None  # [n], slot of every token
-    mask: Tensor | None  # [b, 1, 1, s], True where a slot holds a token
+    gather: Tensor  # [b * s], row of the group's tokens for every slot; 0 for padding
+    scatter: Tensor  # [n], slot of every token
+    mask: Tensor | None  # [b, 1, 1, s], True where a slot holds a token; None when all do
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,16 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> PackedTensor
 def attention_groups(lengths: Ints) -> list[tuple[int, int]]:
     """Cut [B] lengths, in their order, into runs so that padding plus a fixed cost a run is least.
 
-    Returns (start, end) of every run. Exact, by dynamic programming over the places where the length changes.
+    Returns (start, end) of every run. Exact, by dynamic programming over the places where the rounded length changes.
     """
-    edges = [0, *(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)]
-    total = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    widths = _rounded(lengths)
+    edges = [0, *(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(lengths)]
+    total = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
     best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(edges)):
         longest, choices = 0, []
         for start in range(end - 1, -1, -1):
-            longest = max(longest, int(lengths[edges[start] : edges[start + 1]].max(initial=0)))
+            longest = max(longest, int(widths[edges[start] : edges[start + 1]].max(initial=0)))
             padding = longest * (edges[end] - edges[start]) - (total[edges[end]] - total[edges[start]])
             if padding > best[end - 1][0] + _GROUP_COST:
                 break  # wider runs only pad more
@@ -79,17 +81,20 @@ def attention_groups(lengths: Ints) -> list[tuple[int, int]]:
 
 
 def _group(lengths: Ints, device: torch.device) -> AttentionGroup:
-    b, s, n = len(lengths), int(lengths.max(initial=0)), int(lengths.sum())
-    if b * s == n:
-        return AttentionGroup(b, s, n, None, None, None)
+    b, s, n = len(lengths), int(_rounded(lengths.max(initial=1))), int(lengths.sum())
     real = np.arange(s) < lengths[:, None]  # [b, s]
     gather = np.zeros((b, s), np.int64)
     gather[real] = np.arange(n)
     return AttentionGroup(
-        b,
-        s,
-        n,
-        torch.from_numpy(gather.ravel()).to(device),
-        torch.from_numpy(np.flatnonzero(real)).to(device),
-        torch.from_numpy(real[:, None, None, :]).to(device),
+        sequences=b,
+        length=s,
+        tokens=n,
+        gather=torch.from_numpy(gather.ravel()).to(device),
+        scatter=torch.from_numpy(np.flatnonzero(real)).to(device),
+        mask=None if b * s == n else torch.from_numpy(real[:, None, None, :]).to(device),
     )
+
+
+def _rounded(lengths: Ints) -> Ints:
+    """Up to a multiple of 16: a softmax over rows of 14 takes torch five times as long as over rows of 16."""
+    return (lengths + _ROUNDING - 1) // _ROUNDING * _ROUNDING

@@ -74,7 +74,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         return {}
-    settings = {}
+    settings: dict[str, Any] = {}
     for key, value in _read_object(file).items():
         if key in ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars") and value is not None:
             if not isinstance(value, bool):

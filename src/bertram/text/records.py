@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def inputs(self) -> tuple[list[str], list[str] | None]:
+        """Texts and second texts, as a tokenizer or a predictor takes them."""
+        return self.texts, self.texts_b
 
     def select(self, rows: Iterable[int] | NDArray[np.integer]) -> "Table":
         """The rows at these places, in their order, as a Table of their own."""
@@ -279,15 +284,16 @@ def _cell(name: str, line: int, role: str, value: Any) -> str:
         raise BadInput(f"{name}: line {line}: the label is empty")
     if "\0" in value:
         raise BadInput(f"{name}: line {line}: a NUL byte in the {role}")
+    if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise BadInput(f"{name}: line {line}: half of a surrogate pair in the {role}, which is no character")
     return value
 
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        opened: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        return cast(BinaryIO, gzip.GzipFile(path)) if path.suffix == ".gz" else path.open("rb")
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    return opened  # type: ignore[no-any-return]
 
 
 def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:

@@ -87,7 +87,7 @@ def _parse(data: bytes) -> UnigramModel:
         if field == 1:
             pieces.append(_piece(_bytes(value)))
         elif field == 2:
-            model_type = dict(_fields(_bytes(value))).get(3, model_type)
+            model_type = _int(dict(_fields(_bytes(value))).get(3, model_type))
         elif field == 3:
             charsmap = _bytes(dict(_fields(_bytes(value))).get(2, charsmap))
     if model_type != UNIGRAM:
@@ -107,11 +107,11 @@ def _piece(data: bytes) -> Piece:
     (score,) = struct.unpack("<f", _bytes(fields.get(2, bytes(4))))
     if not text or not isfinite(score):
         raise ValueError(f"piece {text!r} with score {score}")
-    return Piece(text, score, Kind(fields.get(3, Kind.NORMAL)))
+    return Piece(text, score, Kind(_int(fields.get(3, Kind.NORMAL))))
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of one message: number and value, an int or the bytes of a string, a message or a fixed-size number."""
+    """The fields of one message: number and value, an int or the bytes of a string, a message or a fixed-size one."""
     place = 0
     while place < len(data):
         key, place = _varint(data, place)
@@ -145,6 +145,12 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, place + index + 1
     raise ValueError("a number in it does not end")
+
+
+def _int(value: int | bytes) -> int:
+    if isinstance(value, bytes):
+        raise ValueError("bytes in it where a number belongs")  # noqa: TRY004 - the file is wrong, not the program
+    return value
 
 
 def _bytes(value: int | bytes) -> bytes:

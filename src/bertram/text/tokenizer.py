@@ -108,7 +108,7 @@ class Tokenizer:
         token. The same texts in the same order give the same tokenizer.
 
         Raises:
-            BadInput: the texts hold no characters, or `vocab_size` is below 16.
+            BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
         """
         if family == "bert":
             return cls(bert(learn_wordpieces(texts, vocab_size)), BERT_SPECIAL)
@@ -179,12 +179,22 @@ class Tokenizer:
             chunk = list(texts[start:end])
             try:
                 ids = [encoding.ids for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False)]
-            except UnicodeEncodeError as error:
-                row = start + next(i for i, text in enumerate(chunk) if error.object == text)
-                raise BadInput(f"text {row + 1}: half of a surrogate pair, which is no character") from None
+            except TypeError:  # the library's word for half of a surrogate pair too
+                for row, text in enumerate(chunk, start + 1):
+                    if not _is_unicode(text):
+                        raise BadInput(f"text {row}: half of a surrogate pair, which is no character") from None
+                raise
             pieces.append(np.fromiter(chain.from_iterable(text[:limit] for text in ids), np.int32))
             lengths.append(np.array([len(text) for text in ids], np.int64))
         return np.concatenate(pieces), np.concatenate(lengths)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _chunks(texts: Sequence[str], max_texts: int = 4096, max_characters: int = 2**22) -> Iterator[tuple[int, int]]:

@@ -30,7 +30,7 @@ def learn_wordpieces(texts: Iterable[str], vocab_size: int) -> dict[str, int]:
         vocab_size: the most tokens to learn. A character can take two, as a word's first and as a later one ("##").
 
     Raises:
-        BadInput: the texts hold no characters, or `vocab_size` is below 16.
+        BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
     """
     special = list(BERT_SPECIAL.values())
     backend = bert({name: place for place, name in enumerate(special)})
@@ -48,7 +48,7 @@ def learn_pieces(texts: Iterable[str], vocab_size: int) -> list[tuple[str, float
         vocab_size: the most tokens to learn.
 
     Raises:
-        BadInput: the texts hold no characters, or `vocab_size` is below 16.
+        BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
     """
     special = [(name, 0.0) for name in ALBERT_SPECIAL.values()]
     backend = albert(special, unknown=1)
@@ -94,7 +94,10 @@ def _with_common_characters(
     """
     if vocab_size < LEAST:
         raise BadInput(f"a vocabulary of {vocab_size} tokens is too small; {LEAST} is the least")
-    normalized = [backend.normalizer.normalize_str(text) for text in texts]
+    try:
+        normalized = [backend.normalizer.normalize_str(text) for text in texts]
+    except UnicodeEncodeError:
+        raise BadInput("a text to learn from holds half of a surrogate pair, which is no character") from None
     backend.normalizer = None
     counts: Counter[str] = Counter()
     for text in normalized:

@@ -2,37 +2,44 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bertram.errors import BadInput
-from bertram.files import flush_directory, replacing, write_json
+from bertram.files import flush_directory, write_json
+from bertram.formats.weights import read_tensors, write_tensors
 
-_TENSORS, _MANIFEST = "state.safetensors", "manifest.json"
+logger = logging.getLogger(__name__)
+
+_TENSORS, _STATE, _MANIFEST = "state.safetensors", "state.json", "manifest.json"
 _KEPT = 2
 
 
 def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write DIRECTORY/step-N: tensors, then the manifest with their checksum, then the rename that makes it count.
+    """Write DIRECTORY/step-N: tensors and state, a manifest of their checksums, then the rename that makes it count.
 
-    The two newest checkpoints stay, older ones are deleted.
+    The two newest checkpoints stay, older ones are deleted. One that is there and whole stands as it is: a step number
+    says all about the state of a training.
 
     Raises:
         OSError: the disk is full or not writable; checkpoints written before stand untouched.
     """
     directory.mkdir(parents=True, exist_ok=True)
     target, temporary = directory / f"step-{step}", directory / f".step-{step}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    if _is_whole(target):
+        return
+    for leftover in directory.glob(".step-*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir()
     try:
         write_tensors(temporary / _TENSORS, tensors)
-        write_json(temporary / _MANIFEST, {"sha256": _checksum(temporary / _TENSORS), "step": step, **state})
+        write_json(temporary / _STATE, {"step": step, **state})
+        write_json(temporary / _MANIFEST, _checksums(temporary))
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
     finally:
@@ -43,7 +50,7 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str
 
 
 def load_latest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint's tensors and state, or None. A damaged one is passed over with a warning line.
+    """The newest whole checkpoint's tensors and state, or None. A damaged one is passed over with a warning.
 
     Raises:
         BadInput: checkpoints are there and none of them is whole.
@@ -51,32 +58,13 @@ def load_latest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | N
     steps = _steps(directory)
     for step in steps:
         place = directory / f"step-{step}"
-        try:
-            manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
-            if manifest["sha256"] == _checksum(place / _TENSORS):
-                return load_file(place / _TENSORS), manifest
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-            pass
+        if _is_whole(place):
+            state: dict[str, Any] = json.loads((place / _STATE).read_text(encoding="utf-8"))
+            return read_tensors(place / _TENSORS), state
+        logger.warning("bertram: %s: this checkpoint is damaged; trying the one before it", place)
     if steps:
         raise BadInput(f"{directory}: no checkpoint is whole; delete the directory to start again")
     return None
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file, whole or not at all.
-
-    Raises:
-        OSError: the disk is full or not writable.
-    """
-    with replacing(path) as temporary:
-        try:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
-        except SafetensorError as error:
-            raise OSError(f"{path}: {error}") from None
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    return load_file(path)
 
 
 def machine_state() -> dict[str, Any]:
@@ -90,6 +78,17 @@ def _steps(directory: Path) -> list[int]:
     return sorted((int(step) for step in found if step.isdecimal()), reverse=True)
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_whole(place: Path) -> bool:
+    try:
+        return bool(json.loads((place / _MANIFEST).read_text(encoding="utf-8")) == _checksums(place))
+    except (OSError, ValueError):
+        return False
+
+
+def _checksums(place: Path) -> dict[str, str]:
+    """SHA-256 of the two files that a checkpoint consists of."""
+    found = {}
+    for name in (_TENSORS, _STATE):
+        with (place / name).open("rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

@@ -1,30 +1,47 @@
-"""SIGINT and SIGTERM as a request that the loop answers between two steps."""
+"""SIGINT and SIGTERM: a training answers them with a checkpoint, everything else by leaving at once."""
 
+import os
 import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from bertram.errors import BertramError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ECHO = 1.0  # seconds in which a signal that comes twice counts once: init systems send it to every process of a group
+_PATIENCE = 8.0  # seconds that native code may go on after a signal
 
 
 class Interrupted(BertramError):
     """A signal asked to stop."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; the same command with --resume goes on from here")
+    def __init__(self, number: int, hint: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}{hint}")
         self.exit_code = 128 + number
 
 
 class StopRequests:
-    """While entered, the first signal is noted and `check` raises it; a second one stops at once, as without us."""
+    """While entered, the first signal is noted and `check` raises it; a later one stops at once, whatever is going on.
+
+    `tell` is called with the first signal's number.
+    """
 
     _active: "StopRequests | None" = None
 
-    def __init__(self) -> None:
-        self._number = 0
+    def __init__(
+        self,
+        tell: Callable[[int], object] = lambda number: None,
+        hint: str = "; a checkpoint was written, and the same command with --resume goes on from it",
+    ) -> None:
+        self._tell, self._hint = tell, hint
+        self._number, self._noted = 0, 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequests":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             try:
                 self._before[number] = signal.signal(number, self._note)
             except ValueError:  # not the main thread: whoever runs us there handles signals
@@ -38,17 +55,23 @@ class StopRequests:
         StopRequests._active = None
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if kind is None and self._number:  # it came after the last check
+            os.kill(os.getpid(), self._number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._number = number
-        signal.signal(number, self._before[number])  # type: ignore[arg-type]
+        now = time.monotonic()
+        if not self._number:
+            self._number, self._noted = number, now
+            self._tell(number)
+        elif now - self._noted > _ECHO:
+            raise KeyboardInterrupt  # not Interrupted: what is half done must not be saved
 
     def check(self) -> None:
         """Raises:
         Interrupted: a signal came since the beginning.
         """
         if self._number:
-            raise Interrupted(self._number)
+            raise Interrupted(self._number, self._hint)
 
 
 def check_stop() -> None:
@@ -59,3 +82,40 @@ def check_stop() -> None:
     """
     if StopRequests._active is not None:
         StopRequests._active.check()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """For a program's main thread: a signal raises Interrupted where it comes, unless StopRequests are entered.
+
+    Native code, such as a tokenizer's trainer, lets no handler run until it returns; if that takes too long, the
+    process ends without it. Files are whole or not there all the same.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    left = threading.Event()
+    watch = threading.Thread(target=_watch, args=(reader, left), daemon=True)
+    before = {number: signal.signal(number, _leave) for number in _SIGNALS}
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # written to even while native code runs
+    watch.start()
+    try:
+        yield
+    finally:
+        left.set()
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writer)
+        watch.join()
+        os.close(reader)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def _watch(reader: int, left: threading.Event) -> None:
+    for number in iter(lambda: os.read(reader, 1), b""):
+        if number[0] in _SIGNALS and not left.wait(_PATIENCE) and StopRequests._active is None:
+            os.write(2, f"bertram: {Interrupted(number[0])}\n".encode())
+            os._exit(128 + number[0])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch, budgeted
 from bertram.errors import BadInput
+from bertram.formats.weights import read_tensors, write_tensors
 from bertram.models.heads import Head, Model
 from bertram.models.tensors import to_tensors
 from bertram.training import checkpoint
@@ -129,10 +130,11 @@ class Loop:
                 self._save(state, started)
                 raise
         seconds = time.monotonic() - started
-        reason = reason or _not_falling(state)
+        targets = torch.from_numpy(self.examples.targets)
+        reason = reason or _not_falling(state, cast(Head, self.model.heads[self.head]).blind_loss(targets))
         self.optimizer.release()
         if not reason and state.best_step:
-            self.optimizer.load_weights(checkpoint.read_tensors(self.checkpoints / "best.safetensors"))
+            self.optimizer.load_weights(read_tensors(self.checkpoints / "best.safetensors"))
         status = "diverged" if reason else "finished"
         return Outcome(status, reason, state.step, state.tokens, seconds, state.best_step)
 
@@ -151,14 +153,14 @@ class Loop:
         chosen = self._batch(step)
         torch.manual_seed(recipe.seed * 2**32 + step)
         self.model.train()
-        loss, began = 0.0, time.monotonic()
+        loss, began = torch.zeros(()), time.monotonic()
         for run in budgeted(self.examples.inputs.lengths[chosen], recipe.max_tokens):
             rows = chosen[run]
             batch = to_tensors(self.examples.inputs.select(rows), self.device)
             targets = torch.from_numpy(self.examples.targets[rows]).to(self.device)
             part = head.loss(self.model(batch)[self.head], targets) * (len(rows) / len(chosen))
             part.backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
+            loss += part.detach().cpu()
         norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
         tokens = int(self.examples.inputs.lengths[chosen].sum())
         return {
@@ -190,7 +192,7 @@ class Loop:
         state.evaluated = state.step
         if state.best_score is None or score > state.best_score:
             state.best_score, state.best_step, state.stale = score, state.step, 0
-            checkpoint.write_tensors(self.checkpoints / "best.safetensors", self.optimizer.weights())
+            write_tensors(self.checkpoints / "best.safetensors", self.optimizer.weights())
         else:
             state.stale += 1
         return score
@@ -247,15 +249,17 @@ def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if recipe.precision == "bf16" else torch.float32
 
 
-def _not_falling(state: State) -> str:
-    """Why a training that came to its end still counts as diverged: its last fifth lost as much as its first."""
+def _not_falling(state: State, blind_loss: float) -> str:
+    """Why a training that came to its end still counts as diverged: it ends no better than it began, or than a model
+    that does not read."""
     means = [s / n for s, n in zip(state.loss_sums, state.loss_counts, strict=True) if n]
     fifth = len(means) // 5
     if state.step < 100 or fifth == 0:
         return ""  # too few steps to tell noise from no progress
     first, last = sum(means[:fifth]) / fifth, sum(means[-fifth:]) / fifth
+    if last < min(first, blind_loss):
+        return ""
     return (
-        ""
-        if last < first
-        else f"the training loss did not fall: {first:.4f} in the first fifth, {last:.4f} in the last"
+        f"the training loss did not fall: {first:.4f} in the first fifth and {last:.4f} in the last, "
+        f"where one answer for all texts gives {blind_loss:.4f}"
     )

@@ -2,25 +2,29 @@
 
 import json
 import math
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bertram.errors import require
 from bertram.files import write_text
+
+_NO_CURVES = ("step", "tokens", "seconds")
 
 
 class MetricsFile:
     """Appends one line a measurement. Lines past the step that a training resumes from are taken out first."""
 
     def __init__(self, out: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.path = out / "metrics.jsonl"
-        write_text(
-            self.path, "".join(f"{json.dumps(line)}\n" for line in read_metrics(self.path) if line["step"] <= step)
-        )
-        self._file = self.path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(out / "tensorboard", purge_step=step + 1)
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
+        with ExitStack() as stack:
+            self._file = stack.enter_context(self.path.open("a", encoding="utf-8"))
+            self._events = stack.enter_context(_Events(out / "tensorboard", step))
+            self._open = stack.pop_all()
 
     def __enter__(self) -> "MetricsFile":
         return self
@@ -28,16 +32,49 @@ class MetricsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._events.close()
+        self._open.close()
 
     def write(self, line: dict[str, Any]) -> None:
+        """Raises:
+        OSError: the disk did not take it.
+        """
         finite = {name: value if math.isfinite(value) else None for name, value in line.items()}  # JSON knows no NaN
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
-        for name, value in line.items():
-            if name not in ("step", "tokens", "seconds"):
-                self._events.add_scalar(name, value, line["step"])
+        self._events.write(line["step"], {name: value for name, value in line.items() if name not in _NO_CURVES})
+
+
+class _Events:
+    """One file of TensorBoard's events; written without a thread, so that a full disk is heard of."""
+
+    def __init__(self, directory: Path, step: int) -> None:
+        require("tensorboard", "train")
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        directory.mkdir(parents=True, exist_ok=True)
+        self._event = event_pb2.Event
+        self._file = (directory / f"events.out.tfevents.{time.time_ns() // 10**6}.{step}").open("wb")
+        self._records = RecordWriter(self._file)
+        self._add(file_version="brain.Event:2")
+        # What a killed process told of steps that now come again does not count.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(step=step + 1, session_log=start)
+
+    def __enter__(self) -> "_Events":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._add(step=step, summary={"value": [{"tag": tag, "simple_value": value} for tag, value in values.items()]})
+
+    def _add(self, **fields: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        self._file.flush()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -47,7 +84,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:
             break
+        if not isinstance(line, dict) or "step" not in line:
+            break
+        lines.append(line)
     return lines

@@ -1,0 +1,166 @@
+"""Files of examples, as they should be and as they should not."""
+
+import gzip
+import io
+import json
+import sys
+from types import SimpleNamespace
+
+import polars
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertram.errors import BadInput
+from bertram.text.records import Table, parse_columns, read_inputs, read_table, split
+
+TABLE = Table(["a, b", 'say "hi"', "two\nlines", "评论"], None, ["x", "y", "x", "<b>"])
+
+
+def write(path, content):
+    content = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+CSV = 'label,text\nx,"a, b"\r\ny,"say ""hi"""\n\nx,"two\nlines"\n<b>,评论\n'
+JSONL = "".join(json.dumps({"label": y, "text": x, "more": 1}) + "\n" for x, y in zip(TABLE.texts, TABLE.labels))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("t.csv", CSV), ("t.csv.gz", CSV), ("t.csv", "\ufeff" + CSV), ("t.jsonl", JSONL), ("t.jsonl.gz", JSONL + "\n")],
+)
+def test_same_rows_from_every_kind(tmp_path, name, content):
+    assert read_table(write(tmp_path / name, content)) == TABLE
+
+
+def test_parquet_and_frames(tmp_path):
+    frame = polars.DataFrame({"text": TABLE.texts, "label": TABLE.labels})
+    frame.write_parquet(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet") == read_table(frame) == TABLE
+
+
+def test_tsv_knows_no_quotes(tmp_path):
+    path = write(tmp_path / "t.tsv", 'text\tlabel\n"open\tx\na "b"\ty\n')
+    assert read_table(path) == Table(['"open', 'a "b"'], None, ["x", "y"])
+
+
+def test_columns_by_name_and_by_number(tmp_path):
+    named = write(tmp_path / "n.tsv", "s1\ts2\tscore\na\tb\t1.5\n")
+    assert read_table(named, parse_columns("text=s1,text_b=s2,label=score")) == Table(["a"], ["b"], ["1.5"])
+    plain = write(tmp_path / "p.tsv", "0\ta\tb\t1.5\n1\tc\td\t2\n")
+    assert read_table(plain, parse_columns("text=2,text_b=3,label=4")) == Table(["a", "c"], ["b", "d"], ["1.5", "2"])
+
+
+def test_labels_of_json_are_strings(tmp_path):
+    path = write(tmp_path / "t.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": true}\n')
+    assert read_table(path).labels == ["1", "true"]
+
+
+def test_a_megabyte_in_a_line_is_taken(tmp_path):
+    text = "word " * 210_000
+    assert read_table(write(tmp_path / "t.csv", f"text,label\n{text},x\n")).texts == [text]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "", "is empty"),
+        ("t.csv", "text,label\n", "holds no rows"),
+        ("t.csv", "text,mark\na,b\n", "no column 'label' (it has 'text', 'mark'); --columns label=NAME"),
+        ("t.csv", "text,label,label\na,b,c\n", "has 2 columns named 'label'"),
+        ("t.csv", "text,label\na,b\nc\n", "line 3: has 1 columns; 2 are expected"),
+        ("t.csv", "text,label\na,b,c\n", "line 2: has 3 columns; 2 are expected"),
+        ("t.csv", 'text,label\n"a,b\n', "unexpected end of data"),
+        ("t.csv", 'text,label\n"a"b,c\n', "line 2: "),
+        ("t.csv", b"text,label\na,b\n\xff,c\n", "line 3: not UTF-8 at byte 1"),
+        ("t.csv", "text,label\na\0,b\n", "line 2: a NUL byte in the text"),
+        ("t.csv", "text,label\na, \n", "line 2: the label is empty"),
+        ("t.tsv", "text\tlabel\na\tb\tc\n", "line 2: has 3 columns"),
+        ("t.jsonl", "", "is empty"),
+        ("t.jsonl", "{}\n", "no column 'text'"),
+        ("t.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"\n', "line 2: not JSON"),
+        ("t.jsonl", '{"text": "a", "label": "b"}\n[1]\n', "line 2: not an object"),
+        ("t.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"}\n', "line 2: label is missing"),
+        ("t.jsonl", '{"text": 3, "label": "b"}\n', "line 1: text is no string: 3"),
+        ("t.jsonl", '{"text": "\\ud800", "label": "b"}\n', "line 1: half of a surrogate pair in the text"),
+        ("t.jsonl", '{"text": "a", "label": "\\udfff"}\n', "line 1: half of a surrogate pair in the label"),
+        ("t.jsonl", '{"text": "a", "label": ' + "9" * 5000 + "}\n", "line 1: not JSON"),
+        ("t.jsonl", "[" * 100_000 + "\n", "line 1: not JSON"),
+        ("t.parquet", "PAR1 not really", "not a readable Parquet file"),
+        ("t.xlsx", "", "what kind of table is it? Names end with .csv, .tsv, .jsonl, .parquet"),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path, name, content, message):
+    with pytest.raises(BadInput) as caught:
+        read_table(write(tmp_path / name, content))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_torn_gzip_files(tmp_path):
+    content = gzip.compress(CSV.encode() * 100)
+    for part in (content[: len(content) // 2], content[:20] + b"\xff" * 20 + content[40:], b"text,label\na,b\n"):
+        (tmp_path / "t.csv.gz").write_bytes(part)
+        with pytest.raises(BadInput, match="not a whole gzip file"):
+            read_table(tmp_path / "t.csv.gz")
+
+
+def test_missing_files_and_directories(tmp_path):
+    with pytest.raises(BadInput, match="no such file"):
+        read_table(tmp_path / "no.csv")
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(BadInput, match="cannot be read: Is a directory"):
+        read_table(tmp_path / "d.csv")
+    with pytest.raises(BadInput, match="cannot be read: No such file"):
+        list(read_inputs(str(tmp_path / "no.txt")))
+
+
+def test_lines_have_a_limit(tmp_path):
+    path = write(tmp_path / "t.csv", b"text,label\n" + b"a" * (16 * 2**20 + 1) + b",x\n")
+    with pytest.raises(BadInput, match="line 2: longer than 16 MB"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("text", ["", "text", "text=", "words=a", "text=a,text=b", "text=1,label=name"])
+def test_bad_columns(text):
+    with pytest.raises(BadInput, match="--columns"):
+        parse_columns(text)
+
+
+@pytest.mark.parametrize("text", ["text=1", "label=2", "text=0,label=1"])
+def test_bad_column_numbers(tmp_path, text):
+    with pytest.raises(BadInput, match="by numbers from 1"):
+        read_table(write(tmp_path / "t.tsv", "a\tb\n"), parse_columns(text))
+
+
+@given(st.integers(2, 200), st.integers(0, 5))
+def test_split_parts_every_row_once(number, seed):
+    table = Table([str(i) for i in range(number)], None, ["x"] * number)
+    kept, held = split(table, 0.1, seed)
+    assert sorted(kept.texts + held.texts, key=int) == table.texts
+    assert len(held) == max(1, round(number * 0.1))
+    assert kept.texts == sorted(kept.texts, key=int)
+    assert split(table, 0.1, seed) == (kept, held)
+
+
+def test_one_row_is_not_split():
+    with pytest.raises(BadInput, match="one row is too few"):
+        split(Table(["a"], None, ["x"]), 0.1, 0)
+
+
+def test_inputs_are_lines_or_objects(tmp_path, monkeypatch):
+    assert list(read_inputs(str(write(tmp_path / "t.txt", "a\r\n\nb")))) == [["a", "", "b"]]
+    objects = write(tmp_path / "t.jsonl", '{"text": "a", "text_b": "b"}\n{"text": "c", "text_b": "d"}\n')
+    assert list(read_inputs(str(objects))) == [[{"text": "a", "text_b": "b"}, {"text": "c", "text_b": "d"}]]
+    assert list(read_inputs(str(write(tmp_path / "empty.txt", "")))) == []
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"no text": 1}\n' * 1500)))
+    assert [len(chunk) for chunk in read_inputs("-")] == [1024, 476]
+
+
+def test_a_line_unlike_the_first_is_refused(tmp_path):
+    path = write(tmp_path / "t.jsonl", '{"text": "a"}\nplain\n')
+    with pytest.raises(BadInput, match="line 2: not an object with a text"):
+        list(read_inputs(str(path)))
