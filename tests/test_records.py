@@ -24,7 +24,8 @@ def write(path, content):
 
 
 CSV = 'label,text\nx,"a, b"\r\ny,"say ""hi"""\n\nx,"two\nlines"\n<b>,评论\n'
-JSONL = "".join(json.dumps({"label": y, "text": x, "more": 1}) + "\n" for x, y in zip(TABLE.texts, TABLE.labels))
+OBJECTS = [{"label": label, "text": text, "more": 1} for text, label in zip(TABLE.texts, TABLE.labels, strict=True)]
+JSONL = "".join(json.dumps(value) + "\n" for value in OBJECTS)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validat
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import validate_data
 
 import bertram
 from bertram.config import EncoderConfig
@@ -240,7 +241,7 @@ def test_a_fitted_estimator_is_copied_whole(learned, copied):
 
 
 def test_pickles_hold_files_and_nothing_of_torch(learned):
-    operations = list(pickletools.genops(pickle.dumps(learned, protocol=0)))
+    operations = list(pickletools.genops(pickle.dumps(learned, protocol=0, fix_imports=False)))
     modules = {argument.split()[0] for operation, argument, _ in operations if operation.name == "GLOBAL"}
     assert "bertram.sklearn" in modules
     assert {module.partition(".")[0] for module in modules} <= {*sys.stdlib_module_names, "bertram", "numpy"}
@@ -282,9 +283,13 @@ class NumbersAsWords:
     """Turns X as scikit-learn's checks have it, numbers [N, F], into a text a row: a0 b-3 c7 …"""
 
     def _columns(self, X, *, reset):
-        halves = np.clip(np.round(2 * np.asarray(X, float)), -9, 9).astype(int)
+        numbers = validate_data(self, X, reset=reset)
+        features = self.n_features_in_
+        halves = np.clip(np.round(2 * numbers), -9, 9).astype(int)
         texts = [" ".join(f"{chr(97 + i % 26)}{value}" for i, value in enumerate(row)) for row in halves]
-        return super()._columns(texts, reset=reset)
+        columns = super()._columns(texts, reset=True)
+        self.n_features_in_ = features  # F, not the one column of texts
+        return columns
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -304,24 +309,23 @@ class CheckedRegressor(NumbersAsWords, TextRegressor):
 
 
 ABOUT_NUMBERS = {
-    **dict.fromkeys(
-        ["check_complex_data", "check_dtype_object", "check_estimators_dtypes", "check_estimators_nan_inf"],
-        "which numbers X may hold; it holds none",
-    ),
-    **dict.fromkeys(
-        ["check_estimator_sparse_array", "check_estimator_sparse_matrix", "check_estimator_sparse_tag"],
-        "sparse matrices; there are none of text",
-    ),
-    **dict.fromkeys(
-        ["check_fit1d", "check_fit2d_predict1d"],
-        "that X of one dimension is refused; with texts it is the usual",
-    ),
-    **dict.fromkeys(
-        ["check_estimators_empty_data_messages", "check_n_features_in", "check_n_features_in_after_fitting"],
-        "the number of features; texts have 1, pairs 2, as tests above have it",
-    ),
+    "which numbers X may hold": [
+        "check_complex_data",
+        "check_dtype_object",
+        "check_estimators_dtypes",
+        "check_estimators_nan_inf",
+        "check_f_contiguous_array_estimator",
+    ],
+    "sparse matrices": ["check_estimator_sparse_array", "check_estimator_sparse_matrix", "check_estimator_sparse_tag"],
+    "that X of one dimension is refused, which with texts is the usual": ["check_fit1d", "check_fit2d_predict1d"],
+    "how many features there are": [
+        "check_estimators_empty_data_messages",
+        "check_fit2d_1feature",
+        "check_n_features_in",
+        "check_n_features_in_after_fitting",
+    ],
 }
-"""The checks that do not apply, and what they are about."""
+"""Checks whose subject is numbers in X: they would tell of the class above and nothing of the estimators."""
 
 
 @pytest.fixture(scope="module")
@@ -335,10 +339,9 @@ def model_of_words(tmp_path_factory):
     return directory
 
 
-@parametrize_with_checks(
-    [CheckedClassifier(epochs=1, random_state=0), CheckedRegressor(epochs=1, random_state=0)],
-    expected_failed_checks=lambda estimator: ABOUT_NUMBERS,
-    xfail_strict=False,
-)
+@parametrize_with_checks([CheckedClassifier(epochs=1, random_state=0), CheckedRegressor(epochs=1, random_state=0)])
 def test_scikit_learns_checks(estimator, check, model_of_words):
+    for subject, names in ABOUT_NUMBERS.items():
+        if check.func.__name__ in names:
+            pytest.skip(f"checks {subject}")
     check(estimator.set_params(model=model_of_words))

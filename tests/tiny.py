@@ -1,5 +1,6 @@
 """Tables and models so small that a training takes a second."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,8 @@ def model_directory(path: Path, heads: dict[str, int] | None = None, **settings:
 
 
 def bertram(*arguments: object, **options: object) -> subprocess.Popen[str]:
-    """The command line in a process of its own."""
+    """The command line in a process of its own, on one thread: tests run side by side."""
     command = [sys.executable, "-m", "bertram.cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=environment, **pipes, **options)

@@ -10,7 +10,7 @@ import numpy as np
 from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.text.records import Table
 
-_WARM_UP, _SINGLE_TEXTS, _SECONDS = 5, 100, 5.0
+_WARM_UP, _SINGLE_TEXTS, _SECONDS = 5, 100, 2.0
 
 Answer = Callable[[list[str], list[str] | None], Any]
 

