@@ -107,7 +107,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         heads = ctx.heads
         grad_query, grad_pair = (_empty_rows(grad, shape, ctx.layout) for shape in ctx.shapes)

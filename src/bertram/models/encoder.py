@@ -16,7 +16,6 @@ from bertram.models.attention import blocks
 from bertram.models.layers import Embeddings, FeedForward, Layer, SelfAttention, checkpointed
 from bertram.models.tensors import PackedTensors
 
-
 # The library below compiles a kernel for each new shape of a product, so products get few: rows of zeros that belong to
 # no sequence fill T up. Measured in docs/experiments.md.
 _ROW_MULTIPLE = 32

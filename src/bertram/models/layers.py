@@ -3,6 +3,8 @@
 Letters: T tokens, H hidden width, E embedding width, I intermediate width.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from bertram.models.attention import Block, attention
 from bertram.models.dropout import dropout
 from bertram.models.tensors import PackedTensors
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),

@@ -58,7 +58,7 @@ class AdamW:
         runs: list[list[_Piece]] = [[]]
         for name in names:
             kinds = (self._masters[name], self._means[name], self._squares[name], self._parameters[name].data)
-            for place, parts in enumerate(zip(*(kind.view(-1).split(_RUN) for kind in kinds), strict=True)):
+            for place, parts in enumerate(zip(*(torch.split(kind.view(-1), _RUN) for kind in kinds), strict=True)):
                 if sum(len(piece.master) for piece in runs[-1]) + len(parts[0]) > _RUN:
                     runs.append([])
                 runs[-1].append(_Piece(name, place, *parts))
@@ -74,13 +74,15 @@ class AdamW:
         found = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
         sparse = {name: grad.coalesce() for name, grad in found.items() if grad.is_sparse}
         values = [sparse[name].values() if name in sparse else grad for name, grad in found.items()]
-        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(values, dtype=torch.float32))))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(values, dtype=torch.float32))))
         scale = torch.clamp(norm / max_norm, min=1.0)
         gradients = {
-            name: self._dense(name, sparse.get(name, grad)).reshape(-1).split(_RUN) for name, grad in found.items()
+            name: torch.split(self._dense(name, sparse.get(name, grad)).reshape(-1), _RUN)
+            for name, grad in found.items()
         }
         for decay, run in self._runs:
-            self._update([piece for piece in run if piece.name in gradients], gradients, learning_rate, decay, scale)
+            if used := [piece for piece in run if piece.name in gradients]:
+                self._update(used, gradients, learning_rate, decay, scale)
         for name, grad in sparse.items():
             self._tables[name].index_fill_(0, grad.indices()[0], 0.0)
         for name in found:

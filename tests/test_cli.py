@@ -1,0 +1,104 @@
+"""The command line: what it prints where, and its exit codes. Bad input has a file of its own."""
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from bertram import __version__, cli
+from tiny import bertram, model_directory, table
+
+
+def run(*arguments):
+    try:
+        cli.main([str(argument) for argument in arguments])
+    except SystemExit as left:
+        return left.code
+    return 0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    found = tmp_path_factory.mktemp("cli")
+    table(found / "good.csv", 100)
+    model_directory(found / "bare")
+    training = ["train", "classification", found / "good.csv", "--model", found / "bare", "--out", found / "out"]
+    assert run(*training, "--steps", 2) == 0
+    return found
+
+
+def test_train_prints_scores_or_json(place, tmp_path, capsys):
+    training = ["train", "classification", place / "good.csv", "--model", place / "bare", "--steps", 2]
+    assert run(*training, "--out", tmp_path / "a") == 0
+    assert capsys.readouterr().out.startswith("finished after 2 steps")
+    assert run(*training, "--out", tmp_path / "b", "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == json.loads((tmp_path / "b" / "bertram.json").read_text())
+    assert "step 2/2" in said.err
+
+
+def test_evaluate(place, capsys):
+    assert run("evaluate", place / "out", place / "good.csv", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [score["metric"] for score in found] == ["accuracy", "macro-f1", "matthews"]
+    assert all("n:100" in score["signature"] for score in found)
+
+
+def test_predict_answers_in_order(place, capsys, monkeypatch):
+    lines = "a lovely film\n\n冷 <b>awful</b>\n"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(lines.encode())))
+    assert run("predict", place / "out") == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer.keys() for answer in answers] == [{"label", "score", "scores"}] * 3
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
+    assert run("classify", place / "out") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_limit_that_nothing_keeps_is_exit_code_3(place, tmp_path, capsys):
+    arguments = ["--models", place / "bare", "--steps", 2, "--out", tmp_path / "out", "--max-memory", "1kB"]
+    assert run("compare", place / "good.csv", *arguments) == 3
+    said = capsys.readouterr()
+    assert "report: " in said.out
+    assert said.err.splitlines()[-1].startswith("bertram: No candidate fits.")
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "train", "compare", "evaluate", "predict", "inspect", "version"])
+def test_help_has_an_example_or_says_what(command, capsys):
+    assert run(command, "--help") == 0
+    assert ("Example: " in capsys.readouterr().out) == (command != "version")
+
+
+def test_version(capsys):
+    assert run("version") == 0
+    assert capsys.readouterr().out == f"bertram {__version__}\n"
+    assert run("version", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["bertram"] == __version__
+
+
+def test_inspect_and_check(place, capsys):
+    assert run("inspect", "bert-base", "albert-base", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["albert-base"]["unique_parameters"] < 12e6
+    assert run("check", place / "good.csv") == 0
+    assert "classification, by the labels" in capsys.readouterr().out
+
+
+def test_help_needs_no_heavy_library():
+    heavy = ("torch", "numpy", "sklearn", "scipy", "tokenizers", "polars")
+    code = f"import sys, bertram.cli; print([name for name in {heavy} if name in sys.modules])"
+    import subprocess
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(place, tmp_path):
+    (tmp_path / "inputs.txt").write_text("a film\n" * 5000)
+    process = bertram("predict", place / "out", tmp_path / "inputs.txt")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 1

@@ -1,0 +1,120 @@
+"""`bertram compare` on real processes: what it measures, what it chooses, and what it says of runs that diverged."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import bertram
+from bertram.comparison import compare as module
+from bertram.comparison.compare import BASELINE, compare
+from bertram.errors import BadInput, BertramError
+from bertram.training.recipe import Recipe
+from tiny import model_directory, table
+
+RECIPE = Recipe(steps=30, batch_size=8, learning_rate=3e-3, evaluations=3, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    found = tmp_path_factory.mktemp("compare")
+    table(found / "<b>good.csv", 120)
+    table(found / "test.csv", 60, seed=1)
+    model_directory(found / "bare")
+    model_directory(found / "shared" / "bare", embedding_size=16, num_hidden_groups=1)
+    return found
+
+
+def arguments(place):
+    models = [str(place / "bare"), str(place / "shared" / "bare")]
+    return {"data": place / "<b>good.csv", "models": models, "test": place / "test.csv", "recipe": RECIPE}
+
+
+@pytest.fixture(scope="module")
+def results(place):
+    return compare(**arguments(place), out=place / "out", seeds=2)
+
+
+def test_every_candidate_is_measured(place, results):
+    assert json.loads((place / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert [row["model"] for row in results["candidates"]] == [BASELINE, "bare", "bare-2"]
+    for row in results["candidates"]:
+        assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"]
+        assert row["inference_memory_mb"] < row["inference_peak_mb"]
+        assert row["score"]["low"] <= row["score"]["mean"] <= row["score"]["high"]
+        assert row["bytes_on_disk"] > 1000
+        assert row["training_memory_mb"] > 50
+    assert len(results["comparisons"]) == 3
+    bare, shared = results["candidates"][1:]
+    assert bare["unique_parameters"] == bare["parameters"]
+    assert shared["unique_parameters"] < shared["parameters"]
+    assert results["choice"]["model"] in {row["model"] for row in results["candidates"]}
+
+
+def test_scores_are_the_mean_over_seeds(results):
+    for row in results["candidates"][1:]:
+        assert [run["seed"] for run in row["runs"]] == [0, 1]
+        assert row["score"]["mean"] == pytest.approx(np.mean([run["score"] for run in row["runs"]]))
+
+
+def test_the_report_shows_markup_as_text(place, results):
+    page = (place / "out" / "report.html").read_text()
+    assert "&lt;b&gt;good.csv" in page
+    assert "<b>good" not in page
+    assert "<script" not in page
+
+
+def test_what_is_shipped_loads(place, results):
+    for row in results["candidates"][1:]:
+        assert bertram.load(place / "out" / row["directory"]).predict(["a lovely film"])[0]["label"] in ("good", "bad")
+
+
+def test_the_test_part_does_not_choose_the_run():
+    def manifest(seed, validation, test):
+        scores = {"validation": [{"value": validation}], "test": [{"value": test}]}
+        facts = {
+            "reason": "",
+            "config": {},
+            "peak_memory_mb": 1.0,
+            "steps": 1,
+            "seconds": 1.0,
+            "tokens_per_second": 1.0,
+        }
+        return {"status": "finished", "recipe": {"seed": seed}, "scores": scores, **facts}
+
+    lost = manifest(2, 0.99, 0.99) | {"status": "diverged"}
+    manifests = {"a": manifest(0, 0.8, 0.7), "b": manifest(1, 0.7, 0.9), "c": lost}
+    assert module._candidate("m", manifests, "test")["directory"] == "a"
+
+
+def test_a_diverged_run_is_no_score_and_stops_nothing(place, tmp_path):
+    wild = replace(RECIPE, learning_rate=1e30)
+    results = compare(**arguments(place) | {"recipe": wild}, out=tmp_path / "out")
+    baseline, *rest = results["candidates"]
+    assert results["choice"]["model"] == BASELINE == baseline["model"]
+    for row in rest:
+        assert row["score"] is None
+        assert [run["status"] for run in row["runs"]] == ["diverged"]
+        assert row["runs"][0]["score"] is None
+        assert row["runs"][0]["reason"]
+        assert results["choice"]["missed"][row["model"]] == ["every run diverged"]
+
+
+def test_other_settings_are_not_mixed_in(place, results):
+    with pytest.raises(BadInput, match="began with another recipe"):
+        compare(**arguments(place) | {"recipe": replace(RECIPE, steps=31)}, out=place / "out")
+    with pytest.raises(BadInput, match="began with another data"):
+        compare(**arguments(place) | {"test": place / "<b>good.csv"}, out=place / "out")
+    other = arguments(place) | {"models": [str(place / "shared" / "bare")]}  # which is called bare here
+    with pytest.raises(BadInput, match="began with another model"):
+        compare(**other, out=place / "out")
+
+
+def test_a_failing_run_is_one_line(place, tmp_path):
+    broken = model_directory(tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(BertramError, match=r"training broken-seed-0: .*not a readable file of tensors") as caught:
+        compare(**arguments(place) | {"models": [str(broken)]}, out=tmp_path / "out")
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)

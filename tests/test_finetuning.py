@@ -1,0 +1,151 @@
+"""What a training leaves: a model directory that Bertram, transformers, the hub and TensorBoard can read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+import bertram
+from bertram.finetuning import Splits, train
+from bertram.text.records import read_table
+from bertram.training.metrics_file import read_metrics
+from bertram.training.recipe import Recipe
+from tiny import model_directory, rows, table
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+RECIPE = Recipe(steps=60, batch_size=16, learning_rate=3e-3, log_every=1, evaluations=3, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    found = tmp_path_factory.mktemp("finetuning")
+    table(found / "good.csv", 200)
+    table(found / "test.csv", 50, seed=1)
+    model_directory(found / "bare")
+    arguments = {"model": found / "bare", "out": found / "out", "test": found / "test.csv", "recipe": RECIPE}
+    train("classification", found / "good.csv", **arguments)
+    return found
+
+
+@pytest.fixture(scope="module")
+def manifest(place):
+    return json.loads((place / "out" / "bertram.json").read_text())
+
+
+def test_it_learned(manifest):
+    assert manifest["status"] == "finished"
+    assert manifest["scores"]["test"][0]["value"] > 0.9
+
+
+def test_scores_are_those_of_the_model_that_was_saved(place, manifest):
+    held = read_table(place / "test.csv")
+    predictor = bertram.load(place / "out")
+    right = [a["label"] == label for a, label in zip(predictor.predict(held.texts), held.labels, strict=True)]
+    assert manifest["scores"]["test"][0]["value"] == pytest.approx(np.mean(right))
+    np.testing.assert_array_equal(predictor.logits(held.texts), np.load(place / "out" / "logits-test.npy"))
+
+
+def test_settings_and_their_signatures_are_kept(place, manifest):
+    settings = json.loads((place / "out" / "training.json").read_text())
+    assert settings["recipe"] == manifest["recipe"]
+    assert settings["recipe"]["weight_decay"] == 0.01
+    assert settings["data"]["rows"] == {"train": 180, "validation": 20, "test": 50}
+    assert settings["data"]["validation"] == "a tenth of the training data, drawn with seed 0"
+    assert manifest["scores"]["test"][0]["signature"].endswith("|n:50|split:test|seed:0")
+    lines = read_metrics(place / "out" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 61))
+    assert [line["step"] for line in lines if "validation" in line] == [20, 40, 60]
+
+
+def test_transformers_gives_the_same_logits(place):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    texts = [text for text, _ in rows(20, seed=2)]
+    model = AutoModelForSequenceClassification.from_pretrained(place / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(place / "out")
+    with torch.inference_mode():
+        theirs = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
+    np.testing.assert_allclose(bertram.load(place / "out").logits(texts), theirs, atol=1e-5)
+    assert model.config.id2label == {0: "bad", 1: "good"}
+
+
+def test_the_hub_reads_the_card(place, manifest):
+    card = ModelCard.load(place / "out" / "README.md")
+    results = card.data.eval_results
+    assert [result.metric_type for result in results] == ["accuracy", "macro-f1", "matthews"]
+    assert results[0].metric_value == pytest.approx(manifest["scores"]["test"][0]["value"], abs=1e-4)
+    assert {(r.task_type, r.dataset_name, r.dataset_split) for r in results} == {
+        ("text-classification", "good.csv", "test")
+    }
+    assert card.data.library_name == "bertram"
+
+
+def test_tensorboard_reads_the_events(place):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(place / "out" / "tensorboard"))
+    events.Reload()
+    losses = {e.step: e.value for e in events.Scalars("loss")}
+    expected = {line["step"]: line["loss"] for line in read_metrics(place / "out" / "metrics.jsonl") if "loss" in line}
+    assert losses == pytest.approx(expected)
+    assert [event.step for event in events.Scalars("validation")] == [20, 40, 60]
+
+
+def test_dry_run_takes_every_part_and_leaves_nothing(place, tmp_path):
+    arguments = {"model": "bert-tiny", "out": tmp_path / "out", "test": place / "test.csv", "dry_run": True}
+    found = train("classification", place / "good.csv", **arguments)
+    assert found["steps"] == 1
+    assert found["scores"].keys() == {"validation", "test"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_diverged_training_is_called_so(place, tmp_path):
+    from dataclasses import replace
+
+    wild = replace(RECIPE, learning_rate=1e30)
+    found = train("classification", place / "good.csv", model=place / "bare", out=tmp_path / "out", recipe=wild)
+    assert found["status"] == "diverged"
+    assert found["reason"].startswith("the loss was")
+    assert "Status: diverged." in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_rare_label_that_is_held_out_is_known(tmp_path):
+    """One row of three labels falls into the held-out tenth, and its label is the task's all the same."""
+    pairs = [(f"text {i}", "x" if i % 2 else "y") for i in range(20)]
+    for i in range(20):
+        lines = [f"{t},{'rare' if j == i else y}" for j, (t, y) in enumerate(pairs)]
+        (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
+        splits = Splits.read(tmp_path / "t.csv")
+        assert set(splits.labels) == {"x", "y", "rare"}
+
+
+def test_pairs_and_numbers(tmp_path):
+    lines = [
+        f'{{"text": "{a}", "text_b": "{b}", "label": {len(a)}}}'
+        for (a, _), (b, _) in zip(rows(40), rows(40, 1), strict=True)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    model = model_directory(tmp_path / "bare")
+    found = train(None, tmp_path / "pairs.jsonl", model=model, out=tmp_path / "out", recipe=Recipe(steps=3))
+    assert found["task"]["name"] == "regression"
+    answers = bertram.load(tmp_path / "out").predict([{"text": "a film", "text_b": "a book"}])
+    assert answers[0].keys() == {"score"}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("file", "columns", "task"),
+    [
+        ("sst2/train.tsv.gz", {"text": "sentence"}, "classification"),
+        ("chnsenticorp/train.tsv.gz", {"text": "text_a"}, "classification"),
+        ("glue/STS-B/train.tsv.gz", {"text": "8", "text_b": "9", "label": "10"}, "regression"),
+    ],
+)
+def test_real_data(tmp_path, file, columns, task):
+    if not (DATA / file).exists():
+        pytest.skip(f"no {DATA / file}")
+    arguments = {"model": "albert-tiny", "out": tmp_path / "out", "vocab_size": 2000, "dry_run": True}
+    assert train(task, DATA / file, columns=columns, **arguments)["status"] == "finished"
