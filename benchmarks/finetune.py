@@ -58,9 +58,6 @@ def make_model(size: str, directory: Path) -> None:
 
 
 def run_bertram(directory: Path, ids: list[list[int]], labels: list[int], steps: int) -> dict[str, Any]:
-    from bertram.training.memory import prepare_allocator
-
-    prepare_allocator()  # as `bertram train` does
     import numpy as np
     import torch
 

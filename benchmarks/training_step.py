@@ -17,7 +17,8 @@ import numpy as np
 
 from bertram.batch import Batch
 from bertram.memory import peak_memory_mb
-from bertram.training.memory import prepare_allocator
+from bertram.training.memory import keep_freed_memory
+from bertram.training.optimizers import AdamW
 from bertram.training.recipe import Recipe
 from finetune import encode, make_model
 
@@ -34,14 +35,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--operators", action="store_true")
     options = parser.parse_args()
-    prepare_allocator()  # as `bertram train` does, before torch comes
-    import torch
-
-    from bertram.formats.huggingface import read
-    from bertram.models.tensors import to_tensors
-    from bertram.training.loop import precision
-    from bertram.training.optimizers import AdamW
-
+    keep_freed_memory()  # as the loop does
     ids, labels = encode(options.model, options.data, options.set)
     data, targets = Batch.pack(ids), np.array(labels)
     with tempfile.TemporaryDirectory() as scratch:

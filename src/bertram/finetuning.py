@@ -19,7 +19,6 @@ from bertram.tasks.registry import TASKS, guess_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table, split
 from bertram.text.tokenizer import Tokenizer
-from bertram.training.memory import prepare_allocator
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -168,7 +167,6 @@ def run(
         BadInput: a label, the model or a setting cannot be used, or another training began at `out`.
         Interrupted: a signal came; the same call goes on from there.
     """
-    prepare_allocator()
     for library in _LIBRARIES:  # before hours of work that would end for want of one
         require(library, "train")
     import torch

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
@@ -93,7 +94,7 @@ def read(
     if _holds(sources, "pooler"):
         parts.add("pooler")
 
-    with torch.device("meta"):  # no memory before the file proves to fill it
+    with torch.device("meta"), _Undrawn():  # no memory before the file proves to fill it
         model = Model(config, heads, pooler="pooler" in parts)
         constants = _identity_projection(config)
     fresh: list[nn.Module] = [head for name, head in model.heads.items() if name not in parts]
@@ -112,6 +113,20 @@ def read(
         initialize_weights(module, config.initializer_range)
     _fill(path, sources, _tensors(model), _identity_projection(config))
     return model
+
+
+class _Undrawn(TorchFunctionMode):
+    """Modules are made without the normal numbers of their constructors.
+
+    They would be overwritten, and to "draw" them on "meta" torch imports its compiler: a second, and 80 MB that every
+    loaded model would seem to take.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        return named["tensor"] if function is nn.init.normal_ else function(*args, **named)
 
 
 def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None) -> None:

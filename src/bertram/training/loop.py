@@ -21,6 +21,7 @@ from bertram.models.heads import Head, Model
 from bertram.models.tensors import to_tensors
 from bertram.training import checkpoint
 from bertram.training.interruption import Interrupted, StopRequests
+from bertram.training.memory import keep_freed_memory
 from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import AdamW
 from bertram.training.recipe import Recipe
@@ -82,6 +83,7 @@ class Loop:
     ) -> None:
         """`head` names the model's head whose loss is trained; `evaluate` reads the score to raise from the model as it
         stands; `report` hears of every step and evaluation, in the words of metrics.jsonl."""
+        keep_freed_memory()
         self.model, self.head, self.examples, self.recipe, self.out = model.to(device), head, examples, recipe, out
         self.evaluate, self.report, self.device = evaluate, report, device
         self.checkpoints = out / "checkpoints"
