@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from bertram.batch import Batch
+from bertram.formats.huggingface import read
 from bertram.memory import peak_memory_mb
+from bertram.models.tensors import to_tensors
+from bertram.training.loop import precision
 from bertram.training.memory import keep_freed_memory
 from bertram.training.optimizers import AdamW
 from bertram.training.recipe import Recipe
