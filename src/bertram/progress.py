@@ -78,7 +78,8 @@ class _PlainReport:
         if self.first_step is None:
             self.first_step = line["step"]
         now, done = time.monotonic(), line["step"] - self.first_step
-        if now - self.last < _PLAIN_SECONDS and line["step"] < line["total"]:
+        ended = line["step"] == line["total"] and "validation" in line
+        if now - self.last < _PLAIN_SECONDS and not ended:
             return
         self.last = now
         left = (now - self.began) / max(done, 1) * (line["total"] - line["step"])

@@ -47,8 +47,9 @@ def measure(model: Path, sample: Table) -> dict[str, Any]:
 
 def _transformer(model: Path, sample: Table) -> tuple[Answer, float, int | None]:
     """What answers, the memory of the idle process in MB, and the tokens of the sample."""
-    import torch.utils.data  # noqa: F401  the runtime, before the idle reading
-
+    # The runtime, all of it before the idle reading.
+    import bertram.formats.huggingface
+    import bertram.training.torch_runner  # noqa: F401
     from bertram.artifacts import load
 
     idle = current_memory_mb()

@@ -20,7 +20,7 @@ from bertram.formats.weights import read_tensors, write_tensors
 from bertram.models.heads import Head, Model
 from bertram.models.tensors import to_tensors
 from bertram.training import checkpoint
-from bertram.training.interruption import Interrupted, StopRequests
+from bertram.training.interruption import Interrupted, StopRequests, check_stop
 from bertram.training.memory import keep_freed_memory
 from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import AdamW
@@ -155,6 +155,7 @@ class Loop:
         self.model.train()
         loss, began = torch.zeros(()), time.monotonic()
         for run in budgeted(self.examples.inputs.lengths[chosen], recipe.max_tokens):
+            check_stop()  # a step of many passes takes longer than a signal should wait
             rows = chosen[run]
             batch = to_tensors(self.examples.inputs.select(rows), self.device)
             targets = torch.from_numpy(self.examples.targets[rows]).to(self.device)

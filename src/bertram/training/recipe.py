@@ -1,10 +1,13 @@
 """How a model is trained: every setting of the loop, in one frozen record that is kept with the result."""
 
-import sys
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 from bertram.errors import BadInput
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+_HIGHEST = {"seed": 2**31 - 1, "warmup": 1.0, "evaluations": 10_000, "epochs": 10**6, "learning_rate": 1e300}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class Recipe:
     """Share of all steps over which the learning rate rises from 0; then it falls to 0 linearly."""
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """bf16: products in bfloat16 over float32 master weights. auto: bf16 where the processor multiplies it natively."""
     gradient_checkpointing: bool = False
     evaluations: int = 10
@@ -44,11 +47,13 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise BadInput(f"--precision {self.precision!r:.40}: must be one of {', '.join(get_args(Precision))}")
         for field in fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, int | float) or isinstance(value, bool):
                 continue
             low = 0 if field.name in ("seed", "warmup", "weight_decay", "learning_rate") else 1e-9
-            high = {"seed": 2**31 - 1, "warmup": 1.0}.get(field.name, sys.float_info.max)
+            high = _HIGHEST.get(field.name, 2**53)
             if not low <= value <= high:
                 raise BadInput(f"--{field.name.replace('_', '-')} {value} is out of range")
