@@ -63,14 +63,15 @@ def attention_weights(q: Tensor, k: Tensor, *, scaled: bool = True) -> Tensor:
 
 
 def entropies(weights: Tensor) -> Tensor:
-    """Entropy of every row in nats, [..., n, n] → [..., n]: 0 where one token takes all, ln n where all take as much."""
-    return torch.special.entr(weights).sum(-1)
+    """Of every row, in nats: [..., n, n] → [..., n]. 0 where one token takes all, ln n where all take as much."""
+    entropy: Tensor = torch.special.entr(weights).sum(-1)
+    return entropy
 
 
 def queries_and_keys(encoder: Encoder, batch: Batch) -> list[tuple[Tensor, Tensor]]:
     """What every layer in turn makes of one text: queries and keys by head, [h, n, d] each."""
     queries: list[Tensor] = []
-    pairs: list[Tensor] = []
+    pairs: list[Tensor] = []  # keys and values side by side
     hooks = []
     for module in encoder.modules():  # layers that share their attention hold one module, which then runs often
         if isinstance(module, SelfAttention):
@@ -82,7 +83,7 @@ def queries_and_keys(encoder: Encoder, batch: Batch) -> list[tuple[Tensor, Tenso
     n, h = len(batch.token_ids), encoder.config.num_attention_heads  # the encoder adds rows that belong to no text
 
     def by_head(rows: Tensor) -> Tensor:
-        return rows[:n].unflatten(-1, (h, -1)).transpose(0, 1)
+        return rows[:n].view(n, h, -1).transpose(0, 1)
 
     return [(by_head(query), by_head(pair.chunk(2, -1)[0])) for query, pair in zip(queries, pairs, strict=True)]
 
@@ -93,22 +94,20 @@ def literal(directory: Path) -> None:
     """The account's formula on the embeddings of a text that grows: no projections, no softmax."""
     encoder, texts = _pretrained(directory, [" ".join(SENTENCES)])
     v = encoder.embeddings(to_tensors(texts), torch.float32)
-    print(
-        f"{'tokens':>6}  {'literal: row sum':>16}  {'norm of output':>14}  {'softmax: row sum':>16}  {'norm of output':>14}"
-    )
+    print("        literal formula             with a softmax")
+    print("tokens  row sum  norm of output     row sum  norm of output")
     for n in LENGTHS:
         told = literal_weights(v[:n])
         normalised = torch.softmax(told, -1)
-        figures = [told.sum(-1), (told @ v[:n]).norm(dim=-1), normalised.sum(-1), (normalised @ v[:n]).norm(dim=-1)]
-        print(
-            f"{n:6}"
-            + "".join(f"  {float(x.mean()):{width}.3f}" for x, width in zip(figures, (16, 14) * 2, strict=True))
-        )
-    cosines = told * math.sqrt(v.shape[-1])
-    print(f"A is {list(cosines.shape)}, A / √{v.shape[-1]} is {list(told.shape)}, V is {list(v[:n].shape)}")
+        sums = [float(weights.sum(-1).mean()) for weights in (told, normalised)]
+        norms = [float((weights @ v[:n]).norm(dim=-1).mean()) for weights in (told, normalised)]
+        print(f"{n:6}  {sums[0]:7.3f}  {norms[0]:14.3f}  {sums[1]:10.3f}  {norms[1]:14.3f}")
+    print(f"A / √{v.shape[-1]} is {list(told.shape)}, as A is")
     own = told.argmax(-1) == torch.arange(n)
-    print(f"A[i][j] = A[j][i] within {float((cosines - cosines.mT).abs().max()):.0e}; ", end="")
-    print(f"a token's largest weight is its own in {float(own.float().mean()):.0%} of rows")
+    symmetric = "equals" if torch.allclose(told, told.mT) else "differs from"
+    print(
+        f"A[i][j] {symmetric} A[j][i]; a token's largest weight is its own in {float(own.float().mean()):.0%} of rows"
+    )
 
 
 @app.command
@@ -116,27 +115,21 @@ def literal(directory: Path) -> None:
 def scaling(directory: Path) -> None:
     """Entropy in nats, and largest weight, of attention's rows with and without the division by √d."""
     encoder, texts = _pretrained(directory, SENTENCES)
-    found: list[list[Tensor]] = []  # by layer: entropy and largest weight of all rows of all texts, scaled and not
-    for text in range(len(texts)):
-        for layer, (q, k) in enumerate(queries_and_keys(encoder, texts.select([text]))):
-            figures = torch.cat([_spread(q, k, scaled=True), _spread(q, k, scaled=False)])
-            if text == 0:
-                found.append([])
-            found[layer].append(figures)
+    by_text = [queries_and_keys(encoder, texts.select([text])) for text in range(len(texts))]
+    layers = [torch.cat([_spread(q, k) for q, k in layer], 1).mean(1) for layer in zip(*by_text, strict=True)]
     uniform = np.average(np.log(texts.lengths), weights=texts.lengths)
-    d = encoder.config.hidden_size // encoder.config.num_attention_heads
+    d = by_text[0][0][0].shape[-1]
+    print("              entropy         largest weight")
+    print("          scaled  unscaled   scaled  unscaled")
     print(f"{len(texts)} sentences, {len(texts.token_ids)} tokens, d = {d}; equal weights: {uniform:.2f} nats")
-    print(_HEADING.format("layer"))
-    layers = [torch.cat(figures, 1).mean(1) for figures in found]
     for number, means in enumerate(layers, 1):
-        _print_spread(str(number), means)
+        _print_spread(f"layer {number}", means)
     _print_spread("all", torch.stack(layers).mean(0))
-    print(f"normal random queries and keys, 64 tokens; equal weights: {math.log(64):.2f} nats")
+    print(f"normal random queries and keys of {TOKENS} tokens; equal weights: {math.log(TOKENS):.2f} nats")
     generator = torch.Generator().manual_seed(0)
     for width in WIDTHS:
-        q, k = torch.randn(2, 64, 64, width, generator=generator)
-        means = torch.cat([_spread(q, k, scaled=True), _spread(q, k, scaled=False)]).mean(1)
-        _print_spread(f"d = {width}", means)
+        q, k = torch.randn(2, 64, TOKENS, width, generator=generator)
+        _print_spread(f"d = {width}", _spread(q, k).mean(1))
 
 
 @app.command
@@ -154,10 +147,9 @@ def forward(first: str, second: str) -> None:
             encoder(batch)
             if turn >= 3:  # the first ones compile kernels
                 times[name].append(time.perf_counter() - began)
+    print(f"medians of {ROUNDS} batches of {SEQUENCES} × {TOKENS} tokens")
     for name, taken in times.items():
-        print(
-            f"{name:14} {statistics.median(taken) * 1e3:8.1f} ms, median of {ROUNDS} batches of {SEQUENCES} × {TOKENS}"
-        )
+        print(f"{name:14} {statistics.median(taken) * 1e3:8.1f} ms")
     ratios = [b / a for a, b in zip(times[first], times[second], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     print(f"{second} takes {middle:.2f} of {first}'s time (half of the turns: {low:.2f} to {high:.2f})")
@@ -173,18 +165,18 @@ def disk(*presets: str) -> None:
         print(f"{name:14} {taken:13,} bytes")
 
 
-_HEADING = "{:8} entropy: scaled  unscaled   largest weight: scaled  unscaled"
-
-
-def _spread(q: Tensor, k: Tensor, *, scaled: bool) -> Tensor:
-    """Entropy and largest weight of every row of every head, [2, h * n]."""
-    weights = attention_weights(q, k, scaled=scaled)
-    return torch.stack([entropies(weights).flatten(), weights.amax(-1).flatten()])
+def _spread(q: Tensor, k: Tensor) -> Tensor:
+    """Entropy and largest weight of every row, scaled and then unscaled: [h, n, d] twice → [4, h * n]."""
+    found = []
+    for scaled in (True, False):
+        weights = attention_weights(q, k, scaled=scaled)
+        found += [entropies(weights).flatten(), weights.amax(-1).flatten()]
+    return torch.stack(found)
 
 
 def _print_spread(name: str, means: Tensor) -> None:
     entropy, largest, entropy_unscaled, largest_unscaled = means.tolist()
-    print(f"{name:8} {entropy:15.2f}  {entropy_unscaled:8.2f}   {largest:22.2f}  {largest_unscaled:8.2f}")
+    print(f"{name:8} {entropy:7.2f}  {entropy_unscaled:8.2f}  {largest:7.2f}  {largest_unscaled:8.2f}")
 
 
 def _pretrained(directory: Path, texts: list[str]) -> tuple[Encoder, Batch]:

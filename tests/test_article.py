@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import SIZES, model_directory, rows
 from torch import Tensor
 
 from bertram.batch import Batch
 from bertram.config import EncoderConfig
 from bertram.models.encoder import Encoder
 from bertram.models.layers import SelfAttention
+from tiny import SIZES, model_directory, rows
 
 article = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "article.py"))
 
@@ -84,7 +84,7 @@ def test_what_the_commands_print(
     directory = model_directory(tmp_path / "model")
     settings = {"SENTENCES": [text for text, _ in rows(8)], "LENGTHS": [4, 8], "WIDTHS": [4], "ROUNDS": 3}
     for name, value in settings.items():
-        monkeypatch.setitem(article["literal"].__globals__, name, value)
+        monkeypatch.setitem(article["entropies"].__globals__, name, value)
 
     article["literal"](directory)
     lines = capsys.readouterr().out.splitlines()
