@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bertram import cli
-from tiny import model_directory, rows, table
+from tiny import model_directory, rows, run, table
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +23,6 @@ def place(tmp_path_factory):
     arguments = ["train", "classification", found / "good.csv", "--model", found / "bare", "--out", found / "trained"]
     assert run(*arguments, "--steps", 2) == 0
     return found
-
-
-def run(*arguments):
-    """The command line in this process; its exit code."""
-    try:
-        cli.main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code
-    return 0
 
 
 @pytest.fixture

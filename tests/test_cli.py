@@ -7,16 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bertram import __version__, cli
-from tiny import bertram, model_directory, table
-
-
-def run(*arguments):
-    try:
-        cli.main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code
-    return 0
+from bertram import __version__
+from tiny import bertram, model_directory, run, table
 
 
 @pytest.fixture(scope="module")

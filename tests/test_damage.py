@@ -4,6 +4,7 @@ import json
 import random
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -113,8 +114,7 @@ def survive(whole, tmp_path, name, number, seed):
 def bounded():
     """No allocation beyond what a tiny model could ask for: 4 GB above what is mapped already."""
     before = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
-        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + 4 * 2**30, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)

@@ -80,7 +80,7 @@ def test_the_hub_reads_the_card(place, manifest):
     assert {(r.task_type, r.dataset_name, r.dataset_split) for r in results} == {
         ("text-classification", "good.csv", "test")
     }
-    assert card.data.library_name == "bertram"
+    assert card.data.to_dict()["library_name"] == "bertram"
 
 
 def test_tensorboard_reads_the_events(place):

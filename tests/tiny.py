@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bertram import cli
 from bertram.config import EncoderConfig
 from bertram.formats.huggingface import write
 from bertram.models.heads import Model
@@ -43,6 +44,15 @@ def model_directory(path: Path, heads: dict[str, int] | None = None, **settings:
     write(Model(config, heads or {}), path)
     tokenizer.save(path)
     return path
+
+
+def run(*arguments: object) -> object:
+    """The command line in this process; its exit code."""
+    try:
+        cli.main([str(argument) for argument in arguments])
+    except SystemExit as left:
+        return left.code
+    return 0
 
 
 def bertram(*arguments: object, **options: object) -> subprocess.Popen[str]:

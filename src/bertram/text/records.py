@@ -100,7 +100,7 @@ def split(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     Raises:
         BadInput: there are too few rows for two parts.
     """
-    held_out = max(1, round(len(table) * share))
+    held_out = min(max(1, round(len(table) * share)), len(table) - 1)
     if len(table) < 2:
         raise BadInput("one row is too few to hold some out for validation; give a --validation file")
     chosen = np.zeros(len(table), bool)
