@@ -61,9 +61,11 @@ def run_bertram(directory: Path, ids: list[list[int]], labels: list[int], steps:
     import numpy as np
     import torch
 
-    from bertram.batch import Batch
+    from bertram.batch import Batch, Examples
     from bertram.formats.huggingface import read
-    from bertram.training.loop import Examples, Loop
+    from bertram.training.distributed import Processes
+    from bertram.training.feed import ShuffledRows
+    from bertram.training.loop import Evaluation, Loop
     from bertram.training.recipe import Recipe
 
     marks: list[tuple[float, int]] = []
@@ -72,16 +74,16 @@ def run_bertram(directory: Path, ids: list[list[int]], labels: list[int], steps:
         if "loss" in line:
             marks.append((time.perf_counter(), line["tokens"]))
 
+    examples = Examples(Batch.pack(ids), {"classification": np.array(labels)})
     with tempfile.TemporaryDirectory() as out:
         Loop(
             read(directory, heads={"classification": 2}),
-            "classification",
-            Examples(Batch.pack(ids), np.array(labels)),
-            Recipe(steps=WARM_UP + steps, evaluations=1, save_every=10**6),
+            ShuffledRows(examples, batch_size=32, seed=0),
+            Recipe(steps=WARM_UP + steps, learning_rate=5e-5, evaluations=1, save_every=10**6),
             Path(out),
-            evaluate=lambda: 0.0,
+            evaluate=lambda: Evaluation(0.0, {}),
             report=report,
-            device=torch.device("cpu"),
+            processes=Processes(0, 1, torch.device("cpu")),
         ).run()
     return _speed(marks)
 

@@ -22,7 +22,7 @@ from bertram.memory import peak_memory_mb
 from bertram.models.tensors import to_tensors
 from bertram.training.loop import precision
 from bertram.training.memory import keep_freed_memory
-from bertram.training.optimizers import AdamW
+from bertram.training.optimizers import Optimizer
 from bertram.training.recipe import Recipe
 from finetune import encode, make_model
 
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         make_model(options.size, Path(scratch))
         model = read(Path(scratch), heads={"classification": 2}).train()
-    optimizer = AdamW(model, precision(Recipe(), torch.device("cpu")))
+    optimizer = Optimizer(model, precision(Recipe(), torch.device("cpu")))
     head: Any = model.heads["classification"]
     phases: dict[str, list[float]] = {name: [] for name in ("data", "forward", "backward", "optimizer")}
 

@@ -47,7 +47,7 @@ LENGTHS = [8, 16, 32, 64, 128]
 WIDTHS = [8, 32, 128, 512]
 SEQUENCES, TOKENS, ROUNDS = 16, 64, 40
 
-app = App(help_format="plaintext", help=__doc__)
+app = App(help_format="plaintext", help=__doc__.splitlines()[0])
 
 
 def literal_weights(v: Tensor) -> Tensor:

@@ -18,13 +18,17 @@ ITEMS = 300
 
 @dataclass(frozen=True)
 class Fake:
-    """A candidate: the preset that its costs come from (None: the baseline), how good and how slow it is."""
+    """A candidate: the preset that its costs come from (None: the baseline), how good and how slow it is.
+
+    `slowest` is the p95 of the slowest round to that of the middle one.
+    """
 
     name: str
     preset: str | None
     skill: float
     latency: float
     diverged: tuple[int, ...] = ()
+    slowest: float = 1.1
 
 
 USUAL = (
@@ -116,7 +120,12 @@ def _row(fake, seeds, task, logits, targets):
         "training_memory_mb": None if fake.preset is None else 520 + unique * 16 / 1e6,
         "inference_memory_mb": 9.4 + 4.4 * unique / 1e6,
         "inference_peak_mb": 320.0 + 4.4 * unique / 1e6,
-        "latency_ms": {"p50": fake.latency * 0.7, "p95": fake.latency},
+        "latency_ms": {
+            "p50": fake.latency * 0.7,
+            "p95": fake.latency,
+            "low": fake.latency * 0.95,
+            "high": fake.latency * fake.slowest,
+        },
         "texts_per_second": 1_900 / fake.latency,
         "tokens_per_second": None if fake.preset is None else 98_000 / fake.latency,
         "mean_tokens": None if fake.preset is None else 59.6,

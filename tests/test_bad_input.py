@@ -241,7 +241,7 @@ class TestOutput:
         out.mkdir()
         (out / "notes.txt").write_text("mine")
         line = refused("train", "classification", place / "good.csv", "--model", "bert-tiny", "--out", out)
-        assert "is not empty; add --resume" in line
+        assert "is not empty; resume the training" in line
         line = refused("compare", place / "good.csv", "--models", "bert-tiny", "--out", out)
         assert "holds something else than a comparison" in line
         assert [path.name for path in out.iterdir()] == ["notes.txt"]

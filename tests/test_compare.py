@@ -40,7 +40,9 @@ def test_every_candidate_is_measured(place, results):
     assert json.loads((place / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
     assert [row["model"] for row in results["candidates"]] == [BASELINE, "bare", "bare-2"]
     for row in results["candidates"]:
-        assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"]
+        latency = row["latency_ms"]
+        assert 0 < latency["p50"] <= latency["p95"]
+        assert latency["low"] <= latency["p95"] <= latency["high"]
         assert row["inference_memory_mb"] < row["inference_peak_mb"]
         assert row["score"]["low"] <= row["score"]["mean"] <= row["score"]["high"]
         assert row["bytes_on_disk"] > 100
@@ -109,6 +111,19 @@ def test_other_settings_are_not_mixed_in(place, results):
     other = arguments(place) | {"models": [str(place / "shared" / "bare")]}  # which is called bare here
     with pytest.raises(BadInput, match="began with another model"):
         compare(**other, out=place / "out")
+
+
+def test_the_same_command_only_measures_anew(place, results, monkeypatch):
+    asked, rows = [], iter(results["candidates"])
+
+    def work(job, what, job_file):
+        asked.append(job["kind"])
+        return next(rows) | {"latency_ms": {"p50": 1.0, "p95": 2.0, "low": 2.0, "high": 2.0}}
+
+    monkeypatch.setattr(module, "_work", work)
+    again = compare(**arguments(place), out=place / "out", seeds=2)
+    assert asked == ["measure"] * 3
+    assert [row["latency_ms"]["p95"] for row in again["candidates"]] == [2.0] * 3
 
 
 def test_a_failing_run_is_one_line(place, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import bertram
+from bertram.errors import BadInput
 from bertram.finetuning import Splits, train
 from bertram.text.records import read_table
 from bertram.training.metrics_file import read_metrics
@@ -133,6 +134,20 @@ def test_pairs_and_numbers(tmp_path):
     assert found["task"]["name"] == "regression"
     answers = bertram.load(tmp_path / "out").predict([{"text": "a film", "text_b": "a book"}])
     assert answers[0].keys() == {"score"}
+
+
+def test_a_model_of_one_segment_refuses_pairs(tmp_path):
+    model = model_directory(tmp_path / "bare", type_vocab_size=1)
+    recipe = Recipe(steps=1)
+    train("classification", table(tmp_path / "t.csv"), model=model, out=tmp_path / "out", recipe=recipe)
+    predictor = bertram.load(tmp_path / "out")
+    assert len(predictor.predict(["a film"])) == 1
+    with pytest.raises(BadInput, match="one segment only, so it cannot read pairs of texts"):
+        predictor.predict([{"text": "a film", "text_b": "a book"}])
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("text,text_b,label\n" + "a,b,x\nc,d,y\n" * 4)
+    with pytest.raises(BadInput, match="one segment only, so it cannot read pairs of texts"):
+        train("classification", pairs, model=model, out=tmp_path / "other", recipe=recipe)
 
 
 @pytest.mark.data

@@ -26,6 +26,7 @@ FLOORS = {
     "config": 1,
     "environment": 1,
     "model_card": 1,
+    "run_directory": 1,
     "models": 2,
     "text": 2,
     "formats": 3,
@@ -37,15 +38,16 @@ FLOORS = {
     "inspection": 5,
     "checking": 6,
     "finetuning": 6,
+    "pretraining": 6,
     "comparison": 7,
     "sklearn": 7,
     "cli": 8,
 }
 NEEDS_TORCH = {"models", "formats.huggingface", "formats.weights"} | {
-    f"training.{name}" for name in ("checkpoint", "loop", "optimizers", "torch_runner")
+    f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")
 }
 """Rooms, and modules of rooms, that cannot be imported without torch."""
-REACHES_TORCH = {"artifacts", "comparison.measure", "finetuning", "training.metrics_file"}
+REACHES_TORCH = {"artifacts", "comparison.measure", "finetuning", "pretraining", "training.metrics_file"}
 """Modules that import without torch and come to it in some of their functions."""
 
 MODULES = {

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from bertram.batch import Batch
+from bertram.batch import Batch, Examples
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.models.heads import Model
 from bertram.models.tensors import to_tensors
 from bertram.training import checkpoint
-from bertram.training.loop import Examples, Loop, Outcome
+from bertram.training.distributed import Processes
+from bertram.training.feed import ShuffledRows
+from bertram.training.loop import Evaluation, Loop, Outcome
 from bertram.training.metrics_file import read_metrics
-from bertram.training.optimizers import AdamW
+from bertram.training.optimizers import Optimizer
 from bertram.training.recipe import Recipe
 
 CONFIG = replace(bert(2, 64), vocab_size=40, num_attention_heads=2, intermediate_size=96)
@@ -33,16 +35,29 @@ def examples(rows: int = 64) -> Examples:
     random = np.random.default_rng(0)
     texts = [random.integers(8, 40, random.integers(2, 12)).tolist() for _ in range(rows)]
     labels = random.integers(0, 2, rows)
-    return Examples(Batch.pack([[1, *t, 7] if y else [1, *t] for t, y in zip(texts, labels, strict=True)]), labels)
+    inputs = Batch.pack([[1, *t, 7] if y else [1, *t] for t, y in zip(texts, labels, strict=True)])
+    return Examples(inputs, {"classification": labels})
 
 
 def train(out: Path, recipe: Recipe = RECIPE, data: Examples | None = None, **options: Any) -> tuple[Model, Outcome]:
     torch.manual_seed(recipe.seed)
     model = Model(CONFIG, {"classification": 2})
     evaluations = iter(range(1000))
-    settings = {"evaluate": lambda: float(next(evaluations)), "report": lambda line: None, **options}
-    loop = Loop(model, "classification", data or examples(), recipe, out, device=torch.device("cpu"), **settings)
-    return model, loop.run()
+    settings = {
+        "evaluate": lambda: evaluation(next(evaluations)),
+        "report": lambda line: None,
+        "blind_loss": math.log(2),
+    } | options
+    return model, make_loop(model, data or examples(), recipe, out, **settings).run()
+
+
+def make_loop(model: Model, data: Examples, recipe: Recipe, out: Path, **options: Any) -> Loop:
+    feed = ShuffledRows(data, recipe.batch_size, recipe.seed)
+    return Loop(model, feed, recipe, out, processes=Processes(0, 1, torch.device("cpu")), **options)
+
+
+def evaluation(score: float) -> Evaluation:
+    return Evaluation(score, {"validation": score})
 
 
 def losses(out: Path) -> dict[int, float]:
@@ -63,14 +78,14 @@ def test_optimizer_is_torch_adamw() -> None:
     ours, theirs = (Model(CONFIG, {"classification": 2}) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     # eps above rounding noise: the gradient of a key's bias is nothing else, since softmax ignores a shift
-    optimizer = AdamW(ours, torch.float32, weight_decay=0.1, eps=1e-4)
+    optimizer = Optimizer(ours, torch.float32, weight_decay=0.1, eps=1e-4)
     groups = [
         {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 0.1},
         {"params": [p for p in theirs.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
     reference = torch.optim.AdamW(groups, lr=1e-2, eps=1e-4)
     data = examples()
-    batch, targets = to_tensors(data.inputs), torch.from_numpy(data.targets)
+    batch, targets = to_tensors(data.inputs), torch.from_numpy(data.labels["classification"])
     for _ in range(5):
         for model in (ours, theirs):
             model.eval()
@@ -92,16 +107,8 @@ def test_accumulation_changes_nothing(tmp_path: Path) -> None:
     for name, recipe in (("whole", config), ("parts", small)):
         torch.manual_seed(0)
         model = Model(still, {"classification": 2})
-        Loop(
-            model,
-            "classification",
-            examples(),
-            recipe,
-            tmp_path / name,
-            evaluate=lambda: 0.0,
-            report=lambda line: None,
-            device=torch.device("cpu"),
-        ).run()
+        options: Any = {"evaluate": lambda: evaluation(0.0), "report": lambda line: None}
+        make_loop(model, examples(), recipe, tmp_path / name, **options).run()
         found.append(losses(tmp_path / name))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
@@ -127,7 +134,7 @@ def test_resume_is_bit_identical(tmp_path: Path, last_step: int) -> None:
     with pytest.raises(Killed):
         train(tmp_path / "cut", report=die)
     evaluations = iter(range(last_step // 10, 1000))
-    resumed, again = train(tmp_path / "cut", evaluate=lambda: float(next(evaluations)))
+    resumed, again = train(tmp_path / "cut", evaluate=lambda: evaluation(next(evaluations)))
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
     assert (outcome.steps, outcome.tokens) == (again.steps, again.tokens)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
@@ -147,21 +154,12 @@ def test_best_evaluation_is_kept(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Model(CONFIG, {"classification": 2})
 
-    def evaluate() -> float:
+    def evaluate() -> Evaluation:
         kept.append(model.heads["classification"].classifier.bias.detach().float().clone())
-        return next(scores)
+        return evaluation(next(scores))
 
     recipe = replace(RECIPE, patience=1, precision="fp32")
-    outcome = Loop(
-        model,
-        "classification",
-        examples(),
-        recipe,
-        tmp_path,
-        evaluate=evaluate,
-        report=lambda line: None,
-        device=torch.device("cpu"),
-    ).run()
+    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
     assert (outcome.best_step, outcome.steps) == (20, 30)
     assert torch.equal(model.heads["classification"].classifier.bias, kept[1])
 

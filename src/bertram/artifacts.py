@@ -1,21 +1,19 @@
 """Model arguments: what a user may name, found and loaded; the one place that picks a side."""
 
 import difflib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bertram.config import PRESETS, EncoderConfig
 from bertram.errors import BadInput, require
 from bertram.inference.predictor import Predictor
+from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.task import Task
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from bertram.models.heads import ClassificationHead, Model
-
-MANIFEST = "bertram.json"
 
 
 def resolve(model: str | Path) -> Path | EncoderConfig:
@@ -95,24 +93,6 @@ def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
             f"{directory}: the tokenizer has {tokenizer.vocab_size:,} entries, the model only {config.vocab_size:,}"
         )
     return tokenizer
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """bertram.json of a directory, empty where there is none.
-
-    Raises:
-        BadInput: it is not JSON.
-    """
-    path = directory / MANIFEST
-    if not path.exists():
-        return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(manifest, dict):
-        raise BadInput(f"{path}: not an object")
-    return manifest
 
 
 def task_of(directory: Path, manifest: dict[str, Any]) -> Task:

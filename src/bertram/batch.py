@@ -3,13 +3,17 @@
 Letters: B sequences, T tokens of all of them together.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int32]
+
+IGNORED = -100
+"""The whole-number target of what is not to be learned from, as in PyTorch's cross_entropy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,46 @@ class Batch:
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Batch":
         """The sequences at `indices`, in that order, as a Batch of their own."""
+        offsets, tokens = self._places(indices)
+        return Batch(self.token_ids[tokens], self.segment_ids[tokens], self.positions[tokens], offsets)
+
+    def _places(self, indices: Sequence[int] | NDArray[np.integer]) -> tuple[Ints, Ints]:
+        """Offsets of the sequences at `indices` laid end to end, and where each of their tokens stands here."""
         chosen = np.asarray(indices, dtype=np.int64)
         offsets = np.zeros(len(chosen) + 1, np.int32)
         np.cumsum(self.lengths[chosen], out=offsets[1:])
-        positions = _ramps(offsets)
-        tokens = np.repeat(self.offsets[:-1][chosen], np.diff(offsets)) + positions
-        return Batch(self.token_ids[tokens], self.segment_ids[tokens], self.positions[tokens], offsets)
+        return offsets, np.repeat(self.offsets[:-1][chosen], np.diff(offsets)) + _ramps(offsets)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A Batch and what heads learn from it, by the heads' names."""
+
+    inputs: Batch
+    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # [B] each: a label or value for a sequence
+    token_labels: Mapping[str, Ints] = field(default_factory=dict)  # [T] each: a label for a token
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Examples":
+        """The examples at `indices`, in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        labels = {head: values[chosen] for head, values in self.labels.items()}
+        if not self.token_labels:
+            return Examples(self.inputs.select(chosen), labels)
+        _, tokens = self.inputs._places(chosen)
+        return Examples(
+            self.inputs.select(chosen), labels, {head: values[tokens] for head, values in self.token_labels.items()}
+        )
+
+    def counts(self) -> dict[str, int]:
+        """How many targets each head has here."""
+        return {head: _targeted(values) for head, values in (*self.labels.items(), *self.token_labels.items())}
+
+
+def _targeted(values: NDArray[Any]) -> int:
+    return int((values != IGNORED).sum()) if np.issubdtype(values.dtype, np.integer) else len(values)
 
 
 def _ramps(offsets: Ints) -> Ints:

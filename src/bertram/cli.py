@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from bertram import __version__
+from bertram.config import Objectives, parse_fields
 from bertram.errors import BadInput, BertramError, NoCandidateFits
 from bertram.training.interruption import stoppable
 from bertram.training.recipe import Recipe
@@ -185,6 +186,69 @@ def compare(
         sys.stdout.write(f"report: {(out / 'report.html').resolve()}\n")
     if results["choice"]["model"] is None:
         raise NoCandidateFits(results["choice"]["reason"])
+
+
+@app.command
+def pretrain(
+    corpus: Annotated[list[Path], Parameter(name=["CORPUS"])],
+    /,
+    *,
+    model: str,
+    out: Path,
+    objectives: Annotated[Objectives, Parameter(name="*")] = Objectives(),  # noqa: B008  frozen
+    recipe: Training = Recipe(),  # noqa: B008  frozen
+    documents: Literal["file", "blank-line"] | None = None,
+    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
+    tokenizer: Path | None = None,
+    vocab_size: int | None = None,
+    config: str | None = None,
+    resume: Flag = False,
+    json: Json = False,
+) -> None:
+    """Pre-train a model on raw text: masked tokens, and a sentence objective.
+
+    Example: bertram pretrain novels/ --model bert-mini --out out/novels --hours 8
+
+    Parameters
+    ----------
+    corpus
+        Text files or JSONL with `text`, perhaps gzipped, or directories of them.
+    model
+        A preset such as albert-mini, or a model directory to train on.
+    out
+        The model directory to make. Started by torchrun, all processes must see it.
+    documents
+        What parts documents of text files: each file is one, or a blank line ends one.
+    validation
+        Text to evaluate on; without it a tenth of the corpus is held out.
+    tokenizer
+        A tokenizer's directory or file; without it a preset's is learned from the corpus.
+    vocab_size
+        Entries of that tokenizer, at most the preset's own number.
+    config
+        Fields of the preset to change: hidden_size=320,intermediate_size=1280,num_attention_heads=5
+    resume
+        Go on with the training at OUT; one that is finished is left as it is.
+    """
+    from bertram import pretraining
+    from bertram.progress import training_progress
+
+    with training_progress(Path(model).name) as report:
+        manifest = pretraining.pretrain(
+            corpus,
+            model=model,
+            out=out,
+            objectives=objectives,
+            recipe=recipe,
+            documents=documents,
+            validation=validation or (),
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            config=None if config is None else parse_fields(config),
+            resume=resume,
+            report=report,
+        )
+    _print(manifest, pretraining.summary(manifest), as_json=json)
 
 
 @app.command

@@ -12,6 +12,7 @@ from bertram.errors import BadInput
 Sharing = Literal["all", "attention", "ffn", "none"]
 SentenceObjective = Literal["nsp", "sop", "none"]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
+Masking = Literal["token", "word", "ngram"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +135,48 @@ PRESETS: dict[str, EncoderConfig] = {
     "albert-xlarge": albert(24, 2048, heads=16),
     "albert-xxlarge": albert(12, 4096),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objectives:
+    """What an encoder is pre-trained to do, and on sequences of which length.
+
+    Raises:
+        BadInput: a value is out of range.
+    """
+
+    sentence_objective: SentenceObjective | None = None
+    """Next sentence, sentence order, or neither; by default the model's own: nsp for BERT, sop for ALBERT."""
+    masking: Masking = "token"
+    """Mask single tokens, whole words, or n-grams of one to three words (Lan et al. 2019)."""
+    max_length: int = 128
+    """Tokens of a sequence, special ones included; positions beyond stay untrained."""
+
+    def __post_init__(self) -> None:
+        choices = {"sentence_objective": SentenceObjective, "masking": Masking}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value is not None and value not in get_args(allowed):
+                raise BadInput(f"{name} must be one of {', '.join(get_args(allowed))}, not {value!r:.80}")
+        if not 8 <= self.max_length <= 2**20:
+            raise BadInput(f"sequences of {self.max_length} tokens at most: the least is 8")
+
+
+def parse_fields(text: str) -> dict[str, int | float | str]:
+    """Read `hidden_size=320,hidden_dropout_prob=0.1,shared=attention`.
+
+    Raises:
+        BadInput: it does not read like that.
+    """
+    found: dict[str, int | float | str] = {}
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        if not equals or not name or not value or name in found:
+            raise BadInput(f"--config {text!r:.80}: write it like hidden_size=320,num_attention_heads=5")
+        found[name] = value
+        for kind in (float, int):  # the narrowest that reads it
+            try:
+                found[name] = kind(value)
+            except ValueError:
+                continue
+    return found

@@ -1,20 +1,21 @@
 """From a table and a model argument to a trained model directory: what `bertram train` does."""
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bertram import artifacts
+from bertram.batch import Examples
 from bertram.errors import BadInput, require
 from bertram.files import write_array, write_json, write_text
 from bertram.inference.predictor import Predictor
 from bertram.memory import peak_memory_mb
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
+from bertram.run_directory import MANIFEST, SETTINGS, keep, prepare_directory
 from bertram.tasks.registry import TASKS, guess_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table, split
@@ -22,12 +23,11 @@ from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from bertram.models.heads import Model
-
-SETTINGS = "training.json"
-"""All that a training depends on, as it was when it began."""
+    from bertram.models.heads import Head, Model
 
 _HELD_OUT = 0.1
+_LEARNING_RATE = 5e-5
+"""Devlin et al. 2018, A.3."""
 _LIBRARIES = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
 
 
@@ -171,9 +171,12 @@ def run(
         require(library, "train")
     import torch
 
-    from bertram.training.loop import Examples, Loop
+    from bertram.training.distributed import Processes
+    from bertram.training.feed import ShuffledRows
+    from bertram.training.loop import Evaluation, Loop
     from bertram.training.torch_runner import TorchRunner
 
+    recipe = recipe.resolved(learning_rate=_LEARNING_RATE)
     targets = splits.targets(task)
     settings = {"task": task.to_dict(), "data": splits.description, "recipe": asdict(recipe), "model": str(model)}
     keep(out / SETTINGS, settings | {"vocab_size": vocab_size, "max_length": max_length})
@@ -185,11 +188,20 @@ def run(
     inputs, truncated = tokenizer.encode(splits.train.texts, splits.train.texts_b, max_length=max_length)
     predictor = Predictor(task, tokenizer, TorchRunner(network, device), max_length)
 
-    def evaluate() -> float:
-        return task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
+    def evaluate() -> Evaluation:
+        score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
+        return Evaluation(score, {"validation": score})
 
-    examples = Examples(inputs, targets["train"])
-    loop = Loop(network, task.head, examples, recipe, out, evaluate=evaluate, report=report, device=device)
+    loop = Loop(
+        network,
+        ShuffledRows(Examples(inputs, {task.head: targets["train"]}), recipe.batch_size, recipe.seed),
+        recipe,
+        out,
+        evaluate=evaluate,
+        report=report,
+        processes=Processes(0, 1, device),
+        blind_loss=cast("Head", network.heads[task.head]).blind_loss(torch.from_numpy(targets["train"])),
+    )
     outcome = loop.run()
     network.eval()
     scores: dict[str, list[Score]] = {}
@@ -241,41 +253,6 @@ def start(
     return Model(replace(source, vocab_size=tokenizer.vocab_size), {task.head: task.outputs}), tokenizer
 
 
-def prepare_directory(out: Path, *, resume: bool) -> dict[str, Any] | None:
-    """Check that `out` can take a training; return the manifest of one that is finished there already.
-
-    Raises:
-        BadInput: it is a file, not writable, or holds something and `resume` is not given.
-    """
-    if is_occupied(out):
-        if not resume:
-            raise BadInput(f"{out}: is not empty; add --resume to go on with the training there, or name another --out")
-        manifest = artifacts.read_manifest(out)
-        if "status" in manifest:
-            return manifest
-    make_directory(out)
-    return None
-
-
-def is_occupied(out: Path, first_file: str = SETTINGS) -> bool:
-    """Whether a directory is there and holds more than a half-written first file, left by a process that was killed."""
-    return out.is_dir() and any(not path.name.startswith(f".{first_file}.") for path in out.iterdir())
-
-
-def make_directory(out: Path) -> None:
-    """Make a directory, if it is not there, and try whether it can be written.
-
-    Raises:
-        BadInput: it is a file, or cannot be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
-
-
 def _save(network: "Model", tokenizer: Tokenizer, task: Task, out: Path, manifest: dict[str, Any]) -> None:
     """Write the model directory; bertram.json comes last and makes the training count as finished."""
     from bertram.formats.huggingface import write
@@ -287,29 +264,7 @@ def _save(network: "Model", tokenizer: Tokenizer, task: Task, out: Path, manifes
     manifest["config_overrides"] = config_overrides(network.config)
     write_text(out / "README.md", model_card(manifest))
     manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
-    write_json(out / artifacts.MANIFEST, manifest)
-
-
-def keep(path: Path, settings: dict[str, Any]) -> None:
-    """Write settings to a JSON file, or find them there.
-
-    Raises:
-        BadInput: the file holds others, or is no JSON.
-    """
-    if not path.exists():
-        write_json(path, settings)
-        return
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(f"{path}: {error}") from None
-    settings = json.loads(json.dumps(settings))  # tuples as lists, as they come back
-    if kept != settings:
-        differing = [name for name in settings if not isinstance(kept, dict) or kept.get(name) != settings[name]]
-        raise BadInput(
-            f"{path.parent}: began with another {' and '.join(differing) or 'set of settings'}; "
-            "repeat the command as it was, or name another --out"
-        )
+    write_json(out / MANIFEST, manifest)
 
 
 def _fingerprint(path: Path) -> str:

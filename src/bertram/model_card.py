@@ -10,13 +10,57 @@ _HUB_TASKS = {"classification": "text-classification", "regression": "text-class
 
 def model_card(manifest: dict[str, Any]) -> str:
     """Write the card of a run from what its bertram.json will say."""
-    task, data, recipe = manifest["task"], manifest["data"], manifest["recipe"]
-    hub_task = _HUB_TASKS.get(task["name"], task["name"])
+    task, data = manifest["task"], manifest["data"]
     judged = "test" if "test" in manifest["scores"] else "validation"
+    scores = [
+        (name, score["metric"], score["value"], score["signature"])
+        for name, found in manifest["scores"].items()
+        for score in found
+    ]
+    rows = [
+        f"- {name}: {data['rows'][name]:,} rows ({data[name]})"
+        for name in ("train", "validation", "test")
+        if data[name]
+    ]
+    cut = f"- texts longer than {manifest['max_length']} tokens are cut; in training {manifest['truncated_texts']:,}"
+    use = ["import bertram", "", 'bertram.load("this/directory").predict(["a text"])']
+    hub_task = _HUB_TASKS.get(task["name"], task["name"])
+    return _card(manifest, hub_task, f"trained for {task['name']}", data["train"], judged, [*rows, cut], scores, use)
+
+
+def pretraining_card(manifest: dict[str, Any]) -> str:
+    """Write the card of a pre-trained model from what its bertram.json will say."""
+    objectives, data = manifest["pretraining"], manifest["data"]
+    rows = [f"- {name}: {data[name]['tokens']:,} tokens ({data[name]['source']})" for name in ("train", "validation")]
+    how = f"- masked by {objectives['masking']}; sentence objective: {objectives['sentence_objective']}"
+    length = f"- sequences of at most {objectives['max_length']} tokens; positions beyond are untrained"
+    signature = (
+        f"masking:{objectives['masking']}|max_length:{objectives['max_length']}|seed:{manifest['recipe']['seed']}"
+    )
+    scores = [("validation", name, value, signature) for name, value in manifest["scores"].items()]
+    use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
+    source = data["train"]["source"]
+    return _card(manifest, "fill-mask", "pre-trained", source, "validation", [*rows, how, length], scores, use)
+
+
+Scores = list[tuple[str, str, float, str]]
+"""Split, metric, value and signature of each."""
+
+
+def _card(
+    manifest: dict[str, Any],
+    hub_task: str,
+    purpose: str,
+    data_name: str,
+    judged: str,
+    data_lines: list[str],
+    scores: Scores,
+    use: list[str],
+) -> str:
     metrics = [
-        f"      - type: {_quoted(score['metric'])}\n        value: {score['value']:.4f}\n"
-        f"        name: {_quoted(score['signature'])}"
-        for score in manifest["scores"][judged]
+        f"      - type: {_quoted(metric)}\n        value: {value:.4f}\n        name: {_quoted(signature)}"
+        for split, metric, value, signature in scores
+        if split == judged
     ]
     front = [
         "---",
@@ -28,50 +72,38 @@ def model_card(manifest: dict[str, Any]) -> str:
         "  - task:",
         f"      type: {hub_task}",
         "    dataset:",
-        f"      name: {_quoted(data['train'])}",
-        f"      type: {_quoted(data['train'])}",
+        f"      name: {_quoted(data_name)}",
+        f"      type: {_quoted(data_name)}",
         f"      split: {judged}",
         "    metrics:",
         *metrics,
         "---",
     ]
-    given = {name: value for name, value in recipe.items() if value is not None}
     body = [
         "",
-        f"# {manifest['base_model']}, trained for {task['name']}",
+        f"# {manifest['base_model']}, {purpose}",
         "",
         f"Trained by Bertram {__version__} in {manifest['steps']:,} steps over {manifest['tokens']:,} tokens"
         f" ({manifest['seconds']:,.0f} s). Status: {manifest['status']}. {manifest['reason']}".rstrip(),
         "",
         "## Data",
         "",
-        *(
-            f"- {name}: {data['rows'][name]:,} rows ({data[name]})"
-            for name in ("train", "validation", "test")
-            if data[name]
-        ),
-        f"- texts longer than {manifest['max_length']} tokens are cut; in training {manifest['truncated_texts']:,}",
+        *data_lines,
         "",
         "## Scores",
         "",
         "| split | metric | value | signature |",
         "|---|---|---|---|",
-        *(
-            f"| {name} | {score['metric']} | {score['value']:.4f} | `{score['signature']}` |"
-            for name, scores in manifest["scores"].items()
-            for score in scores
-        ),
+        *(f"| {split} | {metric} | {value:.4f} | `{signature}` |" for split, metric, value, signature in scores),
         "",
         "## Recipe",
         "",
-        *(f"- {name}: {value}" for name, value in given.items()),
+        *(f"- {name}: {value}" for name, value in manifest["recipe"].items() if value is not None),
         "",
         "## Use",
         "",
-        "```python",
-        "import bertram",
-        "",
-        'bertram.load("this/directory").predict(["a text"])',
+        "```" + ("python" if use[0].startswith("import") else "shell"),
+        *use,
         "```",
         "",
     ]

@@ -10,7 +10,10 @@ _PLAIN_SECONDS = 10.0
 
 
 class Report(Protocol):
-    """Hears of every training step and evaluation, in the words of metrics.jsonl plus "total"."""
+    """Hears of every training step and evaluation, in the words of metrics.jsonl plus "total".
+
+    Before the first step, of what is "preparing" and how many "characters" of text are done.
+    """
 
     def __call__(self, line: dict[str, Any]) -> None: ...
 
@@ -40,29 +43,36 @@ def training_progress(label: str) -> Iterator[Report]:
         figures = _Figures()
 
         def report(line: dict[str, Any]) -> None:
+            if "preparing" in line:
+                bar.update(task, figures=_preparing(line))
+                return
             figures.add(line)
             bar.update(task, total=line["total"], completed=line["step"], figures=str(figures))
 
         yield report
 
 
+def _preparing(line: dict[str, Any]) -> str:
+    return f"{line['preparing']}: {line['characters'] / 1e6:,.1f} million characters"
+
+
 class _Figures:
-    """The last loss, score and a running mean of the speed."""
+    """The last loss and scores, and a running mean of the speed."""
 
     def __init__(self) -> None:
-        self.loss, self.score, self.speed = "", "", 0.0
+        self.loss, self.scores, self.speed, self.data_share = "", "", 0.0, 0.0
 
     def add(self, line: dict[str, Any]) -> None:
-        if "validation" in line:
-            self.score = f"  validation {line['validation']:.4f}"
-        else:
-            self.loss = f"loss {line['loss']:.3f}"
-            self.speed = (
-                line["tokens_per_second"] if not self.speed else 0.9 * self.speed + 0.1 * line["tokens_per_second"]
-            )
+        if "loss" not in line:
+            found = {name: value for name, value in line.items() if name.startswith("validation")}
+            self.scores = "".join(f"  {name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
+            return
+        self.loss = f"loss {line['loss']:.3f}"
+        self.speed = line["tokens_per_second"] if not self.speed else 0.9 * self.speed + 0.1 * line["tokens_per_second"]
+        self.data_share = line["data_share"]
 
     def __str__(self) -> str:
-        return f"{self.loss}{self.score}  {self.speed:,.0f} tokens/s"
+        return f"{self.loss}{self.scores}  {self.speed:,.0f} tokens/s (data {self.data_share:.1%})"
 
 
 class _PlainReport:
@@ -74,11 +84,17 @@ class _PlainReport:
         self.first_step: int | None = None
 
     def __call__(self, line: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if "preparing" in line:
+            if now - self.last >= _PLAIN_SECONDS:
+                self.last = now
+                sys.stderr.write(f"{self.label}: {_preparing(line)}\n")
+            return
         self.figures.add(line)
         if self.first_step is None:
-            self.first_step = line["step"]
-        now, done = time.monotonic(), line["step"] - self.first_step
-        ended = line["step"] == line["total"] and "validation" in line
+            self.first_step, self.began = line["step"], now
+        done = line["step"] - self.first_step
+        ended = line["step"] == line["total"] and "loss" not in line
         if now - self.last < _PLAIN_SECONDS and not ended:
             return
         self.last = now

@@ -25,13 +25,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from bertram import artifacts, finetuning
 from bertram.errors import BadInput
 from bertram.inference.predictor import Predictor
+from bertram.run_directory import MANIFEST, prepare_directory
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Floats, Task
 from bertram.text.records import Table, split
 from bertram.training.recipe import Recipe
 
-_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", artifacts.MANIFEST)
+_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MANIFEST)
 
 
 class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
@@ -139,7 +140,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         splits = _splits(table, self.validation_fraction, recipe.seed)
         with TemporaryDirectory() as scratch:
             directory = Path(scratch if self.out is None else self.out)
-            finetuning.prepare_directory(directory, resume=False)
+            prepare_directory(directory, resume=False)
             manifest = finetuning.run(
                 task,
                 splits,

@@ -22,8 +22,9 @@ from bertram.config import EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.files import write_json
-from bertram.finetuning import SETTINGS, Splits, is_occupied, keep, learn, make_directory, prepare_directory
+from bertram.finetuning import Splits, learn
 from bertram.inspection import describe
+from bertram.run_directory import SETTINGS, is_occupied, keep, make_directory, prepare_directory
 from bertram.tasks.task import Targets, Task
 from bertram.text.records import Table
 from bertram.training.interruption import StopRequests

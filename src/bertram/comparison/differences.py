@@ -1,12 +1,13 @@
-"""What differed between the candidates, in plain words."""
+"""What differed between the candidates, and between rounds of measuring one, in plain words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bertram.comparison.figures import count, interval, megabytes, p_equals, quantity, relative, score
 from bertram.comparison.selection import SIGNIFICANT, difference_of
 
 _SAME = 0.05  # costs that are nearer than this part are called the same
+_UNSTEADY = 1.5  # the slowest round of measuring to the fastest
 
 Row = Mapping[str, Any]
 
@@ -33,6 +34,21 @@ def paragraphs(results: Row) -> list[tuple[str, str]]:
         )
         for other in others
     ]
+
+
+def unsteady(candidates: Sequence[Row]) -> str | None:
+    """What to know of latencies that changed from round to round; None where all were steady."""
+    spans = [
+        f"{row['model']} {quantity(latency['low'])} to {quantity(latency['high'])} ms"
+        for row in candidates
+        if (latency := row["latency_ms"])["high"] > _UNSTEADY * latency["low"]
+    ]
+    if not spans:
+        return None
+    return (
+        f"The machine seems to have been busy while latency was measured; p95 by round: {', '.join(spans)}. The same "
+        "command measures anew and repeats no finished training."
+    )
 
 
 def _judged(a: Row, b: Row, results: Row) -> str:

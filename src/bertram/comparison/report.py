@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.comparison import charts
-from bertram.comparison.differences import paragraphs
+from bertram.comparison.differences import paragraphs, unsteady
 from bertram.comparison.figures import (
     MISSING,
     count,
@@ -183,10 +183,11 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
     note = (
         "Unshared: the parameters that the same network would need without sharing. Answering memory is what the model "
-        "adds to an idle process; training memory is the peak of the whole process. Latency is for one text at a time."
+        "adds to an idle process; training memory is the peak of the whole process. Latency is for one text at a time, "
+        "the middle of several rounds."
     )
-    table = _table("The candidates", ["model", *columns], rows)
-    return [element("h2", "The candidates"), table, element("p", note, class_="note")]
+    notes = [element("p", words, class_="note") for words in (note, unsteady(results["candidates"])) if words]
+    return [element("h2", "The candidates"), _table("The candidates", ["model", *columns], rows), *notes]
 
 
 def _curves(curves: Curves, candidates: Sequence[Row], looks: Mapping[str, int | None]) -> list[Element]:

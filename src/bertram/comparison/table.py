@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bertram.comparison.differences import unsteady
 from bertram.comparison.figures import MISSING, count, interval, p_value, quantity, score
 from bertram.comparison.selection import difference_of
 
@@ -27,6 +28,8 @@ def render_table(results: Row) -> Group:
     """What `rich` prints of results.json. Names are text: nothing in them is taken for markup."""
     choice, scored = results["choice"], [row for row in results["candidates"] if row["score"] is not None]
     parts: list[RenderableType] = [_candidates(results["candidates"], choice["model"])]
+    if note := unsteady(results["candidates"]):
+        parts.append(Text(note, style="dim"))
     if len(scored) > 1:
         best = max(scored, key=lambda row: row["score"]["mean"])["model"]
         parts.append(_differences(choice["model"] or best, scored, results["comparisons"]))

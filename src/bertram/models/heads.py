@@ -4,7 +4,8 @@ Letters: T tokens, M masked positions, B sequences, H hidden width, E embedding 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from bertram.config import EncoderConfig
 from bertram.models.dropout import dropout
 from bertram.models.encoder import Encoder, Pooler
 from bertram.models.layers import ACTIVATIONS, initialize_weights
-from bertram.models.tensors import PackedTensors
+from bertram.models.tensors import PackedTensors, Targets
 
 
 class Head(nn.Module, ABC):
@@ -139,16 +140,35 @@ class Model(nn.Module):
 
         "hidden" [T, H] is there if a head reads it or there is no head.
         """
+        out = self._read(batch, self.heads.keys())
+        for name, head in self.heads.items():
+            out[name] = head(out["pooled"] if head.pooled else out["hidden"])
+        return out
+
+    def targeted(self, batch: PackedTensors, targets: Mapping[str, Targets]) -> dict[str, Tensor]:
+        """Each named head's logits for its targets, [M, …]; a head sees its targets' rows alone."""
+        out, logits = self._read(batch, targets.keys()), {}
+        for name, (rows, _) in targets.items():
+            head = cast(Head, self.heads[name])
+            x = out["pooled"] if head.pooled else out["hidden"]
+            logits[name] = head(x if rows is None else x.index_select(0, rows))
+        return logits
+
+    def losses(self, batch: PackedTensors, targets: Mapping[str, Targets]) -> dict[str, Tensor]:
+        """Each named head's mean loss over its targets, a scalar in float32."""
+        logits = self.targeted(batch, targets)
+        return {name: cast(Head, self.heads[name]).loss(logits[name], targets[name].values) for name in targets}
+
+    def _read(self, batch: PackedTensors, heads: Collection[str]) -> dict[str, Tensor]:
+        """What heads read: "hidden" [T, H], unless first tokens are enough, and "pooled" [B, H] with a pooler."""
         out = {}
-        if self.heads and all(head.pooled for head in self.heads.values()):
+        if heads and all(cast(Head, self.heads[name]).pooled for name in heads):
             first = self.encoder(batch, first_only=True)
         else:
             out["hidden"] = self.encoder(batch)
             first = out["hidden"].index_select(0, batch.first)
         if self.pooler is not None:
             out["pooled"] = self.pooler(first)
-        for name, head in self.heads.items():
-            out[name] = head(out["pooled"] if head.pooled else out["hidden"])
         return out
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertram.batch import Batch, Ints
+from bertram.batch import IGNORED, Batch, Examples, Ints
 
 # Tokens of padding that cost as much as one more group of kernel calls; from the profile in docs/experiments.md.
 _GROUP_COST = 256
@@ -52,6 +52,28 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> PackedTensor
     return PackedTensors(
         tensor(batch.token_ids), tensor(batch.segment_ids), tensor(batch.positions), tensor(batch.offsets[:-1]), groups
     )
+
+
+class Targets(NamedTuple):
+    """What a head is to say, and where; M targets."""
+
+    rows: Tensor | None  # [M] of the T tokens or B sequences; None: all of them
+    values: Tensor  # [M]
+
+
+def targets_of(examples: Examples, device: torch.device | str = "cpu") -> dict[str, Targets]:
+    """The targets of every head that has one here, on `device`."""
+    found = {}
+    for head, values in (*examples.labels.items(), *examples.token_labels.items()):
+        rows = None
+        if np.issubdtype(values.dtype, np.integer):
+            chosen = np.flatnonzero(values != IGNORED)
+            if len(chosen) < len(values):
+                rows, values = torch.from_numpy(chosen).to(device), values[chosen]
+            values = values.astype(np.int64)
+        if len(values):
+            found[head] = Targets(rows, torch.from_numpy(values).to(device))
+    return found
 
 
 def attention_groups(lengths: Ints) -> list[tuple[int, int]]:

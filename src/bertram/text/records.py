@@ -8,6 +8,7 @@ import codecs
 import csv
 import gzip
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from bertram.errors import BadInput, require
 _ROLES = ("text", "text_b", "label")
 _LONGEST_LINE = 16 * 2**20  # bytes
 _CHUNK = 1024  # inputs answered at a time
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Row = tuple[int, Sequence[Any]]
 """A row's line in its file, and its cells."""
@@ -120,12 +122,12 @@ def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
         yield from _inputs("standard input", sys.stdin.buffer)
         return
     path = Path(source)
-    with _opened(path) as stream:
+    with opened(path) as stream:
         yield from _inputs(str(path), stream)
 
 
 def _inputs(name: str, stream: BinaryIO) -> Iterator[list[str | dict[str, str]]]:
-    lines = _lines(name, stream)
+    lines = numbered_lines(name, stream)
     first = next(lines, None)
     if first is None:
         return
@@ -153,8 +155,8 @@ def _checked_object(name: str, number: int, line: str) -> dict[str, Any]:
 
 def _csv(path: Path, columns: Mapping[str, str]) -> Rows:
     def rows() -> Iterator[Row]:
-        with _opened(path) as stream:
-            reader = csv.reader((f"{line}\n" for _, line in _lines(str(path), stream)), strict=True)
+        with opened(path) as stream:
+            reader = csv.reader((f"{line}\n" for _, line in numbered_lines(str(path), stream)), strict=True)
             number = 1
             try:
                 for cells in reader:
@@ -170,27 +172,14 @@ def _csv(path: Path, columns: Mapping[str, str]) -> Rows:
 
 def _tsv(path: Path, columns: Mapping[str, str]) -> Rows:
     def rows() -> Iterator[Row]:
-        with _opened(path) as stream:
-            yield from ((number, line.split("\t")) for number, line in _lines(str(path), stream) if line)
+        with opened(path) as stream:
+            yield from ((number, line.split("\t")) for number, line in numbered_lines(str(path), stream) if line)
 
     return _headed(str(path), rows(), columns)
 
 
 def _jsonl(path: Path, columns: Mapping[str, str]) -> Rows:
-    def objects() -> Iterator[tuple[int, dict[str, Any]]]:
-        with _opened(path) as stream:
-            for number, line in _lines(str(path), stream):
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise BadInput(f"{path}: line {number}: not JSON: {error}") from None
-                if not isinstance(value, dict):
-                    raise BadInput(f"{path}: line {number}: not an object")
-                yield number, value
-
-    found = objects()
+    found = numbered_objects(path)
     first = next(found, None)
     if first is None:
         raise BadInput(f"{path}: is empty")
@@ -267,13 +256,18 @@ def _table(name: str, places: dict[str, int], rows: Iterator[Row]) -> Table:
     found: dict[str, list[str]] = {role: [] for role in places}
     for number, cells in rows:
         for role, place in places.items():
-            found[role].append(_cell(name, number, role, cells[place]))
+            found[role].append(checked_cell(name, number, role, cells[place]))
     if not found["text"]:
         raise BadInput(f"{name}: holds no rows")
     return Table(found["text"], found.get("text_b"), found["label"])
 
 
-def _cell(name: str, line: int, role: str, value: Any) -> str:
+def checked_cell(name: str, line: int, role: str, value: Any) -> str:
+    """The string that stands for a text or a label in `line` of the file `name`.
+
+    Raises:
+        BadInput: it is missing, no string, an empty label, or holds a NUL byte or half of a surrogate pair.
+    """
     if isinstance(value, bool):
         value = str(value).lower()
     if isinstance(value, int | float) and role == "label":
@@ -284,20 +278,29 @@ def _cell(name: str, line: int, role: str, value: Any) -> str:
         raise BadInput(f"{name}: line {line}: the label is empty")
     if "\0" in value:
         raise BadInput(f"{name}: line {line}: a NUL byte in the {role}")
-    if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+    if _SURROGATE.search(value):
         raise BadInput(f"{name}: line {line}: half of a surrogate pair in the {role}, which is no character")
     return value
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
+    """A file's bytes, decompressed if its name ends with .gz.
+
+    Raises:
+        BadInput: there is no such file or it may not be read.
+    """
     try:
         return cast(BinaryIO, gzip.GzipFile(path)) if path.suffix == ".gz" else path.open("rb")
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Lines and their numbers; only a line feed ends one."""
+def numbered_lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Lines and their numbers from 1; only a line feed ends one.
+
+    Raises:
+        BadInput: a line is longer than 16 MB or no UTF-8, or the gzip file ends early.
+    """
     number = 0
     try:
         while raw := stream.readline(_LONGEST_LINE + 1):
@@ -311,3 +314,22 @@ def _lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
         raise BadInput(f"{name}: line {number}: not UTF-8 at byte {error.start + 1}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadInput(f"{name}: not a whole gzip file: {error}") from None
+
+
+def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSONL file and the numbers of their lines from 1; blank lines are skipped.
+
+    Raises:
+        BadInput: the file cannot be read, or a line is no JSON object.
+    """
+    with opened(path) as stream:
+        for number, line in numbered_lines(str(path), stream):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise BadInput(f"{path}: line {number}: not JSON: {error}") from None
+            if not isinstance(value, dict):
+                raise BadInput(f"{path}: line {number}: not an object")
+            yield number, value

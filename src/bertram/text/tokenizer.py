@@ -14,6 +14,7 @@ Letters: B rows, T tokens of all of them together.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -36,9 +37,10 @@ from bertram.text.backends import (
     read_settings,
     special_names,
 )
-from bertram.text.vocabulary import learn_pieces, learn_wordpieces
+from bertram.text.vocabulary import BOUNDARY, learn_pieces, learn_wordpieces, stands_alone
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 class Tokenizer:
@@ -115,6 +117,30 @@ class Tokenizer:
         pieces = learn_pieces(texts, vocab_size)
         return cls(albert(pieces, unknown=list(ALBERT_SPECIAL).index("unk")), ALBERT_SPECIAL)
 
+    @cached_property
+    def special(self) -> Flags:
+        """Which ids are pad, unk, cls, sep or mask, [vocab_size]."""
+        flags = np.zeros(self.vocab_size, np.bool_)
+        flags[[self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id]] = True
+        return flags
+
+    @cached_property
+    def starts_word(self) -> Flags:
+        """Which ids begin a word, [vocab_size]: in a text, each continuation belongs to what stands before it.
+
+        WordPiece's continuations begin with "##". Of a unigram model's pieces, those begin a word that begin with "▁",
+        or are Chinese characters or punctuation. Tokens outside the model, and ids without a token, begin one.
+        """
+        prefix = getattr(self._backend.model, "continuing_subword_prefix", None)
+        added = self._backend.get_added_tokens_decoder()
+        flags = np.ones(self.vocab_size, np.bool_)
+        for piece, place in self._backend.get_vocab().items():
+            if place not in added:
+                flags[place] = (
+                    not piece.startswith(prefix) if prefix else piece.startswith(BOUNDARY) or stands_alone(piece)
+                )
+        return flags
+
     def encode(
         self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, max_length: int
     ) -> tuple[Batch, int]:
@@ -133,7 +159,7 @@ class Tokenizer:
             raise BadInput(f"a maximal length of {max_length} tokens leaves no room for text; 3 is the least")
         parts = [texts] if texts_b is None else [texts, texts_b]
         budget = max_length - 1 - len(parts)
-        encoded = [self._pieces(part, budget) for part in parts]
+        encoded = [self.pieces(part, budget) for part in parts]
         lengths = np.stack([length for _, length in encoded])
         kept = _longest_first(lengths, budget)
 
@@ -154,6 +180,31 @@ class Tokenizer:
         batch = Batch(token_ids, segment_ids, positions, offsets.astype(np.int32))
         return batch, int((lengths.sum(0) > budget).sum())
 
+    def pieces(self, texts: Sequence[str], limit: int | None = None) -> tuple[NDArray[np.int32], Ints]:
+        """Ids of the texts' pieces end to end, without special tokens; of each text the first `limit` or all.
+
+        Returns:
+            The ids, and how many pieces each text has in all, [B].
+
+        Raises:
+            BadInput: a text is no valid Unicode, or the tokenizer's file was damaged.
+        """
+        pieces, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for start, end in _chunks(texts):
+            chunk = list(texts[start:end])
+            try:
+                ids = [encoding.ids for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False)]
+            except TypeError:  # the library's word for half of a surrogate pair too
+                for row, text in enumerate(chunk, start + 1):
+                    if not _is_unicode(text):
+                        raise BadInput(f"text {row}: half of a surrogate pair, which is no character") from None
+                raise
+            except Exception as error:  # the library raises nothing narrower for a file that lacks its unknown token
+                raise BadInput(f"this tokenizer cannot be used: {error}") from None
+            pieces.append(np.fromiter(chain.from_iterable(text[:limit] for text in ids), np.int32))
+            lengths.append(np.array([len(text) for text in ids], np.int64))
+        return np.concatenate(pieces), np.concatenate(lengths)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
         return self._backend.decode([int(token) for token in ids])
@@ -171,24 +222,6 @@ class Tokenizer:
             config["model_max_length"] = max_length
         write_text(directory / "tokenizer.json", self._backend.to_str(pretty=True))
         write_json(directory / "tokenizer_config.json", config)
-
-    def _pieces(self, texts: Sequence[str], limit: int) -> tuple[NDArray[np.int32], Ints]:
-        """The first `limit` pieces of every text, end to end, and how many pieces each has in all, [B]."""
-        pieces, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-        for start, end in _chunks(texts):
-            chunk = list(texts[start:end])
-            try:
-                ids = [encoding.ids for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False)]
-            except TypeError:  # the library's word for half of a surrogate pair too
-                for row, text in enumerate(chunk, start + 1):
-                    if not _is_unicode(text):
-                        raise BadInput(f"text {row}: half of a surrogate pair, which is no character") from None
-                raise
-            except Exception as error:  # the library raises nothing narrower for a file that lacks its unknown token
-                raise BadInput(f"this tokenizer cannot be used: {error}") from None
-            pieces.append(np.fromiter(chain.from_iterable(text[:limit] for text in ids), np.int32))
-            lengths.append(np.array([len(text) for text in ids], np.int64))
-        return np.concatenate(pieces), np.concatenate(lengths)
 
 
 def _is_unicode(text: str) -> bool:

@@ -66,12 +66,23 @@ class StopRequests:
         elif now - self._noted > _ECHO:
             raise KeyboardInterrupt  # not Interrupted: what is half done must not be saved
 
+    @property
+    def requested(self) -> bool:
+        """Whether a signal came since the beginning."""
+        return self._number != 0
+
     def check(self) -> None:
         """Raises:
         Interrupted: a signal came since the beginning.
         """
-        if self._number:
-            raise Interrupted(self._number, self._hint)
+        if self.requested:
+            self.stop()
+
+    def stop(self) -> None:
+        """Raises:
+        Interrupted: always; for the signal that came, or that came to another process.
+        """
+        raise Interrupted(self._number or signal.SIGTERM, self._hint)
 
 
 def check_stop() -> None:

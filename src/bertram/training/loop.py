@@ -1,6 +1,7 @@
 """The training loop; there is one, and every task goes through it.
 
-All that is random is drawn from (seed, epoch) or (seed, step): a step number is all that resuming needs to know.
+All that is random is drawn from the seed and a step number or a place in the data: with weights and moments, these are
+all that resuming needs to know.
 """
 
 import math
@@ -8,34 +9,27 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from bertram.batch import Batch, budgeted
+from bertram.batch import budgeted
 from bertram.errors import BadInput
 from bertram.formats.weights import read_tensors, write_tensors
-from bertram.models.heads import Head, Model
-from bertram.models.tensors import to_tensors
+from bertram.models.heads import Model
+from bertram.models.tensors import targets_of, to_tensors
 from bertram.training import checkpoint
+from bertram.training.distributed import Processes
+from bertram.training.feed import Feed, Position
 from bertram.training.interruption import Interrupted, StopRequests, check_stop
 from bertram.training.memory import keep_freed_memory
 from bertram.training.metrics_file import MetricsFile
-from bertram.training.optimizers import AdamW
+from bertram.training.optimizers import Optimizer
 from bertram.training.recipe import Recipe
 
 _TRIAL_STEPS = 8
 _LOSS_BUCKETS = 20
-
-
-@dataclass(frozen=True)
-class Examples:
-    """A data set as the loop takes it: all sequences in one Batch, and one target each."""
-
-    inputs: Batch  # of N sequences
-    targets: NDArray[Any]  # [N]
 
 
 @dataclass(frozen=True)
@@ -50,11 +44,19 @@ class Outcome:
     best_step: int
 
 
+class Evaluation(NamedTuple):
+    """How a model stands on what it does not learn from."""
+
+    score: float  # to be raised; the weights with the highest are kept
+    figures: dict[str, float]  # for metrics.jsonl, named "validation…"
+
+
 @dataclass
 class State:
     """Where a training stands; with weights and moments, all that a checkpoint holds."""
 
     total: int
+    position: Position
     step: int = 0
     evaluated: int = 0
     tokens: int = 0
@@ -72,25 +74,34 @@ class Loop:
     def __init__(
         self,
         model: Model,
-        head: str,
-        examples: Examples,
+        feed: Feed,
         recipe: Recipe,
         out: Path,
         *,
-        evaluate: Callable[[], float],
+        evaluate: Callable[[], Evaluation],
         report: Callable[[dict[str, Any]], None],
-        device: torch.device,
+        processes: Processes,
+        blind_loss: float = math.inf,
     ) -> None:
-        """`head` names the model's head whose loss is trained; `evaluate` reads the score to raise from the model as it
-        stands; `report` hears of every step and evaluation, in the words of metrics.jsonl."""
+        """Args:
+        model: trained on the device of `processes`; every head that the feed's examples have targets for.
+        evaluate: called now and then with the model as it stands.
+        report: hears of every step and evaluation, in the words of metrics.jsonl.
+        blind_loss: what a model that does not read reaches; a training that ends above it counts as diverged.
+        """
         keep_freed_memory()
-        self.model, self.head, self.examples, self.recipe, self.out = model.to(device), head, examples, recipe, out
-        self.evaluate, self.report, self.device = evaluate, report, device
+        self.processes, self.model = processes, model.to(processes.device)
+        self.feed, self.recipe, self.out = feed, recipe, out
+        self.evaluate, self.report, self.blind_loss = evaluate, report, blind_loss
         self.checkpoints = out / "checkpoints"
-        self.steps_per_epoch = math.ceil(len(examples.inputs) / recipe.batch_size)
-        self._epoch, self._order = -1, np.empty(0, np.int64)
         model.encoder.gradient_checkpointing = recipe.gradient_checkpointing
-        self.optimizer = AdamW(model, precision(recipe, device), weight_decay=recipe.weight_decay)
+        self.optimizer = Optimizer(
+            model,
+            precision(recipe, processes.device),
+            rule=recipe.optimizer,
+            weight_decay=recipe.weight_decay,
+            reduce=processes.add if processes.size > 1 else None,
+        )
 
     def run(self) -> Outcome:
         """Train to the end of the budget.
@@ -100,22 +111,24 @@ class Loop:
             OSError: a checkpoint could not be written; earlier ones stand.
             BadInput: the checkpoints there are damaged, or of another run.
         """
-        state = self._resume() or State(total=self._budget())
+        state = self._resume() or State(total=self._budget(), position=self.feed.start)
         due = {math.ceil(state.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
         reason = ""
         started = time.monotonic() - state.seconds
-        with StopRequests() as stop, MetricsFile(self.out, state.step) as metrics:
+        with StopRequests() as stop, self.processes.leading(MetricsFile, self.out, state.step) as metrics:
 
             def tell(line: dict[str, Any]) -> None:
                 line = {"step": state.step, "tokens": state.tokens, "seconds": time.monotonic() - started, **line}
-                if "validation" in line or state.step % self.recipe.log_every == 0:
+                if metrics is None:
+                    return
+                if "loss" not in line or state.step % self.recipe.log_every == 0:
                     metrics.write(line)
                 self.report({"total": state.total, **line})
 
             try:
                 while True:
                     if state.step in due and state.evaluated < state.step:
-                        tell({"validation": self._evaluate(state)})
+                        tell(self._evaluate(state))
                     if state.step >= state.total or state.stale >= (self.recipe.patience or math.inf):
                         break
                     line = self._train_step(state)
@@ -125,14 +138,15 @@ class Loop:
                         break
                     if state.step % self.recipe.save_every == 0 and state.step < state.total:
                         self._save(state, started)
-                    stop.check()
+                    if self.processes.any(stop.requested):
+                        stop.stop()
             except Interrupted:
                 self._save(state, started)
                 raise
         seconds = time.monotonic() - started
-        targets = torch.from_numpy(self.examples.targets)
-        reason = reason or _not_falling(state, cast(Head, self.model.heads[self.head]).blind_loss(targets))
+        reason = reason or self._not_finite() or _not_falling(state, self.blind_loss)
         self.optimizer.release()
+        self.processes.wait()  # for process 0 to have written what now is read
         if not reason and state.best_step:
             self.optimizer.load_weights(read_tensors(self.checkpoints / "best.safetensors"))
         status = "diverged" if reason else "finished"
@@ -140,7 +154,7 @@ class Loop:
 
     def _train_step(self, state: State) -> dict[str, float]:
         """One optimizer step over one batch of examples, in passes of at most `max_tokens` tokens."""
-        line = self._pass(state.step, self._rate(state))
+        line, state.position = self._pass(state.step, state.position, self._rate(state))
         state.tokens += int(line.pop("batch_tokens"))
         bucket = state.step * _LOSS_BUCKETS // state.total
         state.loss_sums[bucket] += line["loss"]
@@ -148,82 +162,93 @@ class Loop:
         state.step += 1
         return line
 
-    def _pass(self, step: int, learning_rate: float) -> dict[str, float]:
-        recipe, head = self.recipe, cast(Head, self.model.heads[self.head])
-        chosen = self._batch(step)
-        torch.manual_seed(recipe.seed * 2**32 + step)
+    def _pass(self, step: int, position: Position, learning_rate: float) -> tuple[dict[str, float], Position]:
+        """Several processes each take their share of the batch, and together make the same step as one would."""
+        recipe, processes = self.recipe, self.processes
+        began = time.monotonic()
+        batch, following = self.feed.take(position)
+        counts = batch.counts()
+        share = batch.select(np.arange(processes.rank, len(batch), processes.size))
+        fed = time.monotonic()
+        torch.manual_seed(recipe.seed * 2**32 + step * processes.size + processes.rank)
         self.model.train()
-        loss, began = torch.zeros(()), time.monotonic()
-        for run in budgeted(self.examples.inputs.lengths[chosen], recipe.max_tokens):
-            check_stop()  # a step of many passes takes longer than a signal should wait
-            rows = chosen[run]
-            batch = to_tensors(self.examples.inputs.select(rows), self.device)
-            targets = torch.from_numpy(self.examples.targets[rows]).to(self.device)
-            part = head.loss(self.model(batch)[self.head], targets) * (len(rows) / len(chosen))
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.detach().cpu()
+        losses = dict.fromkeys(counts, 0.0)
+        for run in budgeted(share.inputs.lengths, recipe.max_tokens):
+            if processes.size == 1:
+                check_stop()  # a step of many passes takes longer than a signal should wait
+            part = share.select(run)
+            found = self.model.losses(to_tensors(part.inputs, processes.device), targets_of(part, processes.device))
+            weighted = {head: loss * (part.counts()[head] / counts[head]) for head, loss in found.items()}
+            if weighted:
+                torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
+            for head, loss in weighted.items():
+                losses[head] += float(loss.detach())
+        losses = dict(zip(losses, processes.sums(list(losses.values())), strict=True))
         norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
-        tokens = int(self.examples.inputs.lengths[chosen].sum())
+        tokens, seconds = int(batch.inputs.offsets[-1]), time.monotonic() - began
         return {
-            "loss": float(loss),
+            "loss": sum(losses.values()),
+            **({f"{head}_loss": loss for head, loss in losses.items()} if len(losses) > 1 else {}),
             "gradient_norm": float(norm),
             "learning_rate": learning_rate,
             "batch_tokens": tokens,
-            "tokens_per_second": tokens / (time.monotonic() - began),
-        }
-
-    def _batch(self, step: int) -> NDArray[np.int64]:
-        """Rows of the batch at `step`: every epoch is a new order of all rows."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.examples.inputs))
-            self._epoch = epoch
-        return self._order[place * self.recipe.batch_size : (place + 1) * self.recipe.batch_size]
+            "tokens_per_second": tokens / seconds,
+            "data_share": (fed - began) / seconds,
+        }, following
 
     def _rate(self, state: State) -> float:
-        """Linear warm-up, then linear decay to 0 (Devlin et al. 2018, A.2)."""
-        warmup = self.recipe.warmup * state.total
+        """Linear warm-up, then decay to 0 (Devlin et al. 2018, A.2)."""
+        highest, warmup = cast(float, self.recipe.learning_rate), self.recipe.warmup * state.total
         if state.step < warmup:
-            return self.recipe.learning_rate * (state.step + 1) / (warmup + 1)
-        return self.recipe.learning_rate * (state.total - state.step) / (state.total - warmup)
+            return highest * (state.step + 1) / (warmup + 1)
+        left = (state.total - state.step) / (state.total - warmup)
+        return highest * float(left**self.recipe.decay_power)
 
-    def _evaluate(self, state: State) -> float:
+    def _evaluate(self, state: State) -> dict[str, float]:
         self.model.eval()
-        score = self.evaluate()
+        score, figures = self.evaluate()
         state.evaluated = state.step
         if state.best_score is None or score > state.best_score:
             state.best_score, state.best_step, state.stale = score, state.step, 0
-            write_tensors(self.checkpoints / "best.safetensors", self.optimizer.weights())
+            if self.processes.rank == 0:
+                write_tensors(self.checkpoints / "best.safetensors", self.optimizer.weights())
         else:
             state.stale += 1
-        return score
+        return figures
 
     def _budget(self) -> int:
         """Steps that the recipe's budget stands for."""
-        recipe, examples = self.recipe, self.examples.inputs
+        recipe = self.recipe
         if recipe.steps is not None:
             return recipe.steps
         if recipe.tokens is not None:
-            return math.ceil(recipe.tokens / (len(examples.token_ids) / self.steps_per_epoch))
+            return math.ceil(recipe.tokens / self.feed.tokens_per_step)
         if recipe.hours is None:
-            return math.ceil((3 if recipe.epochs is None else recipe.epochs) * self.steps_per_epoch)
+            return math.ceil((3 if recipe.epochs is None else recipe.epochs) * self.feed.steps_per_epoch)
         # At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
-        self._pass(0, 0.0)
+        _, position = self._pass(0, self.feed.start, 0.0)
         began = time.monotonic()
         for step in range(_TRIAL_STEPS):
-            self._pass(step, 0.0)
+            _, position = self._pass(step, position, 0.0)
         step_seconds = (time.monotonic() - began) / _TRIAL_STEPS
         self.optimizer.forget()
         self.model.eval()
         began = time.monotonic()
         self.evaluate()
         evaluation_seconds = (time.monotonic() - began) * recipe.evaluations
-        return max(1, int((recipe.hours * 3600 - evaluation_seconds) / step_seconds))
+        steps = (recipe.hours * 3600 - evaluation_seconds) / step_seconds
+        return max(1, int(self.processes.sums([steps])[0] / self.processes.size))
+
+    def _not_finite(self) -> str:
+        """Why a training whose last step spoiled the weights counts as diverged."""
+        broken = [name for name, weight in self.optimizer.weights().items() if not weight.isfinite().all()]
+        return f"the last step made {broken[0]} no finite numbers" if broken else ""
 
     def _save(self, state: State, started: float) -> None:
         state.seconds = time.monotonic() - started
         facts = {"state": asdict(state), "recipe": asdict(self.recipe), "machine": checkpoint.machine_state()}
-        checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
+        if self.processes.rank == 0:
+            checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
 
     def _resume(self) -> State | None:
         found = checkpoint.load_latest(self.checkpoints)
@@ -232,6 +257,7 @@ class Loop:
         tensors, facts = found
         try:
             state = State(**facts["state"])
+            state.position = tuple(state.position)
             self.optimizer.load(tensors, state.step)
         except (KeyError, TypeError, RuntimeError):
             raise BadInput(f"{self.checkpoints}: these checkpoints are of another model; use another --out") from None

@@ -1,24 +1,38 @@
-"""AdamW on float32 master weights, under a model that may compute in bfloat16.
+"""AdamW and LAMB on float32 master weights, under a model that may compute in bfloat16.
 
 Autocast keeps float32 weights and casts all of them at every step; here the cast is part of the update, gradients stay
-in the precision they were computed in, and a step allocates no buffer of the model's size.
+in the precision they were computed in, and a step allocates no buffer of the model's size (but for the sum over several
+processes, which needs one).
 """
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from bertram.training.recipe import Rule
+
+EPS: Mapping[Rule, float] = {"adamw": 1e-8, "lamb": 1e-6}
+"""What keeps the division from 0, as torch and You et al. have it."""
+
 _RUN = 2**18
 """Elements updated together: with gradient and moments 4 MB, which stay in the cache between the passes over them."""
 
 
-class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) in the papers' two parameter groups.
+class Optimizer:
+    """Adam with decoupled weight decay, or LAMB, in the papers' two parameter groups.
 
-    Weight decay is for matrices alone, not for biases and layer norms (google-research/bert `optimization.py`). Unlike
-    that code, the moments are bias-corrected (Kingma & Ba 2015); Mosbach et al. 2021 show why fine-tuning needs it.
+    With m and v the bias-corrected moments (Kingma & Ba 2015) of the gradient and r = m / (√v + eps) + decay · w:
+
+        adamw   w ← w - rate · r                (Loshchilov & Hutter 2019)
+        lamb    w ← w - rate · |w| / |r| · r    (You et al. 2020, Algorithm 2, φ the identity)
+
+    where |w| and |r| are the norms of a whole matrix, which counts once however many layers share it; where one of them
+    is 0, their ratio is 1. Biases and layer norms have no weight decay (google-research/bert `optimization.py`) and a
+    ratio of 1 (google-research/albert `lamb_optimizer.py`), so that both rules are one for them. Unlike that code, the
+    moments are bias-corrected, as in both papers; Mosbach et al. 2021 show why fine-tuning needs it.
     """
 
     def __init__(
@@ -26,16 +40,25 @@ class AdamW:
         model: nn.Module,
         precision: torch.dtype = torch.float32,
         *,
+        rule: Rule = "adamw",
         weight_decay: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: float | None = None,
+        reduce: Callable[[Tensor], object] | None = None,
     ) -> None:
         """Take over `model`'s parameters; those that matrix products read become copies in `precision`.
 
         Layer norms and embeddings stay in float32: they are applied or looked up, not multiplied. An embedding that is
         an output matrix too is multiplied.
+
+        Args:
+            eps: by default the rule's own in `EPS`.
+            reduce: where several processes train one model, sums a float32 vector over all of them, in place
+                (`torch.distributed.all_reduce`). A step calls it once, with all gradients end to end, and so every
+                process makes the same step. The losses must be scaled for the sum to be the whole batch's gradient.
         """
-        self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
+        self.rule: Rule = rule
+        self.weight_decay, self.betas, self.eps = weight_decay, betas, EPS[rule] if eps is None else eps
         self.steps = 0
         self._parameters = dict(model.named_parameters())
         multiplied = {id(p) for m in model.modules() if isinstance(m, nn.Linear) for p in m.parameters()}
@@ -46,23 +69,30 @@ class AdamW:
         self._means = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         self._squares = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         self._tables: dict[str, Tensor] = {}  # gradients of embeddings, zero between steps
+        self._sum = None if reduce is None else _Sum(self._masters, reduce)
         for parameter in self._parameters.values():
             if id(parameter) in multiplied:
                 parameter.data = parameter.data.to(precision)
         matrices = [name for name, p in self._parameters.items() if p.ndim > 1]
         vectors = [name for name, p in self._parameters.items() if p.ndim <= 1]
-        self._runs = [(weight_decay, run) for run in self._cut(matrices)] + [(0.0, run) for run in self._cut(vectors)]
+        adam = {"adamw": [(weight_decay, matrices), (0.0, vectors)], "lamb": [(0.0, vectors)]}
+        self._runs = [(decay, run) for decay, names in adam[rule] for run in self._cut(names)]
+        self._matrices = [self._pieces(name) for name in matrices] if rule == "lamb" else []
 
     def _cut(self, names: list[str]) -> list[list["_Piece"]]:
         """All elements of these parameters, in runs of about `_RUN` that a core's cache holds with their moments."""
         runs: list[list[_Piece]] = [[]]
-        for name in names:
-            kinds = (self._masters[name], self._means[name], self._squares[name], self._parameters[name].data)
-            for place, parts in enumerate(zip(*(torch.split(kind.view(-1), _RUN) for kind in kinds), strict=True)):
-                if sum(len(piece.master) for piece in runs[-1]) + len(parts[0]) > _RUN:
-                    runs.append([])
-                runs[-1].append(_Piece(name, place, *parts))
+        for piece in (piece for name in names for piece in self._pieces(name)):
+            if sum(len(other.master) for other in runs[-1]) + len(piece.master) > _RUN:
+                runs.append([])
+            runs[-1].append(piece)
         return runs
+
+    def _pieces(self, name: str) -> list["_Piece"]:
+        """A parameter in pieces of at most `_RUN` elements."""
+        kinds = (self._masters[name], self._means[name], self._squares[name], self._parameters[name].data)
+        parts = zip(*(torch.split(kind.view(-1), _RUN) for kind in kinds), strict=True)
+        return [_Piece(name, place, *part) for place, part in enumerate(parts)]
 
     @torch.no_grad()
     def step(self, learning_rate: float, max_norm: float) -> Tensor:
@@ -72,9 +102,10 @@ class AdamW:
         """
         self.steps += 1
         found = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        if self._sum is not None:
+            found = self._sum(found)
         sparse = {name: grad.coalesce() for name, grad in found.items() if grad.is_sparse}
-        values = [sparse[name].values() if name in sparse else grad for name, grad in found.items()]
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(values, dtype=torch.float32))))
+        norm = _norm([sparse[name].values() if name in sparse else grad for name, grad in found.items()])
         scale = torch.clamp(norm / max_norm, min=1.0)
         gradients = {
             name: torch.split(self._dense(name, sparse.get(name, grad)).reshape(-1), _RUN)
@@ -82,7 +113,12 @@ class AdamW:
         }
         for decay, run in self._runs:
             if used := [piece for piece in run if piece.name in gradients]:
-                self._update(used, gradients, learning_rate, decay, scale)
+                self._adam([piece.master for piece in used], used, gradients, learning_rate, decay, scale)
+                _round(used)
+        for matrix in self._matrices:
+            if matrix[0].name in gradients:
+                self._lamb(matrix, gradients, learning_rate, scale)
+                _round(matrix)
         for name, grad in sparse.items():
             self._tables[name].index_fill_(0, grad.indices()[0], 0.0)
         for name in found:
@@ -97,17 +133,18 @@ class AdamW:
             self._tables[name] = torch.zeros_like(self._masters[name])
         return self._tables[name].index_copy_(0, gradient.indices()[0], gradient.values())
 
-    def _update(
+    def _adam(
         self,
+        weights: list[Tensor],
         run: list["_Piece"],
         gradients: dict[str, tuple[Tensor, ...]],
         learning_rate: float,
         weight_decay: float,
         scale: Tensor,
     ) -> None:
-        """One step of one run, while it is in the cache: widen the gradient, update, round the weights."""
+        """Take the gradients of a run into its moments, and move `weights` by AdamW's rule; all while in the cache."""
         adamw(
-            [piece.master for piece in run],
+            weights,
             [gradients[piece.name][piece.place].float() for piece in run],
             [piece.mean for piece in run],
             [piece.square for piece in run],
@@ -123,9 +160,19 @@ class AdamW:
             eps=self.eps,
             maximize=False,
         )
-        for piece in run:
-            if piece.parameter.dtype != torch.float32:
-                piece.parameter.copy_(piece.master)
+
+    def _lamb(
+        self, matrix: list["_Piece"], gradients: dict[str, tuple[Tensor, ...]], learning_rate: float, scale: Tensor
+    ) -> None:
+        """Move one whole matrix by LAMB's rule."""
+        directions = [torch.zeros_like(piece.master) for piece in matrix]
+        for piece, direction in zip(matrix, directions, strict=True):
+            self._adam([direction], [piece], gradients, -1.0, 0.0, scale)  # 0 moved by rate -1: m / (√v + eps)
+            direction.add_(piece.master, alpha=self.weight_decay)
+        weight_norm, norm = _norm([piece.master for piece in matrix]), _norm(directions)
+        ratio = torch.where((weight_norm > 0) & (norm > 0), weight_norm / norm, 1.0)
+        for piece, direction in zip(matrix, directions, strict=True):
+            piece.master.addcmul_(direction, ratio, value=-learning_rate)
 
     def forget(self) -> None:
         """Back to a first step's moments; after trial steps at a learning rate of 0."""
@@ -181,3 +228,39 @@ class _Piece(NamedTuple):
     mean: Tensor
     square: Tensor
     parameter: Tensor
+
+
+class _Sum:
+    """The sum of gradients over all processes, in one vector of the model's size."""
+
+    def __init__(self, masters: dict[str, Tensor], reduce: Callable[[Tensor], object]) -> None:
+        like = next(iter(masters.values()))
+        sizes = [master.numel() for master in masters.values()]
+        # Behind the gradients, how many processes have one of each parameter
+        self._vector = torch.zeros(sum(sizes) + len(masters), device=like.device)
+        *parts, self._counts = torch.split(self._vector, [*sizes, len(masters)])
+        self._parts = {name: part.view_as(m) for (name, m), part in zip(masters.items(), parts, strict=True)}
+        self._reduce = reduce
+
+    def __call__(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums, dense and in float32, for every parameter that some process has a gradient of."""
+        self._vector.zero_()
+        for place, (name, part) in enumerate(self._parts.items()):
+            if name in gradients:
+                part.add_(gradients[name])
+                self._counts[place] = 1
+        self._reduce(self._vector)
+        return {name: part for (name, part), n in zip(self._parts.items(), self._counts.tolist(), strict=True) if n}
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """The Euclidean norm of all elements together, a scalar in float32."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(tensors, dtype=torch.float32))))
+    return norm
+
+
+def _round(run: list[_Piece]) -> None:
+    """Give the model its weights in the precision that it computes in."""
+    for piece in run:
+        if piece.parameter.dtype != torch.float32:
+            piece.parameter.copy_(piece.master)

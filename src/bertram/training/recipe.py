@@ -1,20 +1,21 @@
 """How a model is trained: every setting of the loop, in one frozen record that is kept with the result."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from bertram.errors import BadInput
 
 Precision = Literal["auto", "fp32", "bf16"]
+Rule = Literal["adamw", "lamb"]
 
 _HIGHEST = {"seed": 2**31 - 1, "warmup": 1.0, "evaluations": 10_000, "epochs": 10**6, "learning_rate": 1e300}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings of a training. The defaults fine-tune (Devlin et al. 2018, A.3).
+    """Settings of a training.
 
-    The budget is the first of `steps`, `tokens`, `hours` and `epochs` that is given; without any, 3 epochs.
+    The budget is the first of `steps`, `tokens`, `hours` and `epochs` that is given.
 
     Raises:
         BadInput: a value is out of range.
@@ -26,12 +27,17 @@ class Recipe:
     hours: float | None = None
     """Wall-clock, evaluation included. The speed is measured once, before the first step, and turned into steps."""
     batch_size: int = 32
-    """Examples an optimizer step."""
+    """Examples an optimizer step; in pre-training, the tokens of so many of the greatest length."""
     max_tokens: int = 4096
     """Tokens of one forward and backward pass; a larger batch is accumulated over several."""
-    learning_rate: float = 5e-5
+    learning_rate: float | None = None
+    """The highest. By default 5e-5 in fine-tuning (Devlin et al. 2018, A.3) and 1e-3 in pre-training."""
     warmup: float = 0.1
-    """Share of all steps over which the learning rate rises from 0; then it falls to 0 linearly."""
+    """Share of all steps over which the learning rate rises from 0; then it falls to 0."""
+    decay_power: float = 1.0
+    """It falls as this power of the share of steps that is left: 1 linearly, others by a polynomial."""
+    optimizer: Rule = "adamw"
+    """lamb: AdamW's steps scaled to each tensor's norm (You et al. 2020), for large batches."""
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     precision: Precision = "auto"
@@ -47,8 +53,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise BadInput(f"--precision {self.precision!r:.40}: must be one of {', '.join(get_args(Precision))}")
+        for name, choices in {"precision": Precision, "optimizer": Rule}.items():
+            if getattr(self, name) not in get_args(choices):
+                raise BadInput(f"--{name} {getattr(self, name)!r:.40}: must be one of {', '.join(get_args(choices))}")
         for field in fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, int | float) or isinstance(value, bool):
@@ -57,3 +64,12 @@ class Recipe:
             high = _HIGHEST.get(field.name, 2**53)
             if not low <= value <= high:
                 raise BadInput(f"--{field.name.replace('_', '-')} {value} is out of range")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a budget was given."""
+        return any(budget is not None for budget in (self.epochs, self.steps, self.tokens, self.hours))
+
+    def resolved(self, *, learning_rate: float) -> "Recipe":
+        """This recipe with `learning_rate` where none was given."""
+        return self if self.learning_rate is not None else replace(self, learning_rate=learning_rate)

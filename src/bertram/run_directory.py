@@ -1,0 +1,89 @@
+"""The directory that a training or comparison writes: which files it begins and ends with, and whether it can go on."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bertram.errors import BadInput
+from bertram.files import write_json
+
+SETTINGS = "training.json"
+"""All that a training depends on, as it was when it began; the first file."""
+MANIFEST = "bertram.json"
+"""What came of it; the last file."""
+
+
+def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any]:
+    """bertram.json of a directory, or another file of settings; empty where there is none.
+
+    Raises:
+        BadInput: it is not JSON.
+    """
+    path = directory / name
+    if not path.exists():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(manifest, dict):
+        raise BadInput(f"{path}: not an object")
+    return manifest
+
+
+def prepare_directory(out: Path, *, resume: bool) -> dict[str, Any] | None:
+    """Check that `out` can take a training; return the manifest of one that is finished there already.
+
+    Raises:
+        BadInput: it is a file, not writable, or holds something and `resume` is not given.
+    """
+    if is_occupied(out):
+        if not resume:
+            raise BadInput(f"{out}: is not empty; resume the training that began there, or name another directory")
+        manifest = read_manifest(out)
+        if "status" in manifest:
+            return manifest
+    make_directory(out)
+    return None
+
+
+def is_occupied(out: Path, first_file: str = SETTINGS) -> bool:
+    """Whether a directory is there and holds more than a half-written first file, left by a process that was killed."""
+    return out.is_dir() and any(not path.name.startswith(f".{first_file}.") for path in out.iterdir())
+
+
+def make_directory(out: Path) -> None:
+    """Make a directory, if it is not there, and try whether it can be written.
+
+    Raises:
+        BadInput: it is a file, or cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def keep(path: Path, settings: dict[str, Any]) -> None:
+    """Write settings to a JSON file, or find them there.
+
+    Raises:
+        BadInput: the file holds others, or is no JSON.
+    """
+    if not path.exists():
+        write_json(path, settings)
+        return
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path}: {error}") from None
+    settings = json.loads(json.dumps(settings))  # tuples as lists, as they come back
+    if kept != settings:
+        differing = [name for name in settings if not isinstance(kept, dict) or kept.get(name) != settings[name]]
+        raise BadInput(
+            f"{path.parent}: began with another {' and '.join(differing) or 'set of settings'}; "
+            "repeat the command as it was, or name another --out"
+        )

@@ -1,0 +1,146 @@
+"""From a token store to pre-training examples: an endless stream of batches that any position can be read from.
+
+Every epoch goes through all parts of the store in a new order. The next parts that together hold some hundred thousand
+tokens are a block; its sequences are cut, paired, shuffled and masked at once, with random numbers that depend on
+(seed, epoch, block) alone. So every epoch has new pairs and masks, and a position says all that resuming needs to know.
+
+Letters: B sequences, T tokens of all of them.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertram.batch import Batch, Examples, Ints
+from bertram.config import Masking, SentenceObjective
+from bertram.errors import BadInput
+from bertram.text.masking import Masker
+from bertram.text.sentence_pairs import OBJECTIVES, Draws, Pair, Passage
+from bertram.text.store import TokenStore
+from bertram.text.tokenizer import Tokenizer
+
+Position = tuple[int, ...]
+
+_BLOCK_TOKENS = 2**18
+_BATCHES_A_BLOCK = 16  # at least, since the last one's room is shared out among all
+
+
+class Blocks:
+    """The feed of a pre-training (training/feed.py): position (epoch, block, batch)."""
+
+    start: Position = (0, 0, 0)
+
+    def __init__(
+        self,
+        store: TokenStore,
+        tokenizer: Tokenizer,
+        objective: SentenceObjective,
+        masking: Masking,
+        *,
+        max_length: int,
+        batch_tokens: int,
+        seed: int,
+    ) -> None:
+        """A batch fills `batch_tokens` as far as whole sequences can.
+
+        Raises:
+            BadInput: the store is empty, or holds one document where pairs of two are asked for.
+        """
+        if not len(store):
+            raise BadInput("the corpus holds no text")
+        if objective == "nsp" and store.documents[0] == store.documents[-1]:
+            raise BadInput("next-sentence pairs need two documents or more; this corpus is one: take sop or none")
+        self.store, self.tokenizer, self.objective = store, tokenizer, objective
+        self.max_length, self.batch_tokens, self.seed = max_length, batch_tokens, seed
+        self._masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, masking)
+        tokens = max(_BLOCK_TOKENS, _BATCHES_A_BLOCK * batch_tokens)
+        self.blocks = max(1, round(len(store.tokens) / tokens))
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._planned: tuple[int, int] = (-1, -1)
+        self._examples, self._cuts = self._block(0, 0)
+        self.steps_per_epoch = float(self.blocks * (len(self._cuts) - 1))  # as far as blocks are like the first
+        self.tokens_per_step = len(self._examples.inputs.token_ids) / (len(self._cuts) - 1)
+
+    def take(self, position: Position) -> tuple[Examples, Position]:
+        """The batch at (epoch, block, number of the batch in it)."""
+        epoch, block, place = position
+        examples, cuts = self._block(epoch, block)
+        batch = examples.select(np.arange(cuts[place], cuts[place + 1]))
+        if place + 2 < len(cuts):
+            return batch, (epoch, block, place + 1)
+        return batch, (epoch, block + 1, 0) if block + 1 < self.blocks else (epoch + 1, 0, 0)
+
+    def _block(self, epoch: int, block: int) -> tuple[Examples, NDArray[np.int64]]:
+        """All sequences of a block, and where each batch of them begins and ends."""
+        if self._planned != (epoch, block):
+            random = np.random.default_rng([self.seed, epoch, block])
+            pairs = self._pairs(self._parts(epoch, block), Draws(random))
+            batch, labels = assemble(self.store, random.permutation(pairs), self.tokenizer)
+            masked, targets = self._masker.mask(batch, random)
+            inputs = Batch(masked, batch.segment_ids, batch.positions, batch.offsets)
+            self._examples = Examples(inputs, {"sentence_pair": labels}, {"masked_language_model": targets})
+            self._cuts = _even_cuts(batch.offsets, self.batch_tokens)
+            self._planned = epoch, block
+        return self._examples, self._cuts
+
+    def _parts(self, epoch: int, block: int) -> NDArray[np.int64]:
+        """Numbers of the parts that a block is made of."""
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.store))
+            self._epoch = epoch
+        begin, end = (number * len(self.store) // self.blocks for number in (block, block + 1))
+        return self._order[begin:end]
+
+    def _pairs(self, parts: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
+        """The sequences that these parts are cut into, [B, 5]."""
+        found: list[Pair] = []
+        make = OBJECTIVES[self.objective]
+        for part in parts.tolist():
+            document = int(self.store.documents[part])
+
+            def foreign(length: int, document: int = document) -> tuple[int, int]:
+                other = self._passage(self._part_outside(document, draws))
+                start = other.edges[draws.below(len(other.edges) - 1)]
+                return start, other.span_end(start, length)
+
+            found += make(self._passage(part), self.max_length, draws, foreign)
+        return np.array(found, np.int64).reshape(-1, len(Pair._fields))
+
+    def _passage(self, part: int) -> Passage:
+        first, last = self.store.parts[part : part + 2]
+        edges = self.store.sentences[first : last + 1]
+        return Passage(edges.tolist(), self.tokenizer.starts_word[self.store.tokens[edges[0] : edges[-1]]].tolist())
+
+    def _part_outside(self, document: int, draws: Draws) -> int:
+        """A part, any as likely as any other, that is not of this document."""
+        first, last = np.searchsorted(self.store.documents, [document, document + 1])
+        drawn = draws.below(len(self.store) - int(last - first))
+        return drawn if drawn < first else drawn + int(last - first)
+
+
+def assemble(store: TokenStore, pairs: NDArray[np.int64], tokenizer: Tokenizer) -> tuple[Batch, Ints]:
+    """Sequences [CLS] A [SEP], or [CLS] A [SEP] B [SEP] with segment 1 after A, of [B, 5] pairs; and labels [B]."""
+    a, a_end, b, b_end, label = pairs.T
+    counts = np.stack([a_end - a, b_end - b], 1)  # [B, 2]
+    lengths = counts.sum(1) + 2 + (counts[:, 1] > 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    token_ids = np.full(offsets[-1], tokenizer.sep_id, np.int32)
+    token_ids[offsets[:-1]] = tokenizer.cls_id
+    a_places = offsets[:-1] + 1
+    b_places = a_places + counts[:, 0] + 1
+    sources, targets = np.stack([a, b], 1).ravel(), np.stack([a_places, b_places], 1).ravel()
+    token_ids[_ranges(targets, counts.ravel())] = store.tokens[_ranges(sources, counts.ravel())]
+    positions = _ranges(np.zeros_like(lengths), lengths).astype(np.int32)
+    segment_ids = (positions >= np.repeat(counts[:, 0] + 2, lengths)).astype(np.int32)
+    return Batch(token_ids, segment_ids, positions, offsets), label.astype(np.int32)
+
+
+def _even_cuts(offsets: Ints, batch_tokens: int) -> NDArray[np.int64]:
+    """Where to cut sequences into as few batches of at most about `batch_tokens` tokens, all about as large."""
+    batches = max(1, -(-int(offsets[-1]) // batch_tokens))
+    return np.searchsorted(offsets, np.linspace(0, offsets[-1], batches + 1))
+
+
+def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """start, start + 1, … of the given lengths, range behind range."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)

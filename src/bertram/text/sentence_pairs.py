@@ -1,0 +1,147 @@
+"""What a pre-training sequence is made of: spans of text, and pairs of spans for a sentence objective.
+
+A place is a token's number in a token store. A span is a stretch of places within one passage; it ends with a sentence
+where it can, else before a word. Only a word that alone is longer than a sequence is cut.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
+
+import numpy as np
+
+from bertram.batch import IGNORED
+from bertram.config import SentenceObjective
+
+IS_NEXT, IS_RANDOM = 0, 1
+IN_ORDER, SWAPPED = 0, 1
+"""Sentence labels, numbered as in transformers."""
+
+_SHORT = 0.1  # share of sequences that aim at a random shorter length (google-research/bert, google-research/albert)
+
+
+class Pair(NamedTuple):
+    """A sequence: span A, span B (empty where there is none) and the sentence label, or IGNORED."""
+
+    a: int
+    a_end: int
+    b: int
+    b_end: int
+    label: int
+
+
+class Draws:
+    """Random numbers one at a time, at a fraction of a Generator's price for one."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._numbers: Iterator[float] = (number for _ in repeat(None) for number in random.random(4096).tolist())
+
+    def share(self) -> float:
+        """Uniform in [0, 1)."""
+        return next(self._numbers)
+
+    def below(self, count: int) -> int:
+        """A whole number from 0 to count - 1."""
+        return int(next(self._numbers) * count)
+
+    def length(self, longest: int) -> int:
+        """How many tokens of text a sequence is to hold: mostly `longest`, now and then fewer, but two at least."""
+        return longest if self.share() >= _SHORT or longest < 3 else 2 + self.below(longest - 1)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Neighbouring sentences of one document."""
+
+    edges: list[int]  # the places where sentences begin, and the end of the last one
+    starts_word: list[bool]  # of every token from the first place on
+
+    def span_end(self, start: int, length: int) -> int:
+        """Where a span of at most `length` tokens from `start` ends."""
+        limit = start + length
+        if limit >= self.edges[-1]:
+            return self.edges[-1]
+        end = self.edges[bisect_right(self.edges, limit) - 1]
+        if end > start:
+            return end
+        words = self._words(start + 1, limit + 1)
+        return words[-1] if words else limit
+
+    def middle(self, start: int, end: int, draws: Draws) -> int:
+        """A place inside start:end to part it at, drawn from where sentences begin, or else words.
+
+        Returns `start` where neither begins inside.
+        """
+        first, last = bisect_right(self.edges, start), bisect_right(self.edges, end - 1)
+        if last > first:
+            return self.edges[first + draws.below(last - first)]
+        words = self._words(start + 1, end)
+        return words[draws.below(len(words))] if words else start
+
+    def _words(self, start: int, end: int) -> list[int]:
+        """Places in start:end where a word begins."""
+        first = self.edges[0]
+        return [place for place in range(start, end) if self.starts_word[place - first]]
+
+
+Foreign = Callable[[int], tuple[int, int]]
+"""A span of at most so many tokens from another document."""
+
+
+def next_sentence_pairs(passage: Passage, room: int, draws: Draws, foreign: Foreign) -> Iterator[Pair]:
+    """Next-sentence prediction (Devlin et al. 2018, A.1), in sequences of at most `room` tokens.
+
+    In half of the pairs B is the text that follows A; in the others it is of another document, and the text that
+    followed A opens the next sequence. A passage of one word makes a sequence without a pair.
+    """
+    start, stop = passage.edges[0], passage.edges[-1]
+    while start < stop:
+        length = draws.length(room - 3)
+        end = passage.span_end(start, length)
+        middle = passage.middle(start, end, draws)
+        if middle == start:
+            yield Pair(start, end, 0, 0, IGNORED)
+            start = end
+        elif draws.share() < 0.5:
+            yield Pair(start, middle, middle, end, IS_NEXT)
+            start = end
+        else:
+            yield Pair(start, middle, *foreign(length - (middle - start)), IS_RANDOM)
+            start = middle
+
+
+def sentence_order_pairs(passage: Passage, room: int, draws: Draws, foreign: Foreign) -> Iterator[Pair]:
+    """Sentence-order prediction (Lan et al. 2019, 3.1), in sequences of at most `room` tokens.
+
+    Two consecutive spans of one document, half of them swapped; never another document's, however short this one is. A
+    passage of one word makes a sequence without a pair.
+    """
+    start, stop = passage.edges[0], passage.edges[-1]
+    while start < stop:
+        end = passage.span_end(start, draws.length(room - 3))
+        middle = passage.middle(start, end, draws)
+        if middle == start:
+            yield Pair(start, end, 0, 0, IGNORED)
+        elif draws.share() < 0.5:
+            yield Pair(start, middle, middle, end, IN_ORDER)
+        else:
+            yield Pair(middle, end, start, middle, SWAPPED)
+        start = end
+
+
+def single_spans(passage: Passage, room: int, draws: Draws, foreign: Foreign) -> Iterator[Pair]:
+    """No sentence objective: one span a sequence of at most `room` tokens."""
+    start, stop = passage.edges[0], passage.edges[-1]
+    while start < stop:
+        end = passage.span_end(start, draws.length(room - 2))
+        yield Pair(start, end, 0, 0, IGNORED)
+        start = end
+
+
+OBJECTIVES: dict[SentenceObjective, Callable[[Passage, int, Draws, Foreign], Iterator[Pair]]] = {
+    "nsp": next_sentence_pairs,
+    "sop": sentence_order_pairs,
+    "none": single_spans,
+}

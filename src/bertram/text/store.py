@@ -1,0 +1,227 @@
+"""Token stores: a tokenized corpus on the disk, mapped into memory when it is read.
+
+A store is a directory of plain arrays; store.json, written last, says how long they are. While it is being built,
+progress.json says up to where it is whole, so that building goes on from there after a stop.
+
+Letters: N tokens, S sentences, P parts.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertram.errors import BadInput
+from bertram.files import write_json
+from bertram.text.corpus import Part
+from bertram.text.tokenizer import Tokenizer
+
+MANIFEST, _PROGRESS = "store.json", "progress.json"
+_CHUNK = 2**21  # characters tokenized at a time
+_AHEAD = 3  # chunks
+_SAVED_EVERY = 32  # chunks
+_HELD_OUT_OF = 10
+_HELD_OUT_TOKENS = 2**20
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """A corpus as tokens, without special ones."""
+
+    tokens: NDArray[Any]  # [N]
+    sentences: NDArray[np.int64]  # [S + 1], where each sentence begins among the tokens, and N
+    parts: NDArray[np.int64]  # [P + 1], where each part begins among the sentences, and S
+    documents: NDArray[np.int64]  # [P], the number of the document that a part is of; never falling
+
+    @classmethod
+    def open(cls, directory: Path) -> "TokenStore":
+        """Map a finished store into memory.
+
+        Raises:
+            BadInput: it is not there, not finished or damaged.
+        """
+        try:
+            sizes = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+            columns = {name: _column(directory, name, sizes) for name in _DTYPES}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{directory}: not a whole token store ({error}); delete it to have it built anew") from None
+        return cls(**columns)
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    @property
+    def document_count(self) -> int:
+        """How many documents the parts are of."""
+        return int(np.count_nonzero(np.diff(self.documents))) + 1 if len(self) else 0
+
+
+_DTYPES: dict[str, str] = {"tokens": "", "sentences": "<i8", "parts": "<i8", "documents": "<i8"}
+"""The arrays and their types; tokens take two bytes where the vocabulary allows."""
+
+
+def _column(directory: Path, name: str, sizes: dict[str, Any]) -> NDArray[Any]:
+    path, dtype, count = directory / f"{name}.bin", np.dtype(_DTYPES[name] or sizes["dtype"]), int(sizes[name])
+    if path.stat().st_size != count * dtype.itemsize:
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {count * dtype.itemsize}")
+    return np.memmap(path, dtype, "r", shape=(count,)) if count else np.zeros(0, dtype)
+
+
+class _Writer:
+    """One store while it is being built."""
+
+    def __init__(self, directory: Path, vocab_size: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory, self.dtype = directory, "<u2" if vocab_size <= 2**16 else "<i4"
+        self.tokens = self.sentences = 0
+        self.files: dict[str, BinaryIO] = {}
+
+    def open(self, sizes: dict[str, int]) -> None:
+        """Begin with the first so many bytes of each file."""
+        for name in _DTYPES:
+            path = self.directory / f"{name}.bin"
+            path.touch()
+            file = path.open("rb+")
+            file.truncate(sizes.get(name, 0))
+            file.seek(0, 2)
+            self.files[name] = file
+        if not sizes:
+            self._append("sentences", [0])
+            self._append("parts", [0])
+        else:
+            self.tokens = self.files["tokens"].tell() // np.dtype(self.dtype).itemsize
+            self.sentences = self.files["sentences"].tell() // 8 - 1
+
+    def add(self, document: int, pieces: NDArray[np.int32], lengths: NDArray[np.int64]) -> None:
+        """Append a part: the pieces of its sentences, end to end, and how many each has."""
+        lengths = lengths[lengths > 0]
+        if not len(lengths):
+            return
+        self.files["tokens"].write(pieces.astype(self.dtype).tobytes())
+        self._append("sentences", self.tokens + np.cumsum(lengths))
+        self.tokens += len(pieces)
+        self.sentences += len(lengths)
+        self._append("parts", [self.sentences])
+        self._append("documents", [document])
+
+    def flush(self) -> dict[str, int]:
+        """Have the disk take what was added; returns the files' bytes."""
+        for file in self.files.values():
+            file.flush()
+        return {name: file.tell() for name, file in self.files.items()}
+
+    def finish(self) -> None:
+        sizes = self.flush()
+        counts = {name: sizes[name] // 8 for name in sizes if name != "tokens"}
+        write_json(self.directory / MANIFEST, {"format": 1, "dtype": self.dtype, "tokens": self.tokens, **counts})
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+    def _append(self, name: str, values: Any) -> None:
+        self.files[name].write(np.asarray(values, _DTYPES[name]).tobytes())
+
+
+def build(
+    parts: Iterable[Part],
+    tokenizer: Tokenizer,
+    train: Path,
+    validation: Path | None,
+    *,
+    seed: int = 0,
+    report: Callable[[int], None] = lambda characters: None,
+) -> None:
+    """Tokenize a corpus into a store at `train`, and one part in ten, drawn with `seed`, into one at `validation`.
+
+    No more than about a million tokens are held out. What an earlier call that was stopped left whole is kept. Memory
+    does not grow with the corpus.
+
+    Args:
+        parts: the corpus from its beginning.
+        validation: None holds nothing out.
+        report: hears how many characters are done, now and then.
+
+    Raises:
+        OSError: the disk did not take them.
+    """
+    writers = [_Writer(directory, tokenizer.vocab_size) for directory in (train, validation) if directory is not None]
+    saved = _saved_progress(train)
+    try:
+        for writer, sizes in zip(writers, saved["bytes"] or [{} for _ in writers], strict=True):
+            writer.open(sizes)
+        done, characters = saved["parts"], saved["characters"]
+        remaining = islice(parts, done, None)
+        for number, (chunk, pieces, lengths) in enumerate(_tokenized(tokenizer, _chunks(remaining)), 1):
+            ends = np.cumsum(lengths)
+            first = 0
+            for part in chunk:
+                last = first + len(part.sentences)
+                begin, end = (int(ends[place - 1]) if place else 0 for place in (first, last))
+                held_out = len(writers) > 1 and writers[1].tokens < _HELD_OUT_TOKENS and _is_held_out(seed, done)
+                writers[held_out].add(part.document, pieces[begin:end], lengths[first:last])
+                characters += sum(len(sentence) for sentence in part.sentences)
+                first, done = last, done + 1
+            report(characters)
+            if number % _SAVED_EVERY == 0:
+                progress = {"parts": done, "characters": characters, "bytes": [w.flush() for w in writers]}
+                write_json(train / _PROGRESS, progress)
+        for writer in reversed(writers):  # the one at `train` last: it says that both are whole
+            writer.finish()
+    finally:
+        for writer in writers:
+            writer.close()
+    (train / _PROGRESS).unlink(missing_ok=True)
+
+
+def _saved_progress(directory: Path) -> dict[str, Any]:
+    try:
+        progress: dict[str, Any] = json.loads((directory / _PROGRESS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {"parts": 0, "characters": 0, "bytes": None}
+    return progress
+
+
+def _is_held_out(seed: int, part: int) -> bool:
+    """One of every ten parts, another one in every ten."""
+    group, place = divmod(part, _HELD_OUT_OF)
+    return int(np.random.default_rng([seed, group]).integers(_HELD_OUT_OF)) == place
+
+
+def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    chunk, characters = [], 0
+    for part in parts:
+        chunk.append(part)
+        characters += sum(len(sentence) for sentence in part.sentences)
+        if characters >= _CHUNK:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+_Tokenized = tuple[list[Part], NDArray[np.int32], NDArray[np.int64]]
+"""Parts, the pieces of all their sentences end to end, and how many each sentence has."""
+
+
+def _tokenized(tokenizer: Tokenizer, chunks: Iterator[list[Part]]) -> Iterator[_Tokenized]:
+    """Tokenize chunks in their order, the next few in threads meanwhile (the tokenizer itself uses all cores)."""
+
+    def tokenize(chunk: list[Part]) -> _Tokenized:
+        return chunk, *tokenizer.pieces([sentence for part in chunk for sentence in part.sentences])
+
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        waiting: deque[Future[_Tokenized]] = deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(tokenize, chunk))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,74 @@
+"""Every command and code block of README.md runs as it stands there, but on small tables, models and few seeds."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from tiny import table
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`([^`]+)`")
+PYTHON = re.compile(r"(import|from) \w")
+COMMAND = re.compile(r"(bertram|python|pip|make) \w")
+SMALLER = {"-mini": "-tiny", "--seeds 3": "--seeds 1"}
+
+
+def code():
+    """What to run: blocks of Python, blocks of lines for a shell, and what of either stands within a sentence."""
+    found = BLOCK.findall(README)
+    for words in INLINE.findall(BLOCK.sub("", README)):
+        if PYTHON.match(words):
+            found.append(("python", words))
+        elif COMMAND.match(words):
+            found.append(("", words))
+    return [(language, smaller(text)) for language, text in found]
+
+
+def smaller(text):
+    for words, fewer in SMALLER.items():
+        text = text.replace(words, fewer)
+    return text
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs one command in a directory with the tables that README names."""
+    table(tmp_path / "reviews.csv", 40)
+    table(tmp_path / "test.csv", 20, seed=1)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+
+    def run(command, **options):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, **options)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize(("language", "text"), code())
+def test_it_runs(language, text, run):
+    if language == "python":
+        run([sys.executable, "-c", text])
+        return
+    assert language == "", f"no way known to run a block of {language}"
+    for line in text.splitlines():
+        run_line(line, run)
+
+
+def run_line(line, run):
+    if make := re.match(r"make (\w+)", line):  # minutes of work, in an environment of its own
+        assert re.search(rf"^{make[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif pip := re.fullmatch(r"pip install '\.\[(\w+)\]'", line):  # needs an index of packages
+        assert pip[1] in metadata.metadata("bertram").get_all("Provides-Extra")
+    elif re.match(r"(echo '[^']*' \| )?bertram ", line):
+        run(line, shell=True)
+    else:
+        pytest.fail(f"no way known to run this: {line}")
