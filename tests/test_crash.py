@@ -10,11 +10,22 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from bertram.training.metrics_file import read_metrics
-from tiny import bertram, model_directory, table
+from tiny import (
+    also_slowly,
+    bertram,
+    checkpoints,
+    finish,
+    harm,
+    kill_after,
+    kill_past,
+    losses,
+    model_directory,
+    same_training,
+    stop,
+    table,
+    wait_for,
+)
 
 OPTIONS = ["--batch-size", "4", "--save-every", "7", "--log-every", "1", "--evaluations", "6"]
 
@@ -30,20 +41,18 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(place):
     """A training that nothing stopped."""
-    return finish(training(place, place / "trained"))
+    return complete(training(place, place / "trained"))
 
 
 @pytest.fixture(scope="module")
 def compared(place):
     """A comparison that nothing stopped."""
-    return finish(comparing(place, place / "compared"))
+    return complete(comparing(place, place / "compared"))
 
 
-def finish(arguments):
+def complete(arguments):
     """Run the command to its end; the directory that it leaves."""
-    process = bertram(*arguments)
-    said = process.communicate()
-    assert process.returncode == 0, said
+    finish(bertram(*arguments))
     return arguments[arguments.index("--out") + 1]
 
 
@@ -51,10 +60,7 @@ def finish(arguments):
 def half(place):
     """A training that was stopped in its midst."""
     out = place / "half"
-    process = bertram(*training(place, out))
-    wait_for(lambda: len(losses(out)) > 40, process)
-    process.kill()
-    process.communicate()
+    kill_past(bertram(*training(place, out)), out, 40)
     assert len(checkpoints(out)) == 2
     return out
 
@@ -69,41 +75,13 @@ def comparing(place, out, steps=40):
     return ["compare", place / "good.csv", *models, "--out", out, *OPTIONS, "--steps", steps]
 
 
-def losses(out):
-    return {line["step"]: line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line}
-
-
-def checkpoints(out):
-    return sorted((out / "checkpoints").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
-
-
-def kill(arguments, seconds):
-    """Start the command and kill it after so many seconds, unless it has ended; its exit code."""
-    process = bertram(*arguments)
-    with contextlib.suppress(Exception):
-        process.communicate(timeout=seconds)
-    process.kill()
-    process.communicate()
-    return process.returncode
-
-
 def killed_often(arguments, kills, longest, seed):
     """Kill the command at random instants, then let it end. How often it was killed while it ran."""
     instants = random.Random(seed)
-    codes = [kill(arguments, instants.uniform(0.1, longest)) for _ in range(kills)]
-    finish(arguments)
+    codes = [kill_after(bertram(*arguments), instants.uniform(0.1, longest)) for _ in range(kills)]
+    complete(arguments)
     assert set(codes) <= {0, -signal.SIGKILL}
     return codes.count(-signal.SIGKILL)
-
-
-def same_training(out, expected):
-    assert losses(out) == losses(expected)
-    ours, theirs = (json.loads((d / "bertram.json").read_text()) for d in (out, expected))
-    assert ours["scores"] == theirs["scores"]
-    weights, expected_weights = (load_file(d / "model.safetensors") for d in (out, expected))
-    assert weights.keys() == expected_weights.keys()
-    assert all(torch.equal(tensor, expected_weights[name]) for name, tensor in weights.items())
-    assert not [path for path in out.rglob(".*") if path.name.startswith((".model", ".step", ".best", ".state"))]
 
 
 @pytest.mark.parametrize(
@@ -146,14 +124,6 @@ def workers(job):
     return found
 
 
-def wait_for(condition, process=None, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_finished_work_is_not_repeated(place, trained, compared, tmp_path):
     out = shutil.copytree(trained, tmp_path / "trained")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -168,11 +138,6 @@ def test_finished_work_is_not_repeated(place, trained, compared, tmp_path):
     process.communicate()
     assert process.returncode == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
-
-
-def also_slowly(quick, rest):
-    """Parameters of which some are for the slow tests."""
-    return [*quick, *(pytest.param(*values, marks=pytest.mark.slow) for values in rest)]
 
 
 class TestSignals:
@@ -191,7 +156,7 @@ class TestSignals:
         assert seconds < 10
         last = max(losses(out))
         assert checkpoints(out)[-1].name == f"step-{last}"
-        finish(training(place, out))
+        complete(training(place, out))
         same_training(out, trained)
 
     @pytest.mark.parametrize(
@@ -228,13 +193,6 @@ class TestSignals:
         assert took < 10
 
 
-def stop(process, number):
-    began = time.monotonic()
-    process.send_signal(number)
-    line = process.communicate()[1]
-    return process.returncode, line, time.monotonic() - began
-
-
 @pytest.mark.parametrize(
     ("file", "damage"),
     also_slowly(
@@ -245,15 +203,8 @@ def stop(process, number):
 def test_the_checkpoint_before_a_damaged_one_is_used(place, trained, half, tmp_path, file, damage):
     out = shutil.copytree(half, tmp_path / "out")
     newest = checkpoints(out)[-1]
-    content = bytearray((newest / file).read_bytes())
-    content[len(content) // 2] ^= 1
-    if damage == "gone":
-        (newest / file).unlink()
-    else:
-        (newest / file).write_bytes(content[: len(content) // 2] if damage == "torn" else content)
-    process = bertram(*training(place, out))
-    said = process.communicate()[1]
-    assert process.returncode == 0
+    harm(newest / file, damage)
+    said = finish(bertram(*training(place, out)))
     if (file, damage) != ("manifest.json", "gone"):  # without one it never was a checkpoint
         assert f"{newest}: this checkpoint is damaged; trying the one before it\n" in said
     same_training(out, trained)
@@ -286,5 +237,5 @@ def test_a_full_disk_is_said_and_leaves_what_is_whole(place, trained, half, tmp_
     assert "Traceback" not in said[1]
     assert [line for line in said[1].splitlines() if "File too large" in line] == [said[1].splitlines()[-1]]
     assert {path: path.read_bytes() for path in before} == before
-    finish(training(place, out))
+    complete(training(place, out))
     same_training(out, trained)

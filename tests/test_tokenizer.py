@@ -237,6 +237,24 @@ class TestEncoding:
         assert found.token_ids.tolist() == expected.token_ids.tolist()
         assert found.offsets.tolist() == expected.offsets.tolist()
 
+    def test_pieces_end_to_end(self, tokenizer):
+        texts = ["ab", "", "A, 中b", "a" + " b" * 5]
+        ids, lengths = tokenizer.pieces(texts)
+        assert ids.tolist() == [5, 7, 5, 1, 9, 6, 5, 6, 6, 6, 6, 6]
+        assert lengths.tolist() == [2, 0, 4, 6]
+        ids, lengths = tokenizer.pieces(texts, 3)
+        assert ids.tolist() == [5, 7, 5, 1, 9, 5, 6, 6]
+        assert lengths.tolist() == [2, 0, 4, 6]
+        assert [part.tolist() for part in tokenizer.pieces([])] == [[], []]
+
+    def test_pieces_of_many_texts(self, tokenizer):
+        texts = ["ab" * (n % 5) for n in range(10_000)]
+        ids, lengths = tokenizer.pieces(texts)
+        batch, _ = tokenizer.encode(texts, max_length=20)
+        assert (ids.dtype, lengths.dtype) == (np.int32, np.int64)
+        assert ids.tolist() == batch.token_ids[~tokenizer.special[batch.token_ids]].tolist()
+        assert lengths.tolist() == (batch.lengths - 2).tolist()
+
     def test_half_of_a_surrogate_pair(self, tokenizer):
         with pytest.raises(BadInput, match="text 5001: half of a surrogate pair"):
             tokenizer.encode(["a"] * 5000 + ["a\ud800"], max_length=10)
@@ -246,6 +264,49 @@ class TestEncoding:
     def test_no_room(self, tokenizer):
         with pytest.raises(BadInput, match="2 tokens leaves no room for text; 3 is the least"):
             tokenizer.encode(["a"], max_length=2)
+
+
+class TestFlags:
+    """What is said of every id."""
+
+    def test_special(self, both):
+        ours, theirs = both
+        assert np.flatnonzero(ours.special).tolist() == sorted(theirs.convert_tokens_to_ids(theirs.all_special_tokens))
+        assert len(ours.special) == ours.vocab_size
+
+    def test_wordpieces_that_start_words(self, tmp_path):
+        tokenizer = Tokenizer.load(vocabulary_file(tmp_path, [*VOCABULARY, "#", "[unused1]"]))
+        assert np.flatnonzero(~tokenizer.starts_word).tolist() == [VOCABULARY.index("##b"), VOCABULARY.index("##c")]
+        assert not tokenizer.special[-1]
+
+    def test_another_prefix(self, tmp_path):
+        Tokenizer.load(vocabulary_file(tmp_path, ["@b", *VOCABULARY])).save(tmp_path / "saved")
+        content = json.loads((tmp_path / "saved" / "tokenizer.json").read_text())
+        content["model"]["continuing_subword_prefix"] = "@"
+        (tmp_path / "saved" / "tokenizer.json").write_text(json.dumps(content))
+        assert np.flatnonzero(~Tokenizer.load(tmp_path / "saved").starts_word).tolist() == [0]
+
+    def test_unigram_pieces_that_start_words(self, tmp_path):
+        tokenizer = Tokenizer.load(write(tmp_path, "spiece.model", spiece(), "albert"))
+        starts = {piece: tokenizer.starts_word[place] for piece, place in tokenizer._backend.get_vocab().items()}
+        assert [starts[piece] for piece in ("▁", "▁the", "(", ",", "中", "[CLS]", "<pad>", "<unk>")] == [True] * 8
+        assert [starts[piece] for piece in ("e", "a", "1", "s")] == [False] * 4
+
+    def test_ids_without_a_token(self, tmp_path):
+        Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
+        content = json.loads((tmp_path / "tokenizer.json").read_text())
+        content["model"]["vocab"]["##late"] = 200
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+        tokenizer = Tokenizer.load(tmp_path)
+        assert tokenizer.starts_word[100:].tolist() == [True] * 100 + [False]
+        assert not tokenizer.special[100:].any()
+
+    @pytest.mark.parametrize("family", ["bert", "albert"])
+    def test_as_many_words_as_in_the_text(self, family):
+        words = "the lowest towers glow slowly and the slower ones lower".split()
+        tokenizer = Tokenizer.train([" ".join(words)] * 2, family, 40)
+        ids, lengths = tokenizer.pieces([" ".join(words)])
+        assert lengths[0] > len(words) == tokenizer.starts_word[ids].sum()
 
 
 class TestFiles:

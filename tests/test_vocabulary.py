@@ -8,8 +8,11 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers, trainers
 
 from bertram.errors import BadInput
+from bertram.text import vocabulary as module
+from bertram.text.backends import albert, bert
 from bertram.text.tokenizer import Tokenizer
 from bertram.text.vocabulary import LEAST, learn_pieces, learn_wordpieces
 
@@ -74,6 +77,67 @@ def test_with_room_for_every_character_none_is_unknown(texts):
         tokenizer = Tokenizer.train(texts, family, 200)
         batch, _ = tokenizer.encode(texts, max_length=512)
         assert tokenizer.unk_id not in batch.token_ids
+
+
+def library_wordpieces(texts, size):
+    """The library's trainer on the texts themselves; twice, as characters that are given in order keep it."""
+    first = FIRST["bert"]
+    for limit in (1, size):
+        backend = bert({name: place for place, name in enumerate(FIRST["bert"])})
+        backend.model = models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")
+        options = {"min_frequency": 2, "special_tokens": first, "show_progress": False}
+        backend.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=limit, **options))
+        first = FIRST["bert"] + sorted(backend.get_vocab().keys() - FIRST["bert"])
+    return backend.get_vocab()
+
+
+def library_pieces(texts, size):
+    backend = albert([(name, 0.0) for name in FIRST["albert"]], unknown=1)
+    split = pre_tokenizers.Split(module._ALONE, "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, split])
+    options = {"special_tokens": FIRST["albert"], "unk_token": "<unk>", "show_progress": False}
+    backend.train_from_iterator(texts, trainers.UnigramTrainer(vocab_size=size, **options))
+    return {piece: place for place, piece in enumerate(backend.get_vocab())}
+
+
+SEPARATED = st.text("ab c\n\t\r\x0b\x1c\x85\u00a0\u3000\u200bdÉé中文`'\"._-!☃▁ 12", min_size=1, max_size=40)
+
+
+@settings(deadline=None, max_examples=60)
+@given(texts=st.lists(SEPARATED, min_size=1, max_size=12), held=st.integers(1, 100))
+def test_words_counted_first_give_what_the_library_learns_from_the_texts(texts, held):
+    """Whatever separates words, and however often stretches are split into words."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_HELD", held)
+        patch.setattr(module, "_REPEATS", 3)
+        assert learn_wordpieces([*texts, "a"], 150) == library_wordpieces([*texts, "a"], 150)
+        found = {piece for piece, _ in learn_pieces([*texts, "a"], 150)}
+        assert found == library_pieces([*texts, "a"], 150).keys()
+
+
+def test_texts_are_read_once(family):
+    assert FAMILIES[family](iter(MIXED), 100) == FAMILIES[family](MIXED, 100)
+
+
+def test_memory_does_not_grow_with_the_texts(family):
+    """40 MB of text of some 1,000 words, in a process of its own, take less than half of that."""
+    program = f"""
+import random
+from bertram.memory import peak_memory_mb
+from bertram.text import vocabulary
+draw, vocabulary._HELD = random.Random(0), 2**21
+words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(2, 9))) for _ in range(1000)]
+texts = [" ".join(draw.choices(words, k=700)) for _ in range(200)]
+learn = {{"bert": vocabulary.learn_wordpieces, "albert": vocabulary.learn_pieces}}[{family!r}]
+learn(texts, 300)
+before = peak_memory_mb()
+learn((text + "!" for _ in range(45) for text in texts), 300)
+print(45 * sum(map(len, texts)) / 1e6, peak_memory_mb() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    read, grown = map(float, run.stdout.split())
+    assert read > 40
+    assert grown < read / 2
 
 
 def test_ids_of_special_tokens(family):

@@ -50,15 +50,17 @@ class Batch:
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Batch":
         """The sequences at `indices`, in that order, as a Batch of their own."""
-        offsets, tokens = self._places(indices)
+        return self._at(*self._places(indices))
+
+    def _at(self, offsets: Ints, tokens: Ints) -> "Batch":
         return Batch(self.token_ids[tokens], self.segment_ids[tokens], self.positions[tokens], offsets)
 
     def _places(self, indices: Sequence[int] | NDArray[np.integer]) -> tuple[Ints, Ints]:
         """Offsets of the sequences at `indices` laid end to end, and where each of their tokens stands here."""
         chosen = np.asarray(indices, dtype=np.int64)
         offsets = np.zeros(len(chosen) + 1, np.int32)
-        np.cumsum(self.lengths[chosen], out=offsets[1:])
-        return offsets, np.repeat(self.offsets[:-1][chosen], np.diff(offsets)) + _ramps(offsets)
+        np.cumsum(self.offsets[chosen + 1] - self.offsets[chosen], out=offsets[1:])
+        return offsets, np.repeat(self.offsets[chosen] - offsets[:-1], np.diff(offsets)) + _counting(offsets)
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,10 @@ class Examples:
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Examples":
         """The examples at `indices`, in that order."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        labels = {head: values[chosen] for head, values in self.labels.items()}
-        if not self.token_labels:
-            return Examples(self.inputs.select(chosen), labels)
-        _, tokens = self.inputs._places(chosen)
-        return Examples(
-            self.inputs.select(chosen), labels, {head: values[tokens] for head, values in self.token_labels.items()}
-        )
+        offsets, tokens = self.inputs._places(indices)
+        labels = {head: values[np.asarray(indices, dtype=np.int64)] for head, values in self.labels.items()}
+        token_labels = {head: values[tokens] for head, values in self.token_labels.items()}
+        return Examples(self.inputs._at(offsets, tokens), labels, token_labels)
 
     def counts(self) -> dict[str, int]:
         """How many targets each head has here."""
@@ -94,7 +92,12 @@ def _targeted(values: NDArray[Any]) -> int:
 
 def _ramps(offsets: Ints) -> Ints:
     """0, 1, 2, … within every sequence, [T]."""
-    return np.arange(offsets[-1], dtype=np.int32) - np.repeat(offsets[:-1], np.diff(offsets))
+    return _counting(offsets) - np.repeat(offsets[:-1], np.diff(offsets))
+
+
+def _counting(offsets: Ints) -> Ints:
+    """0, 1, 2, … over all sequences, [T]."""
+    return np.arange(offsets[-1], dtype=np.int32)
 
 
 def budgeted(lengths: Ints, max_tokens: int) -> list[NDArray[np.int64]]:

@@ -25,9 +25,10 @@ from bertram.training.recipe import Recipe
 if TYPE_CHECKING:
     from bertram.models.heads import Head, Model
 
+LEARNING_RATE = 5e-5
+"""Where a recipe gives none (Devlin et al. 2018, A.3)."""
+
 _HELD_OUT = 0.1
-_LEARNING_RATE = 5e-5
-"""Devlin et al. 2018, A.3."""
 _LIBRARIES = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
 
 
@@ -176,7 +177,7 @@ def run(
     from bertram.training.loop import Evaluation, Loop
     from bertram.training.torch_runner import TorchRunner
 
-    recipe = recipe.resolved(learning_rate=_LEARNING_RATE)
+    recipe = recipe.resolved(learning_rate=LEARNING_RATE)
     targets = splits.targets(task)
     settings = {"task": task.to_dict(), "data": splits.description, "recipe": asdict(recipe), "model": str(model)}
     keep(out / SETTINGS, settings | {"vocab_size": vocab_size, "max_length": max_length})

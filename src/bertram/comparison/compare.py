@@ -22,7 +22,7 @@ from bertram.config import EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.files import write_json
-from bertram.finetuning import Splits, learn
+from bertram.finetuning import LEARNING_RATE, Splits, learn
 from bertram.inspection import describe
 from bertram.run_directory import SETTINGS, is_occupied, keep, make_directory, prepare_directory
 from bertram.tasks.task import Targets, Task
@@ -63,7 +63,7 @@ def compare(
         BadInput: the data, a model or a limit cannot be used, or `out` holds something else.
         Interrupted: a signal came; the same call goes on from there.
     """
-    out, recipe = Path(out), recipe or Recipe()
+    out, recipe = Path(out), (recipe or Recipe()).resolved(learning_rate=LEARNING_RATE)
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")

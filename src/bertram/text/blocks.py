@@ -92,29 +92,32 @@ class Blocks:
 
     def _pairs(self, parts: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
         """The sequences that these parts are cut into, [B, 5]."""
+        store, make = self.store, OBJECTIVES[self.objective]
+        documents = store.documents[parts]
+        same = np.searchsorted(store.documents, documents), np.searchsorted(store.documents, documents, "right")
         found: list[Pair] = []
-        make = OBJECTIVES[self.objective]
-        for part in parts.tolist():
-            document = int(self.store.documents[part])
+        for part, first, last in zip(parts.tolist(), *(places.tolist() for places in same), strict=True):
 
-            def foreign(length: int, document: int = document) -> tuple[int, int]:
-                other = self._passage(self._part_outside(document, draws))
-                start = other.edges[draws.below(len(other.edges) - 1)]
-                return start, other.span_end(start, length)
+            def foreign(length: int, first: int = first, last: int = last) -> tuple[int, int]:
+                other = draws.below(len(store) - (last - first))
+                return self._span(other if other < first else other + last - first, length, draws)
 
-            found += make(self._passage(part), self.max_length, draws, foreign)
+            found += make(self._passage(*store.parts[part : part + 2].tolist()), self.max_length, draws, foreign)
         return np.array(found, np.int64).reshape(-1, len(Pair._fields))
 
-    def _passage(self, part: int) -> Passage:
-        first, last = self.store.parts[part : part + 2]
-        edges = self.store.sentences[first : last + 1]
-        return Passage(edges.tolist(), self.tokenizer.starts_word[self.store.tokens[edges[0] : edges[-1]]].tolist())
+    def _span(self, part: int, length: int, draws: Draws) -> tuple[int, int]:
+        """A span of at most `length` tokens that begins with a sentence of this part, any as likely as any other."""
+        first, last = self.store.parts[part : part + 2].tolist()
+        passage = self._passage(first + draws.below(last - first), last)
+        return passage.edges[0], passage.span_end(passage.edges[0], length)
 
-    def _part_outside(self, document: int, draws: Draws) -> int:
-        """A part, any as likely as any other, that is not of this document."""
-        first, last = np.searchsorted(self.store.documents, [document, document + 1])
-        drawn = draws.below(len(self.store) - int(last - first))
-        return drawn if drawn < first else drawn + int(last - first)
+    def _passage(self, first: int, last: int) -> Passage:
+        """The sentences first:last."""
+        return Passage(self.store.sentences[first : last + 1].tolist(), self._words)
+
+    def _words(self, start: int, end: int) -> list[int]:
+        places: list[int] = (start + np.flatnonzero(self.tokenizer.starts_word[self.store.tokens[start:end]])).tolist()
+        return places
 
 
 def assemble(store: TokenStore, pairs: NDArray[np.int64], tokenizer: Tokenizer) -> tuple[Batch, Ints]:

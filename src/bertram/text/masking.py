@@ -105,7 +105,7 @@ def _chosen(lengths: Ints, bounds: Places, budgets: Ints, rng: np.random.Generat
     """Which units are masked, [U].
 
     Sequence i has the units bounds[i]:bounds[i + 1] of the lengths [U], and a budget of budgets[i] tokens. In rounds
-    over many sequences, each takes its units in order for as long as they fit, then keeps those alone that are no longer
+    over many sequences, each takes its units in order for as long as they fit, then keeps only those that are no longer
     than what is left: the same as going through the units one by one.
     """
     counts = np.diff(bounds)

@@ -4,7 +4,7 @@ A place is a token's number in a token store. A span is a stretch of places with
 where it can, else before a word. Only a word that alone is longer than a sequence is cut.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
@@ -51,12 +51,12 @@ class Draws:
         return longest if self.share() >= _SHORT or longest < 3 else 2 + self.below(longest - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Passage:
     """Neighbouring sentences of one document."""
 
     edges: list[int]  # the places where sentences begin, and the end of the last one
-    starts_word: list[bool]  # of every token from the first place on
+    words: Callable[[int, int], list[int]]  # the places in start:end where words begin
 
     def span_end(self, start: int, length: int) -> int:
         """Where a span of at most `length` tokens from `start` ends."""
@@ -66,7 +66,7 @@ class Passage:
         end = self.edges[bisect_right(self.edges, limit) - 1]
         if end > start:
             return end
-        words = self._words(start + 1, limit + 1)
+        words = self.words(start + 1, limit + 1)
         return words[-1] if words else limit
 
     def middle(self, start: int, end: int, draws: Draws) -> int:
@@ -74,16 +74,11 @@ class Passage:
 
         Returns `start` where neither begins inside.
         """
-        first, last = bisect_right(self.edges, start), bisect_right(self.edges, end - 1)
+        first, last = bisect_right(self.edges, start), bisect_left(self.edges, end)
         if last > first:
             return self.edges[first + draws.below(last - first)]
-        words = self._words(start + 1, end)
+        words = self.words(start + 1, end)
         return words[draws.below(len(words))] if words else start
-
-    def _words(self, start: int, end: int) -> list[int]:
-        """Places in start:end where a word begins."""
-        first = self.edges[0]
-        return [place for place in range(start, end) if self.starts_word[place - first]]
 
 
 Foreign = Callable[[int], tuple[int, int]]

@@ -71,7 +71,9 @@ def _column(directory: Path, name: str, sizes: dict[str, Any]) -> NDArray[Any]:
     path, dtype, count = directory / f"{name}.bin", np.dtype(_DTYPES[name] or sizes["dtype"]), int(sizes[name])
     if path.stat().st_size != count * dtype.itemsize:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {count * dtype.itemsize}")
-    return np.memmap(path, dtype, "r", shape=(count,)) if count else np.zeros(0, dtype)
+    if not count:
+        return np.zeros(0, dtype)
+    return np.asarray(np.memmap(path, dtype, "r", shape=(count,)))  # every slice of a memmap would take as long as two
 
 
 class _Writer:

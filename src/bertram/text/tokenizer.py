@@ -107,7 +107,8 @@ class Tokenizer:
         """Learn a vocabulary of at most `vocab_size` tokens, fewer where the texts do not support as many.
 
         Chinese characters stand singly. Where there is no room for every character, the rarest are left to the unknown
-        token. The same texts in the same order give the same tokenizer.
+        token. The texts are read once, and memory grows with the different words in them, not with their length. The
+        same texts give the same tokenizer.
 
         Raises:
             BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
@@ -132,13 +133,14 @@ class Tokenizer:
         or are Chinese characters or punctuation. Tokens outside the model, and ids without a token, begin one.
         """
         prefix = getattr(self._backend.model, "continuing_subword_prefix", None)
+
+        def continues(piece: str) -> bool:
+            return piece.startswith(prefix) if prefix else not (piece.startswith(BOUNDARY) or stands_alone(piece))
+
         added = self._backend.get_added_tokens_decoder()
         flags = np.ones(self.vocab_size, np.bool_)
         for piece, place in self._backend.get_vocab().items():
-            if place not in added:
-                flags[place] = (
-                    not piece.startswith(prefix) if prefix else piece.startswith(BOUNDARY) or stands_alone(piece)
-                )
+            flags[place] = place in added or not continues(piece)
         return flags
 
     def encode(

@@ -25,6 +25,7 @@ BOUNDARY = "▁"
 _ALONE = Regex(rf"\p{{Han}}|[^\p{{L}}\p{{M}}\p{{N}}{BOUNDARY}]")
 """Characters that stand singly in ALBERT's vocabulary: Chinese ones, as in BERT's, and whatever is no letter or digit,
 as SentencePiece has it by splitting at changes of script."""
+_ALONE_REMOVED = pre_tokenizers.Split(_ALONE, "removed")
 _CONTINUING = "##"
 _HELD = 2**25
 """Characters read before the stretches among them are split into words, which bounds what texts without spaces take."""
@@ -73,7 +74,7 @@ def learn_pieces(texts: Iterable[str], vocab_size: int) -> list[tuple[str, float
     backend = albert(special, unknown=1)
     backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, pre_tokenizers.Split(_ALONE, "isolated")])
     # One place is the word boundary's, and the trainer forgets its limit when characters alone reach it.
-    words = _count_words(backend, texts, vocab_size, vocab_size - len(special) - 2)
+    words = _count_words(backend, texts, vocab_size, vocab_size - len(special) - 2, BOUNDARY)
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size, special_tokens=names, unk_token=ALBERT_SPECIAL["unk"], show_progress=False
     )
@@ -90,11 +91,16 @@ def learn_pieces(texts: Iterable[str], vocab_size: int) -> list[tuple[str, float
 
 def stands_alone(piece: str) -> bool:
     """Whether a piece of ALBERT's vocabulary holds nothing but characters that stand singly."""
-    return not pre_tokenizers.Split(_ALONE, "removed").pre_tokenize_str(piece)
+    return not _ALONE_REMOVED.pre_tokenize_str(piece)
 
 
-def _count_words(backend: tokenizers.Tokenizer, texts: Iterable[str], vocab_size: int, room: int) -> Mapping[str, int]:
-    """How often each word stands in the texts, cut at all but their `room` most frequent characters."""
+def _count_words(
+    backend: tokenizers.Tokenizer, texts: Iterable[str], vocab_size: int, room: int, boundary: str = ""
+) -> Mapping[str, int]:
+    """How often each word stands in the texts, cut at all but their `room` most frequent characters.
+
+    `boundary` is what the backend puts before words and counts as none of them.
+    """
     if vocab_size < LEAST:
         raise BadInput(f"a vocabulary of {vocab_size} tokens is too small; {LEAST} is the least")
     words: Counter[str] = Counter()
@@ -104,8 +110,9 @@ def _count_words(backend: tokenizers.Tokenizer, texts: Iterable[str], vocab_size
                 words[word] += count
     characters: Counter[str] = Counter()
     for word, count in words.items():
-        for character in word.removeprefix(BOUNDARY):
+        for character in word:
             characters[character] += count
+    del characters[boundary]
     if not characters:
         raise BadInput("there is no text to learn a vocabulary from")
     ranked = sorted(characters, key=lambda c: (-characters[c], c))

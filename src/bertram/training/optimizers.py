@@ -245,10 +245,9 @@ class _Sum:
     def __call__(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
         """Sums, dense and in float32, for every parameter that some process has a gradient of."""
         self._vector.zero_()
-        for place, (name, part) in enumerate(self._parts.items()):
-            if name in gradients:
-                part.add_(gradients[name])
-                self._counts[place] = 1
+        for name, gradient in gradients.items():
+            self._parts[name].add_(gradient)
+        self._counts.copy_(torch.tensor([name in gradients for name in self._parts]))
         self._reduce(self._vector)
         return {name: part for (name, part), n in zip(self._parts.items(), self._counts.tolist(), strict=True) if n}
 
