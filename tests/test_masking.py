@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertram.batch import Batch
-from bertram.text.masking import NOT_PREDICTED, Masker, _chosen, _ngram_firsts
+from bertram.batch import IGNORED, Batch
+from bertram.text.masking import Masker, _chosen, _ngram_firsts
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 THE, CAT, SAT, ON = 5, 7, 9, 11  # odd ids from 5 begin words, even ones go on with them
@@ -26,7 +26,7 @@ def masker(masking):
 def masked_places(sequence, masking, draws=200):
     """Every set of places that `draws` maskings of one sequence masked."""
     rng, batch = np.random.default_rng(0), Batch.pack([sequence])
-    return {tuple(np.flatnonzero(masker(masking).mask(batch, rng)[1] != NOT_PREDICTED).tolist()) for _ in range(draws)}
+    return {tuple(np.flatnonzero(masker(masking).mask(batch, rng)[1] != IGNORED).tolist()) for _ in range(draws)}
 
 
 def random_batch(seed, sequences=64, longest=120):
@@ -85,7 +85,7 @@ class TestByHand:
         for masking in MODES:
             token_ids, targets = masker(masking).mask(batch, np.random.default_rng(0))
             assert (token_ids == batch.token_ids).all()
-            assert (targets == NOT_PREDICTED).all()
+            assert (targets == IGNORED).all()
 
 
 sequences = st.lists(st.sampled_from([UNK, SEP, *range(5, 13)]), max_size=60).map(lambda row: [CLS, *row])
@@ -96,7 +96,7 @@ def test_what_always_holds(rows, masking, seed):
     batch = Batch.pack(rows)
     before = batch.token_ids.copy()
     token_ids, targets = masker(masking).mask(batch, np.random.default_rng(seed))
-    masked = targets != NOT_PREDICTED
+    masked = targets != IGNORED
     assert token_ids.dtype == targets.dtype == np.int32
     assert (batch.token_ids == before).all()
     assert (token_ids[~masked] == before[~masked]).all()
@@ -151,7 +151,7 @@ def test_eighty_ten_ten(masking):
     batch, rng = random_batch(0, 500), np.random.default_rng(3)
     runs = [masker(masking).mask(batch, rng) for _ in range(20)]
     seen, targets = (np.concatenate(part) for part in zip(*runs, strict=True))
-    masked = targets != NOT_PREDICTED
+    masked = targets != IGNORED
     seen, targets = seen[masked], targets[masked]
     other = 1 - 1 / (~SPECIAL).sum()  # the chance that a random token is not the one that stood there
     assert close((seen == MASK).sum(), len(seen), 0.8)
@@ -175,7 +175,7 @@ def test_every_ordinary_token_is_as_likely():
     """42 tokens, so 6 of the 39 ordinary ones are masked."""
     sequence = [CLS, *range(5, 25), SEP, *range(25, 44), SEP]
     batch, rng = Batch.pack([sequence] * 500), np.random.default_rng(5)
-    counts = sum((masker("token").mask(batch, rng)[1].reshape(500, -1) != NOT_PREDICTED).sum(0) for _ in range(20))
+    counts = sum((masker("token").mask(batch, rng)[1].reshape(500, -1) != IGNORED).sum(0) for _ in range(20))
     ordinary = ~SPECIAL[sequence]
     assert (counts[~ordinary] == 0).all()
     assert all(close(count, 10_000, 6 / 39) for count in counts[ordinary])
@@ -186,7 +186,7 @@ def test_the_share_is_fifteen_percent(masking):
     """Sequences of 100 tokens; the greedy pass finds short words enough to spend the budget of 15."""
     rng = np.random.default_rng(6)
     batch = Batch.pack([[CLS, *rng.integers(5, VOCABULARY, 98).tolist(), SEP] for _ in range(200)])
-    counts = (masker(masking).mask(batch, rng)[1].reshape(200, 100) != NOT_PREDICTED).sum(1)
+    counts = (masker(masking).mask(batch, rng)[1].reshape(200, 100) != IGNORED).sum(1)
     assert counts.max() == 15
     assert counts.mean() == 15 if masking == "token" else counts.mean() > 14.9
 

@@ -248,7 +248,7 @@ class TestEncoding:
         assert [part.tolist() for part in tokenizer.pieces([])] == [[], []]
 
     def test_pieces_of_many_texts(self, tokenizer):
-        texts = ["ab" * (n % 5) for n in range(10_000)]
+        texts = ["ab " * (n % 5) for n in range(10_000)]
         ids, lengths = tokenizer.pieces(texts)
         batch, _ = tokenizer.encode(texts, max_length=20)
         assert (ids.dtype, lengths.dtype) == (np.int32, np.int64)
@@ -271,7 +271,8 @@ class TestFlags:
 
     def test_special(self, both):
         ours, theirs = both
-        assert np.flatnonzero(ours.special).tolist() == sorted(theirs.convert_tokens_to_ids(theirs.all_special_tokens))
+        roles = ("pad", "unk", "cls", "sep", "mask")
+        assert set(np.flatnonzero(ours.special)) == {getattr(theirs, f"{role}_token_id") for role in roles}
         assert len(ours.special) == ours.vocab_size
 
     def test_wordpieces_that_start_words(self, tmp_path):
@@ -303,7 +304,7 @@ class TestFlags:
 
     @pytest.mark.parametrize("family", ["bert", "albert"])
     def test_as_many_words_as_in_the_text(self, family):
-        words = "the lowest towers glow slowly and the slower ones lower".split()
+        words = ["the", "lowest", "towers", "glow", "slowly", "and", "the", "slower", "ones", "lower"]
         tokenizer = Tokenizer.train([" ".join(words)] * 2, family, 40)
         ids, lengths = tokenizer.pieces([" ".join(words)])
         assert lengths[0] > len(words) == tokenizer.starts_word[ids].sum()

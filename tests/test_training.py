@@ -17,7 +17,6 @@ from bertram.batch import Batch, Examples
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.models.heads import Model
-from bertram.models.tensors import to_tensors
 from bertram.training import checkpoint
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows

@@ -231,7 +231,7 @@ def pretrain(
         Go on with the training at OUT; one that is finished is left as it is.
     """
     from bertram import pretraining
-    from bertram.progress import training_progress
+    from bertram.progress import speaks, training_progress
 
     with training_progress(Path(model).name) as report:
         manifest = pretraining.pretrain(
@@ -248,7 +248,8 @@ def pretrain(
             resume=resume,
             report=report,
         )
-    _print(manifest, pretraining.summary(manifest), as_json=json)
+    if speaks():
+        _print(manifest, pretraining.summary(manifest), as_json=json)
 
 
 @app.command

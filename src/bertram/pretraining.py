@@ -95,6 +95,7 @@ def pretrain(
     Raises:
         BadInput: the corpus, the model or a setting cannot be used, or `out` is not empty and `resume` is not given.
         Interrupted: a signal came; `resume` goes on from there.
+        Lost: another process ended. Of several that fail together only the first raises, the others exit.
     """
     for library in _LIBRARIES:
         require(library, "train")
@@ -103,13 +104,15 @@ def pretrain(
     from bertram.training.distributed import together
 
     out, recipe, asked = Path(out), recipe.resolved(learning_rate=_LEARNING_RATE), objectives or Objectives()
-    sizes = _sizes(model, config or {})
-    objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
-    if objectives.max_length > sizes.max_position_embeddings:
-        raise BadInput(f"--max-length {objectives.max_length}: the model has {sizes.max_position_embeddings} positions")
-    text = Corpus(corpus_files(corpus), documents)
-    held_out = Corpus(corpus_files(validation), documents) if validation else None
     with together() as processes:
+        sizes = _sizes(model, config or {})
+        objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
+        if objectives.max_length > sizes.max_position_embeddings:
+            raise BadInput(
+                f"--max-length {objectives.max_length}: the model has {sizes.max_position_embeddings} positions"
+            )
+        text = Corpus(corpus_files(corpus), documents)
+        held_out = Corpus(corpus_files(validation), documents) if validation else None
         if processes.rank == 0 and prepare_directory(out, resume=resume) is None:
             settings = {
                 **{"corpus": text.description(), "validation": held_out.description() if held_out else None},

@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, a plain line now and then elsewhere; always on standard error."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,9 +23,17 @@ def silent(line: dict[str, Any]) -> None:
     """A Report for callers that show nothing."""
 
 
+def speaks() -> bool:
+    """Whether this process is alone or number 0 of those that torchrun started, and so the one that shows progress."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def training_progress(label: str) -> Iterator[Report]:
     """Yield a Report that shows steps, loss, score, tokens a second and the time left."""
+    if not speaks():
+        yield silent
+        return
     if not sys.stderr.isatty():
         yield _PlainReport(label)
         return

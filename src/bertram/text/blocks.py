@@ -43,10 +43,8 @@ class Blocks:
         """A batch fills `batch_tokens` as far as whole sequences can.
 
         Raises:
-            BadInput: the store is empty, or holds one document where pairs of two are asked for.
+            BadInput: the store holds one document where pairs of two are asked for.
         """
-        if not len(store):
-            raise BadInput("the corpus holds no text")
         if objective == "nsp" and store.documents[0] == store.documents[-1]:
             raise BadInput("next-sentence pairs need two documents or more; this corpus is one: take sop or none")
         self.store, self.tokenizer, self.objective = store, tokenizer, objective
@@ -98,18 +96,18 @@ class Blocks:
         found: list[Pair] = []
         for part, first, last in zip(parts.tolist(), *(places.tolist() for places in same), strict=True):
 
-            def foreign(length: int, first: int = first, last: int = last) -> tuple[int, int]:
+            def foreign(length: int, longest: int, first: int = first, last: int = last) -> tuple[int, int]:
                 other = draws.below(len(store) - (last - first))
-                return self._span(other if other < first else other + last - first, length, draws)
+                passage = self._from_a_sentence(other if other < first else other + last - first, draws)
+                return passage.edges[0], passage.span_end(passage.edges[0], length, longest)
 
             found += make(self._passage(*store.parts[part : part + 2].tolist()), self.max_length, draws, foreign)
         return np.array(found, np.int64).reshape(-1, len(Pair._fields))
 
-    def _span(self, part: int, length: int, draws: Draws) -> tuple[int, int]:
-        """A span of at most `length` tokens that begins with a sentence of this part, any as likely as any other."""
+    def _from_a_sentence(self, part: int, draws: Draws) -> Passage:
+        """This part from one of its sentences on, any as likely as any other."""
         first, last = self.store.parts[part : part + 2].tolist()
-        passage = self._passage(first + draws.below(last - first), last)
-        return passage.edges[0], passage.span_end(passage.edges[0], length)
+        return self._passage(first + draws.below(last - first), last)
 
     def _passage(self, first: int, last: int) -> Passage:
         """The sentences first:last."""

@@ -8,21 +8,16 @@ Letters: B sequences, T tokens of all of them, W words, U units (what is masked 
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import Batch, Ints, budgeted
-
-Masking = Literal["token", "word", "ngram"]
-"""What is masked together: a token, a whole word, or one to three whole words."""
+from bertram.batch import IGNORED, Batch, Ints, budgeted
+from bertram.config import Masking
 
 SHARE = 0.15
 """Tokens to mask, as a share of all tokens of a sequence; google-research/bert counts the special ones too."""
-
-NOT_PREDICTED = -100
-"""The target of a token that is not masked."""
 
 _NGRAM_LENGTHS = np.repeat(np.array([1, 2, 3], np.int32), [6, 3, 2])  # any of these with equal chances: p(n) ∝ 1/n
 _UNITS_AT_ONCE = 2**15  # what stays in the processor's cache
@@ -50,7 +45,7 @@ class Masker:
             The token ids that the model sees, [T], and the targets, [T]: the id of a masked token, -100 elsewhere.
         """
         masked = self._masked(batch, rng)
-        targets = np.full_like(batch.token_ids, NOT_PREDICTED)
+        targets = np.full_like(batch.token_ids, IGNORED)
         targets[masked] = batch.token_ids[masked]
         token_ids = batch.token_ids.copy()
         token_ids[masked] = self._seen(targets[masked], rng)

@@ -270,7 +270,7 @@ def checked_cell(name: str, line: int, role: str, value: Any) -> str:
     """
     if isinstance(value, bool):
         value = str(value).lower()
-    if isinstance(value, int | float) and role == "label":
+    if isinstance(value, int | float) and role == "label" and value == value:
         value = str(value)
     if not isinstance(value, str):
         raise BadInput(f"{name}: line {line}: {role} is {'missing' if value is None else f'no string: {value!r:.60}'}")

@@ -58,16 +58,19 @@ class Passage:
     edges: list[int]  # the places where sentences begin, and the end of the last one
     words: Callable[[int, int], list[int]]  # the places in start:end where words begin
 
-    def span_end(self, start: int, length: int) -> int:
-        """Where a span of at most `length` tokens from `start` ends."""
+    def span_end(self, start: int, length: int, longest: int) -> int:
+        """Where a span of about `length` tokens from `start` ends: of fewer, so as to end with a sentence or a word, or
+        of more, up to `longest`, where a first word takes them."""
         limit = start + length
         if limit >= self.edges[-1]:
             return self.edges[-1]
         end = self.edges[bisect_right(self.edges, limit) - 1]
         if end > start:
             return end
-        words = self.words(start + 1, limit + 1)
-        return words[-1] if words else limit
+        if words := self.words(start + 1, limit + 1):
+            return words[-1]
+        furthest = min(start + longest, self.edges[-1])
+        return next(iter(self.words(limit + 1, furthest)), furthest)
 
     def middle(self, start: int, end: int, draws: Draws) -> int:
         """A place inside start:end to part it at, drawn from where sentences begin, or else words.
@@ -81,8 +84,8 @@ class Passage:
         return words[draws.below(len(words))] if words else start
 
 
-Foreign = Callable[[int], tuple[int, int]]
-"""A span of at most so many tokens from another document."""
+Foreign = Callable[[int, int], tuple[int, int]]
+"""A span of another document of about so many tokens, and of so many at most, as `Passage.span_end` has it."""
 
 
 def next_sentence_pairs(passage: Passage, room: int, draws: Draws, foreign: Foreign) -> Iterator[Pair]:
@@ -94,7 +97,7 @@ def next_sentence_pairs(passage: Passage, room: int, draws: Draws, foreign: Fore
     start, stop = passage.edges[0], passage.edges[-1]
     while start < stop:
         length = draws.length(room - 3)
-        end = passage.span_end(start, length)
+        end = passage.span_end(start, length, room - 3)
         middle = passage.middle(start, end, draws)
         if middle == start:
             yield Pair(start, end, 0, 0, IGNORED)
@@ -103,7 +106,8 @@ def next_sentence_pairs(passage: Passage, room: int, draws: Draws, foreign: Fore
             yield Pair(start, middle, middle, end, IS_NEXT)
             start = end
         else:
-            yield Pair(start, middle, *foreign(length - (middle - start)), IS_RANDOM)
+            taken = middle - start
+            yield Pair(start, middle, *foreign(max(1, length - taken), room - 3 - taken), IS_RANDOM)
             start = middle
 
 
@@ -115,7 +119,7 @@ def sentence_order_pairs(passage: Passage, room: int, draws: Draws, foreign: For
     """
     start, stop = passage.edges[0], passage.edges[-1]
     while start < stop:
-        end = passage.span_end(start, draws.length(room - 3))
+        end = passage.span_end(start, draws.length(room - 3), room - 3)
         middle = passage.middle(start, end, draws)
         if middle == start:
             yield Pair(start, end, 0, 0, IGNORED)
@@ -130,7 +134,7 @@ def single_spans(passage: Passage, room: int, draws: Draws, foreign: Foreign) ->
     """No sentence objective: one span a sequence of at most `room` tokens."""
     start, stop = passage.edges[0], passage.edges[-1]
     while start < stop:
-        end = passage.span_end(start, draws.length(room - 2))
+        end = passage.span_end(start, draws.length(room - 2), room - 2)
         yield Pair(start, end, 0, 0, IGNORED)
         start = end
 

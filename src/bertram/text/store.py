@@ -152,6 +152,7 @@ def build(
         report: hears how many characters are done, now and then.
 
     Raises:
+        BadInput: there is no text, or too little to hold some out.
         OSError: the disk did not take them.
     """
     writers = [_Writer(directory, tokenizer.vocab_size) for directory in (train, validation) if directory is not None]
@@ -175,6 +176,10 @@ def build(
             if number % _SAVED_EVERY == 0:
                 progress = {"parts": done, "characters": characters, "bytes": [w.flush() for w in writers]}
                 write_json(train / _PROGRESS, progress)
+        if not writers[0].tokens:
+            raise BadInput("the corpus holds no text")
+        if not writers[-1].tokens:
+            raise BadInput("the corpus is too small to hold out a tenth of it; give a --validation file")
         for writer in reversed(writers):  # the one at `train` last: it says that both are whole
             writer.finish()
     finally:

@@ -73,8 +73,8 @@ def machine_state() -> dict[str, Any]:
 
 
 def _steps(directory: Path) -> list[int]:
-    """Steps that have a checkpoint with a manifest, newest first."""
-    found = [p.parent.name.removeprefix("step-") for p in directory.glob(f"step-*/{_MANIFEST}")]
+    """Steps that have a checkpoint, whole or not, newest first."""
+    found = [path.name.removeprefix("step-") for path in directory.glob("step-*")]
     return sorted((int(step) for step in found if step.isdecimal()), reverse=True)
 
 

@@ -5,7 +5,8 @@ the same step: gradients are summed over all of them first (Li et al. 2020, with
 """
 
 import os
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,10 +15,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bertram.batch import Examples
+from bertram.errors import BadInput, BertramError
+
 _T = TypeVar("_T")
 _CPU = torch.device("cpu")
 _PATIENCE = timedelta(days=2)
-"""How long the others wait while process 0 prepares a large corpus; if one dies, torchrun ends them all."""
+"""How long the others wait while process 0 prepares a large corpus. Between steps torch's own timeout holds."""
+
+
+class Lost(BertramError):
+    """Another process ended, and this one cannot go on without it."""
 
 
 class Processes:
@@ -27,17 +35,24 @@ class Processes:
         rank: this one's number, from 0; number 0 alone writes files and shows progress.
         size: how many there are; 1 without torchrun.
         device: what this one computes on.
+
+    Every method but `share` and `leading` is called by all of them, in the same order, and raises Lost where one is gone.
     """
 
-    def __init__(self, rank: int, size: int, device: torch.device) -> None:
-        self.rank, self.size, self.device = rank, size, device
+    def __init__(self, rank: int, size: int, device: torch.device, waiting: dist.ProcessGroup | None = None) -> None:
+        """`waiting` is the group that `wait` uses, which may have another timeout than the rest."""
+        self.rank, self.size, self.device, self._waiting = rank, size, device, waiting
+
+    def share(self, batch: Examples) -> Examples:
+        """This one's sequences of a batch; every sequence is in one process's share."""
+        return batch.select(range(self.rank, len(batch), self.size))
 
     def sums(self, values: list[float]) -> list[float]:
         """Sums over all processes, the same on each."""
         if self.size == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
+        self.add(tensor)
         return list(tensor.tolist())
 
     def any(self, value: bool) -> bool:
@@ -46,12 +61,33 @@ class Processes:
 
     def add(self, vector: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
-        dist.all_reduce(vector)
+        with _lost():
+            dist.all_reduce(vector)
 
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
-            dist.barrier()
+            with _lost():
+                dist.barrier(self._waiting)
+
+    def require_same(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Make sure that all begin alike: the sum of gradients keeps equal weights equal, and nothing else does.
+
+        Raises:
+            BadInput: weights or step differ.
+        """
+        if self.size == 1:
+            return
+        mark = step
+        for weight in weights.values():
+            mark = zlib.crc32(weight.cpu().contiguous().numpy(), mark)
+        bounds = torch.tensor([mark, -mark], device=self.device)
+        with _lost():
+            dist.all_reduce(bounds, dist.ReduceOp.MAX)
+        if bounds.sum() != 0:
+            raise BadInput(
+                "the processes begin with different weights: they see different files, or run other versions"
+            )
 
     def leading(
         self, make: Callable[..., AbstractContextManager[_T]], *arguments: Any
@@ -62,15 +98,63 @@ class Processes:
 
 @contextmanager
 def together() -> Iterator[Processes]:
-    """Join the processes that torchrun started; alone where it did not. NCCL on GPUs, Gloo on CPUs."""
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else _CPU
+    """Join the processes that torchrun started; alone where it did not. NCCL on GPUs, Gloo on CPUs.
+
+    An error ends all of them, one way or another. It leaves here on the process that failed first, so that it is said
+    once; the others exit without a word.
+
+    Raises:
+        BadInput: there are more processes on this machine than GPUs.
+    """
     if "WORLD_SIZE" not in os.environ:
-        yield Processes(0, 1, device)
+        yield Processes(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else _CPU)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    store, rank, size = next(dist.rendezvous("env://"))
     try:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        yield Processes(dist.get_rank(), dist.get_world_size(), device)
+        device = _own_device()
+        dist.init_process_group(
+            "gloo" if device == _CPU else "nccl",
+            store=store,
+            rank=rank,
+            world_size=size,
+            device_id=None if device == _CPU else device,
+        )
+        yield Processes(rank, size, device, dist.new_group(backend="gloo", timeout=_PATIENCE))
+    except BaseException as error:
+        if _others_failed(store):
+            raise SystemExit(getattr(error, "exit_code", 1)) from None
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _own_device() -> torch.device:
+    """The GPU that torchrun's numbering gives this process, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return _CPU
+    processes, devices = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    if processes > devices:
+        raise BadInput(f"--nproc-per-node {processes}: this machine has {devices} GPUs, and each process takes one")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _others_failed(store: dist.Store) -> bool:
+    """Whether this process, which fails, is not the first to."""
+    try:
+        return store.add("failed", 1) > 1
+    except RuntimeError:  # torchrun, which keeps the store, is gone
+        return False
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    """Turn what the backend raises when a connection breaks into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Lost(
+            "another process of this training ended; the same command with --resume goes on from the last checkpoint"
+        ) from error

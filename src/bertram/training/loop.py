@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 
 from bertram.batch import budgeted
@@ -109,13 +108,15 @@ class Loop:
         Raises:
             Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
             OSError: a checkpoint could not be written; earlier ones stand.
-            BadInput: the checkpoints there are damaged, or of another run.
+            BadInput: the checkpoints there are damaged, or of another run; or processes do not begin alike.
+            Lost: another process ended.
         """
         state = self._resume() or State(total=self._budget(), position=self.feed.start)
+        self.processes.require_same(self.optimizer.weights(), state.step)
         due = {math.ceil(state.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
         reason = ""
         started = time.monotonic() - state.seconds
-        with StopRequests() as stop, self.processes.leading(MetricsFile, self.out, state.step) as metrics:
+        with StopRequests() as stop, self.processes.leading(MetricsFile, self.out, state.step, state.evaluated) as metrics:
 
             def tell(line: dict[str, Any]) -> None:
                 line = {"step": state.step, "tokens": state.tokens, "seconds": time.monotonic() - started, **line}
@@ -168,7 +169,7 @@ class Loop:
         began = time.monotonic()
         batch, following = self.feed.take(position)
         counts = batch.counts()
-        share = batch.select(np.arange(processes.rank, len(batch), processes.size))
+        share = processes.share(batch)
         fed = time.monotonic()
         torch.manual_seed(recipe.seed * 2**32 + step * processes.size + processes.rank)
         self.model.train()
@@ -249,6 +250,7 @@ class Loop:
         facts = {"state": asdict(state), "recipe": asdict(self.recipe), "machine": checkpoint.machine_state()}
         if self.processes.rank == 0:
             checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
+        self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
 
     def _resume(self) -> State | None:
         found = checkpoint.load_latest(self.checkpoints)

@@ -15,11 +15,12 @@ _NO_CURVES = ("step", "tokens", "seconds")
 
 
 class MetricsFile:
-    """Appends one line a measurement. Lines past the step that a training resumes from are taken out first."""
+    """Appends one line a measurement. Lines past the place that a training resumes from are taken out first."""
 
-    def __init__(self, out: Path, step: int) -> None:
+    def __init__(self, out: Path, step: int, evaluated: int) -> None:
+        """The training goes on after `step`, and `evaluated` is the last step that it does not evaluate anew."""
         self.path = out / "metrics.jsonl"
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        kept = [line for line in read_metrics(self.path) if line["step"] <= (step if "loss" in line else evaluated)]
         write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in kept))
         with ExitStack() as stack:
             self._file = stack.enter_context(self.path.open("a", encoding="utf-8"))

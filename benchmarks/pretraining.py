@@ -1,0 +1,277 @@
+"""Pre-training beside transformers: a step, the data path alone, and a corpus made ready.
+
+    python benchmarks/pretraining.py step --data ../shared/data
+    python benchmarks/pretraining.py data --data ../shared/data
+    python benchmarks/pretraining.py corpus --data ../shared/data
+
+step: real tokens a second of an optimizer step over about 8,192 tokens of the novels, in sequences of at most 128,
+beside Bert- or AlbertForPreTraining on the very same sequences, padded to the longest of a batch, with logits of the
+whole vocabulary at every position; both in bfloat16 with fused AdamW. data: the feed of a step alone, beside
+DataCollatorForLanguageModeling, which masks and pads the same sequences, but neither cuts nor pairs them. corpus:
+learning a tokenizer and building the store for 100 MB of text, the corpora repeated. Every run is a process of its own,
+and the contestants take turns. Nothing else may run meanwhile.
+"""
+
+import argparse
+import gzip
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+MODELS = {"bert-mini": "nsp", "albert-mini": "sop"}
+WARM_UP, STEPS = 3, 20
+MAX_LENGTH, BATCH_SIZE = 128, 64
+SEQUENCES = 16384
+
+
+def prepare(data: Path, scratch: Path) -> None:
+    """A tokenizer of each kind and a store of the novels for each."""
+    from bertram.config import PRESETS
+    from bertram.pretraining import Corpus, Sentences
+    from bertram.progress import silent
+    from bertram.text import store
+    from bertram.text.corpus import corpus_files
+    from bertram.text.tokenizer import Tokenizer
+
+    novels = Corpus(corpus_files([data / "corpus_en_novels"]), "file")
+    for name in MODELS:
+        sizes = PRESETS[name]
+        tokenizer = Tokenizer.train(Sentences(novels, silent), sizes.model_type, sizes.vocab_size)
+        tokenizer.save(scratch / name)
+        store.build(novels.parts(), tokenizer, scratch / name / "store", None)
+
+
+def blocks(scratch: Path, model: str, objective: str | None = None, masking: str = "token") -> Any:
+    from bertram.text.blocks import Blocks
+    from bertram.text.store import TokenStore
+    from bertram.text.tokenizer import Tokenizer
+
+    return Blocks(
+        TokenStore.open(scratch / model / "store"),
+        Tokenizer.load(scratch / model),
+        objective or MODELS[model],  # type: ignore[arg-type]
+        masking,  # type: ignore[arg-type]
+        max_length=MAX_LENGTH,
+        batch_tokens=BATCH_SIZE * MAX_LENGTH,
+        seed=0,
+    )
+
+
+def step_bertram(scratch: Path, model: str) -> dict[str, float]:
+    import torch
+
+    from bertram.config import PRESETS
+    from bertram.models.heads import Model
+    from bertram.training.distributed import Processes
+    from bertram.training.loop import Evaluation, Loop
+    from bertram.training.recipe import Recipe
+
+    marks: list[tuple[float, int]] = []
+    shares: list[float] = []
+
+    def report(line: dict[str, Any]) -> None:
+        if "loss" in line:
+            marks.append((time.perf_counter(), line["tokens"]))
+            shares.append(line["data_share"])
+
+    feed = blocks(scratch, model)
+    config = replace(PRESETS[model], vocab_size=feed.tokenizer.vocab_size)
+    with tempfile.TemporaryDirectory() as out:
+        Loop(
+            Model(config, {"masked_language_model": 0, "sentence_pair": 2}),
+            feed,
+            Recipe(steps=WARM_UP + STEPS, learning_rate=1e-3, evaluations=1, save_every=10**6),
+            Path(out),
+            evaluate=lambda: Evaluation(0.0, {}),
+            report=report,
+            processes=Processes(0, 1, torch.device("cpu")),
+        ).run()
+    return speed(marks) | {"data_share": statistics.mean(shares[WARM_UP:])}
+
+
+def step_transformers(scratch: Path, model: str) -> dict[str, float]:
+    import torch
+    import transformers
+
+    from bertram.config import PRESETS
+    from bertram.formats.huggingface import write
+    from bertram.models.heads import Model
+
+    feed = blocks(scratch, model)
+    config = replace(PRESETS[model], vocab_size=feed.tokenizer.vocab_size)
+    with tempfile.TemporaryDirectory() as directory:
+        write(Model(config, {"masked_language_model": 0, "sentence_pair": 2}), Path(directory))
+        network = transformers.AutoModelForPreTraining.from_pretrained(directory)
+    pair_label = "next_sentence_label" if config.model_type == "bert" else "sentence_order_label"
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+    marks, position, tokens = [], feed.start, 0
+    for _ in range(WARM_UP + STEPS):
+        batch, position = feed.take(position)
+        ids, segments, targets = padded(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = network(
+                input_ids=ids,
+                token_type_ids=segments,
+                attention_mask=(ids != feed.tokenizer.pad_id).long(),
+                labels=targets,
+                **{pair_label: torch.from_numpy(batch.labels["sentence_pair"]).long()},
+            ).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        tokens += len(batch.inputs.token_ids)
+        marks.append((time.perf_counter(), tokens))
+    return speed(marks)
+
+
+def padded(batch: Any) -> tuple[Any, ...]:
+    """Ids, segments and targets [B, S]; 0 is both vocabularies' padding."""
+    import torch
+
+    kinds = [
+        (batch.inputs.token_ids, 0),
+        (batch.inputs.segment_ids, 0),
+        (batch.token_labels["masked_language_model"], -100),
+    ]
+    rows = [[torch.from_numpy(values[a:b]).long() for a, b in spans(batch.inputs.offsets)] for values, _ in kinds]
+    return tuple(
+        torch.nn.utils.rnn.pad_sequence(row, batch_first=True, padding_value=fill)
+        for row, (_, fill) in zip(rows, kinds, strict=True)
+    )
+
+
+def spans(offsets: Any) -> list[tuple[int, int]]:
+    return list(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
+
+
+def data_bertram(scratch: Path, model: str, **options: str) -> dict[str, float]:
+    feed = blocks(scratch, model, **options)
+    marks, position, tokens, sequences = [(time.perf_counter(), 0)], (1, 0, 0), 0, 0  # the first epoch's block is made
+    while sequences < SEQUENCES:
+        batch, position = feed.take(position)
+        tokens, sequences = tokens + len(batch.inputs.token_ids), sequences + len(batch)
+    marks.append((time.perf_counter(), tokens))
+    return speed(marks, 0)
+
+
+def data_collator(scratch: Path, model: str) -> dict[str, float]:
+    from transformers import AutoTokenizer, DataCollatorForLanguageModeling
+
+    feed = blocks(scratch, model)
+    sequences: list[dict[str, list[int]]] = []
+    position = feed.start
+    while len(sequences) < SEQUENCES:
+        batch, position = feed.take(position)
+        sequences += [{"input_ids": batch.inputs.token_ids[a:b].tolist()} for a, b in spans(batch.inputs.offsets)]
+    collate = DataCollatorForLanguageModeling(AutoTokenizer.from_pretrained(scratch / model))
+    batches = [sequences[i : i + BATCH_SIZE] for i in range(0, SEQUENCES, BATCH_SIZE)]
+    collate(batches[0])
+    began = time.perf_counter()
+    for rows in batches:
+        collate(rows)
+    tokens = sum(len(row["input_ids"]) for rows in batches for row in rows)
+    return speed([(began, 0), (time.perf_counter(), tokens)], 0)
+
+
+def corpus_bertram(scratch: Path, model: str) -> dict[str, float]:
+    """Seconds for the tokenizer and the store of SCRATCH/corpus, and this process's peak memory."""
+    from bertram.config import PRESETS
+    from bertram.memory import peak_memory_mb
+    from bertram.pretraining import Corpus, Sentences
+    from bertram.progress import silent
+    from bertram.text import store
+    from bertram.text.corpus import corpus_files
+    from bertram.text.tokenizer import Tokenizer
+
+    text = Corpus(corpus_files([scratch / "corpus"]), "blank-line")
+    sizes = PRESETS[model]
+    began = time.perf_counter()
+    tokenizer = Tokenizer.train(Sentences(text, silent), sizes.model_type, sizes.vocab_size)
+    learned = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        store.build(text.parts(), tokenizer, Path(out), None)
+        tokens = len(store.TokenStore.open(Path(out)).tokens)
+    done = time.perf_counter()
+    return {
+        **{"megabytes": round(sum(file.stat().st_size for file in text.files) / 1e6, 1), "tokens": tokens},
+        **{"tokenizer_seconds": learned - began, "store_seconds": done - learned, "peak_memory_mb": peak_memory_mb()},
+    }
+
+
+def make_corpus(data: Path, scratch: Path) -> None:
+    """The novels and the unlabelled reviews, as many times over as 100 MB take."""
+    files = [*sorted((data / "corpus_en_novels").glob("*.gz")), *sorted((data / "corpus_en_imdb").glob("*.gz"))]
+    text = "\n\n".join(gzip.decompress(file.read_bytes()).decode() for file in files)
+    times = -(-(10**8) // len(text.encode()))
+    (scratch / "corpus").mkdir()
+    (scratch / "corpus" / "all.txt").write_text("\n\n".join([text] * times)[: 10**8], encoding="utf-8")
+
+
+def speed(marks: list[tuple[float, int]], first: int = WARM_UP - 1) -> dict[str, float]:
+    from bertram.memory import peak_memory_mb
+
+    (start, before), (end, after) = marks[first], marks[-1]
+    return {"tokens_per_second": (after - before) / (end - start), "peak_memory_mb": peak_memory_mb()}
+
+
+CONTESTS: dict[str, dict[str, Callable[..., dict[str, float]]]] = {
+    "step": {"bertram": step_bertram, "transformers": step_transformers},
+    "data": {"bertram": data_bertram, "collator": data_collator},
+    "corpus": {"bertram": corpus_bertram},
+}
+
+
+def contest(options: argparse.Namespace) -> None:
+    contestants = CONTESTS[options.what]
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        if options.what == "corpus":
+            make_corpus(options.data, scratch)
+        else:
+            prepare(options.data, scratch)
+        for model in options.models:
+            found: dict[str, list[dict[str, float]]] = {contestant: [] for contestant in contestants}
+            for _ in range(options.rounds):
+                for contestant in contestants:
+                    command = [sys.executable, __file__, options.what, "--models", model]
+                    command += ["--run", contestant, "--scratch", name]
+                    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                    found[contestant].append(json.loads(answer.splitlines()[-1]))
+            row: dict[str, Any] = {"what": options.what, "model": model, "rounds": options.rounds}
+            for contestant, runs in found.items():
+                row[contestant] = {key: round(statistics.median(run[key] for run in runs), 4) for key in runs[0]}
+            for peer in list(contestants)[1:]:
+                ratios = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in zip(*found.values(), strict=True)]
+                row[f"ratio to {peer}"] = {
+                    "median": round(statistics.median(ratios), 2),
+                    "all": [round(r, 2) for r in ratios],
+                }
+            print(json.dumps(row), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=CONTESTS)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--run")
+    parser.add_argument("--scratch", type=Path)
+    options = parser.parse_args()
+    if options.run:
+        print(json.dumps(CONTESTS[options.what][options.run](options.scratch, options.models[0])))
+    else:
+        contest(options)
+
+
+if __name__ == "__main__":
+    main()
