@@ -85,7 +85,7 @@ def test_next_sentence_pairs_tile_their_document_and_label_what_is_foreign(
 @given(texts, rooms, seeds)
 def test_single_spans_tile_their_document(sentences: list[list[int]], room: int, seed: int) -> None:
     found = pairs("none", passage(sentences), room, seed)
-    assert found[0].a == 0 and found[-1].a_end == passage(sentences).edges[-1]
+    assert (found[0].a, found[-1].a_end) == (0, passage(sentences).edges[-1])
     assert all(one.a_end == other.a for one, other in pairwise(found))
     assert all(pair.label == IGNORED for pair in found)
 
@@ -143,7 +143,7 @@ def test_half_of_the_pairs_are_negative(objective: str, label: int) -> None:
 def test_lengths_are_mostly_the_greatest() -> None:
     draws = Draws(np.random.default_rng(0))
     found = np.array([draws.length(100) for _ in range(20_000)])
-    assert found.min() == 2 and found.max() == 100
+    assert (found.min(), found.max()) == (2, 100)
     assert abs((found == 100).mean() - (0.9 + 0.1 / 99)) < 0.01
 
 

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from bertram.batch import Examples
 from bertram.errors import BadInput, BertramError
@@ -36,7 +38,7 @@ class Processes:
         size: how many there are; 1 without torchrun.
         device: what this one computes on.
 
-    Every method but `share` and `leading` is called by all of them, in the same order, and raises Lost where one is gone.
+    All of them call every method but `share` and `leading`, in the same order; it raises Lost where one is gone.
     """
 
     def __init__(self, rank: int, size: int, device: torch.device, waiting: dist.ProcessGroup | None = None) -> None:
@@ -80,7 +82,7 @@ class Processes:
             return
         mark = step
         for weight in weights.values():
-            mark = zlib.crc32(weight.cpu().contiguous().numpy(), mark)
+            mark = zlib.crc32(weight.cpu().numpy().tobytes(), mark)
         bounds = torch.tensor([mark, -mark], device=self.device)
         with _lost():
             dist.all_reduce(bounds, dist.ReduceOp.MAX)
@@ -109,7 +111,7 @@ def together() -> Iterator[Processes]:
     if "WORLD_SIZE" not in os.environ:
         yield Processes(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else _CPU)
         return
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     try:
         device = _own_device()
         dist.init_process_group(
@@ -141,10 +143,10 @@ def _own_device() -> torch.device:
     return device
 
 
-def _others_failed(store: dist.Store) -> bool:
+def _others_failed(store: Store) -> bool:
     """Whether this process, which fails, is not the first to."""
     try:
-        return store.add("failed", 1) > 1
+        return int(store.add("failed", 1)) > 1
     except RuntimeError:  # torchrun, which keeps the store, is gone
         return False
 

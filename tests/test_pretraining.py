@@ -1,0 +1,131 @@
+"""`bertram pretrain`: from text files to a directory that everything else takes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from bertram.artifacts import read_model
+from bertram.models.tensors import to_tensors
+from bertram.text.tokenizer import Tokenizer
+from bertram.training.metrics_file import read_metrics
+from tiny import rows, run, table
+
+MINUTE = "hidden_size=32,num_attention_heads=2,intermediate_size=48,num_hidden_layers=2"
+SHORT = ["--max-length", "24", "--batch-size", "8", "--vocab-size", "150", "--evaluations", "2", "--log-every", "1"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 documents of four sentences."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    texts = [f"{text.capitalize()}." for text, _ in rows(800)]
+    path.write_text("\n\n".join(" ".join(texts[i : i + 4]) for i in range(0, 800, 4)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module", params=["bert-tiny", "albert-tiny"])
+def trained(request: pytest.FixtureRequest, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out: Path = tmp_path_factory.mktemp("pretrained") / request.param
+    command = ["pretrain", corpus, "--model", request.param, "--config", MINUTE, *SHORT, "--steps", "120"]
+    assert run(*command, "--out", out) in (None, 0)
+    return out
+
+
+def test_it_learns(trained: Path) -> None:
+    """Held-out loss falls well below that of guessing by frequency, and metrics tell of both objectives."""
+    manifest = json.loads((trained / "bertram.json").read_text())
+    lines = read_metrics(trained / "metrics.jsonl")
+    first = next(line for line in lines if "loss" in line)
+    assert manifest["status"] == "finished"
+    assert manifest["scores"]["masked_language_model_loss"] < first["masked_language_model_loss"] - 1
+    assert {"nsp_accuracy", "sop_accuracy", "sentence_pair_accuracy"} <= manifest["scores"].keys()
+    assert all(0 <= line["data_share"] <= 1 for line in lines if "loss" in line)
+    assert any("validation_masked_language_model_loss" in line for line in lines)
+    assert "fill-mask" in (trained / "README.md").read_text()
+
+
+def test_transformers_loads_it_and_computes_the_same(trained: Path) -> None:
+    theirs = transformers.AutoModelForPreTraining.from_pretrained(trained).eval()
+    tokenizer = Tokenizer.load(trained)
+    batch, _ = tokenizer.encode(["a lovely film", "the room was cold"], ["dull book", "warm"], max_length=24)
+    ours = read_model(trained).eval()
+    with torch.inference_mode():
+        logits = ours(to_tensors(batch))
+        for row, (start, end) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
+            ids, segments = (
+                torch.from_numpy(x[start:end][None].astype(np.int64)) for x in (batch.token_ids, batch.segment_ids)
+            )
+            out = theirs(input_ids=ids, token_type_ids=segments)
+            pair = out.seq_relationship_logits if hasattr(out, "seq_relationship_logits") else out.sop_logits
+            torch.testing.assert_close(logits["masked_language_model"][start:end], out.prediction_logits[0])
+            torch.testing.assert_close(logits["sentence_pair"][row], pair[0])
+    own = transformers.AutoTokenizer.from_pretrained(trained)
+    assert own("a lovely film", "dull book")["input_ids"] == batch.token_ids[: batch.offsets[1]].tolist()
+
+
+def test_train_takes_it(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    code = run("train", "classification", table(tmp_path / "t.csv"), "--model", trained, "--steps", "4", "--out", out)
+    assert code in (None, 0)
+
+
+def test_it_is_trained_on(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    """A model directory in place of a preset: its weights and tokenizer go on, with another objective."""
+    command = ["pretrain", corpus, "--model", trained, *SHORT[:4], "--steps", "3", "--sentence-objective", "none"]
+    assert run(*command, "--evaluations", "1", "--log-every", "1", "--out", tmp_path / "on") in (None, 0)
+    lines = [line for line in read_metrics(tmp_path / "on" / "metrics.jsonl") if "loss" in line]
+    before = json.loads((trained / "bertram.json").read_text())["scores"]["masked_language_model_loss"]
+    assert lines[0]["loss"] < before + 0.7
+    assert (tmp_path / "on" / "tokenizer.json").read_bytes() == (trained / "tokenizer.json").read_bytes()
+    config = json.loads((tmp_path / "on" / "config.json").read_text())
+    assert config["architectures"][0].endswith("ForMaskedLM")
+
+
+def test_a_tokenizer_and_validation_of_ones_own(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    held_out = tmp_path / "held.jsonl"
+    held_out.write_text("".join(json.dumps({"text": f"{text}. {text}."}) + "\n" for text, _ in rows(40, seed=9)))
+    command = ["pretrain", corpus, "--model", "bert-tiny", "--config", MINUTE, *SHORT[:4], "--steps", "2"]
+    command += ["--tokenizer", trained, "--validation", held_out, "--masking", "ngram", "--evaluations", "1"]
+    command += ["--optimizer", "lamb", "--decay-power", "2", "--gradient-checkpointing", "--max-tokens", "64"]
+    assert run(*command, "--out", tmp_path / "own") in (None, 0)
+    manifest = json.loads((tmp_path / "own" / "bertram.json").read_text())
+    assert manifest["data"]["validation"]["source"] == "held.jsonl"
+    assert manifest["data"]["train"]["documents"] == 200
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [(["--tokens", "2000"], range(10, 13)), (["--epochs", "1"], range(30, 60))], ids=str
+)
+def test_budgets(corpus: Path, tmp_path: Path, budget: list[str], steps: range) -> None:
+    command = ["pretrain", corpus, "--model", "bert-tiny", "--config", MINUTE, *SHORT, *budget]
+    assert run(*command, "--sentence-objective", "none", "--out", tmp_path / "out") in (None, 0)
+    assert json.loads((tmp_path / "out" / "bertram.json").read_text())["steps"] in steps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "2", "--config", "hidden_sice=3"], "no field 'hidden_sice'"),
+        (["--steps", "2", "--config", "hidden_size"], "write it like"),
+        (["--steps", "2", "--config", "hidden_size=101"], "heads do not divide"),
+        (["--steps", "2", "--max-length", "1000"], "the model has 512 positions"),
+        (["--steps", "2", "--max-length", "4"], "the least is 8"),
+        ([], "for how long"),
+        (["--steps", "2", "--tokenizer", "nowhere"], "nowhere"),
+        (["--steps", "2", "--validation", "nowhere.txt"], "nowhere.txt"),
+        (["--steps", "2", "--documents", "file", "--validation", "CORPUS"], "two documents"),
+    ],
+)
+def test_bad_input_is_one_line(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    config = [] if "--config" in arguments else ["--config", MINUTE]
+    arguments = [str(corpus) if argument == "CORPUS" else argument for argument in arguments]
+    assert run("pretrain", corpus, "--model", "bert-tiny", *config, *arguments, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert message in said[0]

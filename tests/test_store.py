@@ -1,0 +1,110 @@
+"""Token stores: what went in comes out, held out once, also when building was stopped on the way."""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bertram.errors import BadInput
+from bertram.text import store
+from bertram.text.corpus import Part
+from bertram.text.store import TokenStore, build
+from bertram.text.tokenizer import Tokenizer
+from tiny import rows
+
+TEXTS = [text for text, _ in rows(240)]
+PARTS = [Part(place // 2, TEXTS[3 * place : 3 * place + 3]) for place in range(80)]  # two parts a document
+TOKENIZER = Tokenizer.train(TEXTS, "bert", 200)
+
+
+def part_ids(part: Part) -> list[list[int]]:
+    batch, _ = TOKENIZER.encode(part.sentences, max_length=128)
+    return [batch.token_ids[a + 1 : b - 1].tolist() for a, b in pairwise(batch.offsets)]
+
+
+def content(directory: Path) -> list[tuple[int, list[list[int]]]]:
+    """Every part's document and its sentences' ids."""
+    kept = TokenStore.open(directory)
+    found = []
+    for number, document in enumerate(kept.documents.tolist()):
+        edges = kept.sentences[kept.parts[number] : kept.parts[number + 1] + 1]
+        found.append((document, [kept.tokens[a:b].tolist() for a, b in pairwise(edges)]))
+    return found
+
+
+EXPECTED = [(part.document, part_ids(part)) for part in PARTS]
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    build(PARTS, TOKENIZER, tmp_path, None)
+    assert content(tmp_path) == EXPECTED
+    assert TokenStore.open(tmp_path).document_count == 40
+
+
+def test_a_tenth_is_held_out(tmp_path: Path) -> None:
+    """Every part stands in one of the two stores, in order, one of every ten in the second; another seed, others."""
+    for seed in (0, 1):
+        build(PARTS, TOKENIZER, tmp_path / f"train{seed}", tmp_path / f"held{seed}", seed=seed)
+    train, held_out = content(tmp_path / "train0"), content(tmp_path / "held0")
+    assert len(held_out) == 8
+    assert sorted(train + held_out) == sorted(EXPECTED)
+    assert held_out != content(tmp_path / "held1")
+
+
+@pytest.mark.parametrize("last", [1, 37, 79])
+def test_building_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int) -> None:
+    """Stopped after `last` parts, with bytes written beyond what progress.json says: nothing twice, nothing lost."""
+    monkeypatch.setattr(store, "_CHUNK", 1)
+    monkeypatch.setattr(store, "_SAVED_EVERY", 2)
+    monkeypatch.setattr(store, "_AHEAD", 1)
+    read = []
+
+    def parts(stop: int) -> Iterator[Part]:
+        for number, part in enumerate(PARTS):
+            if number == stop:
+                raise KeyboardInterrupt
+            read.append(number)
+            yield part
+
+    with pytest.raises(KeyboardInterrupt):
+        build(parts(last), TOKENIZER, tmp_path / "train", tmp_path / "held")
+    with (tmp_path / "train" / "tokens.bin").open("ab") as file:
+        file.write(b"torn")
+    with pytest.raises(BadInput, match="not a whole token store"):
+        TokenStore.open(tmp_path / "train")
+    build(PARTS, TOKENIZER, tmp_path / "train", tmp_path / "held")
+    build(PARTS, TOKENIZER, tmp_path / "train-whole", tmp_path / "held-whole")
+    for name in ("train", "held"):
+        assert content(tmp_path / name) == content(tmp_path / f"{name}-whole")
+
+
+def test_no_more_than_a_limit_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_HELD_OUT_TOKENS", 50)
+    build(PARTS, TOKENIZER, tmp_path / "train", tmp_path / "held")
+    held_out = content(tmp_path / "held")
+    assert sum(len(ids) for _, sentences in held_out[:-1] for ids in sentences) < 50
+    assert len(held_out) < 8
+
+
+@pytest.mark.parametrize(("parts", "message"), [([], "no text"), (PARTS[:1], "too small")])
+def test_too_little_text(tmp_path: Path, parts: list[Part], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        build(parts, TOKENIZER, tmp_path / "train", tmp_path / "held", seed=3)
+
+
+@pytest.mark.parametrize("name", ["tokens", "sentences", "parts", "documents"])
+def test_a_store_of_another_size_than_it_says_is_refused(tmp_path: Path, name: str) -> None:
+    build(PARTS, TOKENIZER, tmp_path, None)
+    path = tmp_path / f"{name}.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BadInput, match="not a whole token store"):
+        TokenStore.open(tmp_path)
+
+
+def test_tokens_take_two_bytes_where_they_can(tmp_path: Path) -> None:
+    build(PARTS, TOKENIZER, tmp_path, None)
+    assert json.loads((tmp_path / store.MANIFEST).read_text())["dtype"] == "<u2"
+    assert TokenStore.open(tmp_path).tokens.dtype == np.uint16
