@@ -74,21 +74,21 @@ def test_lamb_by_hand() -> None:
 
 
 def test_lamb_with_weight_decay_by_hand() -> None:
-    layer = row([6.0] * 4)  # of norm 12
+    layer = row([6.0, 8.0])  # of norm 10
     optimizer = Optimizer(layer, rule="lamb", weight_decay=0.5, eps=0.0)
-    layer.weight.grad = torch.full((1, 4), 0.3)  # r = 1 + 0.5 · 6 = 4 in each place, of norm 8
+    layer.weight.grad = torch.tensor([[0.3, -0.3]])  # r = (1 + 0.5 · 6, -1 + 0.5 · 8) = (4, 3) of norm 5
     optimizer.step(0.1, FREE)
-    # A step of 0.1 · 12/8 · 4 = 0.6
-    torch.testing.assert_close(layer.weight, torch.full((1, 4), 5.4))
+    # A step of 0.1 · 10/5 = 0.2 times r
+    torch.testing.assert_close(layer.weight, torch.tensor([[5.2, 7.4]]))
 
 
 def test_adamw_by_hand() -> None:
-    layer = row([6.0] * 4)
+    layer = row([6.0, 8.0])
     optimizer = Optimizer(layer, weight_decay=0.5, eps=0.0)
-    layer.weight.grad = torch.full((1, 4), 0.3)
+    layer.weight.grad = torch.tensor([[0.3, -0.3]])
     optimizer.step(0.1, FREE)
-    # A step of 0.1 · (1 + 0.5 · 6) = 0.4
-    torch.testing.assert_close(layer.weight, torch.full((1, 4), 5.6))
+    # A step of 0.1 times the same r
+    torch.testing.assert_close(layer.weight, torch.tensor([[5.6, 7.7]]))
 
 
 def test_biases_and_norms_take_adams_step(rule: Rule) -> None:
@@ -314,7 +314,7 @@ def test_processes_make_the_step_of_their_summed_gradients(rule: Rule, precision
     """Tables list other rows in each, one process has no gradient at all, and one parameter has none in any."""
     models = [words() for _ in range(4)]
     for model in models:
-        model.norm.bias.requires_grad_(False)
+        model.product.weight.requires_grad_(False)
     one, many = models[0], models[1:]
     alone = Optimizer(one, precision, rule=rule)
     shared = [Optimizer(m, precision, rule=rule, reduce=add) for m, add in zip(many, adder(3), strict=True)]
@@ -344,5 +344,5 @@ def test_processes_make_the_step_of_their_summed_gradients(rule: Rule, precision
             assert torch.equal(tensor, other.state()[name])
         if precision == torch.float32:
             torch.testing.assert_close(tensor, alone.state()[name], msg=name)
-    assert torch.equal(many[2].norm.bias, words().norm.bias)
+    assert torch.equal(shared[2].weights()["product.weight"], words().product.weight)
     assert not torch.equal(many[2].table.weight, words().table.weight)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny import table
+from tiny import rows, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,9 +39,11 @@ def smaller(text):
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs one command in a directory with the tables that README names."""
+    """Runs one command in a directory with the files that README names."""
     table(tmp_path / "reviews.csv", 40)
     table(tmp_path / "test.csv", 20, seed=1)
+    sentences = [f"{text.capitalize()}." for text, _ in rows(300)]
+    (tmp_path / "novels.txt").write_text("\n\n".join(" ".join(sentences[i : i + 5]) for i in range(0, 300, 5)))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 

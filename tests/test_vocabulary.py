@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -113,6 +114,26 @@ def test_words_counted_first_give_what_the_library_learns_from_the_texts(texts, 
         assert learn_wordpieces([*texts, "a"], 150) == library_wordpieces([*texts, "a"], 150)
         found = {piece for piece, _ in learn_pieces([*texts, "a"], 150)}
         assert found == library_pieces([*texts, "a"], 150).keys()
+
+
+def test_no_more_stretches_are_held_than_so_many_characters_make(monkeypatch):
+    monkeypatch.setattr(module, "_HELD", 50)
+    texts = [f"no-spaces-{n:03}\nat {n}" for n in range(90)]
+    parts = list(module._count_stretches(texts))
+    assert max(sum(len(stretch) * count for stretch, count in part.items()) for part in parts) < 50 + len(texts[-1])
+    assert sum(map(Counter, parts), Counter()) == Counter(" ".join(texts).split())
+
+
+@pytest.mark.parametrize(("family", "size"), [("bert", 5 + 2 * 9), ("albert", 5 + 2 + 9)])
+def test_room_for_just_the_characters_there_are(family, size):
+    """Nine, each more frequent than words are."""
+    texts = ["aabbccddeeffgghhii"] * 5
+    tokenizer = Tokenizer.train(texts, family, size)
+    assert tokenizer.unk_id not in tokenizer.encode(texts, max_length=99)[0].token_ids
+    # One more is one too many
+    tokenizer = Tokenizer.train([*texts, "a j"], family, size)
+    assert tokenizer.unk_id not in tokenizer.encode(texts, max_length=99)[0].token_ids
+    assert tokenizer.unk_id in tokenizer.encode(["j"], max_length=99)[0].token_ids
 
 
 def test_texts_are_read_once(family):

@@ -77,7 +77,10 @@ class Fork:
 
     _context = multiprocessing.get_context("forkserver")
     _context.set_forkserver_preload(
-        ["pytest", "bertram.cli", "bertram.pretraining", "bertram.training.held_out", "bertram.training.loop"]
+        [
+            *("bertram.cli", "bertram.pretraining", "bertram.training.held_out", "bertram.training.loop", "pytest"),
+            *("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer"),
+        ]
     )
 
     def __init__(self, *arguments: object, prepare: Callable[[], object] | None = None) -> None:

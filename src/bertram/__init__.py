@@ -6,8 +6,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 # What a user reaches as `bertram.…`, and the room it lives in; looked up on first use so that importing stays light.
-_PUBLIC = {"load": "bertram.artifacts", "train": "bertram.finetuning", "compare": "bertram.comparison.compare"}
-__all__ = ["__version__", "compare", "load", "train"]  # pyright: ignore[reportUnsupportedDunderAll]
+_PUBLIC = {
+    "load": "bertram.artifacts",
+    "train": "bertram.finetuning",
+    "pretrain": "bertram.pretraining",
+    "compare": "bertram.comparison.compare",
+}
+__all__ = ["__version__", "compare", "load", "pretrain", "train"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -82,8 +82,9 @@ class Examples:
         return Examples(self.inputs._at(offsets, tokens), labels, token_labels)
 
     def counts(self) -> dict[str, int]:
-        """How many targets each head has here."""
-        return {head: _targeted(values) for head, values in (*self.labels.items(), *self.token_labels.items())}
+        """How many targets each head has here; those with none are left out."""
+        found = {head: _targeted(values) for head, values in (*self.labels.items(), *self.token_labels.items())}
+        return {head: count for head, count in found.items() if count}
 
 
 def _targeted(values: NDArray[Any]) -> int:

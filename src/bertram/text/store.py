@@ -7,6 +7,7 @@ Letters: N tokens, S sentences, P parts.
 """
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -117,6 +118,7 @@ class _Writer:
         """Have the disk take what was added; returns the files' bytes."""
         for file in self.files.values():
             file.flush()
+            os.fsync(file.fileno())
         return {name: file.tell() for name, file in self.files.items()}
 
     def finish(self) -> None:
@@ -157,6 +159,8 @@ def build(
     """
     writers = [_Writer(directory, tokenizer.vocab_size) for directory in (train, validation) if directory is not None]
     saved = _saved_progress(train)
+    for leftover in train.glob(f".{_PROGRESS}.*"):  # of a process that was killed
+        leftover.unlink()
     try:
         for writer, sizes in zip(writers, saved["bytes"] or [{} for _ in writers], strict=True):
             writer.open(sizes)

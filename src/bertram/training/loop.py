@@ -116,7 +116,10 @@ class Loop:
         due = {math.ceil(state.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
         reason = ""
         started = time.monotonic() - state.seconds
-        with StopRequests() as stop, self.processes.leading(MetricsFile, self.out, state.step, state.evaluated) as metrics:
+        with (
+            StopRequests() as stop,
+            self.processes.leading(MetricsFile, self.out, state.step, state.evaluated) as metrics,
+        ):
 
             def tell(line: dict[str, Any]) -> None:
                 line = {"step": state.step, "tokens": state.tokens, "seconds": time.monotonic() - started, **line}
