@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 MODELS = {"bert-mini": "nsp", "albert-mini": "sop"}
-WARM_UP, STEPS = 3, 20
+WARM_UP, STEPS = 3, 10
 MAX_LENGTH, BATCH_SIZE = 128, 64
 SEQUENCES = 16384
 
@@ -34,7 +34,7 @@ SEQUENCES = 16384
 def prepare(data: Path, scratch: Path) -> None:
     """A tokenizer of each kind and a store of the novels for each."""
     from bertram.config import PRESETS
-    from bertram.pretraining import Corpus, Sentences
+    from bertram.pretraining import Corpus
     from bertram.progress import silent
     from bertram.text import store
     from bertram.text.corpus import corpus_files
@@ -43,7 +43,7 @@ def prepare(data: Path, scratch: Path) -> None:
     novels = Corpus(corpus_files([data / "corpus_en_novels"]), "file")
     for name in MODELS:
         sizes = PRESETS[name]
-        tokenizer = Tokenizer.train(Sentences(novels, silent), sizes.model_type, sizes.vocab_size)
+        tokenizer = Tokenizer.train(novels.sentences(silent), sizes.model_type, sizes.vocab_size)
         tokenizer.save(scratch / name)
         store.build(novels.parts(), tokenizer, scratch / name / "store", None)
 
@@ -186,7 +186,7 @@ def corpus_bertram(scratch: Path, model: str) -> dict[str, float]:
     """Seconds for the tokenizer and the store of SCRATCH/corpus, and this process's peak memory."""
     from bertram.config import PRESETS
     from bertram.memory import peak_memory_mb
-    from bertram.pretraining import Corpus, Sentences
+    from bertram.pretraining import Corpus
     from bertram.progress import silent
     from bertram.text import store
     from bertram.text.corpus import corpus_files
@@ -195,7 +195,7 @@ def corpus_bertram(scratch: Path, model: str) -> dict[str, float]:
     text = Corpus(corpus_files([scratch / "corpus"]), "blank-line")
     sizes = PRESETS[model]
     began = time.perf_counter()
-    tokenizer = Tokenizer.train(Sentences(text, silent), sizes.model_type, sizes.vocab_size)
+    tokenizer = Tokenizer.train(text.sentences(silent), sizes.model_type, sizes.vocab_size)
     learned = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         store.build(text.parts(), tokenizer, Path(out), None)

@@ -192,7 +192,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(place, kind, whole, half, t
     same_training(out, whole)
 
 
-@pytest.mark.parametrize("part", also_slowly([0.01, 0.05, 0.3, 0.8], [((k / 29) ** 2,) for k in range(1, 29)]))
+@pytest.mark.parametrize("part", also_slowly([0.03, 0.8], [((k / 31) ** 2,) for k in range(1, 31)]))
 def test_a_full_disk_is_said_and_leaves_what_is_whole(place, kind, whole, tmp_path, part):
     """The disk fills up at some part of all that a pre-training leaves on it, more often among the early files."""
     out = tmp_path / "out"

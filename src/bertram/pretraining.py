@@ -42,25 +42,17 @@ class Corpus:
     def parts(self) -> Iterator[Part]:
         return read_parts(self.files, self.documents)
 
-    def description(self) -> list[tuple[str, int]]:
-        """Each file's name and size, by which a resumed run knows its corpus again without reading it."""
-        return [(file.name, file.stat().st_size) for file in self.files]
-
-
-@dataclass(frozen=True)
-class Sentences:
-    """The sentences of a corpus, read anew by every iteration."""
-
-    corpus: Corpus
-    report: Report
-
-    def __iter__(self) -> Iterator[str]:
+    def sentences(self, report: Report) -> Iterator[str]:
         characters = 0
-        for number, part in enumerate(self.corpus.parts()):
+        for number, part in enumerate(self.parts()):
             yield from part.sentences
             characters += sum(len(sentence) for sentence in part.sentences)
             if number % 64 == 0:
-                self.report({"preparing": "tokenizer", "characters": characters})
+                report({"preparing": "tokenizer", "characters": characters})
+
+    def description(self) -> list[tuple[str, int]]:
+        """Each file's name and size, by which a resumed run knows its corpus again without reading it."""
+        return [(file.name, file.stat().st_size) for file in self.files]
 
 
 def pretrain(
@@ -164,7 +156,7 @@ def _tokenizer(
         tokenizer = artifacts.read_tokenizer(source, sizes)
     else:
         limit = sizes.vocab_size if vocab_size is None else min(vocab_size, sizes.vocab_size)
-        tokenizer = Tokenizer.train(Sentences(corpus, report), source.model_type, limit)
+        tokenizer = Tokenizer.train(corpus.sentences(report), source.model_type, limit)
     tokenizer.save(out)
     return tokenizer
 
