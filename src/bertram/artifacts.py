@@ -1,12 +1,16 @@
 """Model arguments: what a user may name, found and loaded; the one place that picks a side."""
 
 import difflib
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bertram.config import PRESETS, EncoderConfig
 from bertram.errors import BadInput, require
+from bertram.files import write_json, write_text
 from bertram.inference.predictor import Predictor
+from bertram.memory import peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.task import Task
@@ -61,6 +65,33 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
     if type(max_length) is not int or not 3 <= max_length <= positions:
         raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 to {positions}")
     return Predictor(task, read_tokenizer(source, network.config), TorchRunner(network), max_length)
+
+
+def save(
+    network: "Model",
+    tokenizer: Tokenizer,
+    out: Path,
+    manifest: dict[str, Any],
+    card: Callable[[dict[str, Any]], str],
+    *,
+    labels: list[str] | None = None,
+) -> None:
+    """Write a trained model's directory; bertram.json comes last and makes the training count as finished.
+
+    Args:
+        manifest: what came of the training; the configuration and the peak memory are added.
+        card: makes README.md of it.
+        labels: names of a classification head's labels.
+    """
+    from bertram.formats.huggingface import write
+    from bertram.formats.huggingface_config import config_overrides
+
+    write(network, out, labels=labels)
+    tokenizer.save(out, max_length=network.config.max_position_embeddings)
+    manifest |= {"config": asdict(network.config), "config_overrides": config_overrides(network.config)}
+    write_text(out / "README.md", card(manifest))
+    manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
+    write_json(out / MANIFEST, manifest)
 
 
 def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pickle: bool = False) -> "Model":

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from bertram import artifacts
 from bertram.batch import Examples
 from bertram.errors import BadInput, require
-from bertram.files import write_array, write_json, write_text
+from bertram.files import write_array
 from bertram.inference.predictor import Predictor
-from bertram.memory import peak_memory_mb
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
-from bertram.run_directory import MANIFEST, SETTINGS, keep, prepare_directory
+from bertram.run_directory import SETTINGS, keep, prepare_directory
 from bertram.tasks.registry import TASKS, guess_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table, split
@@ -229,7 +228,7 @@ def run(
         "best_step": outcome.best_step,
         "scores": {name: [asdict(s) for s in values] for name, values in scores.items()},
     }
-    _save(network, tokenizer, task, out, manifest)
+    artifacts.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
     return manifest
 
 
@@ -252,20 +251,6 @@ def start(
         tokenizer = Tokenizer.train(splits.texts(), source.model_type, limit)
         tokenizer.save(out)
     return Model(replace(source, vocab_size=tokenizer.vocab_size), {task.head: task.outputs}), tokenizer
-
-
-def _save(network: "Model", tokenizer: Tokenizer, task: Task, out: Path, manifest: dict[str, Any]) -> None:
-    """Write the model directory; bertram.json comes last and makes the training count as finished."""
-    from bertram.formats.huggingface import write
-    from bertram.formats.huggingface_config import config_overrides
-
-    write(network, out, labels=getattr(task, "labels", None))
-    tokenizer.save(out)
-    manifest["config"] = asdict(network.config)
-    manifest["config_overrides"] = config_overrides(network.config)
-    write_text(out / "README.md", model_card(manifest))
-    manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
-    write_json(out / MANIFEST, manifest)
 
 
 def _fingerprint(path: Path) -> str:

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 from bertram import artifacts
 from bertram.config import EncoderConfig, Objectives, SentenceObjective
 from bertram.errors import BadInput, require
-from bertram.files import write_json, write_text
-from bertram.memory import peak_memory_mb
 from bertram.model_card import pretraining_card
 from bertram.progress import Report, silent
-from bertram.run_directory import MANIFEST, SETTINGS, keep, prepare_directory, read_manifest
+from bertram.run_directory import SETTINGS, keep, prepare_directory, read_manifest
 from bertram.text import store
 from bertram.text.blocks import Blocks
 from bertram.text.corpus import Documents, Part, corpus_files, read_parts
@@ -21,7 +19,6 @@ from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from bertram.models.heads import Model
     from bertram.training.distributed import Processes
 
 STORE = "store"
@@ -248,7 +245,7 @@ def _train(
         "scores": scores,
     }
     if processes.rank == 0:
-        _save(network, tokenizer, out, manifest)
+        artifacts.save(network, tokenizer, out, manifest, pretraining_card)
     return manifest
 
 
@@ -261,20 +258,6 @@ def _data(out: Path, stores: Mapping[str, TokenStore]) -> dict[str, dict[str, An
         name: {"source": names[name] or held_out, "tokens": len(kept.tokens), "documents": kept.document_count}
         for name, kept in stores.items()
     }
-
-
-def _save(network: "Model", tokenizer: Tokenizer, out: Path, manifest: dict[str, Any]) -> None:
-    """Write the model directory; bertram.json comes last and makes the training count as finished."""
-    from bertram.formats.huggingface import write
-    from bertram.formats.huggingface_config import config_overrides
-
-    write(network, out)
-    tokenizer.save(out, max_length=network.config.max_position_embeddings)
-    manifest["config"] = asdict(network.config)
-    manifest["config_overrides"] = config_overrides(network.config)
-    write_text(out / "README.md", pretraining_card(manifest))
-    manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
-    write_json(out / MANIFEST, manifest)
 
 
 def summary(manifest: dict[str, Any]) -> str:
