@@ -131,6 +131,13 @@ def test_batches_fill_their_room(corpus: TokenStore, tokenizer: Tokenizer, monke
     assert np.mean(sizes) > 100 * 15 / 16
 
 
+def test_no_batch_is_empty_where_there_is_room_for_less_than_a_sequence(
+    corpus: TokenStore, tokenizer: Tokenizer
+) -> None:
+    batches = epoch(feed(corpus, tokenizer, "none", batch_tokens=10))
+    assert min(map(len, batches)) == 1
+
+
 def test_several_blocks_share_out_the_parts(
     corpus: TokenStore, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

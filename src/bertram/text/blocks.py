@@ -138,7 +138,7 @@ def assemble(store: TokenStore, pairs: NDArray[np.int64], tokenizer: Tokenizer) 
 def _even_cuts(offsets: Ints, batch_tokens: int) -> NDArray[np.int64]:
     """Where to cut sequences into as few batches of at most about `batch_tokens` tokens, all about as large."""
     batches = max(1, -(-int(offsets[-1]) // batch_tokens))
-    return np.searchsorted(offsets, np.linspace(0, offsets[-1], batches + 1))
+    return np.unique(np.searchsorted(offsets, np.linspace(0, offsets[-1], batches + 1)))  # no batch without sequences
 
 
 def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
