@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bertram.config import PRESETS, EncoderConfig
+from bertram.config import PRESETS, EncoderConfig, Objectives
 from bertram.errors import BadInput
 
 TINY = EncoderConfig(
@@ -88,6 +88,21 @@ def test_the_family_is_what_the_fields_say() -> None:
 def test_values_that_do_not_fit_are_refused_in_one_line(field: str, value: Any) -> None:
     with pytest.raises(BadInput, match=r"^config: [^\n]+$"):
         replace(TINY, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("sentence_objective", "next", "--sentence-objective 'next': must be one of nsp, sop, none"),
+        ("masking", "words", "--masking 'words': must be one of token, word, ngram"),
+        ("max_length", 5, "--max-length 5: the least is 8, the most 1,048,576"),
+        ("max_length", 2**21, "--max-length 2097152: the least is 8, the most 1,048,576"),
+    ],
+)
+def test_objectives_that_are_refused_name_their_option(field: str, value: Any, message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        Objectives(**{field: value})
+    assert str(caught.value) == message
 
 
 def test_a_long_value_makes_no_long_message() -> None:

@@ -21,9 +21,11 @@ from safetensors.torch import load_file
 
 from bertram import pretraining
 from bertram.batch import Batch, Examples
+from bertram.errors import BadInput
 from bertram.models import heads
+from bertram.progress import speaks
 from bertram.training import checkpoint
-from bertram.training.distributed import Processes
+from bertram.training.distributed import Processes, together
 from bertram.training.metrics_file import read_metrics
 from tiny import Fork, checkpoints, finish, losses, same_training, wait_for
 
@@ -209,6 +211,41 @@ def test_signal_to_one_stops_all_when_the_checkpoint_is_written(corpus, tmp_path
     together.processes[1].wait()
     assert checkpoints(out)[-1].name == f"step-{max(losses(out))}"
     assert together.end()[0] == [128 + signal.SIGTERM] * 2
+
+
+class TestWhoIsStartedByTorchrun:
+    """One that knows both its number and how many there are."""
+
+    @pytest.mark.parametrize("alone", ["RANK", "WORLD_SIZE"])
+    def test_half_of_it_is_nobody(self, monkeypatch, alone):
+        for name in ("RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(alone, "3")
+        assert speaks()
+        with together() as processes:
+            assert (processes.rank, processes.size) == (0, 1)
+
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_number_0_speaks(self, monkeypatch, rank):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert speaks() == (rank == 0)
+
+    @pytest.mark.parametrize(("name", "value"), [("MASTER_ADDR", None), ("WORLD_SIZE", "two")])
+    def test_what_makes_no_sense_is_one_line(self, monkeypatch, name, value):
+        for known, told in {
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+            "MASTER_ADDR": None,
+            "MASTER_PORT": "1",
+            name: value,
+        }.items():
+            if told is None:
+                monkeypatch.delenv(known, raising=False)
+            else:
+                monkeypatch.setenv(known, told)
+        with pytest.raises(BadInput, match=r"^[^\n]+; torchrun sets what is needed[^\n]+$"), together():
+            pass
 
 
 class TestErrorsAreSaidOnce:

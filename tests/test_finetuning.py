@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 import bertram
 from bertram.errors import BadInput
 from bertram.finetuning import Splits, train
+from bertram.model_card import model_card
 from bertram.text.records import read_table
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -111,6 +112,15 @@ def test_a_diverged_training_is_called_so(place, tmp_path):
     assert found["status"] == "diverged"
     assert found["reason"].startswith("the loss was")
     assert "Status: diverged." in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("scores", [{}, {"validation": []}])
+def test_the_hub_reads_a_card_without_scores(place, manifest, scores):
+    text = model_card(manifest | {"scores": scores})
+    card = ModelCard(text)
+    assert card.data.eval_results is None
+    assert card.data.pipeline_tag == "text-classification"
+    assert "## Scores\n\nNone.\n" in text
 
 
 def test_a_rare_label_that_is_held_out_is_known(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertram.batch import IGNORED, Batch
-from bertram.text.masking import Masker, _chosen, _ngram_firsts
+from bertram.text.masking import Masker, _ngram_firsts, _spent
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 THE, CAT, SAT, ON = 5, 7, 9, 11  # odd ids from 5 begin words, even ones go on with them
@@ -48,7 +48,12 @@ class TestByHand:
 
     def test_a_word_that_is_too_long_is_passed_over(self):
         assert masked_places([CLS, THE, CAT, LY, SEP], "word") == {(1,)}
-        assert masked_places([CLS, CAT, LY, SEP], "word") == {()}
+
+    def test_where_all_are_too_long_the_first_drawn_is_cut(self):
+        assert masked_places([CLS, CAT, LY, SEP], "word") == {(1,)}
+        assert masked_places([CLS, CAT, LY, SEP, SAT, LY, NESS, SEP], "word") == {(1,), (4,)}
+        words = [THE, *[ING] * 5]
+        assert masked_places([CLS, *words, *words, SEP], "word") == {(1, 2), (7, 8)}
 
     def test_two_tokens_are_a_long_word_or_two_short_ones(self):
         sequence = [CLS, THE, CAT, LY, SAT, *[SEP] * 6]
@@ -57,10 +62,7 @@ class TestByHand:
     def test_a_unit_begins_where_a_span_begins_inside_a_word(self):
         too_long = [THE, *[ING] * 9]
         assert masked_places([CLS, LY, NESS, *too_long, SEP], "word") == {(1, 2)}
-        assert masked_places([CLS, LY, NESS, *too_long, SEP], "ngram", 2000) == {
-            (1, 2),
-            (),
-        }  # () if one n-gram with THE…
+        assert masked_places([CLS, LY, NESS, *too_long, SEP], "ngram", 2000) == {(1, 2)}  # also one with THE… is cut
 
     def test_no_unit_goes_on_after_a_special_token(self):
         assert masked_places([CLS, CAT, UNK, LY, SEP], "word") == {(1,), (3,)}
@@ -107,13 +109,19 @@ def test_what_always_holds(rows, masking, seed):
         ids, chosen, budget = before[start:end], masked[start:end], max(1, round(0.15 * (end - start)))
         ordinary = int((~SPECIAL[ids]).sum())
         assert chosen.sum() <= budget
+        assert chosen.any() == (ordinary > 0)
         if masking == "token":
             assert chosen.sum() == min(budget, ordinary)
             continue
-        same_word = ~SPECIAL[ids[1:]] & ~SPECIAL[ids[:-1]] & ~STARTS[ids[1:]]
-        assert (chosen[1:] == chosen[:-1])[same_word].all()
-        if masking == "word":  # no word is left out that would still have fitted
-            words = np.cumsum(~np.concatenate([[False], same_word]))
+        same_word = np.concatenate([[False], ~SPECIAL[ids[1:]] & ~SPECIAL[ids[:-1]] & ~STARTS[ids[1:]]])
+        words = np.cumsum(~same_word)
+        lengths = [int((words == word).sum()) for word in set(words[~SPECIAL[ids]])]
+        if not (chosen[1:] == chosen[:-1])[same_word[1:]].all():  # one unit alone, cut to the budget
+            first = int(chosen.argmax())
+            assert chosen[first : first + budget].sum() == chosen.sum() == budget
+            assert not same_word[first]
+            assert masking == "ngram" or min(lengths) > budget
+        elif masking == "word":  # no word is left out that would still have fitted
             left = [int((words == word).sum()) for word in set(words[~chosen & ~SPECIAL[ids]])]
             assert all(length > budget - chosen.sum() for length in left)
 
@@ -123,14 +131,16 @@ def test_rounds_are_the_same_as_one_by_one(lengths, budget, seed):
     """Three sequences of the same units, each gone through in its own order."""
     expected = []
     for order in np.random.default_rng(seed).random((3, len(lengths)), np.float32).argsort(1):
-        chosen, left = [False] * len(lengths), budget
+        spent, left = [0] * len(lengths), budget
         for unit in order:
             if lengths[unit] <= left:
-                chosen[unit], left = True, left - lengths[unit]
-        expected += chosen
+                spent[unit], left = lengths[unit], left - lengths[unit]
+        if left == budget:
+            spent[order[0]] = budget
+        expected += spent
     units = np.array(lengths * 3, np.int32)
     bounds, budgets = np.arange(4) * len(lengths), np.full(3, budget, np.int32)
-    assert _chosen(units, bounds, budgets, np.random.default_rng(seed)).tolist() == expected
+    assert _spent(units, bounds, budgets, np.random.default_rng(seed)).tolist() == expected
 
 
 @pytest.mark.parametrize("masking", MODES)

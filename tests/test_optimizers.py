@@ -291,6 +291,26 @@ def test_forgotten_steps_leave_nothing(rule: Rule) -> None:
         assert torch.equal(mine, theirs)
 
 
+def test_without_any_gradient_nothing_moves_but_the_count(rule: Rule) -> None:
+    model, others = words(), [words(), words()]
+    alone = Optimizer(model, rule=rule)
+    shared = [Optimizer(m, rule=rule, reduce=add) for m, add in zip(others, adder(2), strict=True)]
+    norms = [alone.step(0.1, 1.0).item()]
+    threads = [Thread(target=lambda one=one: norms.append(one.step(0.1, 1.0).item())) for one in shared]  # type: ignore[misc]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert norms == [0.0] * 3
+    for optimizer, moved in zip([alone, *shared], [model, *others], strict=True):
+        assert optimizer.steps == 1
+        for parameter, before in zip(moved.parameters(), words().parameters(), strict=True):
+            assert torch.equal(parameter, before)
+    backward(model, 0)
+    assert alone.step(0.1, 1.0) > 0
+    assert not torch.equal(model.product.weight, words().product.weight)
+
+
 # Several processes, here threads that wait for one another
 
 

@@ -116,6 +116,8 @@ def test_budgets(corpus: Path, tmp_path: Path, budget: list[str], steps: range) 
         (["--steps", "2", "--max-length", "4"], "the least is 8"),
         ([], "for how long"),
         (["--steps", "2", "--tokenizer", "nowhere"], "nowhere"),
+        (["--steps", "2", "--tokenizer", "TOKENIZER", "--vocab-size", "100"], "which has its own size"),
+        (["--steps", "2", "--config", "type_vocab_size=1"], "cannot read pairs"),
         (["--steps", "2", "--validation", "nowhere.txt"], "nowhere.txt"),
         (["--steps", "2", "--documents", "file", "--validation", "CORPUS"], "two documents"),
     ],
@@ -129,3 +131,75 @@ def test_bad_input_is_one_line(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert message in said[0]
+
+
+def pretrained(corpus: Path, out: Path, *arguments: object) -> object:
+    """Two steps of a minute model; the exit code."""
+    command = ["pretrain", corpus, "--model", "bert-tiny", "--config", MINUTE, "--steps", "2", "--evaluations", "1"]
+    return run(*command, "--max-length", "24", "--batch-size", "8", *arguments, "--out", out)
+
+
+def test_a_diverged_training_ends_as_such(corpus: Path, tmp_path: Path) -> None:
+    assert pretrained(corpus, tmp_path, "--learning-rate", "1e30", "--warmup", "0") == 0
+    manifest = json.loads((tmp_path / "bertram.json").read_text())
+    assert manifest["status"] == "diverged"
+    assert (tmp_path / "README.md").exists()
+
+
+def test_one_held_out_document_is_judged_by_masked_tokens(corpus: Path, tmp_path: Path) -> None:
+    """Its pairs cannot have another document's text; the model learns next sentences all the same."""
+    held_out = tmp_path / "held.jsonl"
+    held_out.write_text(json.dumps({"text": "A lovely film. The room was cold. A warm meal."}))
+    assert pretrained(corpus, tmp_path / "out", "--validation", held_out) == 0
+    scores = json.loads((tmp_path / "out" / "bertram.json").read_text())["scores"]
+    assert "masked_language_model_loss" in scores
+    assert "nsp_accuracy" not in scores
+
+
+def test_texts_of_one_word_make_no_pairs(tmp_path: Path) -> None:
+    corpus = tmp_path / "words.txt"
+    corpus.write_text("\n\n".join(["film", "room", "book"] * 30))
+    assert pretrained(corpus, tmp_path / "out") == 0
+    assert "nsp_accuracy" not in json.loads((tmp_path / "out" / "bertram.json").read_text())["scores"]
+
+
+def test_what_cannot_be_leaves_the_directory_free(corpus: Path, tmp_path: Path) -> None:
+    """One document and next-sentence pairs: found out after the store is built, and no obstacle to another try."""
+    held_out = ["--validation", corpus, "--documents", "file"]
+    assert pretrained(corpus, tmp_path, *held_out) == 2
+    assert not any(tmp_path.iterdir())
+    assert pretrained(corpus, tmp_path, *held_out, "--sentence-objective", "sop") == 0
+
+
+def test_a_validation_file_is_read_as_the_corpus_is(corpus: Path, tmp_path: Path) -> None:
+    """Two text files are a document each, and so is the one to validate on."""
+    for name in ("a.txt", "b.txt", "held.txt"):
+        (tmp_path / name).write_text(corpus.read_text())
+    command = [
+        "pretrain",
+        tmp_path / "a.txt",
+        tmp_path / "b.txt",
+        "--validation",
+        tmp_path / "held.txt",
+        "--steps",
+        "1",
+    ]
+    assert run(*command, "--model", "bert-tiny", "--config", MINUTE, "--out", tmp_path / "out") == 0
+    data = json.loads((tmp_path / "out" / "bertram.json").read_text())["data"]
+    assert (data["documents"], data["train"]["documents"], data["validation"]["documents"]) == ("file", 2, 1)
+
+
+def test_a_model_of_ones_own_keeps_its_objective(corpus: Path, tmp_path: Path) -> None:
+    """A BERT that learned sentence order goes on with it, which config.json cannot say."""
+    assert pretrained(corpus, tmp_path / "first", "--sentence-objective", "sop") == 0
+    command = ["pretrain", corpus, "--model", tmp_path / "first", "--steps", "1", "--max-length", "24"]
+    assert run(*command, "--out", tmp_path / "second") == 0
+    manifest = json.loads((tmp_path / "second" / "bertram.json").read_text())
+    assert manifest["pretraining"]["sentence_objective"] == "sop"
+
+
+def test_fine_tuning_reads_no_further_than_was_trained(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    data = table(tmp_path / "t.csv")
+    assert run("train", "classification", data, "--model", trained, "--steps", "1", "--out", out) == 0
+    assert json.loads((out / "bertram.json").read_text())["max_length"] == 24

@@ -22,6 +22,8 @@ from bertram.text.sentence_pairs import (
 
 ELSEWHERE = 10**6
 """Where another document's text stands in these tests."""
+FIRST_WORD = 6
+"""Tokens of its first word, which cannot be cut."""
 
 
 def passage(sentences: list[list[int]], first: int = 0) -> Passage:
@@ -32,9 +34,10 @@ def passage(sentences: list[list[int]], first: int = 0) -> Passage:
 
 
 def pairs(objective: str, text: Passage, room: int, seed: int = 0) -> list[Pair]:
-    def foreign(length: int, longest: int) -> tuple[int, int]:
-        assert 0 < length <= longest
-        return ELSEWHERE, ELSEWHERE + length
+    def foreign(length: int, longest: int, sentence: bool) -> tuple[int, int]:
+        assert 0 < length
+        assert 0 < longest
+        return ELSEWHERE, ELSEWHERE + min(max(length, FIRST_WORD), longest)
 
     draws = Draws(np.random.default_rng(seed))
     return list(OBJECTIVES[objective](text, room, draws, foreign))  # type: ignore[index]
@@ -101,6 +104,7 @@ def test_sequences_have_room_and_words_stay_whole(
     for a, a_end, b, b_end, _ in pairs(objective, text, room, seed):
         assert a_end - a + b_end - b + (3 if b_end > b else 2) <= room
         assert {a, a_end} <= begins
+        assert b < ELSEWHERE or b_end - b >= min(FIRST_WORD, room - 4)
         if b_end and b < ELSEWHERE:
             assert {b, b_end} <= begins
 
@@ -140,6 +144,15 @@ def test_half_of_the_pairs_are_negative(objective: str, label: int) -> None:
     assert abs((labels == label).mean() - 0.5) < 1.5 / np.sqrt(len(labels))
 
 
+def test_lengths_do_not_tell_of_another_document() -> None:
+    """Documents of 30 tokens in sequences of up to 128: both kinds of B are as long on average, within four errors."""
+    found = [pair for seed in range(1500) for pair in pairs("nsp", passage([[1] * 10] * 3), 128, seed)]
+    first = [pair for pair in found if pair.a == 0 and pair.label != IGNORED]
+    lengths = {label: [p.b_end - p.b for p in first if p.label == label] for label in (IS_NEXT, IS_RANDOM)}
+    errors = sum(np.var(values) / len(values) for values in lengths.values()) ** 0.5
+    assert abs(np.mean(lengths[IS_NEXT]) - np.mean(lengths[IS_RANDOM])) < 4 * errors
+
+
 def test_lengths_are_mostly_the_greatest() -> None:
     draws = Draws(np.random.default_rng(0))
     found = np.array([draws.length(100) for _ in range(20_000)])
@@ -148,7 +161,7 @@ def test_lengths_are_mostly_the_greatest() -> None:
 
 
 def test_sentence_order_never_asks_for_another_document() -> None:
-    def none(length: int, longest: int) -> tuple[int, int]:
+    def none(length: int, longest: int, sentence: bool) -> tuple[int, int]:
         raise AssertionError("another document was asked for")
 
     assert list(sentence_order_pairs(passage([[1, 1]]), 16, Draws(np.random.default_rng(0)), none))

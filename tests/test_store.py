@@ -89,7 +89,7 @@ def test_no_more_than_a_limit_is_held_out(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(held_out) < 8
 
 
-@pytest.mark.parametrize(("parts", "message"), [([], "no text"), (PARTS[:1], "too small")])
+@pytest.mark.parametrize(("parts", "message"), [([], "no text"), (PARTS[:1], "too short")])
 def test_too_little_text(tmp_path: Path, parts: list[Part], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         build(parts, TOKENIZER, tmp_path / "train", tmp_path / "held", seed=3)

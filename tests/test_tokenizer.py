@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
@@ -293,6 +294,17 @@ class TestFlags:
         assert [starts[piece] for piece in ("▁", "▁fine", "(", ",", "店", "[CLS]", "<pad>", "<unk>")] == [True] * 8
         assert [starts[piece] for piece in ("e", "a", "1", "s")] == [False] * 4
 
+    def test_a_vocabulary_that_marks_no_words(self, tmp_path):
+        """GPT-2's kind: a space before a word is part of its first piece."""
+        bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+        bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(use_regex=False)
+        bpe.train_from_iterator(TEXTS, tokenizers.trainers.BpeTrainer(special_tokens=VOCABULARY[:5]))
+        bpe.save(str(tmp_path / "tokenizer.json"))
+        tokenizer = Tokenizer.load(tmp_path)
+        assert tokenizer.pieces(["the hotel"])[1] > 0
+        with pytest.raises(BadInput, match="^this tokenizer tells no words apart"):
+            _ = tokenizer.starts_word
+
     def test_ids_without_a_token(self, tmp_path):
         Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
         content = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -330,6 +342,17 @@ class TestFiles:
         config = {f"{role}_token": name for role, name in names.items()} | {"mask_token": {"content": "<m>"}}
         tokenizer = Tokenizer.load(vocabulary_file(tmp_path, ["a", *names.values()], **config))
         assert tokenizer.encode(["a z"], max_length=9)[0].token_ids.tolist() == [3, 0, 2, 4]
+
+    def test_a_tokenizer_is_there_when_its_settings_are(self, tmp_path, monkeypatch):
+        """A process that is killed between the two files leaves what is no tokenizer yet."""
+
+        def die(*arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(module, "write_text", die)
+        with pytest.raises(KeyboardInterrupt):
+            Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["tokenizer_config.json"]
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(BadInput, match=r"no tokenizer in this directory \(looked for tokenizer.json, vocab.txt"):

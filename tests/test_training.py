@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bertram.batch import Batch, Examples
+from bertram.batch import IGNORED, Batch, Examples
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.models.heads import Model
+from bertram.models.tensors import targets_of
 from bertram.training import checkpoint
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows
@@ -92,6 +95,25 @@ def test_same_seed_same_losses(tmp_path: Path) -> None:
     assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
 
 
+@given(st.lists(st.lists(st.sampled_from([IGNORED, 0, 3]), min_size=1, max_size=4), max_size=5), st.booleans())
+def test_targets_are_what_is_counted(rows: list[list[int]], whole: bool) -> None:
+    """Of numbers all but IGNORED; of measurements all, whatever they are."""
+    batch = Batch.pack(rows)
+    labels = np.array([row[0] for row in rows], np.int64 if whole else np.float64)
+    found = Examples(batch, {"pair": labels}, {"token": batch.token_ids})
+    expected = {
+        "pair": [(i, row[0]) for i, row in enumerate(rows) if not whole or row[0] != IGNORED],
+        "token": [(i, token) for i, token in enumerate(token for row in rows for token in row) if token != IGNORED],
+    }
+    expected = {head: pairs for head, pairs in expected.items() if pairs}
+    assert found.counts() == {head: len(pairs) for head, pairs in expected.items()}
+    tensors = targets_of(found)
+    assert tensors.keys() == expected.keys()
+    for head, (places, values) in tensors.items():
+        rows_of = range(len(values)) if places is None else places.tolist()
+        assert list(zip(rows_of, values.tolist(), strict=True)) == expected[head]
+
+
 class Killed(Exception):
     """Stands for SIGKILL: nothing of the loop's own handling may catch it."""
 
@@ -140,6 +162,26 @@ def test_nan_is_divergence(tmp_path: Path) -> None:
     _, outcome = train(tmp_path, replace(RECIPE, learning_rate=1e30, precision="fp32"))
     assert outcome.status == "diverged"
     assert outcome.steps < 40
+
+
+def test_no_score_that_is_no_number_is_the_best(tmp_path: Path) -> None:
+    """And every checkpoint is JSON, which knows no NaN."""
+    scores = iter([math.nan, 0.5, math.inf, -math.inf])
+    _, outcome = train(tmp_path, evaluate=lambda: evaluation(next(scores)))
+    assert (outcome.status, outcome.best_step) == ("finished", 20)
+    _, outcome = train(tmp_path / "never", evaluate=lambda: evaluation(math.nan))
+    assert (outcome.status, outcome.best_step) == ("finished", 0)
+    for out in (tmp_path, tmp_path / "never"):
+        assert checkpoint.load_latest(out / "checkpoints") is not None
+
+
+def test_a_loss_that_stays_is_divergence_beside_a_blind_one_only(tmp_path: Path) -> None:
+    flat = replace(RECIPE, steps=100, learning_rate=0.0)
+    _, outcome = train(tmp_path / "beside one", flat)
+    assert outcome.status == "diverged"
+    assert "did not fall" in outcome.reason
+    _, outcome = train(tmp_path / "alone", flat, blind_loss=None)
+    assert (outcome.status, outcome.reason) == ("finished", "")
 
 
 def test_loss_that_does_not_fall_is_divergence(tmp_path: Path) -> None:

@@ -60,10 +60,7 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
         raise BadInput(f"{source}: {MANIFEST} tells of {task.name} with {task.outputs} outputs, the weights do not")
     from bertram.training.torch_runner import TorchRunner
 
-    positions = network.config.max_position_embeddings
-    max_length = manifest.get("max_length", positions)
-    if type(max_length) is not int or not 3 <= max_length <= positions:
-        raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 to {positions}")
+    max_length = max_length_of(source, network.config)
     return Predictor(task, read_tokenizer(source, network.config), TorchRunner(network), max_length)
 
 
@@ -106,10 +103,15 @@ def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pi
     require("safetensors", "train")
     from bertram.formats.huggingface import read
 
+    return read(directory, heads=heads, overrides=_overrides(directory), allow_pickle=allow_pickle)
+
+
+def _overrides(directory: Path) -> dict[str, Any]:
+    """What bertram.json adds to config.json."""
     overrides = read_manifest(directory).get("config_overrides", {})
     if not isinstance(overrides, dict):
         raise BadInput(f"{directory / MANIFEST}: config_overrides must be an object")
-    return read(directory, heads=heads, overrides=overrides, allow_pickle=allow_pickle)
+    return overrides
 
 
 def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
@@ -124,6 +126,21 @@ def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
             f"{directory}: the tokenizer has {tokenizer.vocab_size:,} entries, the model only {config.vocab_size:,}"
         )
     return tokenizer
+
+
+def max_length_of(source: Path | EncoderConfig, config: EncoderConfig) -> int:
+    """Tokens of a text that a model reads: as many as it was trained on, or all that it has positions for.
+
+    Raises:
+        BadInput: bertram.json says what cannot be.
+    """
+    positions = config.max_position_embeddings
+    if isinstance(source, EncoderConfig):
+        return positions
+    max_length = read_manifest(source).get("max_length", positions)
+    if type(max_length) is not int or not 3 <= max_length <= positions:
+        raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 to {positions}")
+    return max_length
 
 
 def task_of(directory: Path, manifest: dict[str, Any]) -> Task:
@@ -142,18 +159,18 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task:
     )
 
 
-def config_of(model: str) -> EncoderConfig:
+def config_of(model: str | Path) -> EncoderConfig:
     """The sizes of a preset or of a model directory.
 
     Raises:
-        BadInput: nothing goes by that name, or its config.json cannot be used.
+        BadInput: nothing goes by that name, or its config.json or bertram.json cannot be used.
     """
     source = resolve(model)
     if isinstance(source, EncoderConfig):
         return source
     from bertram.formats.huggingface_config import read_config
 
-    return read_config(source)
+    return read_config(source, _overrides(source))
 
 
 def _from_hub(name: str) -> Path:

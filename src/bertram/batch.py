@@ -38,7 +38,9 @@ class Batch:
         segments = np.zeros_like(token_ids)
         if segment_ids is not None:
             segments[:] = np.fromiter((s for sequence in segment_ids for s in sequence), np.int32, count=offsets[-1])
-        return cls(token_ids, segments, _ramps(offsets), offsets)
+        lengths = np.diff(offsets)
+        positions = ranges(np.zeros_like(lengths), lengths).astype(np.int32)
+        return cls(token_ids, segments, positions, offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -52,15 +54,15 @@ class Batch:
         """The sequences at `indices`, in that order, as a Batch of their own."""
         return self._at(*self._places(indices))
 
-    def _at(self, offsets: Ints, tokens: Ints) -> "Batch":
+    def _at(self, offsets: Ints, tokens: NDArray[np.int64]) -> "Batch":
         return Batch(self.token_ids[tokens], self.segment_ids[tokens], self.positions[tokens], offsets)
 
-    def _places(self, indices: Sequence[int] | NDArray[np.integer]) -> tuple[Ints, Ints]:
+    def _places(self, indices: Sequence[int] | NDArray[np.integer]) -> tuple[Ints, NDArray[np.int64]]:
         """Offsets of the sequences at `indices` laid end to end, and where each of their tokens stands here."""
         chosen = np.asarray(indices, dtype=np.int64)
         offsets = np.zeros(len(chosen) + 1, np.int32)
         np.cumsum(self.offsets[chosen + 1] - self.offsets[chosen], out=offsets[1:])
-        return offsets, np.repeat(self.offsets[chosen] - offsets[:-1], np.diff(offsets)) + _counting(offsets)
+        return offsets, ranges(self.offsets[chosen], np.diff(offsets))
 
 
 @dataclass(frozen=True)
@@ -81,24 +83,29 @@ class Examples:
         token_labels = {head: values[tokens] for head, values in self.token_labels.items()}
         return Examples(self.inputs._at(offsets, tokens), labels, token_labels)
 
+    def targets(self) -> dict[str, tuple[NDArray[np.int64] | None, NDArray[Any]]]:
+        """Each head's targets, M of them: where they stand, [M] of the B sequences or T tokens, and what they are, [M].
+
+        None stands for everywhere. Heads without a target here are left out.
+        """
+        found: dict[str, tuple[NDArray[np.int64] | None, NDArray[Any]]] = {}
+        for head, values in (*self.labels.items(), *self.token_labels.items()):
+            whole = np.issubdtype(values.dtype, np.integer)
+            rows = np.flatnonzero(values != IGNORED) if whole else np.arange(len(values))
+            if len(rows):
+                found[head] = (None, values) if len(rows) == len(values) else (rows, values[rows])
+        return found
+
     def counts(self) -> dict[str, int]:
         """How many targets each head has here; those with none are left out."""
-        found = {head: _targeted(values) for head, values in (*self.labels.items(), *self.token_labels.items())}
-        return {head: count for head, count in found.items() if count}
+        return {head: len(values) for head, (_, values) in self.targets().items()}
 
 
-def _targeted(values: NDArray[Any]) -> int:
-    return int((values != IGNORED).sum()) if np.issubdtype(values.dtype, np.integer) else len(values)
-
-
-def _ramps(offsets: Ints) -> Ints:
-    """0, 1, 2, … within every sequence, [T]."""
-    return _counting(offsets) - np.repeat(offsets[:-1], np.diff(offsets))
-
-
-def _counting(offsets: Ints) -> Ints:
-    """0, 1, 2, … over all sequences, [T]."""
-    return np.arange(offsets[-1], dtype=np.int32)
+def ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """start, start + 1, … of the given lengths, range behind range, [sum of lengths]."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    places = np.repeat(starts - ends + lengths, lengths)
+    return places + np.arange(len(places))
 
 
 def budgeted(lengths: Ints, max_tokens: int) -> list[NDArray[np.int64]]:

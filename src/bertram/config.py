@@ -157,9 +157,10 @@ class Objectives:
         for name, allowed in choices.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(allowed):
-                raise BadInput(f"{name} must be one of {', '.join(get_args(allowed))}, not {value!r:.80}")
+                option = f"--{name.replace('_', '-')} {value!r:.80}"
+                raise BadInput(f"{option}: must be one of {', '.join(get_args(allowed))}")
         if not 8 <= self.max_length <= 2**20:
-            raise BadInput(f"sequences of {self.max_length} tokens at most: the least is 8")
+            raise BadInput(f"--max-length {self.max_length}: the least is 8, the most {2**20:,}")
 
 
 def parse_fields(text: str) -> dict[str, int | float | str]:

@@ -183,8 +183,9 @@ def run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
     network, tokenizer = start(task, splits, model, out, vocab_size, allow_pickle)
-    positions = network.config.max_position_embeddings
-    max_length = positions if max_length is None else min(max_length, positions)
+    if max_length is None:
+        max_length = artifacts.max_length_of(artifacts.resolve(model), network.config)
+    max_length = min(max_length, network.config.max_position_embeddings)
     inputs, truncated = tokenizer.encode(splits.train.texts, splits.train.texts_b, max_length=max_length)
     predictor = Predictor(task, tokenizer, TorchRunner(network, device), max_length)
 

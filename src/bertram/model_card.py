@@ -62,10 +62,7 @@ def _card(
         for split, metric, value, signature in scores
         if split == judged
     ]
-    front = [
-        "---",
-        "library_name: bertram",
-        f"pipeline_tag: {hub_task}",
+    index = [
         "model-index:",
         f"- name: {_quoted(manifest['base_model'])}",
         "  results:",
@@ -77,8 +74,9 @@ def _card(
         f"      split: {judged}",
         "    metrics:",
         *metrics,
-        "---",
     ]
+    table = [f"| {split} | {metric} | {value:.4f} | `{signature}` |" for split, metric, value, signature in scores]
+    front = ["---", "library_name: bertram", f"pipeline_tag: {hub_task}", *(index if metrics else []), "---"]
     body = [
         "",
         f"# {manifest['base_model']}, {purpose}",
@@ -92,9 +90,7 @@ def _card(
         "",
         "## Scores",
         "",
-        "| split | metric | value | signature |",
-        "|---|---|---|---|",
-        *(f"| {split} | {metric} | {value:.4f} | `{signature}` |" for split, metric, value, signature in scores),
+        *(["| split | metric | value | signature |", "|---|---|---|---|", *table] if table else ["None."]),
         "",
         "## Recipe",
         "",

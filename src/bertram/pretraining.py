@@ -1,6 +1,9 @@
 """From raw text and a preset to a pre-trained model directory: what `bertram pretrain` does."""
 
+import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,10 +13,10 @@ from bertram.config import EncoderConfig, Objectives, SentenceObjective
 from bertram.errors import BadInput, require
 from bertram.model_card import pretraining_card
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, keep, prepare_directory, read_manifest
+from bertram.run_directory import SETTINGS, is_occupied, keep, prepare_directory, read_manifest
 from bertram.text import store
 from bertram.text.blocks import Blocks
-from bertram.text.corpus import Documents, Part, corpus_files, read_parts
+from bertram.text.corpus import Documents, Part, corpus_files, guess_documents, read_parts
 from bertram.text.store import TokenStore
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
@@ -34,7 +37,7 @@ class Corpus:
     """Files of raw text."""
 
     files: list[Path]
-    documents: Documents | None
+    documents: Documents
 
     def parts(self) -> Iterator[Part]:
         return read_parts(self.files, self.documents)
@@ -43,7 +46,7 @@ class Corpus:
         characters = 0
         for number, part in enumerate(self.parts()):
             yield from part.sentences
-            characters += sum(len(sentence) for sentence in part.sentences)
+            characters += part.characters
             if number % 64 == 0:
                 report({"preparing": "tokenizer", "characters": characters})
 
@@ -94,66 +97,101 @@ def pretrain(
 
     out, recipe, asked = Path(out), recipe.resolved(learning_rate=_LEARNING_RATE), objectives or Objectives()
     with together() as processes:
-        sizes = _sizes(model, config or {})
+        source = artifacts.resolve(model)
+        sizes = _sizes(source, config or {})
         objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
-        if objectives.max_length > sizes.max_position_embeddings:
-            raise BadInput(
-                f"--max-length {objectives.max_length}: the model has {sizes.max_position_embeddings} positions"
-            )
-        text = Corpus(corpus_files(corpus), documents)
-        held_out = Corpus(corpus_files(validation), documents) if validation else None
+        _check(objectives, sizes)
+        if vocab_size is not None and (tokenizer is not None or isinstance(source, Path)):
+            raise BadInput(f"--vocab-size {vocab_size}: there is a tokenizer already, which has its own size")
+        files = corpus_files(corpus)
+        kind = documents or guess_documents(files)
+        text, held_out = Corpus(files, kind), Corpus(corpus_files(validation), kind) if validation else None
+        empty = not is_occupied(out)
         if processes.rank == 0 and prepare_directory(out, resume=resume) is None:
             settings = {
-                **{"corpus": text.description(), "validation": held_out.description() if held_out else None},
-                **{"documents": documents, "model": str(model), "config": asdict(sizes), "tokenizer": str(tokenizer)},
-                **{"vocab_size": vocab_size, "objectives": asdict(objectives), "recipe": asdict(recipe)},
+                "corpus": text.description(),
+                "validation": held_out.description() if held_out else None,
+                "documents": kind,
+                "model": str(model),
+                "config": asdict(sizes),
+                "tokenizer": None if tokenizer is None else str(tokenizer),
+                "vocab_size": vocab_size,
+                "objectives": asdict(objectives),
+                "recipe": asdict(recipe),
             }
             keep(out / SETTINGS, settings)
-            found = _tokenizer(out, model, sizes, tokenizer, text, vocab_size, report)
-            _build_stores(out, found, text, held_out, recipe.seed, report)
+            with _cleaned(out) if empty else nullcontext():
+                found = _tokenizer(out, source, sizes, tokenizer, text, vocab_size, report)
+                _build_stores(out, found, text, held_out, recipe.seed, report)
+                _feeds(out, found, objectives, recipe)
         processes.wait()
         finished = read_manifest(out)
         if "status" in finished:
             return finished
-        return _train(out, model, sizes, objectives, recipe, processes, report if processes.rank == 0 else silent)
+        report = report if processes.rank == 0 else silent
+        return _train(out, source, sizes, objectives, recipe, processes, report)
 
 
-def _sizes(model: str | Path, changes: Mapping[str, Any]) -> EncoderConfig:
+def _sizes(source: Path | EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
     """The configuration to train: a preset's with some fields changed, or that of a model directory.
 
     Raises:
         BadInput: a field is unknown, its value makes no sense, or the model is a directory and has its own.
     """
-    sizes = artifacts.config_of(str(model))
-    if changes and not isinstance(artifacts.resolve(model), EncoderConfig):
-        raise BadInput(f"{model}: is a trained model, whose configuration cannot be changed")
+    if changes and isinstance(source, Path):
+        raise BadInput(f"{source}: is a trained model, whose configuration cannot be changed")
     known = [field.name for field in fields(EncoderConfig) if field.name not in ("vocab_size", "sentence_objective")]
     for name in changes:
         if name not in known:
             raise BadInput(f"--config: no field {name!r:.40}; there are {', '.join(known)}")
-    return replace(sizes, **changes)
+    return replace(source if isinstance(source, EncoderConfig) else artifacts.config_of(source), **changes)
+
+
+def _check(objectives: Objectives, sizes: EncoderConfig) -> None:
+    """Raises:
+    BadInput: the model cannot be trained to do this.
+    """
+    if objectives.max_length > sizes.max_position_embeddings:
+        raise BadInput(f"--max-length {objectives.max_length}: the model has {sizes.max_position_embeddings} positions")
+    if objectives.sentence_objective != "none" and sizes.type_vocab_size < 2:
+        raise BadInput("the model knows one segment only, so it cannot read pairs: take --sentence-objective none")
+
+
+@contextmanager
+def _cleaned(out: Path) -> Iterator[None]:
+    """Take out of `out` what was made of it where the text cannot serve: it would stand in the way of another try."""
+    try:
+        yield
+    except BadInput:
+        shutil.rmtree(out / STORE, ignore_errors=True)
+        for name in (SETTINGS, "tokenizer.json", "tokenizer_config.json"):
+            (out / name).unlink(missing_ok=True)
+        raise
 
 
 def _tokenizer(
     out: Path,
-    model: str | Path,
+    source: Path | EncoderConfig,
     sizes: EncoderConfig,
     given: str | Path | None,
     corpus: Corpus,
     vocab_size: int | None,
     report: Report,
 ) -> Tokenizer:
-    """The one that is there already, is given or is the model's own, or one learned from the corpus."""
-    source = artifacts.resolve(model)
+    """The one that is there already, is given or is the model's own, or one learned from the corpus.
+
+    Raises:
+        BadInput: it cannot be used, or has more entries than the model.
+    """
     if (out / "tokenizer.json").exists():
         return Tokenizer.load(out)
-    if given is not None:
-        tokenizer = Tokenizer.load(given)
-    elif isinstance(source, Path):
-        tokenizer = artifacts.read_tokenizer(source, sizes)
-    else:
+    if isinstance(source, EncoderConfig) and given is None:
         limit = sizes.vocab_size if vocab_size is None else min(vocab_size, sizes.vocab_size)
         tokenizer = Tokenizer.train(corpus.sentences(report), source.model_type, limit)
+    elif isinstance(source, Path):
+        tokenizer = artifacts.read_tokenizer(source if given is None else Path(given), sizes)
+    else:
+        tokenizer = Tokenizer.load(cast(Path, given))
     tokenizer.save(out)
     return tokenizer
 
@@ -172,9 +210,39 @@ def _build_stores(
         store.build(corpus.parts(), tokenizer, train, None if held_out else validation, seed=seed, report=tell)
 
 
+def _feeds(out: Path, tokenizer: Tokenizer, objectives: Objectives, recipe: Recipe) -> tuple[Blocks, dict[str, Blocks]]:
+    """The training feed, and held-out ones by what they are for: "own" objective, "nsp" and "sop" where they can be.
+
+    Raises:
+        BadInput: the training text cannot serve the objective.
+    """
+
+    def feed(text: TokenStore, objective: SentenceObjective, batch_tokens: int) -> Blocks:
+        return Blocks(
+            text,
+            tokenizer,
+            objective,
+            objectives.masking,
+            max_length=objectives.max_length,
+            batch_tokens=batch_tokens,
+            seed=recipe.seed,
+        )
+
+    own = cast(SentenceObjective, objectives.sentence_objective)
+    train = feed(TokenStore.open(out / STORE / "train"), own, recipe.batch_size * objectives.max_length)
+    text = TokenStore.open(out / STORE / "validation")
+    possible: tuple[SentenceObjective, ...] = () if own == "none" else ("sop",)
+    if possible and text.document_count > 1:
+        possible = ("nsp", "sop")
+    held_out: dict[str, Blocks] = {objective: feed(text, objective, recipe.max_tokens) for objective in possible}
+    # One held-out document has no foreign spans: then masked tokens alone are judged.
+    held_out["own"] = held_out[own] if own in held_out else feed(text, "none", recipe.max_tokens)
+    return train, held_out
+
+
 def _train(
     out: Path,
-    model: str | Path,
+    source: Path | EncoderConfig,
     sizes: EncoderConfig,
     objectives: Objectives,
     recipe: Recipe,
@@ -188,53 +256,34 @@ def _train(
     from bertram.training.loop import Evaluation, Loop
 
     tokenizer = Tokenizer.load(out)
-    stores = {name: TokenStore.open(out / STORE / name) for name in ("train", "validation")}
+    train, held_out = _feeds(out, tokenizer, objectives, recipe)
     heads = {"masked_language_model": 0} | ({} if objectives.sentence_objective == "none" else {"sentence_pair": 2})
     torch.manual_seed(recipe.seed)
-    source = artifacts.resolve(model)
     if isinstance(source, Path):
         network = artifacts.read_model(source, heads)
     else:
         network = Model(replace(sizes, vocab_size=tokenizer.vocab_size), heads)
-    own = cast(SentenceObjective, objectives.sentence_objective)
-    network.config = replace(network.config, sentence_objective=own)
-
-    def feed(name: str, objective: SentenceObjective, batch_tokens: int) -> Blocks:
-        length = objectives.max_length
-        return Blocks(
-            stores[name],
-            tokenizer,
-            objective,
-            objectives.masking,
-            max_length=length,
-            batch_tokens=batch_tokens,
-            seed=recipe.seed,
-        )
-
-    held_out = feed("validation", own, recipe.max_tokens)
+    objective = cast(SentenceObjective, objectives.sentence_objective)
+    network.config = replace(network.config, sentence_objective=objective)
 
     def evaluate() -> Evaluation:
-        figures = scores_on(network, held_out, processes)
+        figures = scores_on(network, held_out["own"], processes)
         losses = sum(value for name, value in figures.items() if name.endswith("_loss"))
         return Evaluation(-losses, {f"validation_{name}": value for name, value in figures.items()})
 
-    batches = feed("train", own, recipe.batch_size * objectives.max_length)
-    loop = Loop(network, batches, recipe, out, evaluate=evaluate, report=report, processes=processes)
-    outcome = loop.run()
+    outcome = Loop(network, train, recipe, out, evaluate=evaluate, report=report, processes=processes).run()
     network.eval()
-    scores = scores_on(network, held_out, processes)
-    if "sentence_pair" in network.heads:
-        for other in ("nsp", "sop"):
-            if other == "sop" or stores["validation"].documents[0] != stores["validation"].documents[-1]:
-                found = scores_on(network, feed("validation", other, recipe.max_tokens), processes)
-                scores[f"{other}_accuracy"] = found["sentence_pair_accuracy"]
+    scores = scores_on(network, held_out["own"], processes)
+    for name in held_out.keys() - {"own"}:
+        found = scores_on(network, held_out[name], processes)
+        scores |= {f"{name}_accuracy": found[key] for key in found if key == "sentence_pair_accuracy"}
     manifest = {
         "format": 1,
         "status": outcome.status,
         "reason": outcome.reason,
         "pretraining": asdict(objectives),
-        "base_model": Path(model).name,
-        "data": _data(out, stores),
+        "max_length": objectives.max_length,
+        **_origin(out, {"train": train.store, "validation": held_out["own"].store}),
         "recipe": asdict(recipe),
         "steps": outcome.steps,
         "tokens": outcome.tokens,
@@ -242,27 +291,35 @@ def _train(
         "tokens_per_second": round(outcome.tokens / max(outcome.seconds, 1e-9), 1),
         "best_step": outcome.best_step,
         "processes": processes.size,
-        "scores": scores,
+        "scores": {name: value for name, value in sorted(scores.items()) if math.isfinite(value)},
     }
     if processes.rank == 0:
         artifacts.save(network, tokenizer, out, manifest, pretraining_card)
     return manifest
 
 
-def _data(out: Path, stores: Mapping[str, TokenStore]) -> dict[str, dict[str, Any]]:
-    """Where each store's text comes from, and how much it is."""
+def _origin(out: Path, stores: Mapping[str, TokenStore]) -> dict[str, Any]:
+    """The model that was begun with, and where each store's text comes from and how much it is."""
     settings = read_manifest(out, SETTINGS)
-    names = {name: ", ".join(file for file, _ in settings[key] or []) for name, key in _SOURCES.items()}
-    held_out = f"a tenth of the corpus, drawn with seed {settings['recipe']['seed']}"
-    return {
-        name: {"source": names[name] or held_out, "tokens": len(kept.tokens), "documents": kept.document_count}
-        for name, kept in stores.items()
+    sources = {name: _named([file for file, _ in settings[key] or []]) for name, key in _SOURCES.items()}
+    sources["validation"] = sources["validation"] or "held out of the corpus"
+    data = {
+        name: {"source": sources[name], "tokens": len(text.tokens), "documents": text.document_count}
+        for name, text in stores.items()
     }
+    return {"base_model": Path(settings["model"]).name, "data": data | {"documents": settings["documents"]}}
+
+
+def _named(files: list[str]) -> str:
+    return ", ".join(files) if len(files) < 4 else f"{files[0]} and {len(files) - 1} more files"
 
 
 def summary(manifest: dict[str, Any]) -> str:
     """What a person wants to know after a pre-training, in a few lines."""
     amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
-    lines = [f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s", manifest["reason"]]
+    train = manifest["data"]["train"]
+    kind = {"file": "each text file one", "blank-line": "parted by blank lines"}[manifest["data"]["documents"]]
+    lines = [f"{train['source']}: {train['tokens']:,} tokens in {train['documents']:,} documents ({kind})"]
+    lines += [f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s", manifest["reason"]]
     lines += [f"held-out {name.replace('_', ' ')} {value:.4f}" for name, value in manifest["scores"].items()]
     return "\n".join(line for line in lines if line)

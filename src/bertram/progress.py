@@ -23,9 +23,17 @@ def silent(line: dict[str, Any]) -> None:
     """A Report for callers that show nothing."""
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun started this process, and told it its number and how many there are.
+
+    Either alone means nothing: some containers set one.
+    """
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
 def speaks() -> bool:
     """Whether this process is alone or number 0 of those that torchrun started, and so the one that shows progress."""
-    return os.environ.get("RANK", "0") == "0"
+    return not under_torchrun() or os.environ["RANK"] == "0"
 
 
 @contextmanager

@@ -76,13 +76,10 @@ def keep(path: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, settings)
         return
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(f"{path}: {error}") from None
+    kept = read_manifest(path.parent, path.name)
     settings = json.loads(json.dumps(settings))  # tuples as lists, as they come back
     if kept != settings:
-        differing = [name for name in settings if not isinstance(kept, dict) or kept.get(name) != settings[name]]
+        differing = [name for name in settings if kept.get(name) != settings[name]]
         raise BadInput(
             f"{path.parent}: began with another {' and '.join(differing) or 'set of settings'}; "
             "repeat the command as it was, or name another --out"

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bertram.batch import IGNORED
 from bertram.config import EncoderConfig
 from bertram.models.dropout import dropout
 from bertram.models.encoder import Encoder, Pooler
@@ -55,12 +56,12 @@ class MaskedLanguageModelHead(Head):
         return logits
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of [M, V] against the original ids [M]; -100 marks a position not to be counted."""
+        """Mean cross-entropy of [M, V] against the original ids [M]; IGNORED ones do not count."""
         return F.cross_entropy(logits.float(), targets)
 
     def blind_loss(self, targets: Tensor) -> float:
         """The entropy of the shares of the ids, in nats."""
-        return _entropy(targets[targets != -100])
+        return _entropy(targets[targets != IGNORED])
 
 
 class ClassificationHead(Head):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertram.batch import IGNORED, Batch, Examples, Ints
+from bertram.batch import Batch, Examples, Ints
 
 # Tokens of padding that cost as much as one more group of kernel calls; from the profile in docs/experiments.md.
 _GROUP_COST = 256
@@ -64,15 +64,11 @@ class Targets(NamedTuple):
 def targets_of(examples: Examples, device: torch.device | str = "cpu") -> dict[str, Targets]:
     """The targets of every head that has one here, on `device`."""
     found = {}
-    for head, values in (*examples.labels.items(), *examples.token_labels.items()):
-        rows = None
+    for head, (rows, values) in examples.targets().items():
         if np.issubdtype(values.dtype, np.integer):
-            chosen = np.flatnonzero(values != IGNORED)
-            if len(chosen) < len(values):
-                rows, values = torch.from_numpy(chosen).to(device), values[chosen]
             values = values.astype(np.int64)
-        if len(values):
-            found[head] = Targets(rows, torch.from_numpy(values).to(device))
+        places = None if rows is None else torch.from_numpy(rows).to(device)
+        found[head] = Targets(places, torch.from_numpy(values).to(device))
     return found
 
 

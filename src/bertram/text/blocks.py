@@ -43,10 +43,10 @@ class Blocks:
         """A batch fills `batch_tokens` as far as whole sequences can.
 
         Raises:
-            BadInput: the store holds one document where pairs of two are asked for.
+            BadInput: the store holds one document where pairs of two are asked for, or words cannot be told apart.
         """
-        if objective == "nsp" and store.documents[0] == store.documents[-1]:
-            raise BadInput("next-sentence pairs need two documents or more; this corpus is one: take sop or none")
+        if objective == "nsp" and store.document_count < 2:
+            raise BadInput("next-sentence pairs need two documents or more, and this text is one: take sop or none")
         self.store, self.tokenizer, self.objective = store, tokenizer, objective
         self.max_length, self.batch_tokens, self.seed = max_length, batch_tokens, seed
         self._masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, masking)
@@ -96,10 +96,15 @@ class Blocks:
         found: list[Pair] = []
         for part, first, last in zip(parts.tolist(), *(places.tolist() for places in same), strict=True):
 
-            def foreign(length: int, longest: int, first: int = first, last: int = last) -> tuple[int, int]:
+            def foreign(
+                length: int, longest: int, sentence: bool, first: int = first, last: int = last
+            ) -> tuple[int, int]:
                 other = draws.below(len(store) - (last - first))
                 passage = self._from_a_sentence(other if other < first else other + last - first, draws)
-                return passage.edges[0], passage.span_end(passage.edges[0], length, longest)
+                start = passage.edges[0]
+                if not sentence and (words := self._words(start + 1, passage.edges[1])):
+                    start = words[draws.below(len(words))]
+                return start, passage.span_end(start, length, longest)
 
             found += make(self._passage(*store.parts[part : part + 2].tolist()), self.max_length, draws, foreign)
         return np.array(found, np.int64).reshape(-1, len(Pair._fields))

@@ -61,6 +61,10 @@ class Part:
     document: int  # counted from 0 over all files
     sentences: list[str]
 
+    @property
+    def characters(self) -> int:
+        return sum(map(len, self.sentences))
+
 
 def corpus_files(sources: Sequence[str | Path]) -> list[Path]:
     """The files of a corpus, a directory standing for those directly in it, by name.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import IGNORED, Batch, Ints, budgeted
+from bertram.batch import IGNORED, Batch, Ints, budgeted, ranges
 from bertram.config import Masking
 
 SHARE = 0.15
@@ -39,7 +39,8 @@ class Masker:
         """Mask a batch; every draw comes from `rng`.
 
         A sequence has a budget of max(1, round(15% of its tokens)) tokens. Its units are taken in random order, those
-        longer than what is left of it passed over, so that words and n-grams may not spend it in full.
+        longer than what is left of it passed over, so that words and n-grams may not spend it in full. Where all are
+        longer than the whole budget, the first is cut to it, so that no sequence goes without a target.
 
         Returns:
             The token ids that the model sees, [T], and the targets, [T]: the id of a masked token, -100 elsewhere.
@@ -59,8 +60,7 @@ class Masker:
         lengths = np.diff(firsts, append=len(ordinary))
         bounds = np.searchsorted(ordinary.take(firsts), batch.offsets)
         budgets = np.maximum(1, np.rint(SHARE * batch.lengths)).astype(np.int32)
-        chosen = _chosen(lengths.astype(np.int32), bounds, budgets, rng)
-        return ordinary.take(np.flatnonzero(chosen.repeat(lengths)))
+        return ordinary.take(ranges(firsts, _spent(lengths.astype(np.int32), bounds, budgets, rng)))
 
     def _unit_firsts(self, batch: Batch, special: Bools, ordinary: Places, rng: np.random.Generator) -> Places:
         """Which of the ordinary tokens begin units, [U]; a unit reaches to the next one's first token."""
@@ -96,26 +96,29 @@ def _ngram_firsts(cut: Bools, rng: np.random.Generator) -> Places:
     return firsts.take(np.flatnonzero(firsts < (runs + words).repeat(words)))
 
 
-def _chosen(lengths: Ints, bounds: Places, budgets: Ints, rng: np.random.Generator) -> Bools:
-    """Which units are masked, [U].
+def _spent(lengths: Ints, bounds: Places, budgets: Ints, rng: np.random.Generator) -> Ints:
+    """How many tokens of each unit are masked, [U]: all or none, but for a unit that is cut to the budget.
 
     Sequence i has the units bounds[i]:bounds[i + 1] of the lengths [U], and a budget of budgets[i] tokens. In rounds
     over many sequences, each takes its units in order for as long as they fit, then keeps only those that are no longer
-    than what is left: the same as going through the units one by one.
+    than what is left: the same as going through the units one by one. Where none fits, the first is cut before.
     """
     counts = np.diff(bounds)
-    chosen = np.zeros(len(lengths), np.bool_)
-    lengths = np.pad(lengths, (0, counts.max(initial=0)))
+    spent = np.zeros(len(lengths), np.int32)
+    lengths = np.pad(lengths, (0, counts.max(initial=1)))
     for rows in budgeted(counts, _UNITS_AT_ONCE):
-        order = rng.random((len(rows), counts[rows].max()), np.float32).argsort(1)
+        order = rng.random((len(rows), counts[rows].max(initial=1)), np.float32).argsort(1)
         units = order + bounds[rows, None]
         length = np.where(order < counts[rows, None], lengths[units], 0)  # no unit: length 0
         left = budgets[rows, None]
+        none_fits = np.flatnonzero(~((length > 0) & (length <= left)).any(1))
+        first = none_fits, (length[none_fits] > 0).argmax(1)
+        length[first] = np.minimum(length[first], budgets[rows[none_fits]])
         while len(length):
             taken = (length > 0) & (length.cumsum(1, np.int32) <= left)
-            chosen[units[taken]] = True
+            spent[units[taken]] = length[taken]
             left = left - (length * taken).sum(1, np.int32, keepdims=True)
             length[taken | (length > left)] = 0
             unfinished = length.any(1)
             units, length, left = units[unfinished], length[unfinished], left[unfinished]
-    return chosen
+    return spent

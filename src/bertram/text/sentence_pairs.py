@@ -72,6 +72,9 @@ class Passage:
         furthest = min(start + longest, self.edges[-1])
         return next(iter(self.words(limit + 1, furthest)), furthest)
 
+    def begins_sentence(self, place: int) -> bool:
+        return self.edges[bisect_left(self.edges, place)] == place
+
     def middle(self, start: int, end: int, draws: Draws) -> int:
         """A place inside start:end to part it at, drawn from where sentences begin, or else words.
 
@@ -84,20 +87,21 @@ class Passage:
         return words[draws.below(len(words))] if words else start
 
 
-Foreign = Callable[[int, int], tuple[int, int]]
-"""A span of another document of about so many tokens, and of so many at most, as `Passage.span_end` has it."""
+Foreign = Callable[[int, int, bool], tuple[int, int]]
+"""A span of another document: of about so many tokens and so many at most, as `Passage.span_end` has it, and whether it
+begins with a sentence or with any word."""
 
 
 def next_sentence_pairs(passage: Passage, room: int, draws: Draws, foreign: Foreign) -> Iterator[Pair]:
     """Next-sentence prediction (Devlin et al. 2018, A.1), in sequences of at most `room` tokens.
 
-    In half of the pairs B is the text that follows A; in the others it is of another document, and the text that
-    followed A opens the next sequence. A passage of one word makes a sequence without a pair.
+    In half of the pairs B is the text that follows A. In the others it is of another document and about as long as what
+    followed A, or lengths would tell the label where documents are short; and what followed A opens the next sequence.
+    A passage of one word makes a sequence without a pair.
     """
     start, stop = passage.edges[0], passage.edges[-1]
     while start < stop:
-        length = draws.length(room - 3)
-        end = passage.span_end(start, length, room - 3)
+        end = passage.span_end(start, draws.length(room - 3), room - 3)
         middle = passage.middle(start, end, draws)
         if middle == start:
             yield Pair(start, end, 0, 0, IGNORED)
@@ -106,9 +110,15 @@ def next_sentence_pairs(passage: Passage, room: int, draws: Draws, foreign: Fore
             yield Pair(start, middle, middle, end, IS_NEXT)
             start = end
         else:
-            taken = middle - start
-            yield Pair(start, middle, *foreign(max(1, length - taken), room - 3 - taken), IS_RANDOM)
-            start = middle
+            b, b_end = foreign(end - middle, room - 4, passage.begins_sentence(middle))
+            if middle - start > (left := room - 3 - (b_end - b)):  # B's first word is long
+                middle = next(reversed(passage.words(start + 1, start + left + 1)), start)
+            if middle == start:
+                yield Pair(start, end, 0, 0, IGNORED)
+                start = end
+            else:
+                yield Pair(start, middle, b, b_end, IS_RANDOM)
+                start = middle
 
 
 def sentence_order_pairs(passage: Passage, room: int, draws: Draws, foreign: Foreign) -> Iterator[Pair]:

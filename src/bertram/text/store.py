@@ -50,10 +50,13 @@ class TokenStore:
         """
         try:
             sizes = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-            columns = {name: _column(directory, name, sizes) for name in _DTYPES}
+            kept = cls(**{name: _column(directory, name, sizes) for name in _DTYPES})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{directory}: not a whole token store ({error}); delete it to have it built anew") from None
-        return cls(**columns)
+        ends = (kept.parts[-1] + 1, kept.sentences[-1], len(kept.parts))
+        if ends != (len(kept.sentences), len(kept.tokens), len(kept.documents) + 1):
+            raise BadInput(f"{directory}: its arrays do not fit each other; delete it to have it built anew")
+        return kept
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -65,10 +68,14 @@ class TokenStore:
 
 
 _DTYPES: dict[str, str] = {"tokens": "", "sentences": "<i8", "parts": "<i8", "documents": "<i8"}
-"""The arrays and their types; tokens take two bytes where the vocabulary allows."""
+"""The arrays and their types."""
+_TOKEN_DTYPES = ("<u2", "<i4")
+"""Tokens take two bytes where the vocabulary allows."""
 
 
 def _column(directory: Path, name: str, sizes: dict[str, Any]) -> NDArray[Any]:
+    if sizes["dtype"] not in _TOKEN_DTYPES:
+        raise ValueError(f"tokens of type {sizes['dtype']!r:.20}")
     path, dtype, count = directory / f"{name}.bin", np.dtype(_DTYPES[name] or sizes["dtype"]), int(sizes[name])
     if path.stat().st_size != count * dtype.itemsize:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {count * dtype.itemsize}")
@@ -82,7 +89,7 @@ class _Writer:
 
     def __init__(self, directory: Path, vocab_size: int) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory, self.dtype = directory, "<u2" if vocab_size <= 2**16 else "<i4"
+        self.directory, self.dtype = directory, _TOKEN_DTYPES[vocab_size > 2**16]
         self.tokens = self.sentences = 0
         self.files: dict[str, BinaryIO] = {}
 
@@ -174,16 +181,16 @@ def build(
                 begin, end = (int(ends[place - 1]) if place else 0 for place in (first, last))
                 held_out = len(writers) > 1 and writers[1].tokens < _HELD_OUT_TOKENS and _is_held_out(seed, done)
                 writers[held_out].add(part.document, pieces[begin:end], lengths[first:last])
-                characters += sum(len(sentence) for sentence in part.sentences)
+                characters += part.characters
                 first, done = last, done + 1
             report(characters)
             if number % _SAVED_EVERY == 0:
                 progress = {"parts": done, "characters": characters, "bytes": [w.flush() for w in writers]}
                 write_json(train / _PROGRESS, progress)
-        if not writers[0].tokens:
-            raise BadInput("the corpus holds no text")
-        if not writers[-1].tokens:
-            raise BadInput("the corpus is too small to hold out a tenth of it; give a --validation file")
+        if not any(writer.tokens for writer in writers):
+            raise BadInput("there is no text in the files")
+        if not all(writer.tokens for writer in writers):
+            raise BadInput("the text is too short to hold some of it out; give a --validation file")
         for writer in reversed(writers):  # the one at `train` last: it says that both are whole
             writer.finish()
     finally:
@@ -196,13 +203,15 @@ def _saved_progress(directory: Path) -> dict[str, Any]:
     try:
         progress: dict[str, Any] = json.loads((directory / _PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {"parts": 0, "characters": 0, "bytes": None}
-    return progress
+        progress = {}
+    return progress if isinstance(progress, dict) and progress else {"parts": 0, "characters": 0, "bytes": None}
 
 
 def _is_held_out(seed: int, part: int) -> bool:
-    """One of every ten parts, another one in every ten."""
+    """One of every ten parts, another one in every ten; of the first ten the second, so that two parts are enough."""
     group, place = divmod(part, _HELD_OUT_OF)
+    if group == 0:
+        return place == 1
     return int(np.random.default_rng([seed, group]).integers(_HELD_OUT_OF)) == place
 
 
@@ -210,7 +219,7 @@ def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
     chunk, characters = [], 0
     for part in parts:
         chunk.append(part)
-        characters += sum(len(sentence) for sentence in part.sentences)
+        characters += part.characters
         if characters >= _CHUNK:
             yield chunk
             chunk, characters = [], 0

@@ -24,7 +24,7 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import processors
 
-from bertram.batch import Batch
+from bertram.batch import Batch, ranges
 from bertram.errors import BadInput
 from bertram.files import write_json, write_text
 from bertram.text.backends import (
@@ -131,16 +131,22 @@ class Tokenizer:
 
         WordPiece's continuations begin with "##". Of a unigram model's pieces, those begin a word that begin with "▁",
         or are Chinese characters or punctuation. Tokens outside the model, and ids without a token, begin one.
+
+        Raises:
+            BadInput: the vocabulary has neither mark, as that of a byte-level BPE.
         """
+        added = self._backend.get_added_tokens_decoder()
+        pieces = {piece: place for piece, place in self._backend.get_vocab().items() if place not in added}
         prefix = getattr(self._backend.model, "continuing_subword_prefix", None)
+        if not prefix and not any(piece.startswith(BOUNDARY) for piece in pieces):
+            raise BadInput(f"this tokenizer tells no words apart: its tokens begin with neither '##' nor '{BOUNDARY}'")
 
         def continues(piece: str) -> bool:
             return piece.startswith(prefix) if prefix else not (piece.startswith(BOUNDARY) or stands_alone(piece))
 
-        added = self._backend.get_added_tokens_decoder()
         flags = np.ones(self.vocab_size, np.bool_)
-        for piece, place in self._backend.get_vocab().items():
-            flags[place] = place in added or not continues(piece)
+        for piece, place in pieces.items():
+            flags[place] = not continues(piece)
         return flags
 
     def encode(
@@ -175,10 +181,10 @@ class Tokenizer:
         starts = offsets[:-1] + 1
         for segment, (pieces, length) in enumerate(encoded):
             stored = np.minimum(length, budget)
-            token_ids[_ranges(starts, kept[segment])] = pieces[_ranges(np.cumsum(stored) - stored, kept[segment])]
-            segment_ids[_ranges(starts, kept[segment] + 1)] = segment
+            token_ids[ranges(starts, kept[segment])] = pieces[ranges(np.cumsum(stored) - stored, kept[segment])]
+            segment_ids[ranges(starts, kept[segment] + 1)] = segment
             starts = starts + kept[segment] + 1
-        positions = _ranges(np.zeros_like(rows), rows).astype(np.int32)
+        positions = ranges(np.zeros_like(rows), rows).astype(np.int32)
         batch = Batch(token_ids, segment_ids, positions, offsets.astype(np.int32))
         return batch, int((lengths.sum(0) > budget).sum())
 
@@ -222,8 +228,8 @@ class Tokenizer:
         config |= {f"{role}_token": name for role, name in self._special.items()}
         if max_length is not None:
             config["model_max_length"] = max_length
-        write_text(directory / "tokenizer.json", self._backend.to_str(pretty=True))
         write_json(directory / "tokenizer_config.json", config)
+        write_text(directory / "tokenizer.json", self._backend.to_str(pretty=True))  # last: it counts as the tokenizer
 
 
 def _is_unicode(text: str) -> bool:
@@ -257,12 +263,6 @@ def _longest_first(lengths: Ints, budget: int) -> Ints:
     shorter = np.minimum(lengths.min(0), budget // 2)
     halves = np.where(lengths[0] <= lengths[1], [shorter, budget - shorter], [budget - shorter, shorter])
     return np.where(lengths.sum(0) <= budget, lengths, halves)
-
-
-def _ranges(starts: Ints, lengths: Ints) -> Ints:
-    """start, start + 1, … of the given lengths, range behind range, [sum of lengths]."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
 
 
 def _before_fork() -> None:

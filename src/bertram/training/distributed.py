@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from bertram.batch import Examples
 from bertram.errors import BadInput, BertramError
+from bertram.progress import under_torchrun
 
 _T = TypeVar("_T")
 _CPU = torch.device("cpu")
@@ -106,12 +107,15 @@ def together() -> Iterator[Processes]:
     once; the others exit without a word.
 
     Raises:
-        BadInput: there are more processes on this machine than GPUs.
+        BadInput: there are more processes on this machine than GPUs, or what torchrun says is not all there.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if not under_torchrun():
         yield Processes(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else _CPU)
         return
-    store, rank, size = next(rendezvous("env://"))
+    try:
+        store, rank, size = next(rendezvous("env://"))
+    except ValueError as error:
+        raise BadInput(f"{error}; torchrun sets what is needed, and without RANK one process trains alone") from None
     try:
         device = _own_device()
         dist.init_process_group(

@@ -13,7 +13,11 @@ Position = tuple[int, ...]
 
 
 class Feed(Protocol):
-    """An endless stream of batches that depends on nothing but the position asked for."""
+    """An endless stream of batches that depends on nothing but the position asked for.
+
+    Attributes:
+        steps_per_epoch, tokens_per_step: what budgets are turned into steps by; may be estimates.
+    """
 
     start: Position
     steps_per_epoch: float

@@ -80,13 +80,14 @@ class Loop:
         evaluate: Callable[[], Evaluation],
         report: Callable[[dict[str, Any]], None],
         processes: Processes,
-        blind_loss: float = math.inf,
+        blind_loss: float | None = None,
     ) -> None:
         """Args:
         model: trained on the device of `processes`; every head that the feed's examples have targets for.
         evaluate: called now and then with the model as it stands.
         report: hears of every step and evaluation, in the words of metrics.jsonl.
-        blind_loss: what a model that does not read reaches; a training that ends above it counts as diverged.
+        blind_loss: what a model that does not read reaches; a training that ends above it, or where it began, counts
+            as diverged. None where a loss that stays is no failure, as that of a model trained before.
         """
         keep_freed_memory()
         self.processes, self.model = processes, model.to(processes.device)
@@ -181,8 +182,9 @@ class Loop:
             if processes.size == 1:
                 check_stop()  # a step of many passes takes longer than a signal should wait
             part = share.select(run)
-            found = self.model.losses(to_tensors(part.inputs, processes.device), targets_of(part, processes.device))
-            weighted = {head: loss * (part.counts()[head] / counts[head]) for head, loss in found.items()}
+            targets = targets_of(part, processes.device)
+            found = self.model.losses(to_tensors(part.inputs, processes.device), targets)
+            weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in found.items()}
             if weighted:
                 torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
             for head, loss in weighted.items():
@@ -212,7 +214,7 @@ class Loop:
         self.model.eval()
         score, figures = self.evaluate()
         state.evaluated = state.step
-        if state.best_score is None or score > state.best_score:
+        if math.isfinite(score) and (state.best_score is None or score > state.best_score):
             state.best_score, state.best_step, state.stale = score, state.step, 0
             if self.processes.rank == 0:
                 write_tensors(self.checkpoints / "best.safetensors", self.optimizer.weights())
@@ -281,13 +283,13 @@ def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if recipe.precision == "bf16" else torch.float32
 
 
-def _not_falling(state: State, blind_loss: float) -> str:
+def _not_falling(state: State, blind_loss: float | None) -> str:
     """Why a training that came to its end still counts as diverged: it ends no better than it began, or than a model
     that does not read."""
     means = [s / n for s, n in zip(state.loss_sums, state.loss_counts, strict=True) if n]
     fifth = len(means) // 5
-    if state.step < 100 or fifth == 0:
-        return ""  # too few steps to tell noise from no progress
+    if blind_loss is None or state.step < 100 or fifth == 0:
+        return ""  # nothing to compare with, or too few steps to tell noise from no progress
     first, last = sum(means[:fifth]) / fifth, sum(means[-fifth:]) / fifth
     if last < min(first, blind_loss):
         return ""

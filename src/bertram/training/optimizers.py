@@ -98,12 +98,15 @@ class Optimizer:
     def step(self, learning_rate: float, max_norm: float) -> Tensor:
         """Update every parameter that has a gradient, and clear the gradients.
 
-        Gradients are scaled so that their common norm is at most `max_norm`. Returns the norm before that, a scalar.
+        Gradients are scaled so that their common norm is at most `max_norm`. Returns the norm before that, a scalar; 0
+        where there are none, in a step that moves nothing.
         """
         self.steps += 1
         found = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
         if self._sum is not None:
             found = self._sum(found)
+        if not found:
+            return torch.zeros(())
         sparse = {name: grad.coalesce() for name, grad in found.items() if grad.is_sparse}
         norm = _norm([sparse[name].values() if name in sparse else grad for name, grad in found.items()])
         scale = torch.clamp(norm / max_norm, min=1.0)

@@ -24,6 +24,8 @@ class Recipe:
     epochs: float | None = None
     steps: int | None = None
     tokens: int | None = None
+    """Tokens to train on. They and epochs are turned into steps before the first one; in pre-training by what the first
+    block of text holds, so that both are met roughly."""
     hours: float | None = None
     """Wall-clock, evaluation included. The speed is measured once, before the first step, and turned into steps."""
     batch_size: int = 32
