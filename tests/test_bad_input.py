@@ -259,13 +259,9 @@ class TestOutput:
         other = table(tmp_path / "good.csv", seed=1)
         arguments[2] = other
         assert "began with another data" in refused(*arguments, "--steps", 2)
-        for broken, told in (
-            ("{", "not readable as JSON"),
-            ("[" * 100_000, "not readable as JSON"),
-            ("[]", "not an object"),
-        ):
-            (out / "training.json").write_text(broken)
-            assert told in refused(*arguments, "--steps", 2)
+        for damaged in ("{", "[" * 100_000, "[]"):
+            (out / "training.json").write_text(damaged)
+            assert "training.json: not " in refused(*arguments, "--steps", 2)
 
 
 def test_markup_is_text(place, tmp_path, capsys):

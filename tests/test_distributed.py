@@ -91,7 +91,7 @@ def join(port, size, rank, hook):
 def finish_together(size, arguments, hooks=None):
     codes, out, err = Together(size, arguments, hooks).end()
     assert codes == [0] * size, err
-    assert out[0].startswith("finished after")
+    assert "finished after" in out[0]
     assert not any(out[1:] + err[1:])
 
 
@@ -231,19 +231,11 @@ class TestWhoIsStartedByTorchrun:
         monkeypatch.setenv("WORLD_SIZE", "2")
         assert speaks() == (rank == 0)
 
-    @pytest.mark.parametrize(("name", "value"), [("MASTER_ADDR", None), ("WORLD_SIZE", "two")])
-    def test_what_makes_no_sense_is_one_line(self, monkeypatch, name, value):
-        for known, told in {
-            "RANK": "0",
-            "WORLD_SIZE": "1",
-            "MASTER_ADDR": None,
-            "MASTER_PORT": "1",
-            name: value,
-        }.items():
-            if told is None:
-                monkeypatch.delenv(known, raising=False)
-            else:
-                monkeypatch.setenv(known, told)
+    @pytest.mark.parametrize("size", ["1", "two"], ids=["no address", "no number"])
+    def test_what_cannot_be_used_is_one_line(self, monkeypatch, size):
+        monkeypatch.delenv("MASTER_ADDR", raising=False)
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", size)
         with pytest.raises(BadInput, match=r"^[^\n]+; torchrun sets what is needed[^\n]+$"), together():
             pass
 

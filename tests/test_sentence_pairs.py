@@ -34,10 +34,10 @@ def passage(sentences: list[list[int]], first: int = 0) -> Passage:
 
 
 def pairs(objective: str, text: Passage, room: int, seed: int = 0) -> list[Pair]:
-    def foreign(length: int, longest: int, sentence: bool) -> tuple[int, int]:
-        assert 0 < length
+    def foreign(about: int, most: int, longest: int, sentence: bool) -> tuple[int, int]:
+        assert 0 < about <= most
         assert 0 < longest
-        return ELSEWHERE, ELSEWHERE + min(max(length, FIRST_WORD), longest)
+        return ELSEWHERE, ELSEWHERE + min(max(about, FIRST_WORD), longest)
 
     draws = Draws(np.random.default_rng(seed))
     return list(OBJECTIVES[objective](text, room, draws, foreign))  # type: ignore[index]
@@ -161,7 +161,7 @@ def test_lengths_are_mostly_the_greatest() -> None:
 
 
 def test_sentence_order_never_asks_for_another_document() -> None:
-    def none(length: int, longest: int, sentence: bool) -> tuple[int, int]:
+    def none(about: int, most: int, longest: int, sentence: bool) -> tuple[int, int]:
         raise AssertionError("another document was asked for")
 
     assert list(sentence_order_pairs(passage([[1, 1]]), 16, Draws(np.random.default_rng(0)), none))

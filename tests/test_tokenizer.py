@@ -302,7 +302,7 @@ class TestFlags:
         bpe.save(str(tmp_path / "tokenizer.json"))
         tokenizer = Tokenizer.load(tmp_path)
         assert tokenizer.pieces(["the hotel"])[1] > 0
-        with pytest.raises(BadInput, match="^this tokenizer tells no words apart"):
+        with pytest.raises(BadInput, match=r"^this tokenizer tells no words apart"):
             _ = tokenizer.starts_word
 
     def test_ids_without_a_token(self, tmp_path):

@@ -7,6 +7,8 @@ tokens are a block; its sequences are cut, paired, shuffled and masked at once, 
 Letters: B sequences, T tokens of all of them.
 """
 
+from bisect import bisect_right
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +23,7 @@ from bertram.text.tokenizer import Tokenizer
 Position = tuple[int, ...]
 
 _BLOCK_TOKENS = 2**18
+_TRIES = 4  # to find another document's sentence that is short enough
 _BATCHES_A_BLOCK = 16  # at least, since the last one's room is shared out among all
 
 
@@ -97,22 +100,28 @@ class Blocks:
         for part, first, last in zip(parts.tolist(), *(places.tolist() for places in same), strict=True):
 
             def foreign(
-                length: int, longest: int, sentence: bool, first: int = first, last: int = last
+                about: int, most: int, longest: int, sentence: bool, first: int = first, last: int = last
             ) -> tuple[int, int]:
-                other = draws.below(len(store) - (last - first))
-                passage = self._from_a_sentence(other if other < first else other + last - first, draws)
-                start = passage.edges[0]
-                if not sentence and (words := self._words(start + 1, passage.edges[1])):
+                for _ in range(_TRIES):
+                    other = draws.below(len(store) - (last - first))
+                    passage = self._passage(*self._sentences(other if other < first else other + last - first))
+                    # From a sentence that leaves room for so much, any as likely as any other.
+                    starts = bisect_right(passage.edges, passage.edges[-1] - about, hi=len(passage.edges) - 1)
+                    place = draws.below(max(starts, 1))
+                    start, end = passage.edges[place : place + 2]
+                    if end - start <= most:  # the sentence that follows A has its room too
+                        break
+                if not sentence and (words := self._words(start + 1, end)):
                     start = words[draws.below(len(words))]
-                return start, passage.span_end(start, length, longest)
+                return start, passage.span_near(start, about, most, longest)
 
-            found += make(self._passage(*store.parts[part : part + 2].tolist()), self.max_length, draws, foreign)
+            found += make(self._passage(*self._sentences(part)), self.max_length, draws, foreign)
         return np.array(found, np.int64).reshape(-1, len(Pair._fields))
 
-    def _from_a_sentence(self, part: int, draws: Draws) -> Passage:
-        """This part from one of its sentences on, any as likely as any other."""
-        first, last = self.store.parts[part : part + 2].tolist()
-        return self._passage(first + draws.below(last - first), last)
+    def _sentences(self, part: int) -> list[int]:
+        """The first sentence of a part, and the one behind its last."""
+        sentences: list[int] = self.store.parts[part : part + 2].tolist()
+        return sentences
 
     def _passage(self, first: int, last: int) -> Passage:
         """The sentences first:last."""

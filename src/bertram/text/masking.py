@@ -60,7 +60,9 @@ class Masker:
         lengths = np.diff(firsts, append=len(ordinary))
         bounds = np.searchsorted(ordinary.take(firsts), batch.offsets)
         budgets = np.maximum(1, np.rint(SHARE * batch.lengths)).astype(np.int32)
-        return ordinary.take(ranges(firsts, _spent(lengths.astype(np.int32), bounds, budgets, rng)))
+        spent = _spent(lengths.astype(np.int32), bounds, budgets, rng)
+        units = np.flatnonzero(spent)
+        return ordinary.take(ranges(firsts.take(units), spent.take(units)))
 
     def _unit_firsts(self, batch: Batch, special: Bools, ordinary: Places, rng: np.random.Generator) -> Places:
         """Which of the ordinary tokens begin units, [U]; a unit reaches to the next one's first token."""

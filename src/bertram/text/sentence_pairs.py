@@ -72,6 +72,14 @@ class Passage:
         furthest = min(start + longest, self.edges[-1])
         return next(iter(self.words(limit + 1, furthest)), furthest)
 
+    def span_near(self, start: int, about: int, most: int, longest: int) -> int:
+        """Where a span of about `about` tokens ends: with the nearest sentence within `most`, else as `span_end` has."""
+        after = bisect_left(self.edges, start + about)
+        near = [end for end in self.edges[max(after - 1, 0) : after + 1] if start < end <= start + most]
+        if near:
+            return min(near, key=lambda end: abs(end - start - about))
+        return self.span_end(start, about, longest)
+
     def begins_sentence(self, place: int) -> bool:
         return self.edges[bisect_left(self.edges, place)] == place
 
@@ -87,21 +95,22 @@ class Passage:
         return words[draws.below(len(words))] if words else start
 
 
-Foreign = Callable[[int, int, bool], tuple[int, int]]
-"""A span of another document: of about so many tokens and so many at most, as `Passage.span_end` has it, and whether it
-begins with a sentence or with any word."""
+Foreign = Callable[[int, int, int, bool], tuple[int, int]]
+"""A span of another document: about how long, how long where it holds a sentence or several words, how long at all, and
+whether it begins with a sentence or with any word."""
 
 
 def next_sentence_pairs(passage: Passage, room: int, draws: Draws, foreign: Foreign) -> Iterator[Pair]:
     """Next-sentence prediction (Devlin et al. 2018, A.1), in sequences of at most `room` tokens.
 
-    In half of the pairs B is the text that follows A. In the others it is of another document and about as long as what
-    followed A, or lengths would tell the label where documents are short; and what followed A opens the next sequence.
-    A passage of one word makes a sequence without a pair.
+    In half of the pairs B is the text that follows A. In the others it is of another document, and what followed A
+    opens the next sequence. It takes the room there is or, where the document ended, as much as what followed A, since
+    lengths must not tell the label. A passage of one word makes a sequence without a pair.
     """
     start, stop = passage.edges[0], passage.edges[-1]
     while start < stop:
-        end = passage.span_end(start, draws.length(room - 3), room - 3)
+        length = draws.length(room - 3)
+        end = passage.span_end(start, length, room - 3)
         middle = passage.middle(start, end, draws)
         if middle == start:
             yield Pair(start, end, 0, 0, IGNORED)
@@ -110,7 +119,9 @@ def next_sentence_pairs(passage: Passage, room: int, draws: Draws, foreign: Fore
             yield Pair(start, middle, middle, end, IS_NEXT)
             start = end
         else:
-            b, b_end = foreign(end - middle, room - 4, passage.begins_sentence(middle))
+            left = max(end - start, length) - (middle - start)
+            about = left if end < stop else end - middle
+            b, b_end = foreign(about, left, room - 4, passage.begins_sentence(middle))
             if middle - start > (left := room - 3 - (b_end - b)):  # B's first word is long
                 middle = next(reversed(passage.words(start + 1, start + left + 1)), start)
             if middle == start:
