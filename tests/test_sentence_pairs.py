@@ -36,7 +36,7 @@ def passage(sentences: list[list[int]], first: int = 0) -> Passage:
 def pairs(objective: str, text: Passage, room: int, seed: int = 0) -> list[Pair]:
     def foreign(about: int, most: int, longest: int, sentence: bool) -> tuple[int, int]:
         assert 0 < about <= most
-        assert 0 < longest
+        assert longest > 0
         return ELSEWHERE, ELSEWHERE + min(max(about, FIRST_WORD), longest)
 
     draws = Draws(np.random.default_rng(seed))

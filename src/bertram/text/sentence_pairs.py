@@ -73,7 +73,7 @@ class Passage:
         return next(iter(self.words(limit + 1, furthest)), furthest)
 
     def span_near(self, start: int, about: int, most: int, longest: int) -> int:
-        """Where a span of about `about` tokens ends: with the nearest sentence within `most`, else as `span_end` has."""
+        """Where a span of about `about` tokens ends: with the nearest sentence within `most`, or as `span_end`."""
         after = bisect_left(self.edges, start + about)
         near = [end for end in self.edges[max(after - 1, 0) : after + 1] if start < end <= start + most]
         if near:
