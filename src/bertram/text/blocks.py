@@ -12,7 +12,7 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import Batch, Examples, Ints
+from bertram.batch import Batch, Examples, Ints, ranges
 from bertram.config import Masking, SentenceObjective
 from bertram.errors import BadInput
 from bertram.text.masking import Masker
@@ -143,8 +143,8 @@ def assemble(store: TokenStore, pairs: NDArray[np.int64], tokenizer: Tokenizer) 
     a_places = offsets[:-1] + 1
     b_places = a_places + counts[:, 0] + 1
     sources, targets = np.stack([a, b], 1).ravel(), np.stack([a_places, b_places], 1).ravel()
-    token_ids[_ranges(targets, counts.ravel())] = store.tokens[_ranges(sources, counts.ravel())]
-    positions = _ranges(np.zeros_like(lengths), lengths).astype(np.int32)
+    token_ids[ranges(targets, counts.ravel())] = store.tokens[ranges(sources, counts.ravel())]
+    positions = ranges(np.zeros_like(lengths), lengths).astype(np.int32)
     segment_ids = (positions >= np.repeat(counts[:, 0] + 2, lengths)).astype(np.int32)
     return Batch(token_ids, segment_ids, positions, offsets), label.astype(np.int32)
 
@@ -153,9 +153,3 @@ def _even_cuts(offsets: Ints, batch_tokens: int) -> NDArray[np.int64]:
     """Where to cut sequences into as few batches of at most about `batch_tokens` tokens, all about as large."""
     batches = max(1, -(-int(offsets[-1]) // batch_tokens))
     return np.unique(np.searchsorted(offsets, np.linspace(0, offsets[-1], batches + 1)))  # no batch without sequences
-
-
-def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """start, start + 1, … of the given lengths, range behind range."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
