@@ -52,6 +52,7 @@ class Blocks:
             raise BadInput("next-sentence pairs need two documents or more, and this text is one: take sop or none")
         self.store, self.tokenizer, self.objective = store, tokenizer, objective
         self.max_length, self.batch_tokens, self.seed = max_length, batch_tokens, seed
+        self._starts_word = tokenizer.starts_word
         self._masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, masking)
         tokens = max(_BLOCK_TOKENS, _BATCHES_A_BLOCK * batch_tokens)
         self.blocks = max(1, round(len(store.tokens) / tokens))
@@ -104,31 +105,27 @@ class Blocks:
             ) -> tuple[int, int]:
                 for _ in range(_TRIES):
                     other = draws.below(len(store) - (last - first))
-                    passage = self._passage(*self._sentences(other if other < first else other + last - first))
+                    edges = self._edges(other if other < first else other + last - first)
                     # From a sentence that leaves room for so much, any as likely as any other.
-                    starts = bisect_right(passage.edges, passage.edges[-1] - about, hi=len(passage.edges) - 1)
-                    place = draws.below(max(starts, 1))
-                    start, end = passage.edges[place : place + 2]
+                    place = draws.below(bisect_right(edges, edges[-1] - about, 1, len(edges) - 1))
+                    start, end = edges[place], edges[place + 1]
                     if end - start <= most:  # the sentence that follows A has its room too
                         break
                 if not sentence and (words := self._words(start + 1, end)):
                     start = words[draws.below(len(words))]
-                return start, passage.span_near(start, about, most, longest)
+                return start, Passage(edges, self._words).span_near(start, about, most, longest)
 
-            found += make(self._passage(*self._sentences(part)), self.max_length, draws, foreign)
+            found += make(Passage(self._edges(part), self._words), self.max_length, draws, foreign)
         return np.array(found, np.int64).reshape(-1, len(Pair._fields))
 
-    def _sentences(self, part: int) -> list[int]:
-        """The first sentence of a part, and the one behind its last."""
-        sentences: list[int] = self.store.parts[part : part + 2].tolist()
-        return sentences
-
-    def _passage(self, first: int, last: int) -> Passage:
-        """The sentences first:last."""
-        return Passage(self.store.sentences[first : last + 1].tolist(), self._words)
+    def _edges(self, part: int) -> list[int]:
+        """Where the sentences of a part begin, and where the last one ends."""
+        first, last = self.store.parts[part : part + 2].tolist()
+        edges: list[int] = self.store.sentences[first : last + 1].tolist()
+        return edges
 
     def _words(self, start: int, end: int) -> list[int]:
-        places: list[int] = (start + np.flatnonzero(self.tokenizer.starts_word[self.store.tokens[start:end]])).tolist()
+        places: list[int] = (self._starts_word[self.store.tokens[start:end]].nonzero()[0] + start).tolist()
         return places
 
 

@@ -74,11 +74,16 @@ class Passage:
 
     def span_near(self, start: int, about: int, most: int, longest: int) -> int:
         """Where a span of about `about` tokens ends: with the nearest sentence within `most`, or as `span_end`."""
-        after = bisect_left(self.edges, start + about)
-        near = [end for end in self.edges[max(after - 1, 0) : after + 1] if start < end <= start + most]
-        if near:
-            return min(near, key=lambda end: abs(end - start - about))
-        return self.span_end(start, about, longest)
+        edges = self.edges
+        after = bisect_left(edges, start + about)
+        before = edges[after - 1] if after else start
+        if (
+            after < len(edges)
+            and edges[after] <= start + most
+            and edges[after] - start - about < start + about - before
+        ):
+            return edges[after]
+        return before if before > start else self.span_end(start, about, longest)
 
     def begins_sentence(self, place: int) -> bool:
         return self.edges[bisect_left(self.edges, place)] == place
