@@ -113,7 +113,8 @@ def _spent(lengths: Ints, bounds: Places, budgets: Ints, rng: np.random.Generato
         units = order + bounds[rows, None]
         length = np.where(order < counts[rows, None], lengths[units], 0)  # no unit: length 0
         left = budgets[rows, None]
-        none_fits = np.flatnonzero(~((length > 0) & (length <= left)).any(1))
+        unsure = np.flatnonzero((length[:, 0] == 0) | (length[:, 0] > left[:, 0]))  # else the first unit fits
+        none_fits = unsure[~((length[unsure] > 0) & (length[unsure] <= left[unsure])).any(1)]
         first = none_fits, (length[none_fits] > 0).argmax(1)
         length[first] = np.minimum(length[first], budgets[rows[none_fits]])
         while len(length):
