@@ -48,7 +48,7 @@ class Blocks:
         Raises:
             BadInput: the store holds one document where pairs of two are asked for, or words cannot be told apart.
         """
-        if objective == "nsp" and store.document_count < 2:
+        if objective == "nsp" and store.documents[0] == store.documents[-1]:
             raise BadInput("next-sentence pairs need two documents or more, and this text is one: take sop or none")
         self.store, self.tokenizer, self.objective = store, tokenizer, objective
         self.max_length, self.batch_tokens, self.seed = max_length, batch_tokens, seed
