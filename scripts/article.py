@@ -30,7 +30,7 @@ from bertram.errors import BadInput
 from bertram.formats.huggingface import write
 from bertram.models.encoder import Encoder
 from bertram.models.heads import Model
-from bertram.models.layers import SelfAttention
+from bertram.models.layers import Attention
 from bertram.models.tensors import to_tensors
 
 SENTENCES = [
@@ -74,7 +74,7 @@ def queries_and_keys(encoder: Encoder, batch: Batch) -> list[tuple[Tensor, Tenso
     pairs: list[Tensor] = []  # keys and values side by side
     hooks = []
     for module in encoder.modules():  # layers that share their attention hold one module, which then runs often
-        if isinstance(module, SelfAttention):
+        if isinstance(module, Attention):
             hooks.append(module.query.register_forward_hook(lambda _module, _inputs, out: queries.append(out)))
             hooks.append(module.key_value.register_forward_hook(lambda _module, _inputs, out: pairs.append(out)))
     encoder(to_tensors(batch))
@@ -93,7 +93,8 @@ def queries_and_keys(encoder: Encoder, batch: Batch) -> list[tuple[Tensor, Tenso
 def literal(directory: Path) -> None:
     """The account's formula on the embeddings of a text that grows: no projections, no softmax."""
     encoder, texts = _pretrained(directory, [" ".join(SENTENCES)])
-    v = encoder.embeddings(to_tensors(texts), torch.float32)
+    batch = to_tensors(texts)
+    v = encoder.embeddings(batch.token_ids, batch.positions, batch.segment_ids, torch.float32)
     print("        literal formula             with a softmax")
     print("tokens  row sum  norm of output     row sum  norm of output")
     for n in LENGTHS:

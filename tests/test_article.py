@@ -11,7 +11,7 @@ from torch import Tensor
 from bertram.batch import Batch
 from bertram.config import EncoderConfig
 from bertram.models.encoder import Encoder
-from bertram.models.layers import SelfAttention
+from bertram.models.layers import Attention
 from tiny import SIZES, model_directory, rows
 
 article = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "article.py"))
@@ -66,7 +66,7 @@ def test_queries_and_keys_are_those_that_attention_uses(groups: int | None) -> N
     encoder = Encoder(EncoderConfig(vocab_size=20, num_hidden_groups=groups, initializer_range=0.2, **SIZES)).eval()
     values, mixed = [], []
     for module in encoder.modules():
-        if isinstance(module, SelfAttention):
+        if isinstance(module, Attention):
             module.key_value.register_forward_hook(lambda _module, _inputs, out: values.append(out.chunk(2, -1)[1]))
             module.output.register_forward_hook(lambda _module, inputs, _out: mixed.append(inputs[0]))
     with torch.inference_mode():

@@ -79,7 +79,7 @@ def test_the_family_is_what_the_fields_say() -> None:
         ("classifier_dropout", None),
         ("initializer_range", 0),
         ("layer_norm_eps", float("inf")),
-        ("hidden_act", "silu"),
+        ("hidden_act", "mish"),
         ("hidden_act", ["gelu"]),
         ("shared", "both"),
         ("sentence_objective", None),

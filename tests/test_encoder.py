@@ -18,7 +18,7 @@ from bertram.errors import BadInput
 from bertram.models import attention as attention_module
 from bertram.models import heads as heads_module
 from bertram.models import layers as layers_module
-from bertram.models.attention import attention, blocks
+from bertram.models.attention import Block, attention, blocks
 from bertram.models.dropout import dropout
 from bertram.models.heads import Model
 from bertram.models.layers import ACTIVATIONS
@@ -143,9 +143,11 @@ def test_a_sequence_does_not_see_its_neighbours(
 def test_attention_without_preferences_is_the_mean_of_each_sequence(dropout_prob: float) -> None:
     values = torch.tensor([1.0, 2.0, 6.0, 5.0, 10.0, 20.0])
     keys_values = torch.stack([torch.zeros(6), values], 1)  # width 1, one head
-    layout = blocks(to_tensors(Batch.pack([[0, 0, 0], [0], [0, 0]])).groups, 1)
+    batch = to_tensors(Batch.pack([[0, 0, 0], [0], [0, 0]]))
+    layout = blocks(batch.groups, batch.groups, 1)
     mixed = attention(torch.zeros(6, 1), keys_values, layout, 1, dropout_prob)
     torch.testing.assert_close(mixed[:, 0], torch.tensor([3.0, 3.0, 3.0, 5.0, 15.0, 15.0]))
+    layout = blocks(batch.first_groups, batch.groups, 1)
     first = attention(torch.zeros(3, 1), keys_values, layout, 1, dropout_prob)
     torch.testing.assert_close(first[:, 0], torch.tensor([3.0, 5.0, 15.0]))
 
@@ -200,6 +202,7 @@ def test_activations_are_the_papers() -> None:
         by_erf = value * 0.5 * (1 + math.erf(value / math.sqrt(2)))
         by_tanh = value * 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
         expected = {"gelu": by_erf, "gelu_new": by_tanh, "gelu_pytorch_tanh": by_tanh, "relu": max(value, 0.0)}
+        expected["silu"] = value / (1 + math.exp(-value))  # Elfwing et al. 2018; "swish" in Marian
         for name, activation in ACTIVATIONS.items():
             assert activation(torch.tensor(value)).item() == pytest.approx(expected[name], abs=1e-6)
 
@@ -335,7 +338,7 @@ def test_gradients_reach_every_parameter() -> None:
 def test_gradients_are_those_of_finite_differences(dropout_prob: float) -> None:
     """Attention has its gradient written by hand, so it is checked against the definition of one."""
     batch = to_tensors(random_batch([2] * 18 + [33], replace(SMALL, max_position_embeddings=64)))
-    layout = blocks(batch.groups, 2)
+    layout = blocks(batch.groups, batch.groups, 2)
     assert len(layout) > 1
     assert any(block.mask is not None for block in layout)
     generator = torch.Generator().manual_seed(0)
@@ -343,13 +346,14 @@ def test_gradients_are_those_of_finite_differences(dropout_prob: float) -> None:
         torch.randn(69, width, dtype=torch.float64, generator=generator, requires_grad=True) for width in (6, 12)
     )
 
-    def attend(queries: Tensor, keys_values: Tensor) -> Tensor:
+    def attend(queries: Tensor, keys_values: Tensor, layout: list[Block]) -> Tensor:
         torch.manual_seed(1)  # the same weights are dropped every time
         return attention(queries, keys_values, layout, 2, dropout_prob)
 
-    assert torch.autograd.gradcheck(attend, (queries, keys_values))
+    assert torch.autograd.gradcheck(attend, (queries, keys_values, layout))
+    assert torch.autograd.gradcheck(attend, (queries, keys_values, blocks(batch.groups, batch.groups, 2, causal=True)))
     first = queries.detach()[:19].requires_grad_()
-    assert torch.autograd.gradcheck(attend, (first, keys_values))
+    assert torch.autograd.gradcheck(attend, (first, keys_values, blocks(batch.first_groups, batch.groups, 2)))
 
 
 def test_first_tokens_alone_are_as_among_all() -> None:

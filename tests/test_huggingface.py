@@ -344,7 +344,7 @@ def test_labels_go_there_and_back(tmp_path: Path) -> None:
         ({"architectures": ["BertForSequenceClassification"]}, "no classification head, which config.json promises"),
         ({"is_decoder": True}, "describes a decoder"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type must be absolute"),
-        ({"hidden_act": "silu"}, "hidden_act must be one of"),
+        ({"hidden_act": "mish"}, "hidden_act must be one of"),
         ({"hidden_size": "12"}, "hidden_size must be a whole number"),
         ({"hidden_size": 24}, r"is \[.*12\] but config.json makes it \[.*24\]"),
         ({"vocab_size": 2**24, "intermediate_size": 2**24}, "but config.json makes it"),

@@ -1,7 +1,8 @@
 """What a model is made of: frozen configurations and the presets, sizes as published.
 
-Field names are those of Hugging Face's config.json. BERT (Devlin et al. 2018) and ALBERT (Lan et al. 2019) are two
-settings of the same fields; `bert` and `albert` below are the whole difference.
+Field names are those of Hugging Face's config.json. BERT (Devlin et al. 2018), ALBERT (Lan et al. 2019) and either half
+of the Transformer (Vaswani et al. 2017) are settings of the same fields; `bert`, `albert` and `transformer` below are
+the whole difference.
 """
 
 from dataclasses import dataclass, replace
@@ -11,13 +12,13 @@ from bertram.errors import BadInput
 
 Sharing = Literal["all", "attention", "ffn", "none"]
 SentenceObjective = Literal["nsp", "sop", "none"]
-Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
+Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]
 Masking = Literal["token", "word", "ngram"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Sizes and settings of one encoder.
+    """Sizes and settings of one stack of layers: an encoder, or a decoder, whose layers also attend to an encoder.
 
     Raises:
         BadInput: the values do not fit together.
@@ -33,8 +34,11 @@ class EncoderConfig:
     hidden_act: Activation = "gelu"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
+    activation_dropout: float = 0.0
+    """Between the two products of a feed-forward part, where torch's TransformerEncoderLayer has it too."""
     classifier_dropout: float = 0.1
-    initializer_range: float = 0.02
+    initializer_range: float | None = 0.02
+    """Deviation of all new weights; None: by the width of each matrix (`initialize_weights`)."""
     layer_norm_eps: float = 1e-12
 
     embedding_size: int | None = None
@@ -47,21 +51,36 @@ class EncoderConfig:
     """What the layers of a group have in common: their attention, their feed-forward part, all or nothing."""
     sentence_objective: SentenceObjective = "nsp"
 
+    normalize_embedding: bool = True
+    """Layer norm over the sum of the embeddings, as in both papers of encoders and unlike the Transformer."""
+    normalize_before: bool = False
+    """Layer norm before each part of a layer and once behind the last (pre-norm) instead of behind each part."""
+    scale_embedding: bool = False
+    """Token embeddings times the square root of their width (Vaswani et al. 2017, 3.4)."""
+    static_position_embeddings: bool = False
+    """Sines and cosines of the position instead of learned embeddings (Vaswani et al. 2017, 3.5)."""
+
     def __post_init__(self) -> None:
         sizes = ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
         sizes += ["max_position_embeddings", "type_vocab_size", "inner_group_num", "groups", "embedding_width"]
         for name in sizes:
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= 2**24:
-                raise BadInput(f"config: {name} must be a whole number from 1 to {2**24}, not {value!r:.80}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            value, least = getattr(self, name), 0 if name == "type_vocab_size" else 1
+            if type(value) is not int or not least <= value <= 2**24:
+                raise BadInput(f"config: {name} must be a whole number from {least} to {2**24}, not {value!r:.80}")
+        dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "classifier_dropout")
+        for name in dropouts:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
                 raise BadInput(f"config: {name} must lie in [0, 1), not {value!r:.80}")
         for name in ("initializer_range", "layer_norm_eps"):
             value = getattr(self, name)
+            if name == "initializer_range" and value is None:
+                continue
             if not isinstance(value, int | float) or not 0 < value < 1:
                 raise BadInput(f"config: {name} must lie between 0 and 1, not {value!r:.80}")
+        for name in ("normalize_embedding", "normalize_before", "scale_embedding", "static_position_embeddings"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadInput(f"config: {name} must be true or false, not {getattr(self, name)!r:.80}")
         choices = {"hidden_act": Activation, "shared": Sharing, "sentence_objective": SentenceObjective}
         for name, allowed in choices.items():
             value = getattr(self, name)
@@ -93,6 +112,74 @@ class EncoderConfig:
         return "bert" if own_layers and self.embedding_size is None else "albert"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """An encoder and a decoder (Vaswani et al. 2017); of either kind, so that a BERT may be the encoder.
+
+    Raises:
+        BadInput: the two do not fit together.
+    """
+
+    encoder: EncoderConfig
+    decoder: EncoderConfig
+    share_encoder_decoder_embeddings: bool = True
+    """Both embed tokens of one vocabulary by one matrix."""
+    tie_word_embeddings: bool = True
+    """The decoder's embeddings are its output matrix too (Press & Wolf 2017)."""
+    pad_token_id: int = 0
+    eos_token_id: int = 1
+    decoder_start_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        encoder, decoder = self.encoder, self.decoder
+        if self.share_encoder_decoder_embeddings and (
+            (encoder.vocab_size, encoder.embedding_width) != (decoder.vocab_size, decoder.embedding_width)
+        ):
+            raise BadInput(
+                f"config: embeddings of {encoder.vocab_size} × {encoder.embedding_width} in the encoder and "
+                f"{decoder.vocab_size} × {decoder.embedding_width} in the decoder cannot be one"
+            )
+        if decoder.type_vocab_size:
+            raise BadInput("config: a decoder knows no segments, its type_vocab_size must be 0")
+        for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value < decoder.vocab_size:
+                raise BadInput(
+                    f"config: {name} must be a token of the decoder's {decoder.vocab_size}, not {value!r:.80}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How a decoder's output is searched for: the best of `beam_size` hypotheses kept at every step, 1 being greedy.
+
+    Raises:
+        BadInput: a value is out of range.
+    """
+
+    beam_size: int = 5
+    length_penalty: float = 1.0
+    """A hypothesis' score is its log-probability divided by its length, the end token counted, to this power."""
+    n_best: int = 1
+    no_repeat_ngram_size: int = 0
+    """No sequence of so many tokens twice in one output; 0: no such rule."""
+    min_length: int = 0
+    """Tokens before an output may end."""
+    max_length: int | None = None
+    """Tokens of an output at most, the end token counted; by default by the length of the input."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"beam_size": 1, "n_best": 1, "no_repeat_ngram_size": 0, "min_length": 0}.items():
+            if not least <= getattr(self, name) <= 1024:
+                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must lie in {least} to 1,024")
+        if not -100 <= self.length_penalty <= 100:
+            raise BadInput(f"--length-penalty {self.length_penalty}: must lie in -100 to 100")
+        if self.n_best > self.beam_size:
+            raise BadInput(f"--n-best {self.n_best}: a beam of {self.beam_size} finds no more than {self.beam_size}")
+        if self.max_length is not None and not max(1, self.min_length) <= self.max_length <= 2**20:
+            raise BadInput(f"--max-length {self.max_length}: must lie in {max(1, self.min_length)} to {2**20:,}")
+
+
 def bert(layers: int, width: int) -> EncoderConfig:
     """Devlin et al. 2018, and the miniatures of Turc et al. 2019: heads 64 wide, feed-forward four times the width."""
     return EncoderConfig(
@@ -119,6 +206,29 @@ def albert(layers: int, width: int, heads: int | None = None) -> EncoderConfig:
     )
 
 
+def transformer(layers: int, width: int, heads: int, intermediate: int, dropout: float) -> TransformerConfig:
+    """Vaswani et al. 2017: as many layers in the decoder as in the encoder, one vocabulary, one embedding matrix."""
+    stack = EncoderConfig(
+        vocab_size=37000,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate,
+        type_vocab_size=0,
+        hidden_act="relu",
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        activation_dropout=dropout,
+        initializer_range=None,
+        layer_norm_eps=1e-5,
+        sentence_objective="none",
+        normalize_embedding=False,
+        scale_embedding=True,
+        static_position_embeddings=True,
+    )
+    return TransformerConfig(encoder=stack, decoder=stack)
+
+
 PRESETS: dict[str, EncoderConfig] = {
     "bert-tiny": bert(2, 128),
     "bert-mini": bert(4, 256),
@@ -134,6 +244,12 @@ PRESETS: dict[str, EncoderConfig] = {
     "albert-large": albert(24, 1024),
     "albert-xlarge": albert(24, 2048, heads=16),
     "albert-xxlarge": albert(12, 4096),
+}
+
+TRANSFORMERS: dict[str, TransformerConfig] = {
+    "transformer-tiny": transformer(4, 128, 4, 256, dropout=0.3),
+    "transformer-base": transformer(6, 512, 8, 2048, dropout=0.1),
+    "transformer-big": transformer(6, 1024, 16, 4096, dropout=0.3),
 }
 
 

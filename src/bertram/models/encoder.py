@@ -3,7 +3,6 @@
 Letters: T tokens, B sequences, H hidden width.
 """
 
-from functools import partial
 from typing import cast
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.models.attention import blocks
-from bertram.models.layers import Embeddings, FeedForward, Layer, SelfAttention, checkpointed
+from bertram.models.layers import Embeddings, Layer, layers_of, run_layer
 from bertram.models.tensors import PackedTensors
 
 # The library below compiles a kernel for each new shape of a product, so products get few: rows of zeros that belong to
@@ -28,7 +27,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(_layers(config))
+        self.layers = nn.ModuleList(layers_of(config))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.normalize_before else None
         self.gradient_checkpointing = False
 
     def forward(self, batch: PackedTensors, *, first_only: bool = False) -> Tensor:
@@ -40,19 +40,42 @@ class Encoder(nn.Module):
         Raises:
             BadInput: a sequence is longer than the positions that the model knows.
         """
-        longest, positions = int(batch.positions.max()) + 1, self.config.max_position_embeddings
-        if longest > positions:
-            raise BadInput(f"a text of {longest} tokens is longer than the model's {positions} positions")
-        precision = cast(Layer, self.layers[0]).attention.query.weight.dtype
-        layout = blocks(batch.groups, self.config.num_attention_heads)
-        x: Tensor = self.embeddings(batch, precision)
+        check_positions(batch.positions, self.config)
+        heads, last = self.config.num_attention_heads, len(self.layers)
+        layout = blocks(batch.groups, batch.groups, heads)
+        x: Tensor = self.embeddings(batch.token_ids, batch.positions, batch.segment_ids, precision_of(self))
         tokens = len(x)
-        x = F.pad(x, (0, 0, 0, -tokens % _ROW_MULTIPLE))
-        for place, layer in enumerate(self.layers, 1):
-            first = batch.first if first_only and place == len(self.layers) else None
-            run = partial(checkpointed, layer) if self.gradient_checkpointing and self.training else layer
-            x = run(x, layout, first)
-        return x if first_only else x[:tokens]
+        x = fill_rows(x)
+        keep = not (self.gradient_checkpointing and self.training)
+        for place, layer in enumerate(cast(list[Layer], self.layers), 1):
+            if first_only and place == last:
+                layout, first = blocks(batch.first_groups, batch.groups, heads), batch.first
+            else:
+                first = None
+            x = run_layer(layer, x, layout, first=first, keep_activations=keep)
+        x = x if first_only else x[:tokens]
+        return x if self.norm is None else self.norm(x)
+
+
+def precision_of(stack: nn.Module) -> torch.dtype:
+    """The type that a stack's products are computed in."""
+    return cast(Layer, cast(nn.ModuleList, stack.layers)[0]).attention.query.weight.dtype
+
+
+def fill_rows(x: Tensor) -> Tensor:
+    """[T, H] with rows of zeros below, up to a multiple of 32."""
+    return F.pad(x, (0, 0, 0, -len(x) % _ROW_MULTIPLE))
+
+
+def check_positions(positions: Tensor, config: EncoderConfig) -> None:
+    """Raises:
+    BadInput: a sequence is longer than the positions that the model knows.
+    """
+    longest = int(positions.max()) + 1
+    if longest > config.max_position_embeddings:
+        raise BadInput(
+            f"a text of {longest} tokens is longer than the model's {config.max_position_embeddings} positions"
+        )
 
 
 class Pooler(nn.Module):
@@ -65,21 +88,3 @@ class Pooler(nn.Module):
     def forward(self, first: Tensor) -> Tensor:
         """[B, H] → [B, H]."""
         return torch.tanh(self.dense(first))
-
-
-def _layers(config: EncoderConfig) -> list[Layer]:
-    """Layers in run order; what `shared` names is made once for a (group, inner) place, the rest for every layer."""
-    attentions: dict[object, SelfAttention] = {}
-    feed_forwards: dict[object, FeedForward] = {}
-    layers = []
-    for step in range(config.num_hidden_layers):
-        for inner in range(config.inner_group_num):
-            group, own = (config.group_of(step), inner), (step, inner, "own")
-            a = group if config.shared in ("all", "attention") else own
-            f = group if config.shared in ("all", "ffn") else own
-            if a not in attentions:
-                attentions[a] = SelfAttention(config)
-            if f not in feed_forwards:
-                feed_forwards[f] = FeedForward(config)
-            layers.append(Layer(attentions[a], feed_forwards[f]))
-    return layers

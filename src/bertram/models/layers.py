@@ -1,9 +1,12 @@
-"""The parts of an encoder layer, post-norm as in Vaswani et al. 2017 and Devlin et al. 2018.
+"""The parts of a layer (Vaswani et al. 2017), post-norm as there and in Devlin et al. 2018, or pre-norm.
 
-Letters: T tokens, H hidden width, E embedding width, I intermediate width.
+Letters: T tokens, B sequences, H hidden width, E embedding width, I intermediate width, S tokens of an encoder.
 """
 
+import math
 from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,50 +22,94 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
+    "silu": F.silu,
 }
 
 
 class Embeddings(nn.Module):
-    """Token + position + segment embeddings, layer norm, dropout; then E → H where the config factorises."""
+    """Token + position + segment embeddings, layer norm, dropout; then E → H where the config factorises.
+
+    Segments, layer norm and learned positions are there where the config has them.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         width = config.embedding_width
         self.tokens = nn.Embedding(config.vocab_size, width)
-        self.positions = nn.Embedding(config.max_position_embeddings, width)
-        self.segments = nn.Embedding(config.type_vocab_size, width)
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.positions = (
+            None if config.static_position_embeddings else nn.Embedding(config.max_position_embeddings, width)
+        )
+        self.segments = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.normalize_embedding else None
         self.projection = None if config.embedding_size is None else nn.Linear(width, config.hidden_size)
+        self.scale = math.sqrt(width) if config.scale_embedding else 1.0
         self.dropout_prob = config.hidden_dropout_prob
 
-    def forward(self, batch: PackedTensors, precision: torch.dtype) -> Tensor:
-        """Embed T tokens, [T, H]; what follows computes in `precision`."""
-        x = self.tokens(batch.token_ids) + self.positions(batch.positions) + self.segments(batch.segment_ids)
-        x = self.norm(x).to(precision)
-        x = dropout(x, self.dropout_prob if self.training else 0.0)
+    def forward(
+        self, token_ids: Tensor, positions: Tensor, segment_ids: Tensor | None, precision: torch.dtype
+    ) -> Tensor:
+        """Embed T tokens by their ids, positions and segments, [T] each: [T, H]. What follows computes in `precision`."""
+        x = self.tokens(token_ids)
+        if self.scale != 1.0:
+            x = x * self.scale
+        x = x + (sinusoids(positions, x) if self.positions is None else self.positions(positions))
+        if self.segments is not None:
+            x = x + self.segments(segment_ids)
+        if self.norm is not None:
+            x = self.norm(x)
+        x = dropout(x.to(precision), self.dropout_prob if self.training else 0.0)
         projected: Tensor = x if self.projection is None else self.projection(x)
         return projected
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with its residual connection and layer norm; keys and values are one product."""
+def sinusoids(positions: Tensor, like: Tensor) -> Tensor:
+    """sin and cos of p / 10000^(2i / width) for each position p of [T], [T, width], as wide and of the type of `like`.
 
-    def __init__(self, config: EncoderConfig) -> None:
+    All sines come first, as in Marian; Vaswani et al. 2017 alternate the two, which for a linear layer is the same.
+    """
+    table = _sinusoids(1 << int(positions.max()).bit_length(), like.shape[-1])
+    return table.to(like.device, like.dtype).index_select(0, positions)
+
+
+@cache
+def _sinusoids(positions: int, width: int) -> Tensor:
+    rates = 10000 ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.arange(positions, dtype=torch.float64)[:, None] * rates
+    return torch.cat([angles.sin(), angles[:, : width // 2].cos()], 1).float()
+
+
+class Attention(nn.Module):
+    """Multi-head attention with its residual connection and layer norm; keys and values are one product."""
+
+    def __init__(self, config: EncoderConfig, memory_width: int | None = None) -> None:
+        """`memory_width` is that of the encoder's output which a decoder attends to; None: a text attends to itself."""
         super().__init__()
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key_value = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.key_value = nn.Linear(memory_width or config.hidden_size, 2 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.heads = config.num_attention_heads
+        self.normalize_before = config.normalize_before
         self.attention_dropout_prob = config.attention_probs_dropout_prob
         self.dropout_prob = config.hidden_dropout_prob
 
-    def forward(self, x: Tensor, layout: list[Block], first: Tensor | None) -> Tensor:
-        """[T, H] → [T, H], or [B, H] where `first` [B] names the rows that are asked for."""
-        asking = x if first is None else x.index_select(0, first)
+    def forward(
+        self, x: Tensor, layout: list[Block], *, memory: Tensor | None = None, first: Tensor | None = None
+    ) -> Tensor:
+        """[T, H] → [T, H], or [B, H] where `first` [B] names the rows that are asked for.
+
+        Keys and values come from `memory` [S, memory_width] where it is given, else from `x`.
+        """
+        inner = self.norm(x) if self.normalize_before else x
+        asking, residual = (inner, x) if first is None else (inner.index_select(0, first), x.index_select(0, first))
         dropped = self.attention_dropout_prob if self.training else 0.0
-        mixed = attention(self.query(asking), self.key_value(x), layout, self.heads, dropped)
-        out: Tensor = self.norm(asking + dropout(self.output(mixed), self.dropout_prob if self.training else 0.0))
+        pair = self.key_value(inner if memory is None else memory)
+        return self.add(residual, attention(self.query(asking), pair, layout, self.heads, dropped))
+
+    def add(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Take what attention mixed, [T, H], through the last product and onto `x` [T, H]."""
+        x = x + dropout(self.output(mixed), self.dropout_prob if self.training else 0.0)
+        out: Tensor = x if self.normalize_before else self.norm(x)
         return out
 
 
@@ -75,41 +122,97 @@ class FeedForward(nn.Module):
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.activation = ACTIVATIONS[config.hidden_act]
+        self.normalize_before = config.normalize_before
+        self.activation_dropout_prob = config.activation_dropout
         self.dropout_prob = config.hidden_dropout_prob
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, H] → [T, H]."""
-        inner = self.output(self.activation(self.intermediate(x)))
-        out: Tensor = self.norm(x + dropout(inner, self.dropout_prob if self.training else 0.0))
+        inner = self.activation(self.intermediate(self.norm(x) if self.normalize_before else x))
+        inner = self.output(dropout(inner, self.activation_dropout_prob if self.training else 0.0))
+        x = x + dropout(inner, self.dropout_prob if self.training else 0.0)
+        out: Tensor = x if self.normalize_before else self.norm(x)
         return out
 
 
 class Layer(nn.Module):
-    """Self-attention, then feed-forward. Layers that share a part hold the same module."""
+    """Self-attention, in a decoder attention to the encoder's output, then feed-forward.
 
-    def __init__(self, attention: SelfAttention, feed_forward: FeedForward) -> None:
+    Layers that share a part hold the same module.
+    """
+
+    def __init__(self, attention: Attention, cross_attention: Attention | None, feed_forward: FeedForward) -> None:
         super().__init__()
         self.attention = attention
+        if cross_attention is not None:
+            self.cross_attention = cross_attention
         self.feed_forward = feed_forward
 
-    def forward(self, x: Tensor, layout: list[Block], first: Tensor | None = None) -> Tensor:
-        """[T, H] → [T, H], or [B, H] where `first` [B] names the rows that are asked for."""
-        out: Tensor = self.feed_forward(self.attention(x, layout, first))
+    def forward(
+        self,
+        x: Tensor,
+        layout: list[Block],
+        *,
+        memory: Tensor | None = None,
+        cross: list[Block] | None = None,
+        first: Tensor | None = None,
+    ) -> Tensor:
+        """[T, H] → [T, H], or [B, H] where `first` [B] names the rows that are asked for.
+
+        A decoder's layer also attends to `memory` [S, memory width], by the blocks of `cross`.
+        """
+        x = self.attention(x, layout, first=first)
+        if cross is not None:
+            x = self.cross_attention(x, cross, memory=memory)
+        out: Tensor = self.feed_forward(x)
         return out
 
 
-def initialize_weights(model: nn.Module, std: float) -> None:
+def layers_of(config: EncoderConfig, memory_width: int | None = None) -> list[Layer]:
+    """Layers in run order; what `shared` names is made once for a (group, inner) place, the rest for every layer.
+
+    With `memory_width` they also attend to an encoder's output of that width, and share that as they do the other.
+    """
+    attentions: dict[object, tuple[Attention, Attention | None]] = {}
+    feed_forwards: dict[object, FeedForward] = {}
+    layers = []
+    for step in range(config.num_hidden_layers):
+        for inner in range(config.inner_group_num):
+            group, own = (config.group_of(step), inner), (step, inner, "own")
+            a = group if config.shared in ("all", "attention") else own
+            f = group if config.shared in ("all", "ffn") else own
+            if a not in attentions:
+                cross = None if memory_width is None else Attention(config, memory_width)
+                attentions[a] = Attention(config), cross
+            if f not in feed_forwards:
+                feed_forwards[f] = FeedForward(config)
+            layers.append(Layer(*attentions[a], feed_forwards[f]))
+    return layers
+
+
+def initialize_weights(model: nn.Module, std: float | None) -> None:
     """Set every weight of a new model.
 
-    ============================  =======================================================================
-    weights of Linear, Embedding  normal, mean 0, deviation `std`, cut at two deviations (google-research/bert)
-    biases                        0
-    LayerNorm                     weight 1, bias 0
-    ============================  =======================================================================
+    ==================  ==============================================  ============================================
+    .                   `std` given (google-research/bert)              None (Glorot & Bengio 2010; Vaswani et al. 2017)
+    ==================  ==============================================  ============================================
+    weights of Linear   normal, mean 0, deviation `std`, cut at two     uniform, deviation √(2 / (inputs + outputs))
+    Embedding           likewise                                        normal, mean 0, deviation 1 / √width
+    biases              0                                               0
+    LayerNorm           weight 1, bias 0                                weight 1, bias 0
+    ==================  ==============================================  ============================================
+
+    A matrix that is an embedding and an output matrix too is set as an embedding.
     """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+            if std is not None:
+                nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+            elif id(module.weight) in embeddings:
+                nn.init.normal_(module.weight, std=module.weight.shape[1] ** -0.5)
+            else:
+                nn.init.xavier_uniform_(module.weight)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.LayerNorm):
@@ -117,7 +220,9 @@ def initialize_weights(model: nn.Module, std: float) -> None:
             nn.init.zeros_(module.bias)
 
 
-def checkpointed(layer: nn.Module, x: Tensor, layout: list[Block], first: Tensor | None) -> Tensor:
-    """Run a layer without keeping its activations; the backward pass computes them again (Chen et al. 2016)."""
-    out: Tensor = torch.utils.checkpoint.checkpoint(layer, x, layout, first, use_reentrant=False)
+def run_layer(layer: Layer, x: Tensor, layout: list[Block], *, keep_activations: bool, **arguments: Any) -> Tensor:
+    """Run a layer, perhaps without keeping its activations: the backward pass computes them again (Chen et al. 2016)."""
+    if keep_activations:
+        return cast(Tensor, layer(x, layout, **arguments))
+    out: Tensor = torch.utils.checkpoint.checkpoint(layer, x, layout, **arguments, use_reentrant=False)
     return out

@@ -37,6 +37,7 @@ class PackedTensors:
     positions: Tensor  # [T]
     first: Tensor  # [B], where every sequence begins
     groups: list[AttentionGroup]
+    first_groups: list[AttentionGroup]  # the same sequences' first tokens alone
 
 
 def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> PackedTensors:
@@ -45,13 +46,43 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> PackedTensor
     def tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array.astype(np.int64)).to(device)
 
-    lengths = batch.lengths
-    groups = []
-    for start, end in attention_groups(lengths):
-        groups.append(_group(lengths[start:end], torch.device(device)))
+    cuts = attention_groups(batch.lengths)
     return PackedTensors(
-        tensor(batch.token_ids), tensor(batch.segment_ids), tensor(batch.positions), tensor(batch.offsets[:-1]), groups
+        tensor(batch.token_ids),
+        tensor(batch.segment_ids),
+        tensor(batch.positions),
+        tensor(batch.offsets[:-1]),
+        _groups(batch.lengths, cuts, device),
+        _groups(np.ones(len(batch), np.int32), cuts, device, rounding=1),
     )
+
+
+@dataclass(frozen=True)
+class PackedPairs:
+    """B sources and the B targets that are learned from them, with the grouping of both that cross-attention uses."""
+
+    source: PackedTensors
+    target: PackedTensors
+    source_groups: list[AttentionGroup]
+    target_groups: list[AttentionGroup]
+
+
+def pairs_to_tensors(source: Batch, target: Batch, device: torch.device | str = "cpu") -> PackedPairs:
+    """Move two Batches of B sequences each to `device`."""
+    cuts = attention_groups(source.lengths, target.lengths)
+    return PackedPairs(
+        to_tensors(source, device),
+        to_tensors(target, device),
+        _groups(source.lengths, cuts, device),
+        _groups(target.lengths, cuts, device),
+    )
+
+
+def inputs_of(examples: Examples, device: torch.device | str = "cpu") -> PackedTensors | PackedPairs:
+    """What a model reads of examples: one Batch, or two of an encoder and its decoder."""
+    if examples.decoder_inputs is None:
+        return to_tensors(examples.inputs, device)
+    return pairs_to_tensors(examples.inputs, examples.decoder_inputs, device)
 
 
 class Targets(NamedTuple):
@@ -72,20 +103,23 @@ def targets_of(examples: Examples, device: torch.device | str = "cpu") -> dict[s
     return found
 
 
-def attention_groups(lengths: Ints) -> list[tuple[int, int]]:
+def attention_groups(*lengths: Ints) -> list[tuple[int, int]]:
     """Cut [B] lengths, in their order, into runs so that padding plus a fixed cost a run is least.
 
-    Returns (start, end) of every run. Exact, by dynamic programming over the places where the rounded length changes.
+    Of several lengths a sequence, as of a source and a target, the padding of all counts. Returns (start, end) of every
+    run. Exact, by dynamic programming over the places where a rounded length changes.
     """
-    widths = _rounded(lengths)
-    edges = [0, *(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(lengths)]
-    total = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
+    widths = _rounded(np.stack(lengths))  # [number of lengths, B]
+    count = widths.shape[1]
+    edges = [0, *(np.flatnonzero((np.diff(widths) != 0).any(0)) + 1).tolist(), count] if count else [0]
+    total = np.concatenate([[0], np.cumsum(widths.sum(0), dtype=np.int64)])
     best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(edges)):
-        longest, choices = 0, []
+        longest, choices = np.zeros(len(widths), np.int64), []
         for start in range(end - 1, -1, -1):
-            longest = max(longest, int(widths[edges[start] : edges[start + 1]].max(initial=0)))
-            padding = longest * (edges[end] - edges[start]) - (total[edges[end]] - total[edges[start]])
+            longest = np.maximum(longest, widths[:, edges[start]])
+            slots = int(longest.sum()) * (edges[end] - edges[start])
+            padding = slots - (total[edges[end]] - total[edges[start]])
             if padding > best[end - 1][0] + _GROUP_COST:
                 break  # wider runs only pad more
             choices.append((best[start][0] + padding + _GROUP_COST, start))
@@ -98,8 +132,14 @@ def attention_groups(lengths: Ints) -> list[tuple[int, int]]:
     return cuts[::-1]
 
 
-def _group(lengths: Ints, device: torch.device) -> AttentionGroup:
-    b, s, n = len(lengths), int(_rounded(lengths.max(initial=1))), int(lengths.sum())
+def _groups(
+    lengths: Ints, cuts: list[tuple[int, int]], device: torch.device | str, rounding: int = _ROUNDING
+) -> list[AttentionGroup]:
+    return [_group(lengths[start:end], torch.device(device), rounding) for start, end in cuts]
+
+
+def _group(lengths: Ints, device: torch.device, rounding: int) -> AttentionGroup:
+    b, s, n = len(lengths), int(_rounded(lengths.max(initial=1), rounding)), int(lengths.sum())
     real = np.arange(s) < lengths[:, None]  # [b, s]
     gather = np.zeros((b, s), np.int64)
     gather[real] = np.arange(n)
@@ -113,6 +153,6 @@ def _group(lengths: Ints, device: torch.device) -> AttentionGroup:
     )
 
 
-def _rounded(lengths: Ints) -> Ints:
+def _rounded(lengths: Ints, rounding: int = _ROUNDING) -> Ints:
     """Up to a multiple of 16: a softmax over rows of 14 takes torch five times as long as over rows of 16."""
-    return (lengths + _ROUNDING - 1) // _ROUNDING * _ROUNDING
+    return (lengths + rounding - 1) // rounding * rounding
