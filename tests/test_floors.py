@@ -43,7 +43,7 @@ FLOORS = {
     "sklearn": 7,
     "cli": 8,
 }
-NEEDS_TORCH = {"models", "formats.huggingface", "formats.weights"} | {
+NEEDS_TORCH = {"models", "formats.ctranslate2", "formats.huggingface", "formats.weights"} | {
     f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")
 }
 """Rooms, and modules of rooms, that cannot be imported without torch."""

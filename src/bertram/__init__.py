@@ -8,11 +8,12 @@ __version__ = "0.1.0"
 # What a user reaches as `bertram.…`, and the room it lives in; looked up on first use so that importing stays light.
 _PUBLIC = {
     "load": "bertram.artifacts",
-    "train": "bertram.finetuning",
+    "train": "bertram.train",
     "pretrain": "bertram.pretraining",
     "compare": "bertram.comparison.compare",
+    "export": "bertram.export",
 }
-__all__ = ["__version__", "compare", "load", "pretrain", "train"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", "compare", "export", "load", "pretrain", "train"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

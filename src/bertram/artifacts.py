@@ -6,28 +6,36 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bertram.config import PRESETS, EncoderConfig
+from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, Search, TransformerConfig
 from bertram.errors import BadInput, require
 from bertram.files import write_json, write_text
+from bertram.formats.transformer_config import is_transformer
+from bertram.inference.generator import GeneratingRunner, Generator
 from bertram.inference.predictor import Predictor
 from bertram.memory import peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest
-from bertram.tasks.registry import task_from_dict
+from bertram.tasks.registry import any_task_from_dict
+from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Task
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from bertram.models.heads import ClassificationHead, Model
+    from bertram.models.transformer import Transformer
+
+TARGET = "target"
+"""Where in a model directory the tokenizer of what is written stands, if it is another than that of what is read."""
 
 
-def resolve(model: str | Path) -> Path | EncoderConfig:
+def resolve(model: str | Path) -> Path | EncoderConfig | TransformerConfig:
     """A model argument as the directory it names, or as a preset's sizes. Only a name with a slash reaches the hub.
 
     Raises:
         BadInput: nothing goes by that name.
     """
-    if isinstance(model, str) and model in PRESETS:
-        return PRESETS[model]
+    presets: dict[str, EncoderConfig | TransformerConfig] = {**PRESETS, **TRANSFORMERS}
+    if isinstance(model, str) and model in presets:
+        return presets[model]
     path = Path(model)
     if path.is_dir():
         return path
@@ -36,24 +44,38 @@ def resolve(model: str | Path) -> Path | EncoderConfig:
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
         return _from_hub(name)
-    near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(PRESETS)}"
+    near = difflib.get_close_matches(name, presets, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(presets)}"
     raise BadInput(f"{name}: no such directory or preset; {hint}")
 
 
-def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
+def resolve_encoder(model: str | Path) -> Path | EncoderConfig:
+    """`resolve` where an encoder alone is wanted.
+
+    Raises:
+        BadInput: nothing goes by that name, or it is an encoder–decoder model.
+    """
+    found = resolve(model)
+    if isinstance(found, TransformerConfig) or (isinstance(found, Path) and is_transformer(found)):
+        raise BadInput(f"{model}: is an encoder–decoder model, for translation or summarization; this needs an encoder")
+    return found
+
+
+def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Generator:
     """Load a trained model, ready to `predict`.
 
     Raises:
         BadInput: there is none, it is damaged, or it is a bare preset, which has learned nothing.
     """
     source = resolve(model)
-    if isinstance(source, EncoderConfig):
+    if not isinstance(source, Path):
         raise BadInput(
             f"{model} is a preset, sizes with random weights; train it first: bertram train … --model {model}"
         )
     manifest = read_manifest(source)
     task = task_of(source, manifest)
+    if isinstance(task, Generation):
+        return _load_generator(source, manifest, task, allow_pickle)
     network = read_model(source, allow_pickle=allow_pickle)
     head = cast("ClassificationHead", network.heads[task.head]) if task.head in network.heads else None
     if head is None or head.classifier.out_features != task.outputs:
@@ -62,6 +84,56 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
 
     max_length = max_length_of(source, network.config)
     return Predictor(task, read_tokenizer(source, network.config), TorchRunner(network), max_length)
+
+
+def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
+    """`load` where labels or numbers are wanted, not texts.
+
+    Raises:
+        BadInput: as `load`, or the model writes texts.
+    """
+    found = load(model, allow_pickle=allow_pickle)
+    if isinstance(found, Generator):
+        raise BadInput(f"{model}: is for {found.task.name}, which gives texts; use bertram {_VERBS[found.task.name]}")
+    return found
+
+
+def load_generator(model: str | Path, task: str | None = None, *, allow_pickle: bool = False) -> Generator:
+    """`load` where texts are wanted, by a model of any kind of generation or of `task`.
+
+    Raises:
+        BadInput: as `load`, or the model does something else.
+    """
+    found = load(model, allow_pickle=allow_pickle)
+    if not isinstance(found, Generator) or task not in (None, found.task.name):
+        raise BadInput(f"{model}: is for {found.task.name}, not for {task or 'writing texts'}")
+    return found
+
+
+_VERBS = {"translation": "translate", "summarization": "summarize"}
+
+
+def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, allow_pickle: bool) -> Generator:
+    search = manifest.get("search", {})
+    try:
+        search = Search(**search)
+    except (TypeError, BadInput):
+        raise BadInput(f"{source / MANIFEST}: search must hold the settings of one") from None
+    if (source / "model.bin").is_file():
+        from bertram.inference.ctranslate2_runner import CTranslate2Runner
+
+        runner: GeneratingRunner = CTranslate2Runner(source)
+        positions = manifest.get("max_length")
+        if type(positions) is not int or positions < 3:
+            raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 on")
+        tokenizers = _tokenizers(source)
+        return Generator(task, *tokenizers, runner, positions, search)
+    network = read_transformer(source, allow_pickle=allow_pickle)
+    from bertram.training.torch_runner import TorchGenerator
+
+    max_length = max_length_of(source, network.config.encoder)
+    tokenizers = read_tokenizers(source, network.config)
+    return Generator(task, *tokenizers, TorchGenerator(network), max_length, search)
 
 
 def save(
@@ -89,6 +161,65 @@ def save(
     write_text(out / "README.md", card(manifest))
     manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
     write_json(out / MANIFEST, manifest)
+
+
+def save_transformer(
+    network: "Transformer",
+    source: Tokenizer,
+    target: Tokenizer,
+    out: Path,
+    manifest: dict[str, Any],
+    card: Callable[[dict[str, Any]], str],
+) -> None:
+    """`save` for an encoder–decoder model and the tokenizers of what it reads and writes, which may be one."""
+    from bertram.formats.transformer import write_transformer
+
+    write_transformer(network, out)
+    save_tokenizers(source, target, out, network.config)
+    manifest["config"] = asdict(network.config)
+    write_text(out / "README.md", card(manifest))
+    manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
+    write_json(out / MANIFEST, manifest)
+
+
+def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: TransformerConfig) -> None:
+    """Write the tokenizers of what is read and written; where they are one, once."""
+    source.save(out, max_length=config.encoder.max_position_embeddings)
+    if target is not source:
+        target.save(out / TARGET, max_length=config.decoder.max_position_embeddings)
+
+
+def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transformer":
+    """The encoder–decoder model in a directory.
+
+    Raises:
+        BadInput: the directory holds none, or a damaged one.
+    """
+    require("torch", "train")
+    require("safetensors", "train")
+    from bertram.formats import transformer
+
+    return transformer.read_transformer(directory, allow_pickle=allow_pickle)
+
+
+def read_tokenizers(directory: Path, config: TransformerConfig) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizers of what an encoder–decoder model of this configuration reads and writes, which may be one.
+
+    Raises:
+        BadInput: one is missing or damaged, or counts further than its vocabulary.
+    """
+    found = _tokenizers(directory)
+    for tokenizer, side in zip(found, (config.encoder, config.decoder), strict=True):
+        if tokenizer.vocab_size > side.vocab_size:
+            raise BadInput(
+                f"{directory}: a tokenizer has {tokenizer.vocab_size:,} entries, the model only {side.vocab_size:,}"
+            )
+    return found
+
+
+def _tokenizers(directory: Path) -> tuple[Tokenizer, Tokenizer]:
+    source = Tokenizer.load(directory)
+    return source, Tokenizer.load(directory / TARGET) if (directory / TARGET).is_dir() else source
 
 
 def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pickle: bool = False) -> "Model":
@@ -143,7 +274,7 @@ def max_length_of(source: Path | EncoderConfig, config: EncoderConfig) -> int:
     return max_length
 
 
-def task_of(directory: Path, manifest: dict[str, Any]) -> Task:
+def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
     """The task that a model directory was trained for.
 
     Raises:
@@ -151,7 +282,7 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task:
     """
     if "task" in manifest:
         try:
-            return task_from_dict(manifest["task"])
+            return any_task_from_dict(manifest["task"])
         except BadInput as error:
             raise BadInput(f"{directory / MANIFEST}: {error}") from None
     raise BadInput(
@@ -160,12 +291,12 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task:
 
 
 def config_of(model: str | Path) -> EncoderConfig:
-    """The sizes of a preset or of a model directory.
+    """The sizes of an encoder's preset or directory.
 
     Raises:
         BadInput: nothing goes by that name, or its config.json or bertram.json cannot be used.
     """
-    source = resolve(model)
+    source = resolve_encoder(model)
     if isinstance(source, EncoderConfig):
         return source
     from bertram.formats.huggingface_config import read_config

@@ -5,7 +5,7 @@ Letters: B sequences, T tokens of all of them together.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,11 @@ class Examples:
         inputs, decoder_inputs = self.inputs, self.decoder_inputs
         return inputs.lengths if decoder_inputs is None else np.maximum(inputs.lengths, decoder_inputs.lengths)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all examples together; of two Batches those that a decoder learns."""
+        return len((self.decoder_inputs or self.inputs).token_ids)
+
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Examples":
         """The examples at `indices`, in that order."""
         offsets, tokens = self.inputs._places(indices)
@@ -111,6 +116,25 @@ class Examples:
     def counts(self) -> dict[str, int]:
         """How many targets each head has here; those with none are left out."""
         return {head: len(values) for head, (_, values) in self.targets().items()}
+
+
+class Hypothesis(NamedTuple):
+    """What a search found for a source."""
+
+    ids: list[int]
+    """Without the start and the end token."""
+    score: float
+    """Log-probability divided by (the number of ids + 1) ** length_penalty."""
+
+
+def output_limits(lengths: Ints, positions: int, max_length: int | None) -> Ints:
+    """Tokens of the outputs for sources of the given lengths at most, the end token counted, both [B].
+
+    By default twice the source's and 16 more: translations are seldom half as long again as their sources, and what
+    goes on for longer repeats itself. A decoder of so many positions writes one more token, the end, at no cost.
+    """
+    limits = 2 * lengths + 16 if max_length is None else np.full_like(lengths, max_length)
+    return np.minimum(limits, positions + 1)
 
 
 def ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.int64]:

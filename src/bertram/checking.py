@@ -43,7 +43,7 @@ class _Reader:
 
     @classmethod
     def of(cls, model: str | Path, train: Table) -> "_Reader":
-        source = artifacts.resolve(model)
+        source = artifacts.resolve_encoder(model)
         name = Path(model).name
         if isinstance(source, EncoderConfig):
             tokenizer = Tokenizer.train(train.texts + (train.texts_b or []), source.model_type, source.vocab_size)

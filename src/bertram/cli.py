@@ -5,13 +5,14 @@ Heavy rooms are imported inside the commands, so that `bertram --help` answers a
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from bertram import __version__
-from bertram.config import Objectives, parse_fields
+from bertram.config import Objectives, Search, parse_fields
 from bertram.errors import BadInput, BertramError, NoCandidateFits
 from bertram.training.interruption import stoppable
 from bertram.training.recipe import Recipe
@@ -25,6 +26,8 @@ Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Flag = Annotated[bool, Parameter(negative="")]
 Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression"]
+WritingTask = Literal["translation", "summarization"]
+Searching = Annotated[Search | None, Parameter(name="*")]
 
 
 @app.command
@@ -56,38 +59,52 @@ def check(
 
 @app.command
 def train(
-    task: TaskName,
+    task: TaskName | WritingTask,
     data: Path,
+    data2: Path | None = None,
     *,
     model: str,
     out: Path,
-    validation: Path | None = None,
-    test: Path | None = None,
+    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
+    test: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     columns: Columns = None,
     recipe: Training = Recipe(),  # noqa: B008  frozen
     vocab_size: int | None = None,
+    separate_vocabularies: Flag = False,
+    config: str | None = None,
     max_length: int | None = None,
     resume: Flag = False,
     dry_run: Flag = False,
     allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
-    """Train a model on a table of labelled texts.
+    """Train a model on a table of labelled texts, or on pairs of texts of which one is to be written from the other.
 
-    Example: bertram train classification reviews.csv --model bert-mini --out out/reviews
+    Examples: bertram train classification reviews.csv --model bert-mini --out out/reviews;
+    bertram train translation train.en train.de --model transformer-tiny --out out/en-de
 
     Parameters
     ----------
+    data
+        CSV, TSV, JSONL or Parquet with text [, text_b], label; for translation source, target; for summarization
+        document, summary.
+    data2
+        For translation: the file whose lines are the translations of those of DATA.
     model
-        A directory, a preset such as bert-mini, or owner/name on the Hugging Face hub.
+        A directory, a preset such as bert-mini or transformer-tiny, or owner/name on the Hugging Face hub. An encoder's
+        directory gets a new decoder for summarization or translation.
     out
         The model directory to make.
     validation
-        A table to choose the best evaluation by; without one a tenth of the training data is held out.
+        A table, or two files of lines, to choose the best evaluation by; without it a tenth of the data is held out.
     test
-        A table to report scores on at the end.
+        A table, or two files of lines, to report scores on at the end.
     vocab_size
         Entries of a preset's tokenizer, at most the preset's own number.
+    separate_vocabularies
+        Learn a tokenizer for what is read and another for what is written.
+    config
+        Fields to change of an encoder–decoder preset or of a new decoder: num_hidden_groups=1,embedding_size=64
     max_length
         Tokens of a text that are read; by default all that the model has positions for.
     resume
@@ -97,27 +114,29 @@ def train(
     allow_pickle
         Read a pytorch_model.bin, tensors only.
     """
-    from bertram import finetuning
+    from bertram import train as training
     from bertram.progress import training_progress
 
     with training_progress(Path(model).name) as report:
-        manifest = finetuning.train(
+        manifest = training.train(
             task,
-            data,
+            [data] if data2 is None else [data, data2],
             model=model,
             out=out,
             validation=validation,
             test=test,
-            columns=_columns(columns),
+            columns=columns,
             recipe=recipe,
             vocab_size=vocab_size,
+            separate_vocabularies=separate_vocabularies,
+            config=None if config is None else parse_fields(config),
             max_length=max_length,
             resume=resume,
             dry_run=dry_run,
             allow_pickle=allow_pickle,
             report=report,
         )
-    _print(manifest, finetuning.summary(manifest), as_json=json)
+    _print(manifest, training.summary(manifest), as_json=json)
 
 
 @app.command
@@ -254,17 +273,24 @@ def pretrain(
 
 @app.command
 def evaluate(
-    model: str, data: Path, *, columns: Columns = None, allow_pickle: Flag = False, json: Json = False
+    model: str,
+    data: Path,
+    data2: Path | None = None,
+    *,
+    columns: Columns = None,
+    search: Searching = None,
+    allow_pickle: Flag = False,
+    json: Json = False,
 ) -> None:
-    """Score a trained model on a table of labelled texts.
+    """Score a trained model on a table of labelled texts, or on pairs of texts.
 
-    Example: bertram evaluate out/reviews test.csv
+    Examples: bertram evaluate out/reviews test.csv; bertram evaluate out/en-de test.en test.de --beam-size 4
     """
     from bertram.artifacts import load
-    from bertram.evaluation import evaluate as score
-    from bertram.text.records import read_table
+    from bertram.evaluation import evaluate_files
 
-    scores = score(load(model, allow_pickle=allow_pickle), read_table(data, _columns(columns)))
+    files = [data] if data2 is None else [data, data2]
+    scores = evaluate_files(load(model, allow_pickle=allow_pickle), files, columns, search)
     found = [{"metric": s.metric, "value": s.value, "signature": s.signature} for s in scores]
     _print(found, "\n".join(f"{s.metric} {s.value:.4f}   {s.signature}" for s in scores), as_json=json)
 
@@ -285,9 +311,98 @@ def predict(model: str, source: str = "-", *, allow_pickle: Flag = False) -> Non
 
     predictor = load(model, allow_pickle=allow_pickle)
     for chunk in read_inputs(source):
-        for answer in predictor.predict(chunk):
-            sys.stdout.write(f"{_dumps(answer)}\n")
-        sys.stdout.flush()
+        _lines(map(_dumps, predictor.predict(chunk)))
+
+
+@app.command
+def translate(
+    model: str,
+    source: str = "-",
+    *,
+    text: str | None = None,
+    search: Searching = None,
+    allow_pickle: Flag = False,
+    json: Json = False,
+) -> None:
+    """Translate every line of a file or of standard input, line for line; empty lines stay empty.
+
+    Examples: bertram translate out/en-de news.en > news.de; bertram translate out/en-de --text 'A dog runs.'
+
+    Parameters
+    ----------
+    source
+        A text file; - is standard input. A line that is too long for the model is translated sentence by sentence.
+    text
+        The one text to translate, instead of a file.
+    """
+    from bertram.artifacts import load_generator
+    from bertram.text.records import read_lines
+
+    generator = load_generator(model, "translation", allow_pickle=allow_pickle)
+    for chunk in read_lines(source) if text is None else [[text]]:
+        answers = generator.predict(chunk, search)
+        _lines(_dumps(answer) if json else answer["text"] for answer in answers)
+
+
+@app.command
+def summarize(
+    model: str,
+    source: str = "-",
+    *,
+    text: str | None = None,
+    search: Searching = None,
+    allow_pickle: Flag = False,
+    json: Json = False,
+) -> None:
+    """Summarize every document of a file or of standard input, one summary a line, in order.
+
+    Example: bertram summarize out/mails mails.jsonl --beam-size 4 --no-repeat-ngram-size 3
+
+    Parameters
+    ----------
+    source
+        A text file, one document a line, or JSONL with text; - is standard input. What is longer than the model reads
+        loses its end.
+    text
+        The one document to summarize, instead of a file.
+    """
+    from bertram.artifacts import load_generator
+    from bertram.text.records import read_inputs
+
+    generator = load_generator(model, "summarization", allow_pickle=allow_pickle)
+    for chunk in read_inputs(source) if text is None else [[text]]:
+        answers = generator.predict(chunk, search)
+        _lines(_dumps(answer) if json else answer["text"] for answer in answers)
+
+
+@app.command
+def export(
+    model: str,
+    *,
+    format: Literal["ctranslate2"],
+    out: Path,
+    precision: Literal["fp32", "int8"] = "int8",
+    vocabulary_map: Path | None = None,
+    allow_pickle: Flag = False,
+) -> None:
+    """Write a model in another format.
+
+    Example: bertram export out/en-de --format ctranslate2 --out out/en-de.ct2 --precision int8
+
+    Parameters
+    ----------
+    format
+        ctranslate2: an encoder–decoder model, run by CTranslate2 without torch.
+    out
+        The directory to make.
+    precision
+        Of matrices: fp32, or int8 with a scale for each row.
+    vocabulary_map
+        CTranslate2's vmap.txt: which target tokens source tokens may become.
+    """
+    from bertram.export import export as write
+
+    write(model, format=format, out=out, precision=precision, vocabulary_map=vocabulary_map, allow_pickle=allow_pickle)
 
 
 @app.command
@@ -340,6 +455,13 @@ def _columns(text: str | None) -> dict[str, str] | None:
     from bertram.text.records import parse_columns
 
     return None if text is None else parse_columns(text)
+
+
+def _lines(lines: Iterable[str]) -> None:
+    """One line each, whatever they hold."""
+    for line in lines:
+        sys.stdout.write(f"{' '.join(line.splitlines())}\n")
+    sys.stdout.flush()
 
 
 def _print(value: Any, text: str, *, as_json: bool) -> None:

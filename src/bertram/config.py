@@ -172,8 +172,8 @@ class Search:
         for name, least in {"beam_size": 1, "n_best": 1, "no_repeat_ngram_size": 0, "min_length": 0}.items():
             if not least <= getattr(self, name) <= 1024:
                 raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must lie in {least} to 1,024")
-        if not -100 <= self.length_penalty <= 100:
-            raise BadInput(f"--length-penalty {self.length_penalty}: must lie in -100 to 100")
+        if not -10 <= self.length_penalty <= 10:
+            raise BadInput(f"--length-penalty {self.length_penalty}: must lie in -10 to 10")
         if self.n_best > self.beam_size:
             raise BadInput(f"--n-best {self.n_best}: a beam of {self.beam_size} finds no more than {self.beam_size}")
         if self.max_length is not None and not max(1, self.min_length) <= self.max_length <= 2**20:
@@ -206,10 +206,12 @@ def albert(layers: int, width: int, heads: int | None = None) -> EncoderConfig:
     )
 
 
-def transformer(layers: int, width: int, heads: int, intermediate: int, dropout: float) -> TransformerConfig:
+def transformer(
+    layers: int, width: int, heads: int, intermediate: int, dropout: float, vocab_size: int = 37000
+) -> TransformerConfig:
     """Vaswani et al. 2017: as many layers in the decoder as in the encoder, one vocabulary, one embedding matrix."""
     stack = EncoderConfig(
-        vocab_size=37000,
+        vocab_size=vocab_size,
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
@@ -247,7 +249,7 @@ PRESETS: dict[str, EncoderConfig] = {
 }
 
 TRANSFORMERS: dict[str, TransformerConfig] = {
-    "transformer-tiny": transformer(4, 128, 4, 256, dropout=0.3),
+    "transformer-tiny": transformer(4, 128, 4, 256, dropout=0.3, vocab_size=10000),
     "transformer-base": transformer(6, 512, 8, 2048, dropout=0.1),
     "transformer-big": transformer(6, 1024, 16, 4096, dropout=0.3),
 }

@@ -33,7 +33,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": processor.get("model name") or platform.machine() or None,
         "processor_features": _features(processor),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "memory_mb": _memory_mb(),
         "graphics": _graphics(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
@@ -55,7 +55,7 @@ def _features(processor: dict[str, str]) -> list[str]:
     return [feature for feature in _FEATURES if feature in flags]
 
 
-def _usable_cores() -> int | None:
+def usable_cores() -> int | None:
     """Logical cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 

@@ -1,8 +1,16 @@
-"""A trained model's scores on a table: what `bertram evaluate` does."""
+"""A trained model's scores on data that it has not seen: what `bertram evaluate` does."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bertram.config import Search
+from bertram.errors import BadInput
+from bertram.inference.generator import Generator
 from bertram.inference.predictor import Predictor
+from bertram.tasks.registry import COLUMNS
 from bertram.tasks.task import Score
-from bertram.text.records import Table
+from bertram.text.pairs import Pairs, read_pairs
+from bertram.text.records import Table, parse_columns, read_table
 
 
 def evaluate(predictor: Predictor, table: Table) -> list[Score]:
@@ -13,3 +21,31 @@ def evaluate(predictor: Predictor, table: Table) -> list[Score]:
     """
     targets = predictor.task.targets(table.labels or [])
     return predictor.task.scores(predictor.logits(table.texts, table.texts_b), targets)
+
+
+def evaluate_writing(generator: Generator, pairs: Pairs, search: Search | None = None) -> list[Score]:
+    """Scores of the texts that a model writes against the right ones, the primary one first."""
+    found = generator.task.scores(generator.write(pairs.sources, search), pairs.targets)
+    return [score.signed(beam=(search or generator.search).beam_size) for score in found]
+
+
+def evaluate_files(
+    model: Predictor | Generator, files: Sequence[Path], columns: str | None, search: Search | None
+) -> list[Score]:
+    """Scores on a table, or on two files of aligned lines; `columns` as the command line has them.
+
+    Raises:
+        BadInput: the files cannot be used, or do not suit the model.
+    """
+    if isinstance(model, Generator):
+        names = COLUMNS[model.task.name]
+        return evaluate_writing(model, read_pairs(*files, columns=_parsed(columns, names), names=names), search)
+    if len(files) > 1:
+        raise BadInput(f"{files[1]}: {model.task.name} reads one table")
+    return evaluate(model, read_table(files[0], _parsed(columns, None)))
+
+
+def _parsed(columns: str | None, roles: Sequence[str] | None) -> Mapping[str, str] | None:
+    if columns is None:
+        return None
+    return parse_columns(columns) if roles is None else parse_columns(columns, roles)

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import glob
+import hashlib
 import json
 import os
 import tempfile
@@ -35,6 +36,12 @@ def replacing(path: Path) -> Iterator[Path]:
         flush_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush_directory(path: Path) -> None:

@@ -1,6 +1,5 @@
 """From a table and a model argument to a trained model directory: what `bertram train` does."""
 
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bertram import artifacts
 from bertram.batch import Examples
 from bertram.errors import BadInput, require
-from bertram.files import write_array
+from bertram.files import fingerprint, write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
@@ -68,7 +67,7 @@ class Splits:
         description = {
             **{name: names.get(name) for name in ("train", "validation", "test")},
             "rows": {name: len(tables[name]) if name in tables else 0 for name in ("train", "validation", "test")},
-            "sha256": {name: _fingerprint(file) for name, file in files.items()},
+            "sha256": {name: fingerprint(file) for name, file in files.items()},
         }
         return cls(tables["train"], tables["validation"], tables.get("test"), description)
 
@@ -184,7 +183,7 @@ def run(
     torch.manual_seed(recipe.seed)
     network, tokenizer = start(task, splits, model, out, vocab_size, allow_pickle)
     if max_length is None:
-        max_length = artifacts.max_length_of(artifacts.resolve(model), network.config)
+        max_length = artifacts.max_length_of(artifacts.resolve_encoder(model), network.config)
     max_length = min(max_length, network.config.max_position_embeddings)
     inputs, truncated = tokenizer.encode(splits.train.texts, splits.train.texts_b, max_length=max_length)
     predictor = Predictor(task, tokenizer, TorchRunner(network, device), max_length)
@@ -237,7 +236,7 @@ def start(
     task: Task, splits: Splits, model: str | Path, out: Path, vocab_size: int | None, allow_pickle: bool
 ) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
-    source = artifacts.resolve(model)
+    source = artifacts.resolve_encoder(model)
     if isinstance(source, Path):
         network = artifacts.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle)
         if splits.train.texts_b is not None and network.config.type_vocab_size < 2:
@@ -254,11 +253,6 @@ def start(
     return Model(replace(source, vocab_size=tokenizer.vocab_size), {task.head: task.outputs}), tokenizer
 
 
-def _fingerprint(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def learn(name: str | None, splits: Splits) -> Task:
     """The task of that name, or the one that the labels look like, with what it learns from the labels.
 
@@ -269,14 +263,3 @@ def learn(name: str | None, splits: Splits) -> Task:
         raise BadInput(f"no task named {name}; there are {', '.join(TASKS)}")
     kind = guess_task(splits.labels) if name is None else TASKS[name]
     return kind.from_labels(splits.labels, splits.description["train"])
-
-
-def summary(manifest: dict[str, Any]) -> str:
-    """What a person wants to know after a training, in a few lines."""
-    amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
-    lines = [f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s"]
-    if manifest["reason"]:
-        lines.append(manifest["reason"])
-    for name, scores in manifest["scores"].items():
-        lines += [f"{name} {score['metric']} {score['value']:.4f}   {score['signature']}" for score in scores]
-    return "\n".join(lines)

@@ -97,7 +97,7 @@ def pretrain(
 
     out, recipe, asked = Path(out), recipe.resolved(learning_rate=_LEARNING_RATE), objectives or Objectives()
     with together() as processes:
-        source = artifacts.resolve(model)
+        source = artifacts.resolve_encoder(model)
         sizes = _sizes(source, config or {})
         objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
         _check(objectives, sizes)

@@ -101,7 +101,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             with TemporaryDirectory() as scratch:
                 for name in _FILES:
                     Path(scratch, name).write_bytes(self.model_files_[name])
-                self.predictor_: Predictor = artifacts.load(Path(scratch))
+                self.predictor_: Predictor = artifacts.load_predictor(Path(scratch))
 
     def _examples(self, X: Any, y: Any, *, numeric: bool) -> tuple[list[list[str]], NDArray[Any]]:
         """X as its columns, and y [N] checked, as numbers if `numeric`."""
@@ -151,7 +151,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
                 max_length=_plain(self.max_length),
             )
             self.model_files_ = {name: (directory / name).read_bytes() for name in _FILES}
-            self.predictor_ = artifacts.load(directory)
+            self.predictor_ = artifacts.load_predictor(directory)
         if manifest["status"] == "diverged":
             warnings.warn(f"the training diverged: {manifest['reason']}", ConvergenceWarning, stacklevel=3)
 

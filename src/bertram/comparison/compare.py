@@ -124,7 +124,7 @@ def _names(models: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for model in dict.fromkeys(map(str, models)):
         config = artifacts.config_of(model)
-        if isinstance(source := artifacts.resolve(model), Path):
+        if isinstance(source := artifacts.resolve_encoder(model), Path):
             artifacts.read_tokenizer(source, config)
         base = Path(model).name or "model"
         name, number = base, 2

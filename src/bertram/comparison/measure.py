@@ -53,10 +53,10 @@ def _transformer(model: Path, sample: Table) -> tuple[Answer, float, int | None]
     # The runtime, all of it before the idle reading.
     import bertram.formats.huggingface
     import bertram.training.torch_runner  # noqa: F401
-    from bertram.artifacts import load
+    from bertram.artifacts import load_predictor
 
     idle = current_memory_mb()
-    predictor = load(model)
+    predictor = load_predictor(model)
     batch, _ = predictor.tokenizer.encode(*sample.inputs, max_length=predictor.max_length)
     return predictor.logits, idle, len(batch.token_ids)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import groups_are_sayable, read_description, write_description
+from bertram.formats.loading import Sources, Undrawn, allocate, check, fill
 from bertram.formats.weights import find_weights, read_tensors, write_tensors
 from bertram.models.heads import Model
 from bertram.models.layers import initialize_weights
@@ -56,9 +56,6 @@ _PARTS = {
 }
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
-_Sources = dict[str, dict[str, Tensor]]
-"""Plain names, and the tensors in the file that go there by their names in the file: tied weights may stand twice."""
-
 
 def read(
     directory: Path,
@@ -94,7 +91,7 @@ def read(
     if _holds(sources, "pooler"):
         parts.add("pooler")
 
-    with torch.device("meta"), _Undrawn():  # no memory before the file proves to fill it
+    with torch.device("meta"), Undrawn():  # no memory before the file proves to fill it
         model = Model(config, heads, pooler="pooler" in parts)
         constants = _identity_projection(config)
     fresh: list[nn.Module] = [head for name, head in model.heads.items() if name not in parts]
@@ -107,26 +104,12 @@ def read(
     unread = tuple(_beginnings(_PARTS) - _beginnings(parts))
     sources = {name: found for name, found in sources.items() if not name.startswith(unread)}
     targets = _tensors(model) | constants
-    _check(path, sources, {name: target for name, target in targets.items() if not name.startswith(unread)})
-    _allocate(model)
+    check(path, sources, {name: target for name, target in targets.items() if not name.startswith(unread)})
+    allocate(model)
     for module in fresh:
         initialize_weights(module, config.initializer_range)
-    _fill(path, sources, _tensors(model), _identity_projection(config))
+    fill(path, sources, _tensors(model), _identity_projection(config))
     return model
-
-
-class _Undrawn(TorchFunctionMode):
-    """Modules are made without the normal numbers of their constructors.
-
-    They would be overwritten, and to "draw" them on "meta" torch imports its compiler: a second, and 80 MB that every
-    loaded model would seem to take.
-    """
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        named = kwargs or {}
-        return named["tensor"] if function is nn.init.normal_ else function(*args, **named)
 
 
 def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None) -> None:
@@ -189,8 +172,8 @@ def _identity_projection(config: EncoderConfig) -> dict[str, Tensor]:
     return {f"{name}.weight": torch.eye(config.hidden_size), f"{name}.bias": torch.zeros(config.hidden_size)}
 
 
-def _sources(tensors: dict[str, Tensor]) -> _Sources:
-    sources: _Sources = defaultdict(dict)
+def _sources(tensors: dict[str, Tensor]) -> Sources:
+    sources: Sources = defaultdict(dict)
     for name, tensor in tensors.items():
         if not name.endswith(_BUFFERS):
             sources[_plain(name)][name] = tensor
@@ -210,49 +193,5 @@ def _beginnings(parts: Iterable[str]) -> set[str]:
     return {beginning for part in parts for beginning in _PARTS[part]}
 
 
-def _holds(sources: _Sources, part: str) -> bool:
+def _holds(sources: Sources, part: str) -> bool:
     return any(name.startswith(_PARTS[part]) for name in sources)
-
-
-def _check(path: Path, sources: _Sources, targets: dict[str, Tensor]) -> None:
-    """Every target has its source and the other way round, in shapes and types that fit."""
-    for name, target in targets.items():
-        for found, tensor in sources.get(name, {}).items():
-            if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-                raise BadInput(f"{path}: {found!r:.120} must be F32, F16 or BF16, not {tensor.dtype}")
-            if tensor.shape != target.shape:
-                shapes = " but config.json makes it ".join(str(list(shape)) for shape in (tensor.shape, target.shape))
-                raise BadInput(f"{path}: {found!r:.120} is {shapes}")
-    if missing := targets.keys() - sources.keys():
-        raise BadInput(f"{path}: lacks {_some(missing)}, which config.json asks for")
-    if unknown := sources.keys() - targets.keys():
-        raise BadInput(f"{path}: holds {_some(unknown)}, for which config.json has no place")
-
-
-def _some(names: Iterable[str]) -> str:
-    first, *rest = sorted(names)
-    return f"{first!r:.120}" + (f" and {len(rest)} more" if rest else "")
-
-
-def _allocate(model: nn.Module) -> None:
-    """Give a model on "meta" memory, as yet uninitialised. Unlike `to_empty` this keeps tied parameters tied."""
-    fresh: dict[nn.Parameter, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter not in fresh:
-                fresh[parameter] = nn.Parameter(torch.empty_like(parameter, device="cpu"))
-            setattr(module, name, fresh[parameter])
-
-
-def _fill(path: Path, sources: _Sources, targets: dict[str, Tensor], constants: dict[str, Tensor]) -> None:
-    """Copy every source to its target. What has its value already, tied weights and constants, must have the same."""
-    filled = {constant.data_ptr() for constant in constants.values()}
-    targets = targets | constants
-    for name, found in sources.items():
-        target = targets[name]
-        for source, tensor in found.items():
-            if target.data_ptr() not in filled:
-                target.copy_(tensor)
-                filled.add(target.data_ptr())
-            elif not torch.allclose(target, tensor.float(), rtol=0, atol=0, equal_nan=True):
-                raise BadInput(f"{path}: {source!r:.120} differs from what the configuration makes it share")

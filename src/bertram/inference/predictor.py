@@ -63,7 +63,7 @@ class Predictor:
         Raises:
             BadInput: an input is something else, or some are pairs and others are not.
         """
-        pairs = _pairs(inputs)
+        pairs = pairs_of(inputs)
         texts_b = [second for _, second in pairs if second is not None]
         if texts_b and len(texts_b) < len(pairs):
             odd = next(i for i, (_, second) in enumerate(pairs) if (second is None) != (pairs[0][1] is None))
@@ -71,8 +71,12 @@ class Predictor:
         return self.task.answers(self.logits([text for text, _ in pairs], texts_b or None))
 
 
-def _pairs(inputs: Sequence[str | Mapping[str, str]]) -> list[tuple[str, str | None]]:
-    """Every input as its text and, where there is one, its text_b."""
+def pairs_of(inputs: Sequence[str | Mapping[str, str]]) -> list[tuple[str, str | None]]:
+    """Every input as its text and, where there is one, its text_b.
+
+    Raises:
+        BadInput: an input is neither a string nor an object of these two.
+    """
     if isinstance(inputs, str | Mapping):
         raise BadInput("inputs: must be a list of texts; put the one text into a list")
     return [_pair(given, place) for place, given in enumerate(inputs)]

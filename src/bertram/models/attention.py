@@ -131,7 +131,7 @@ class _Attention(torch.autograd.Function):
         grad_query, grad_pair = map(partial(_empty_rows, grad), ctx.shapes, (last.queries, last.keys))
         for place, block in enumerate(ctx.layout):
             q, k, v, weights, kept = ctx.saved_tensors[5 * place : 5 * place + 5]
-            scale, d = 1 / math.sqrt(q.shape[-1]), q.shape[-1]
+            scale = 1 / math.sqrt(q.shape[-1])
             grad_mixed = _read(grad.contiguous(), block.queries, heads)
             if block.real is not None:
                 grad_mixed.view(-1, heads, *grad_mixed.shape[1:]).mul_(block.real)

@@ -73,6 +73,7 @@ class ClassificationHead(Head):
         super().__init__()
         self.classifier = nn.Linear(config.hidden_size, labels)
         self.dropout_prob = dropout_prob
+        self.label_smoothing = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H] → [B, L]."""
@@ -80,8 +81,9 @@ class ClassificationHead(Head):
         return logits
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of [B, L] against label numbers [B]."""
-        return F.cross_entropy(logits.float(), targets)
+        """Mean cross-entropy of [B, L] against label numbers [B]; smoothed while training."""
+        smoothing = self.label_smoothing if self.training else 0.0
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
     def blind_loss(self, targets: Tensor) -> float:
         """The entropy of the labels' shares, in nats."""

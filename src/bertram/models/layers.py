@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from bertram.config import EncoderConfig
 from bertram.models.attention import Block, attention
 from bertram.models.dropout import dropout
-from bertram.models.tensors import PackedTensors
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -48,7 +47,7 @@ class Embeddings(nn.Module):
     def forward(
         self, token_ids: Tensor, positions: Tensor, segment_ids: Tensor | None, precision: torch.dtype
     ) -> Tensor:
-        """Embed T tokens by their ids, positions and segments, [T] each: [T, H]. What follows computes in `precision`."""
+        """Embed T tokens by their ids, positions and segments, [T] each: [T, H] in `precision`."""
         x = self.tokens(token_ids)
         if self.scale != 1.0:
             x = x * self.scale
@@ -221,7 +220,7 @@ def initialize_weights(model: nn.Module, std: float | None) -> None:
 
 
 def run_layer(layer: Layer, x: Tensor, layout: list[Block], *, keep_activations: bool, **arguments: Any) -> Tensor:
-    """Run a layer, perhaps without keeping its activations: the backward pass computes them again (Chen et al. 2016)."""
+    """Run a layer; without its activations kept, the backward pass computes them again (Chen et al. 2016)."""
     if keep_activations:
         return cast(Tensor, layer(x, layout, **arguments))
     out: Tensor = torch.utils.checkpoint.checkpoint(layer, x, layout, **arguments, use_reentrant=False)

@@ -1,17 +1,28 @@
 """The tasks there are, by the names that users type."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bertram.errors import BadInput
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
+from bertram.tasks.sequence_to_sequence import Generation, Summarization, Translation
 from bertram.tasks.task import Task, parse_number
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
 }
+"""Tasks of an encoder with a head."""
+
+GENERATIONS: dict[str, type[Generation]] = {
+    "translation": Translation,
+    "summarization": Summarization,
+}
+"""Tasks of an encoder and a decoder."""
+
+COLUMNS: dict[str, tuple[str, str]] = {"translation": ("source", "target"), "summarization": ("document", "summary")}
+"""What a table calls a text and what is to be written from it."""
 
 _MOST_CLASSES = 20
 
@@ -27,13 +38,28 @@ def guess_task(labels: Sequence[str]) -> type[Task]:
 
 
 def task_from_dict(value: Any) -> Task:
-    """The task that `Task.to_dict` described.
+    """The encoder's task that `Task.to_dict` described.
 
     Raises:
         BadInput: there is no such task, or its values make no sense.
     """
+    return TASKS[_name(value, TASKS)].from_dict(value)
+
+
+def any_task_from_dict(value: Any) -> Task | Generation:
+    """The task of any kind that its `to_dict` described.
+
+    Raises:
+        BadInput: there is no such task, or its values make no sense.
+    """
+    kinds: dict[str, type[Task] | type[Generation]] = {**TASKS, **GENERATIONS}
+    return kinds[_name(value, kinds)].from_dict(value)
+
+
+def _name(value: Any, kinds: Iterable[str]) -> str:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise BadInput("task: must be an object with a name")
-    if value["name"] not in TASKS:
-        raise BadInput(f"task: none is named {value['name']!r:.80}; there are {', '.join(TASKS)}")
-    return TASKS[value["name"]].from_dict(value)
+    name: str = value["name"]
+    if name not in kinds:
+        raise BadInput(f"task: none is named {name!r:.80}; there are {', '.join(kinds)}")
+    return name

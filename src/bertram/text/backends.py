@@ -1,18 +1,17 @@
-"""BERT's and ALBERT's tokenizers as the `tokenizers` library builds them, and the files that they are read from.
+"""BERT's, ALBERT's and the Transformer's tokenizers as the `tokenizers` library builds them, and the files of such.
 
-A backend is a `tokenizers.Tokenizer` that normalises text, splits it and cuts it into pieces; special tokens around the
-pieces and truncation are `bertram.text.tokenizer`'s. The two builders do what transformers' BertTokenizer and
-AlbertTokenizer do.
+A backend normalises text, splits it and cuts it into pieces; special tokens around the pieces and truncation are
+`bertram.text.tokenizer`'s. The first two builders do what transformers' BertTokenizer and AlbertTokenizer do.
 """
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from bertram.errors import BadInput
 from bertram.text.sentencepiece import Kind, check_charsmap, read_unigram
@@ -24,6 +23,38 @@ HARMLESS_PATTERN = " {2,}"
 
 BERT_SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 ALBERT_SPECIAL = {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+TRANSFORMER_SPECIAL = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
+"""Marian's names. There is none for the start: decoding begins with pad."""
+BOUNDARY = "▁"
+"""What a word begins with in ALBERT's and the Transformer's vocabularies."""
+
+_ROLES = BERT_SPECIAL.keys() | TRANSFORMER_SPECIAL.keys()
+_FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars", "separate_vocabs")
+_T = TypeVar("_T")
+
+
+class Pieces(Protocol):
+    """What a backend makes of one text."""
+
+    @property
+    def ids(self) -> list[int]: ...
+
+
+class Backend(Protocol):
+    """What a Tokenizer asks of its backend: some of `tokenizers.Tokenizer`, or Marian's two models in its place."""
+
+    @property
+    def model(self) -> Any: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def get_added_tokens_decoder(self) -> dict[int, AddedToken]: ...
+
+    def encode_batch_fast(self, input: Sequence[str], *, add_special_tokens: bool) -> Sequence[Pieces]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def to_str(self, *, pretty: bool) -> str: ...
 
 
 def bert(
@@ -67,6 +98,65 @@ def albert(
     return backend
 
 
+def transformer(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> tokenizers.Tokenizer:
+    """Byte-pair encoding, over characters (Sennrich et al. 2016), by `merges` of tokens in the order of their learning.
+
+    Case and accents stay. Punctuation and digits stand singly, and the mark of the word that they begin stands before
+    them, so that decoded text has spaces where they were.
+    """
+    backend = tokenizers.Tokenizer(
+        models.BPE(dict(vocabulary), list(merges), unk_token=TRANSFORMER_SPECIAL["unk"], fuse_unk=True)
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(BOUNDARY, " ")])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(),
+            pre_tokenizers.Punctuation("isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
+    backend.decoder = decoders.Metaspace()
+    return backend
+
+
+def ids_by_role(vocabulary: Mapping[str, int], special: Mapping[str, str]) -> dict[str, int]:
+    """The ids of the special tokens, whose names are given by role.
+
+    Raises:
+        BadInput: one is not in the vocabulary.
+    """
+    for role, name in special.items():
+        if name not in vocabulary:
+            raise BadInput(f"the vocabulary lacks the {role} token {name!r}")
+    return {role: vocabulary[name] for role, name in special.items()}
+
+
+def start_and_end(by_role: Mapping[str, _T]) -> tuple[_T | None, _T]:
+    """Of names or ids by role, the one before a text and the one after it: cls and sep, or nothing and eos."""
+    return by_role.get("cls"), by_role["sep" if "sep" in by_role else "eos"]
+
+
+def add_special(backend: tokenizers.Tokenizer, special: Mapping[str, str]) -> None:
+    """Have the backend know the special tokens, by role, where they stand in texts, and put them around texts.
+
+    Bertram puts them there itself; what is written here is for others who read the saved file.
+
+    Raises:
+        BadInput: one is not in the vocabulary.
+    """
+    ids = ids_by_role(backend.get_vocab(), special)
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_special_tokens([name for name in special.values() if name not in known])
+    start, end = start_and_end(special)
+    before = [f"{start}:0"] if start else []
+    backend.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A:0", f"{end}:0"],
+        pair=[*before, "$A:0", f"{end}:0", "$B:1", f"{end}:1"],
+        special_tokens=[(name, ids[role]) for role, name in special.items() if name in (start, end)],
+    )
+
+
 def read_settings(file: Path) -> dict[str, Any]:
     """The settings in a tokenizer_config.json that are known here, their types checked; none if there is no such file.
 
@@ -75,21 +165,27 @@ def read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     settings: dict[str, Any] = {}
-    for key, value in _read_object(file).items():
-        if key in ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars") and value is not None:
+    for key, value in read_object(file).items():
+        if key in _FLAGS and value is not None:
             if not isinstance(value, bool):
                 raise BadInput(f"{file}: {key} must be true or false, not {value!r}")
             settings[key] = value
-        elif key.removesuffix("_token") in BERT_SPECIAL and value is not None:
+        elif key.removesuffix("_token") in _ROLES and value is not None:
             settings[key] = value.get("content") if isinstance(value, dict) else value
             if not isinstance(settings[key], str):
                 raise BadInput(f"{file}: {key} must be a string, not {value!r}")
     return settings
 
 
-def special_names(vocabulary: Iterable[str], settings: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens by role: as the settings call them, else as ALBERT's or BERT's vocabularies do."""
-    usual = ALBERT_SPECIAL if ALBERT_SPECIAL["unk"] in vocabulary else BERT_SPECIAL
+def special_names(file: Path, vocabulary: Container[str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens by role: as the settings call them, else as vocabularies usually do.
+
+    Only a tokenizer.json can be without [CLS], as the Transformer's is: it alone says how its text is split.
+    """
+    usual = BERT_SPECIAL
+    if ALBERT_SPECIAL["unk"] in vocabulary:
+        encoder = file.suffix != ".json" or "cls_token" in settings or ALBERT_SPECIAL["cls"] in vocabulary
+        usual = ALBERT_SPECIAL if encoder else TRANSFORMER_SPECIAL
     return {role: settings.get(f"{role}_token", name) for role, name in usual.items()}
 
 
@@ -112,7 +208,7 @@ def read_backend(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenize
 
 
 def _read_json(file: Path) -> tokenizers.Tokenizer:
-    content = _read_object(file)
+    content = read_object(file)
     try:
         for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
             _check_part(content.get(part))
@@ -142,7 +238,7 @@ def _read_vocabulary(file: Path, settings: Mapping[str, Any]) -> tokenizers.Toke
     vocabulary = models.WordPiece.read_file(str(file))
     return bert(
         vocabulary,
-        special_names(vocabulary, settings)["unk"],
+        special_names(file, vocabulary, settings)["unk"],
         lowercase=settings.get("do_lower_case", True),
         strip_accents=settings.get("strip_accents"),
         split_chinese=settings.get("tokenize_chinese_chars", True),
@@ -164,7 +260,7 @@ def _read_sentencepiece(file: Path, settings: Mapping[str, Any]) -> tokenizers.T
     return backend
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read_text(file))
     except (ValueError, RecursionError) as error:

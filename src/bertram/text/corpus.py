@@ -15,12 +15,13 @@ size of a file, a document or a paragraph.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, pairwise
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Literal
 
 from bertram.errors import BadInput
 from bertram.text.records import checked_cell, numbered_lines, numbered_objects, opened
+from bertram.text.sentences import split_sentences
 
 Documents = Literal["file", "blank-line"]
 """What parts the documents of text files."""
@@ -31,24 +32,6 @@ PART_CHARACTERS = 8192
 _SUFFIXES = (".txt", ".jsonl")
 _WINDOW = 8 * PART_CHARACTERS  # characters of an unwrapped paragraph held at once
 
-_STOPS, _CHINESE = "[.!?…。！？]", "[。！？]"
-_CLOSING = r"""[\])}"'’”»›」』）》】]*+"""
-_END = re.compile(
-    rf"""
-    {_STOPS} (?<!{_STOPS}.)  # the first of a run, so that no run is tried twice and time stays linear
-    (?:
-        (?: (?<={_CHINESE}) | [.!?…]*+ {_CHINESE} ) {_STOPS}*+ {_CLOSING}
-    |
-        {_STOPS}*+ {_CLOSING} (?=\s)
-        (?: (?<!\b[^\W\d_I]\.) | (?<=['’].\.) )  # a single letter is an initial, but for I and the t of "don't."
-        (?<!\b(?:Mr|Ms|Dr|Sr|Jr|St|Lt|Vs|vs|Cf|cf)\.)  # all of one length, as looking back asks for
-        (?<!\b(?:Mrs|Rev|Hon|Gen|Col|Sgt|Gov|Viz|viz|etc)\.)
-        (?<!\b(?:Prof|Capt)\.)
-        (?<!\bMessrs\.)
-    )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
 _PIECE = re.compile(
     rf"\S (?: .{{0,{PART_CHARACTERS - 2}}} \S )? (?!\S) | \S .{{{PART_CHARACTERS - 1}}}", re.VERBOSE | re.DOTALL
 )
@@ -119,18 +102,6 @@ def read_parts(files: Sequence[Path], documents: Documents | None = None) -> Ite
         for part in _parts(number, sentences):
             yield part
         number += part is not None
-
-
-def split_sentences(paragraph: str) -> list[str]:
-    """Cut after each . ! ? … that white space follows, and after each 。！？, closing quotes and brackets included.
-
-    Not after titles and other common abbreviations (Mr., Dr., St., etc.), nor after a single letter, which is an
-    initial or the end of e.g., i.e. or p.m.; I alone may end a sentence. Some sentences that do end there are not
-    parted, which harms less than cutting a name in two. Nothing is lost but white space around sentences; none is
-    empty. Time is linear.
-    """
-    ends = chain([0], (match.end() for match in _END.finditer(paragraph)), [len(paragraph)])
-    return [sentence for start, end in pairwise(ends) if (sentence := paragraph[start:end].strip())]
 
 
 def _kind(path: Path) -> str:

@@ -12,10 +12,11 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from bertram.errors import BadInput, require
 
 _ROLES = ("text", "text_b", "label")
+_OPTIONAL = "text_b"
 _LONGEST_LINE = 16 * 2**20  # bytes
 _CHUNK = 1024  # inputs answered at a time
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -31,6 +33,17 @@ Row = tuple[int, Sequence[Any]]
 """A row's line in its file, and its cells."""
 Rows = tuple[dict[str, int], Iterator[Row]]
 """Which cell of a row has which role, and the rows."""
+
+
+class Examples(Protocol):
+    """Rows that may be told apart by their places."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, rows: NDArray[np.integer], /) -> Self: ...
+
+
+E = TypeVar("E", bound=Examples)
 
 
 @dataclass(frozen=True)
@@ -72,13 +85,13 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
     """
     columns = columns or {}
     if isinstance(source, str | Path):
-        return _table(str(source), *_read(Path(source), columns))
-    places = _places("the frame", [str(name) for name in source.columns], columns)
+        return _table(str(source), *read_rows(Path(source), columns))
+    places = _places("the frame", [str(name) for name in source.columns], columns, _ROLES)
     return _table("the frame", places, enumerate(zip(*(source[name] for name in source.columns), strict=True), 1))
 
 
-def parse_columns(text: str) -> dict[str, str]:
-    """Read `--columns text=sentence,label=2`.
+def parse_columns(text: str, roles: Sequence[str] = _ROLES) -> dict[str, str]:
+    """Read `--columns text=sentence,label=2`, where the columns' roles are text and label.
 
     Raises:
         BadInput: it does not read like that.
@@ -86,9 +99,9 @@ def parse_columns(text: str) -> dict[str, str]:
     columns: dict[str, str] = {}
     for part in text.split(","):
         role, equals, name = part.partition("=")
-        if not equals or not name or role not in _ROLES or role in columns:
+        if not equals or not name or role not in roles or role in columns:
             raise BadInput(
-                f"--columns {text!r:.80}: write it like text=sentence,label=2; roles are {', '.join(_ROLES)}"
+                f"--columns {text!r:.80}: write it like {roles[0]}=sentence,{roles[-1]}=2; roles are {', '.join(roles)}"
             )
         columns[role] = name
     if len({name.isdecimal() for name in columns.values()}) == 2:
@@ -96,18 +109,18 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def split(table: Table, share: float, seed: int) -> tuple[Table, Table]:
+def split(examples: E, share: float, seed: int) -> tuple[E, E]:
     """Hold out a share of the rows, drawn with `seed`; both parts keep the file's order.
 
     Raises:
         BadInput: there are too few rows for two parts.
     """
-    held_out = min(max(1, round(len(table) * share)), len(table) - 1)
-    if len(table) < 2:
+    held_out = min(max(1, round(len(examples) * share)), len(examples) - 1)
+    if len(examples) < 2:
         raise BadInput("one row is too few to hold some out for validation; give a --validation file")
-    chosen = np.zeros(len(table), bool)
-    chosen[np.random.default_rng([seed, len(table)]).permutation(len(table))[:held_out]] = True
-    return table.select(np.flatnonzero(~chosen)), table.select(np.flatnonzero(chosen))
+    chosen = np.zeros(len(examples), bool)
+    chosen[np.random.default_rng([seed, len(examples)]).permutation(len(examples))[:held_out]] = True
+    return examples.select(np.flatnonzero(~chosen)), examples.select(np.flatnonzero(chosen))
 
 
 def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
@@ -116,25 +129,51 @@ def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
     Lines are JSONL if the first of them is an object with a text.
 
     Raises:
-        BadInput: there is no such file, or a line cannot be read.
+        BadInput: there is no such file, or a line cannot be read; what stood before it was given.
     """
+    with _source(source) as (name, stream):
+        lines = numbered_lines(name, stream)
+        first = next(lines, None)
+        if first is None:
+            return
+        lines = chain([first], lines)
+        objects = _object(first[1]) is not None
+        yield from _chunks(_checked_object(name, *line) if objects else line[1] for line in lines)
+
+
+def read_lines(source: str) -> Iterator[list[str]]:
+    """The lines of a text file, in lists of some, or of standard input where `source` is "-"; whatever they hold.
+
+    Raises:
+        BadInput: there is no such file, or a line cannot be read; what stood before it was given.
+    """
+    with _source(source) as (name, stream):
+        yield from _chunks(line for _, line in numbered_lines(name, stream))
+
+
+@contextmanager
+def _source(source: str) -> Iterator[tuple[str, BinaryIO]]:
     if source == "-":
-        yield from _inputs("standard input", sys.stdin.buffer)
+        yield "standard input", sys.stdin.buffer
         return
     path = Path(source)
     with opened(path) as stream:
-        yield from _inputs(str(path), stream)
+        yield str(path), stream
 
 
-def _inputs(name: str, stream: BinaryIO) -> Iterator[list[str | dict[str, str]]]:
-    lines = numbered_lines(name, stream)
-    first = next(lines, None)
-    if first is None:
-        return
-    texts: Iterator[Any] = (line for _, line in chain([first], lines))
-    if _object(first[1]) is not None:
-        texts = (_checked_object(name, number, line) for number, line in chain([first], lines))
-    while chunk := list(islice(texts, _CHUNK)):
+def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
+    chunk: list[Any] = []
+    try:
+        for item in items:
+            chunk.append(item)
+            if len(chunk) == _CHUNK:
+                yield chunk
+                chunk = []
+    except BadInput:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
         yield chunk
 
 
@@ -153,7 +192,7 @@ def _checked_object(name: str, number: int, line: str) -> dict[str, Any]:
     return value
 
 
-def _csv(path: Path, columns: Mapping[str, str]) -> Rows:
+def _csv(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
     def rows() -> Iterator[Row]:
         with opened(path) as stream:
             reader = csv.reader((f"{line}\n" for _, line in numbered_lines(str(path), stream)), strict=True)
@@ -167,28 +206,28 @@ def _csv(path: Path, columns: Mapping[str, str]) -> Rows:
                 raise BadInput(f"{path}: line {number}: {error}") from None
 
     csv.field_size_limit(_LONGEST_LINE)
-    return _headed(str(path), rows(), columns)
+    return _headed(str(path), rows(), columns, roles)
 
 
-def _tsv(path: Path, columns: Mapping[str, str]) -> Rows:
+def _tsv(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
     def rows() -> Iterator[Row]:
         with opened(path) as stream:
             yield from ((number, line.split("\t")) for number, line in numbered_lines(str(path), stream) if line)
 
-    return _headed(str(path), rows(), columns)
+    return _headed(str(path), rows(), columns, roles)
 
 
-def _jsonl(path: Path, columns: Mapping[str, str]) -> Rows:
+def _jsonl(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
     found = numbered_objects(path)
     first = next(found, None)
     if first is None:
         raise BadInput(f"{path}: is empty")
     names = list(first[1])
-    places = _places(str(path), names, columns)
+    places = _places(str(path), names, columns, roles)
     return places, ((number, [value.get(name) for name in names]) for number, value in chain([first], found))
 
 
-def _parquet(path: Path, columns: Mapping[str, str]) -> Rows:
+def _parquet(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
     polars = require("polars", "train")
     try:
         frame = polars.read_parquet(path)
@@ -196,10 +235,10 @@ def _parquet(path: Path, columns: Mapping[str, str]) -> Rows:
         raise BadInput(
             f"{path}: not a readable Parquet file: {next(iter(str(error).splitlines()), '')!s:.200}"
         ) from None
-    return _places(str(path), frame.columns, columns), enumerate(frame.iter_rows(), 1)
+    return _places(str(path), frame.columns, columns, roles), enumerate(frame.iter_rows(), 1)
 
 
-_READERS: dict[str, Callable[[Path, Mapping[str, str]], Rows]] = {
+_READERS: dict[str, Callable[[Path, Mapping[str, str], Sequence[str]], Rows]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".jsonl": _jsonl,
@@ -207,27 +246,43 @@ _READERS: dict[str, Callable[[Path, Mapping[str, str]], Rows]] = {
 }
 
 
-def _read(path: Path, columns: Mapping[str, str]) -> Rows:
-    reader = _READERS.get(Path(path.name.removesuffix(".gz")).suffix)
+def is_table(path: Path) -> bool:
+    """Whether a file's name says that `read_rows` can read it."""
+    return _kind(path) in _READERS
+
+
+def _kind(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix
+
+
+def read_rows(path: Path, columns: Mapping[str, str], roles: Sequence[str] = _ROLES) -> Rows:
+    """The rows of a file that has a column for each role, but need have none for text_b. Cells come unchecked.
+
+    Raises:
+        BadInput: the file is missing, empty or broken, or lacks a column.
+    """
+    reader = _READERS.get(_kind(path))
     if reader is None:
         raise BadInput(f"{path}: what kind of table is it? Names end with {', '.join(_READERS)}; .gz may follow")
     if not path.exists():
         raise BadInput(f"{path}: no such file")
-    return reader(path, columns)
+    return reader(path, columns, roles)
 
 
-def _headed(name: str, rows: Iterator[Row], columns: Mapping[str, str]) -> Rows:
+def _headed(name: str, rows: Iterator[Row], columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
     """A file whose first row names its columns, unless `columns` counts them."""
     if columns and all(column.isdecimal() for column in columns.values()):
-        if not {"text", "label"} <= columns.keys() or "0" in columns.values():
-            raise BadInput("--columns: without a header, name the text's and the label's column by numbers from 1")
+        needed = [role for role in roles if role != _OPTIONAL]
+        if not columns.keys() >= set(needed) or "0" in columns.values():
+            named = " and ".join(f"the {role}'s" for role in needed)
+            raise BadInput(f"--columns: without a header, name {named} column by numbers from 1")
         places = {role: int(column) - 1 for role, column in columns.items()}
         return places, _checked_width(name, rows, 1 + max(places.values()), "at least ")
     first = next(rows, None)
     if first is None:
         raise BadInput(f"{name}: is empty")
     header = list(first[1])
-    return _places(name, header, columns), _checked_width(name, rows, len(header))
+    return _places(name, header, columns, roles), _checked_width(name, rows, len(header))
 
 
 def _checked_width(name: str, rows: Iterator[Row], width: int, bound: str = "") -> Iterator[Row]:
@@ -237,16 +292,16 @@ def _checked_width(name: str, rows: Iterator[Row], width: int, bound: str = "") 
         yield number, cells
 
 
-def _places(name: str, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
+def _places(name: str, header: Sequence[str], columns: Mapping[str, str], roles: Sequence[str]) -> dict[str, int]:
     """The place of each role's column."""
     places = {}
-    for role in _ROLES:
+    for role in roles:
         column = columns.get(role, role)
         if (number := list(header).count(column)) > 1:
             raise BadInput(f"{name}: has {number} columns named {column!r:.80}")
         if column in header:
             places[role] = list(header).index(column)
-        elif role in columns or role != "text_b":
+        elif role in columns or role != _OPTIONAL:
             known = ", ".join(f"{other!r:.40}" for other in header[:12])
             raise BadInput(f"{name}: no column {column!r:.80} (it has {known}); --columns {role}=NAME names another")
     return places

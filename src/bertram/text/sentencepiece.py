@@ -1,14 +1,16 @@
-"""Reading the SentencePiece unigram models that ALBERT is published with (`spiece.model`).
+"""Reading SentencePiece unigram models: ALBERT's (`spiece.model`), and Marian's two (`source.spm`, `target.spm`).
 
 The file is one protocol buffer, `ModelProto` of google/sentencepiece `sentencepiece_model.proto`. Only what a tokenizer
-needs is read: field 1, the pieces (text 1, score 2, type 3), field 2, the trainer's model type (3), and field 3, the
-normaliser's table of characters (2).
+needs is read: field 1, the pieces (text 1, score 2, type 3), field 2, the trainer's model type (3) and which end of a
+word is marked (24), field 3, the normaliser's table of characters (2) and what it does with spaces (3, 4, 5), and
+field 5, a second such table for decoded text (2).
 """
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from bertram.errors import BadInput
 
 MAX_BYTES = 64 * 2**20
 UNIGRAM = 1
+_REACH = 64
+"""Characters looked at for a replacement; tables know sequences of a few."""
 
 
 class Kind(IntEnum):
@@ -42,6 +46,8 @@ class Piece:
 class UnigramModel:
     pieces: list[Piece]  # in the order of their ids
     charsmap: bytes  # compiled table of character replacements; empty if there is none
+    marks_first_word: bool  # whether the first word begins with the mark for a space, as others do
+    folds_spaces: bool  # whether spaces at the ends go and several count as one
 
 
 def read_unigram(path: Path) -> UnigramModel:
@@ -81,24 +87,83 @@ def check_charsmap(charsmap: bytes) -> None:
         raise ValueError("its table of characters points outside its replacements")
 
 
+class Charsmap:
+    """Replacement of characters by a model's table: at each place, of the longest sequence that the table knows.
+
+    The library's `normalizers.Precompiled` takes whole graphemes instead, and the shortest sequence in them.
+    """
+
+    def __init__(self, table: bytes) -> None:
+        """Take a table that `check_charsmap` found sound, or b"" for one that replaces nothing."""
+        size = int.from_bytes(table[:4], "little")
+        self._units = np.frombuffer(table[4 : 4 + size], "<u4").tolist()
+        self._replacements = table[4 + size :]
+        self._look = lru_cache(2**14)(self._walk)
+
+    def __call__(self, text: str) -> str:
+        """The text with everything replaced."""
+        if not self._units:
+            return text
+        parts = []
+        place = 0
+        while place < len(text):
+            replaced, length, goes_on = self._look(text[place : place + 2])
+            if goes_on:
+                replaced, length, _ = self._walk(text[place : place + _REACH])
+            parts.append(replaced)
+            place += length
+        return "".join(parts)
+
+    def _walk(self, text: str) -> tuple[str, int, bool]:
+        """What the longest known beginning of `text` becomes, its length, and whether more text could make it longer.
+
+        Where no beginning is known, the first character stays.
+        """
+        units = self._units
+        unit = units[0]
+        node, replaced, known = 0, text[0], 1
+        for length, character in enumerate(text, 1):
+            for byte in character.encode(errors="surrogatepass"):
+                node ^= (unit >> 10) << ((unit & 0x200) >> 6) ^ byte
+                unit = units[node]
+                if unit & 0x800000FF != byte:
+                    return replaced, known, False
+            if unit & 0x100:
+                place = units[node ^ (unit >> 10) << ((unit & 0x200) >> 6)] & 0x7FFFFFFF
+                replaced = self._replacements[place:].partition(b"\0")[0].decode()
+                known = length
+        return replaced, known, True
+
+
 def _parse(data: bytes) -> UnigramModel:
-    pieces, charsmap, model_type = [], b"", UNIGRAM
+    pieces: list[Piece] = []
+    messages: dict[int, dict[int, int | bytes]] = {2: {}, 3: {}, 5: {}}
     for field, value in _fields(data):
         if field == 1:
             pieces.append(_piece(_bytes(value)))
-        elif field == 2:
-            model_type = _int(dict(_fields(_bytes(value))).get(3, model_type))
-        elif field == 3:
-            charsmap = _bytes(dict(_fields(_bytes(value))).get(2, charsmap))
+        elif field in messages:
+            messages[field].update(_fields(_bytes(value)))
+    trainer, normalizer, denormalizer = messages.values()
+    model_type = _int(trainer.get(3, UNIGRAM))
     if model_type != UNIGRAM:
         raise ValueError(f"its model type is {model_type}, not {UNIGRAM}")
+    if _int(trainer.get(24, 0)) or not _int(normalizer.get(5, 1)):
+        raise ValueError("it does not mark the beginnings of words")
+    if _bytes(denormalizer.get(2, b"")):
+        raise ValueError("it changes decoded text by a table of its own")
+    charsmap = _bytes(normalizer.get(2, b""))
     if len({piece.text for piece in pieces}) < len(pieces):
         raise ValueError("a piece stands twice in it")
     if [piece.kind for piece in pieces].count(Kind.UNKNOWN) != 1:
         raise ValueError("it has not exactly one unknown piece")
     if charsmap:
         check_charsmap(charsmap)
-    return UnigramModel(pieces, charsmap)
+    return UnigramModel(
+        pieces,
+        charsmap,
+        marks_first_word=bool(_int(normalizer.get(3, 1))),
+        folds_spaces=bool(_int(normalizer.get(4, 1))),
+    )
 
 
 def _piece(data: bytes) -> Piece:

@@ -3,7 +3,9 @@
 BERT's tokenizer is WordPiece: text is cleaned, lower-cased and stripped of accents (unless told otherwise), split at
 white space, punctuation and around every Chinese character, and each word is cut greedily into the longest pieces
 known (Devlin et al. 2018). ALBERT's is a unigram language model: text is lower-cased and stripped of accents, split at
-white space only, and each word is cut into its most probable pieces (Kudo 2018, Lan et al. 2019).
+white space only, and each word is cut into its most probable pieces (Kudo 2018, Lan et al. 2019). The Transformer's,
+which must write what it reads, is byte-pair encoding of text as it stands (Sennrich et al. 2016); published translation
+models have Marian's (`bertram.text.marian`).
 
 Ids are those of transformers' AutoTokenizer on the same files. For spiece.model that means that user-defined pieces
 (in ALBERT's: brackets, quotes, dashes, full stops and currency signs) are cut out before text is split into words,
@@ -13,7 +15,7 @@ Letters: B rows, T tokens of all of them together.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -22,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import processors
 
 from bertram.batch import Batch, ranges
 from bertram.errors import BadInput
@@ -30,17 +31,33 @@ from bertram.files import write_json, write_text
 from bertram.text.backends import (
     ALBERT_SPECIAL,
     BERT_SPECIAL,
+    BOUNDARY,
     FILES,
+    TRANSFORMER_SPECIAL,
+    Backend,
+    add_special,
     albert,
     bert,
+    ids_by_role,
     read_backend,
     read_settings,
     special_names,
+    start_and_end,
+    transformer,
 )
-from bertram.text.vocabulary import BOUNDARY, learn_pieces, learn_wordpieces, stands_alone
+from bertram.text.vocabulary import learn_merges, learn_pieces, learn_wordpieces, stands_alone
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+
+_FAMILIES: dict[str, tuple[Callable[[Iterable[str], int], tokenizers.Tokenizer], dict[str, str]]] = {
+    "bert": (lambda texts, size: bert(learn_wordpieces(texts, size)), BERT_SPECIAL),
+    "albert": (
+        lambda texts, size: albert(learn_pieces(texts, size), unknown=list(ALBERT_SPECIAL).index("unk")),
+        ALBERT_SPECIAL,
+    ),
+    "transformer": (lambda texts, size: transformer(*learn_merges(texts, size)), TRANSFORMER_SPECIAL),
+}
 
 
 class Tokenizer:
@@ -48,33 +65,23 @@ class Tokenizer:
 
     Attributes:
         vocab_size: one more than the highest token id.
-        pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
+        pad_id, unk_id: ids of the special tokens that every vocabulary has.
+        end_id: the id of what stands after a text, [SEP] or </s>.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, special: Mapping[str, str]) -> None:
-        """Take a backend and the names of the special tokens pad, unk, cls, sep and mask in its vocabulary.
+    def __init__(self, backend: Backend, special: Mapping[str, str]) -> None:
+        """Take a backend and the names of special tokens in its vocabulary: pad, unk, and cls, sep and mask or eos.
 
         Raises:
             BadInput: a special token is not in the vocabulary, or an id is beyond any model's.
         """
         vocabulary = backend.get_vocab()
-        for role, name in special.items():
-            if name not in vocabulary:
-                raise BadInput(f"the vocabulary lacks the {role} token {name!r}")
+        self._ids = ids_by_role(vocabulary, special)
         self.vocab_size = 1 + max(vocabulary.values())
         if self.vocab_size > 2**24:
             raise BadInput(f"the vocabulary counts up to {self.vocab_size}, beyond any model's {2**24}")
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
-            vocabulary[special[role]] for role in ("pad", "unk", "cls", "sep", "mask")
-        )
-        known = {token.content for token in backend.get_added_tokens_decoder().values()}
-        backend.add_special_tokens([name for name in special.values() if name not in known])
-        cls, sep = special["cls"], special["sep"]
-        backend.post_processor = processors.TemplateProcessing(
-            single=[f"{cls}:0", "$A:0", f"{sep}:0"],
-            pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
-            special_tokens=[(cls, self.cls_id), (sep, self.sep_id)],
-        )
+        self.pad_id, self.unk_id = self._ids["pad"], self._ids["unk"]
+        self._start, self.end_id = start_and_end(self._ids)
         self._backend = backend
         self._special = dict(special)
 
@@ -98,39 +105,77 @@ class Tokenizer:
         except OSError as error:
             raise BadInput(f"{error.filename or path}: cannot be read ({error.strerror})") from None
         try:
-            return cls(backend, special_names(backend.get_vocab(), settings))
+            special = special_names(file, backend.get_vocab(), settings)
+            add_special(backend, special)
+            return cls(backend, special)
         except BadInput as error:
             raise BadInput(f"{file}: {error}") from None
 
     @classmethod
-    def train(cls, texts: Iterable[str], family: Literal["bert", "albert"], vocab_size: int) -> "Tokenizer":
+    def train(
+        cls, texts: Iterable[str], family: Literal["bert", "albert", "transformer"], vocab_size: int
+    ) -> "Tokenizer":
         """Learn a vocabulary of at most `vocab_size` tokens, fewer where the texts do not support as many.
 
-        Chinese characters stand singly. Where there is no room for every character, the rarest are left to the unknown
-        token. The texts are read once, and memory grows with the different words in them, not with their length. The
-        same texts give the same tokenizer.
+        In BERT's and ALBERT's, Chinese characters stand singly. Where there is no room for every character, the rarest
+        are left to the unknown token. The texts are read once, and memory grows with the different words in them, not
+        with their length. The same texts give the same tokenizer.
 
         Raises:
             BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
         """
-        if family == "bert":
-            return cls(bert(learn_wordpieces(texts, vocab_size)), BERT_SPECIAL)
-        pieces = learn_pieces(texts, vocab_size)
-        return cls(albert(pieces, unknown=list(ALBERT_SPECIAL).index("unk")), ALBERT_SPECIAL)
+        learn, special = _FAMILIES[family]
+        backend = learn(texts, vocab_size)
+        add_special(backend, special)
+        return cls(backend, special)
+
+    @property
+    def cls_id(self) -> int:
+        """The id of what stands before a text and is pooled; BadInput where nothing does."""
+        return self._id("cls")
+
+    @property
+    def sep_id(self) -> int:
+        """The id of what stands after each text of a pair; BadInput where there is no such token."""
+        return self._id("sep")
+
+    @property
+    def mask_id(self) -> int:
+        """The id of what stands for a token to be guessed; BadInput where there is no such token."""
+        return self._id("mask")
+
+    def _id(self, role: str) -> int:
+        try:
+            return self._ids[role]
+        except KeyError:
+            raise BadInput(f"this tokenizer has no {role} token, only {', '.join(self._ids)}") from None
+
+    @property
+    def added(self) -> int:
+        """How many special tokens stand around a text."""
+        return 1 if self._start is None else 2
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Every token by its id, [vocab_size]; an id without one has an empty name."""
+        names = [""] * self.vocab_size
+        for name, place in self._backend.get_vocab().items():
+            names[place] = name
+        return names
 
     @cached_property
     def special(self) -> Flags:
-        """Which ids are pad, unk, cls, sep or mask, [vocab_size]."""
+        """Which ids are pad, unk, cls, sep, mask or eos, [vocab_size]."""
         flags = np.zeros(self.vocab_size, np.bool_)
-        flags[[self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id]] = True
+        flags[list(self._ids.values())] = True
         return flags
 
     @cached_property
     def starts_word(self) -> Flags:
         """Which ids begin a word, [vocab_size]: in a text, each continuation belongs to what stands before it.
 
-        WordPiece's continuations begin with "##". Of a unigram model's pieces, those begin a word that begin with "▁",
-        or are Chinese characters or punctuation. Tokens outside the model, and ids without a token, begin one.
+        WordPiece's continuations begin with "##". Of other pieces, those begin a word that begin with "▁", or are
+        Chinese characters or punctuation. Tokens outside the model, and ids without a token, begin one.
 
         Raises:
             BadInput: the vocabulary has neither mark, as that of a byte-level BPE.
@@ -154,6 +199,8 @@ class Tokenizer:
     ) -> tuple[Batch, int]:
         """Make one packed batch of [CLS] text [SEP], or of [CLS] text [SEP] text_b [SEP] with segment 1 after text.
 
+        A tokenizer without [CLS] and [SEP] puts nothing before and </s> after each text.
+
         A row of more than `max_length` tokens, the special ones counted, loses the end of its text; in a pair the
         longer text is cut down to the other's length first, then both (transformers' "longest_first").
 
@@ -161,24 +208,28 @@ class Tokenizer:
             The batch, and how many of its rows were cut.
 
         Raises:
-            BadInput: `max_length` is below 3, a text is no valid Unicode, or the tokenizer's file was damaged.
+            BadInput: `max_length` is below 3, or 2 without [CLS], a text is no valid Unicode, or the tokenizer's file
+                was damaged.
         """
-        if max_length < 3:
-            raise BadInput(f"a maximal length of {max_length} tokens leaves no room for text; 3 is the least")
+        before = 0 if self._start is None else 1
+        least = before + 2
+        if max_length < least:
+            raise BadInput(f"a maximal length of {max_length} tokens leaves no room for text; {least} is the least")
         parts = [texts] if texts_b is None else [texts, texts_b]
-        budget = max_length - 1 - len(parts)
+        budget = max_length - before - len(parts)
         encoded = [self.pieces(part, budget) for part in parts]
         lengths = np.stack([length for _, length in encoded])
         kept = _longest_first(lengths, budget)
 
-        rows = kept.sum(0) + 1 + len(parts)
+        rows = before + kept.sum(0) + len(parts)
         offsets = np.concatenate([[0], np.cumsum(rows)])
         if offsets[-1] >= 2**31:
             raise BadInput(f"{offsets[-1]} tokens are more than one batch holds; use fewer texts or a smaller length")
-        token_ids = np.full(offsets[-1], self.sep_id, np.int32)
+        token_ids = np.full(offsets[-1], self.end_id, np.int32)
         segment_ids = np.zeros_like(token_ids)
-        token_ids[offsets[:-1]] = self.cls_id
-        starts = offsets[:-1] + 1
+        if self._start is not None:
+            token_ids[offsets[:-1]] = self._start
+        starts = offsets[:-1] + before
         for segment, (pieces, length) in enumerate(encoded):
             stored = np.minimum(length, budget)
             token_ids[ranges(starts, kept[segment])] = pieces[ranges(np.cumsum(stored) - stored, kept[segment])]
@@ -214,14 +265,18 @@ class Tokenizer:
         return np.concatenate(pieces), np.concatenate(lengths)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens left out."""
-        return self._backend.decode([int(token) for token in ids])
+        """The text of token ids, special tokens and white space at the ends left out."""
+        return self._backend.decode([int(token) for token in ids]).strip()
 
     def save(self, directory: Path, *, max_length: int | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer reads with equal ids.
 
         `max_length` is the model's number of positions, to which transformers then truncates when asked to.
+
+        Raises:
+            BadInput: the tokenizer is Marian's, whose own files alone say what it is.
         """
+        content = self._backend.to_str(pretty=True)
         # Of the classes that transformers knows this one alone takes tokenizer.json as it is; BertTokenizer and
         # AlbertTokenizer rebuild normalisation from settings of their own.
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -229,7 +284,7 @@ class Tokenizer:
         if max_length is not None:
             config["model_max_length"] = max_length
         write_json(directory / "tokenizer_config.json", config)
-        write_text(directory / "tokenizer.json", self._backend.to_str(pretty=True))  # last: it counts as the tokenizer
+        write_text(directory / "tokenizer.json", content)  # last: it counts as the tokenizer
 
 
 def _is_unicode(text: str) -> bool:

@@ -15,13 +15,11 @@ import tokenizers
 from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from bertram.errors import BadInput
-from bertram.text.backends import ALBERT_SPECIAL, BERT_SPECIAL, albert, bert
+from bertram.text.backends import ALBERT_SPECIAL, BERT_SPECIAL, BOUNDARY, TRANSFORMER_SPECIAL, albert, bert, transformer
 
 LEAST = 16
 PAIR_FREQUENCY = 2
-"""A pair of word pieces is merged if it occurs this often."""
-BOUNDARY = "▁"
-"""What a word begins with in ALBERT's vocabulary."""
+"""A pair of pieces is merged if it occurs this often."""
 _ALONE = Regex(rf"\p{{Han}}|[^\p{{L}}\p{{M}}\p{{N}}{BOUNDARY}]")
 """Characters that stand singly in ALBERT's vocabulary: Chinese ones, as in BERT's, and whatever is no letter or digit,
 as SentencePiece has it by splitting at changes of script."""
@@ -87,6 +85,33 @@ def learn_pieces(texts: Iterable[str], vocab_size: int) -> list[tuple[str, float
     for piece, score in scores.items():
         scores[piece] = round(lowest if len(piece) == 1 and score <= stairs else score, 6)
     return special + sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def learn_merges(texts: Iterable[str], vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The Transformer's vocabulary by byte-pair encoding (Sennrich et al. 2016), and the merges that it comes from.
+
+    Args:
+        texts: texts as they are, read once; memory grows with the different words in them, not with their length.
+        vocab_size: the most tokens to learn.
+
+    Returns:
+        The vocabulary, token to id: special tokens, characters, then pieces in the order of their merging; and for each
+        of the last the two tokens that it joins.
+
+    Raises:
+        BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
+    """
+    special = list(TRANSFORMER_SPECIAL.values())
+    backend = transformer({name: place for place, name in enumerate(special)}, [])
+    # One place is the word boundary's.
+    words = _count_words(backend, texts, vocab_size, vocab_size - len(special) - 1, BOUNDARY)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, min_frequency=PAIR_FREQUENCY, special_tokens=special, show_progress=False
+    )
+    _train(backend, words, trainer)
+    model = json.loads(backend.to_str())["model"]
+    vocabulary = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
+    return vocabulary, [(first, second) for first, second in model["merges"]]
 
 
 def stands_alone(piece: str) -> bool:

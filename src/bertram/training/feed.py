@@ -1,6 +1,5 @@
 """Where a training's examples come from: a batch for every position, and the position after it."""
 
-import math
 from typing import Protocol
 
 import numpy as np
@@ -29,25 +28,39 @@ class Feed(Protocol):
 
 
 class ShuffledRows:
-    """All examples of a data set in a new order every epoch, `batch_size` of them a step."""
+    """All examples of a data set in a new order every epoch, cut into batches of `batch_size` or by `batch_tokens`."""
 
     start: Position = (0, 0)
 
-    def __init__(self, examples: Examples, batch_size: int, seed: int) -> None:
-        self.examples, self.batch_size, self.seed = examples, batch_size, seed
-        self.steps_per_epoch: float = math.ceil(len(examples) / batch_size)
-        self.tokens_per_step = len(examples.inputs.token_ids) / self.steps_per_epoch
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+    def __init__(self, examples: Examples, batch_size: int, seed: int, batch_tokens: int | None = None) -> None:
+        """With `batch_tokens` a batch is filled up to so many tokens, and a longer example is a batch of its own."""
+        self.examples, self.batch_size, self.batch_tokens, self.seed = examples, batch_size, batch_tokens, seed
+        self._epoch, self._batches = -1, [np.empty(0, np.int64)]
+        self.steps_per_epoch: float = len(self._batches_of(0))
+        self.tokens_per_step = examples.tokens / self.steps_per_epoch
 
     def take(self, position: Position) -> tuple[Examples, Position]:
         """The batch at (epoch, number of the batch in it)."""
         epoch, place = position
-        rows = self._order_of(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
-        following = (epoch, place + 1) if place + 1 < self.steps_per_epoch else (epoch + 1, 0)
-        return self.examples.select(rows), following
+        batches = self._batches_of(epoch)
+        following = (epoch, place + 1) if place + 1 < len(batches) else (epoch + 1, 0)
+        return self.examples.select(batches[place]), following
 
-    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+    def _batches_of(self, epoch: int) -> list[NDArray[np.int64]]:
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
+            self._batches = np.split(order, self._cuts(order))
             self._epoch = epoch
-        return self._order
+        return self._batches
+
+    def _cuts(self, order: NDArray[np.int64]) -> list[int]:
+        """Where in the order a new batch begins, but for the first."""
+        if self.batch_tokens is None:
+            return list(range(self.batch_size, len(order), self.batch_size))
+        cuts, total = [], 0
+        for place, length in enumerate(self.examples.lengths[order].tolist()):
+            if total + length > self.batch_tokens and total:
+                cuts.append(place)
+                total = 0
+            total += length
+        return cuts

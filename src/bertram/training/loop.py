@@ -6,18 +6,21 @@ all that resuming needs to know.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
+from torch import Tensor, nn
 
 from bertram.batch import budgeted
 from bertram.errors import BadInput
 from bertram.formats.weights import read_tensors, write_tensors
-from bertram.models.heads import Model
-from bertram.models.tensors import targets_of, to_tensors
+from bertram.models.decoder import Decoder, LanguageModelHead
+from bertram.models.encoder import Encoder
+from bertram.models.heads import ClassificationHead
+from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training import checkpoint
 from bertram.training.distributed import Processes
 from bertram.training.feed import Feed, Position
@@ -29,6 +32,15 @@ from bertram.training.recipe import Recipe
 
 _TRIAL_STEPS = 8
 _LOSS_BUCKETS = 20
+_AVERAGED = "averaged-{:09d}.safetensors"
+
+
+class Trainable(Protocol):
+    """What can be trained; an nn.Module too."""
+
+    def losses(self, inputs: Any, targets: Mapping[str, Targets]) -> dict[str, Tensor]:
+        """Each named head's mean loss over its targets, a scalar in float32, for what `inputs_of` gives."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,8 @@ class Outcome:
     tokens: int
     seconds: float
     best_step: int
+    averaged: int = 1
+    """Evaluations whose weights' mean is kept, the one of best_step being the last of them."""
 
 
 class Evaluation(NamedTuple):
@@ -72,7 +86,7 @@ class Loop:
 
     def __init__(
         self,
-        model: Model,
+        model: nn.Module,
         feed: Feed,
         recipe: Recipe,
         out: Path,
@@ -83,7 +97,7 @@ class Loop:
         blind_loss: float | None = None,
     ) -> None:
         """Args:
-        model: trained on the device of `processes`; every head that the feed's examples have targets for.
+        model: a Trainable, trained on the device of `processes`; every head that the feed's examples have targets for.
         evaluate: called now and then with the model as it stands.
         report: hears of every step and evaluation, in the words of metrics.jsonl.
         blind_loss: what a model that does not read reaches; a training that ends above it, or where it began, counts
@@ -94,12 +108,18 @@ class Loop:
         self.feed, self.recipe, self.out = feed, recipe, out
         self.evaluate, self.report, self.blind_loss = evaluate, report, blind_loss
         self.checkpoints = out / "checkpoints"
-        model.encoder.gradient_checkpointing = recipe.gradient_checkpointing
+        for module in model.modules():
+            if isinstance(module, Encoder | Decoder):
+                module.gradient_checkpointing = recipe.gradient_checkpointing
+            if isinstance(module, ClassificationHead | LanguageModelHead):
+                module.label_smoothing = recipe.label_smoothing or 0.0
+        highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
         self.optimizer = Optimizer(
             model,
             precision(recipe, processes.device),
             rule=recipe.optimizer,
             weight_decay=recipe.weight_decay,
+            rates=None if encoders is None else {"encoder.": encoders / highest},
             reduce=processes.add if processes.size > 1 else None,
         )
 
@@ -152,10 +172,13 @@ class Loop:
         reason = reason or self._not_finite() or _not_falling(state, self.blind_loss)
         self.optimizer.release()
         self.processes.wait()  # for process 0 to have written what now is read
+        averaged = 1
         if not reason and state.best_step:
-            self.optimizer.load_weights(read_tensors(self.checkpoints / "best.safetensors"))
+            averaged = self._average(state)
+            if averaged == 1:
+                self.optimizer.load_weights(read_tensors(self.checkpoints / "best.safetensors"))
         status = "diverged" if reason else "finished"
-        return Outcome(status, reason, state.step, state.tokens, seconds, state.best_step)
+        return Outcome(status, reason, state.step, state.tokens, seconds, state.best_step, averaged)
 
     def _train_step(self, state: State) -> dict[str, float]:
         """One optimizer step over one batch of examples, in passes of at most `max_tokens` tokens."""
@@ -178,12 +201,12 @@ class Loop:
         torch.manual_seed(recipe.seed * 2**32 + step * processes.size + processes.rank)
         self.model.train()
         losses = dict.fromkeys(counts, 0.0)
-        for run in budgeted(share.inputs.lengths, recipe.max_tokens):
+        for run in budgeted(share.lengths, recipe.max_tokens):
             if processes.size == 1:
                 check_stop()  # a step of many passes takes longer than a signal should wait
             part = share.select(run)
             targets = targets_of(part, processes.device)
-            found = self.model.losses(to_tensors(part.inputs, processes.device), targets)
+            found = cast(Trainable, self.model).losses(inputs_of(part, processes.device), targets)
             weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in found.items()}
             if weighted:
                 torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -191,7 +214,7 @@ class Loop:
                 losses[head] += float(loss.detach())
         losses = dict(zip(losses, processes.sums(list(losses.values())), strict=True))
         norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
-        tokens, seconds = int(batch.inputs.offsets[-1]), time.monotonic() - began
+        tokens, seconds = batch.tokens, time.monotonic() - began
         return {
             "loss": sum(losses.values()),
             **({f"{head}_loss": loss for head, loss in losses.items()} if len(losses) > 1 else {}),
@@ -203,10 +226,12 @@ class Loop:
         }, following
 
     def _rate(self, state: State) -> float:
-        """Linear warm-up, then decay to 0 (Devlin et al. 2018, A.2)."""
+        """Linear warm-up, then decay to 0 (Devlin et al. 2018, A.2), or by the step's root (Vaswani et al. 2017)."""
         highest, warmup = cast(float, self.recipe.learning_rate), self.recipe.warmup * state.total
         if state.step < warmup:
             return highest * (state.step + 1) / (warmup + 1)
+        if self.recipe.schedule == "inverse-sqrt":
+            return highest * math.sqrt((warmup + 1) / (state.step + 1))
         left = (state.total - state.step) / (state.total - warmup)
         return highest * float(left**self.recipe.decay_power)
 
@@ -220,7 +245,32 @@ class Loop:
                 write_tensors(self.checkpoints / "best.safetensors", self.optimizer.weights())
         else:
             state.stale += 1
+        if self.recipe.average > 1 and self.processes.rank == 0:
+            write_tensors(self.checkpoints / _AVERAGED.format(state.step), self.optimizer.weights())
+            for path in self._averaged(state)[: -self.recipe.average]:
+                path.unlink()
         return figures
+
+    def _averaged(self, state: State) -> list[Path]:
+        """Weights of past evaluations, the newest last; those after `state` were written before a kill."""
+        newest = self.checkpoints / _AVERAGED.format(state.step)
+        return sorted(path for path in self.checkpoints.glob("averaged-*.safetensors") if path <= newest)
+
+    def _average(self, state: State) -> int:
+        """Give the model the mean of its last evaluations' weights, if that scores better than the best of all.
+
+        Returns of how many; 1 where the best stays.
+        """
+        paths = self._averaged(state)[-self.recipe.average :]
+        if len(paths) < 2 or self.recipe.average == 1:
+            return 1
+        mean = {name: weight.to(self.processes.device) for name, weight in read_tensors(paths[0]).items()}
+        for path in paths[1:]:
+            for name, weight in read_tensors(path).items():
+                mean[name] += weight.to(self.processes.device)
+        self.optimizer.load_weights({name: weight / len(paths) for name, weight in mean.items()})
+        self.model.eval()
+        return len(paths) if self.evaluate()[0] > cast(float, state.best_score) else 1
 
     def _budget(self) -> int:
         """Steps that the recipe's budget stands for."""

@@ -44,6 +44,7 @@ class Optimizer:
         weight_decay: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float | None = None,
+        rates: Mapping[str, float] | None = None,
         reduce: Callable[[Tensor], object] | None = None,
     ) -> None:
         """Take over `model`'s parameters; those that matrix products read become copies in `precision`.
@@ -53,6 +54,7 @@ class Optimizer:
 
         Args:
             eps: by default the rule's own in `EPS`.
+            rates: how the names of parameters begin, and what their learning rate is multiplied by; others' by 1.
             reduce: where several processes train one model, sums a float32 vector over all of them, in place
                 (`torch.distributed.all_reduce`). A step calls it once, with all gradients end to end, and so every
                 process makes the same step. The losses must be scaled for the sum to be the whole batch's gradient.
@@ -73,11 +75,15 @@ class Optimizer:
         for parameter in self._parameters.values():
             if id(parameter) in multiplied:
                 parameter.data = parameter.data.to(precision)
-        matrices = [name for name, p in self._parameters.items() if p.ndim > 1]
-        vectors = [name for name, p in self._parameters.items() if p.ndim <= 1]
-        adam = {"adamw": [(weight_decay, matrices), (0.0, vectors)], "lamb": [(0.0, vectors)]}
-        self._runs = [(decay, run) for decay, names in adam[rule] for run in self._cut(names)]
-        self._matrices = [self._pieces(name) for name in matrices] if rule == "lamb" else []
+        self._matrices: list[tuple[float, list[_Piece]]] = []
+        alike: dict[tuple[float, float], list[str]] = {}
+        for name, parameter in self._parameters.items():
+            rate = next((rate for beginning, rate in (rates or {}).items() if name.startswith(beginning)), 1.0)
+            if parameter.ndim > 1 and rule == "lamb":
+                self._matrices.append((rate, self._pieces(name)))
+            else:
+                alike.setdefault((rate, weight_decay if parameter.ndim > 1 else 0.0), []).append(name)
+        self._runs = [(*setting, run) for setting, names in alike.items() for run in self._cut(names)]
 
     def _cut(self, names: list[str]) -> list[list["_Piece"]]:
         """All elements of these parameters, in runs of about `_RUN` that a core's cache holds with their moments."""
@@ -114,13 +120,13 @@ class Optimizer:
             name: torch.split(self._dense(name, sparse.get(name, grad)).reshape(-1), _RUN)
             for name, grad in found.items()
         }
-        for decay, run in self._runs:
+        for rate, decay, run in self._runs:
             if used := [piece for piece in run if piece.name in gradients]:
-                self._adam([piece.master for piece in used], used, gradients, learning_rate, decay, scale)
+                self._adam([piece.master for piece in used], used, gradients, rate * learning_rate, decay, scale)
                 _round(used)
-        for matrix in self._matrices:
+        for rate, matrix in self._matrices:
             if matrix[0].name in gradients:
-                self._lamb(matrix, gradients, learning_rate, scale)
+                self._lamb(matrix, gradients, rate * learning_rate, scale)
                 _round(matrix)
         for name, grad in sparse.items():
             self._tables[name].index_fill_(0, grad.indices()[0], 0.0)

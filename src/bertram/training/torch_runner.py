@@ -1,13 +1,17 @@
-"""The Runner that computes with torch."""
+"""The runners that compute with torch."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bertram.batch import Batch
+from bertram.batch import Batch, Hypothesis, output_limits
+from bertram.config import Search
 from bertram.errors import BadInput
+from bertram.models.beam_search import search as beam_search
+from bertram.models.decoding import Decoding
 from bertram.models.heads import Model
 from bertram.models.tensors import to_tensors
+from bertram.models.transformer import Transformer
 from bertram.training.interruption import check_stop
 
 
@@ -31,3 +35,35 @@ class TorchRunner:
         self.model.eval()
         out = self.model(to_tensors(batch, self.device))
         return {name: tensor.float().cpu().numpy() for name, tensor in out.items()}
+
+
+class TorchGenerator:
+    """Writes with an encoder–decoder model as it stands, in evaluation mode."""
+
+    def __init__(self, model: Transformer, device: torch.device | str = "cpu") -> None:
+        self.model, self.device = model, device
+
+    @torch.inference_mode()
+    def generate(self, batch: Batch, search: Search) -> list[list[Hypothesis]]:
+        """The n_best hypotheses of each of the B sources, best first, by the rules of `beam_search.search`.
+
+        Raises:
+            BadInput: a source is longer than the positions that the model knows.
+            Interrupted: a signal came.
+        """
+        check_stop()
+        if not len(batch):
+            return []
+        self.model.eval()
+        config = self.model.config
+        limits = output_limits(batch.lengths, config.decoder.max_position_embeddings, search.max_length)
+        return beam_search(
+            Decoding(self.model, to_tensors(batch, self.device)),
+            len(batch),
+            start_id=config.decoder_start_token_id,
+            eos_id=config.eos_token_id,
+            never=(config.pad_token_id,),
+            max_lengths=limits.tolist(),
+            settings=search,
+            device=self.device,
+        )

@@ -1,0 +1,76 @@
+"""config.json of an encoder–decoder directory of ours, in and out; without torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from bertram.config import EncoderConfig, TransformerConfig
+from bertram.errors import BadInput
+from bertram.files import write_json
+
+MODEL_TYPE = "bertram-transformer"
+
+_STACKS = ("encoder", "decoder")
+_LARGEST_FILE = 2**24  # bytes
+
+
+def is_transformer(directory: Path) -> bool:
+    """Whether a directory's config.json says that it holds an encoder–decoder model.
+
+    Raises:
+        BadInput: the file is not JSON.
+    """
+    return (directory / "config.json").is_file() and read_json(directory).get("model_type") == MODEL_TYPE
+
+
+def read_transformer_config(directory: Path) -> TransformerConfig:
+    """Read and check config.json.
+
+    Raises:
+        BadInput: there is no such file, or it describes no encoder–decoder model of ours.
+    """
+    said = read_json(directory)
+    try:
+        values = {name: value for name, value in said.items() if name != "model_type"}
+        values |= {name: EncoderConfig(**_only(EncoderConfig, said.get(name))) for name in _STACKS}
+        return TransformerConfig(**_only(TransformerConfig, values))
+    except BadInput as error:
+        raise BadInput(f"{directory / 'config.json'}: {str(error).removeprefix('config: ')}") from None
+    except TypeError:
+        raise BadInput(f"{directory / 'config.json'}: lacks a size of its encoder or decoder") from None
+
+
+def write_transformer_config(directory: Path, config: TransformerConfig) -> None:
+    """Write config.json."""
+    write_json(directory / "config.json", {"model_type": MODEL_TYPE, **asdict(config)})
+
+
+def read_json(directory: Path) -> dict[str, Any]:
+    """config.json as it stands.
+
+    Raises:
+        BadInput: there is none, or it is no JSON object.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise BadInput(f"{directory}: holds no config.json")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise BadInput(f"{path}: larger than {_LARGEST_FILE:,} bytes")
+    try:
+        said = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # ValueError: bytes that are no text and endless numbers too
+        raise BadInput(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise BadInput(f"{path}: must hold one JSON object")
+    return said
+
+
+def _only(kind: type[EncoderConfig] | type[TransformerConfig], values: Any) -> Mapping[str, Any]:
+    """The values, if they are an object of fields that `kind` has."""
+    if not isinstance(values, dict):
+        raise BadInput("must have an object each for encoder and decoder")
+    if unknown := values.keys() - {field.name for field in fields(kind)}:
+        raise BadInput(f"has no field {min(unknown)!r:.80}")
+    return values

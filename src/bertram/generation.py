@@ -1,0 +1,339 @@
+"""From pairs of texts and a model argument to a trained encoder–decoder directory: `bertram train translation` and
+`bertram train summarization`.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bertram import artifacts
+from bertram.batch import Batch, Examples, Ints, ranges
+from bertram.config import EncoderConfig, Search, TransformerConfig
+from bertram.errors import BadInput, require
+from bertram.files import fingerprint
+from bertram.formats.transformer_config import is_transformer
+from bertram.inference.generator import Generator
+from bertram.model_card import model_card
+from bertram.progress import Report, silent
+from bertram.run_directory import SETTINGS, keep, prepare_directory
+from bertram.tasks.registry import COLUMNS, GENERATIONS
+from bertram.tasks.sequence_to_sequence import Generation
+from bertram.tasks.task import Score
+from bertram.text.pairs import Pairs, read_pairs
+from bertram.text.records import split
+from bertram.text.tokenizer import Tokenizer
+from bertram.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from bertram.models.transformer import Transformer
+
+_HELD_OUT = 0.1
+_MOST_DECODER_LAYERS = 6
+_LIBRARIES = ("torch", "safetensors", "sacrebleu", "tensorboard")
+_DEFAULTS = {"learning_rate": 1e-3, "label_smoothing": 0.1, "batch_tokens": 4096}
+
+Files = str | Path | Sequence[str | Path]
+"""A table, or two files of aligned lines."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pairs of one training, and where they came from."""
+
+    train: Pairs
+    validation: Pairs
+    test: Pairs | None
+    description: dict[str, Any]
+
+    @classmethod
+    def read(
+        cls,
+        task: str,
+        data: Files,
+        validation: Files | None = None,
+        test: Files | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> "Parts":
+        """Read the pairs; without validation files a seeded tenth of the training data is held out.
+
+        Raises:
+            BadInput: a file cannot be used.
+        """
+        given = (("train", data), ("validation", validation), ("test", test))
+        files = {name: _paths(value) for name, value in given if value is not None}
+        found = {name: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for name, paths in files.items()}
+        names = {name: " and ".join(path.name for path in paths) for name, paths in files.items()}
+        if validation is None:
+            found["train"], found["validation"] = split(found["train"], _HELD_OUT, seed)
+            names["validation"] = f"a tenth of the training data, drawn with seed {seed}"
+        description = {
+            **{name: names.get(name) for name, _ in given},
+            "rows": {name: len(found[name]) if name in found else 0 for name, _ in given},
+            "empty_pairs": sum(pairs.dropped for pairs in found.values()),
+            "sha256": {name: [fingerprint(path) for path in paths] for name, paths in files.items()},
+        }
+        return cls(found["train"], found["validation"], found.get("test"), description)
+
+    def judged(self) -> dict[str, Pairs]:
+        """The parts that scores are reported on, by their names."""
+        return {"validation": self.validation} | ({} if self.test is None else {"test": self.test})
+
+    def head(self, rows: int) -> "Parts":
+        """The first pairs of each part."""
+        shorter: dict[str, Any] = {name: p.select(range(min(rows, len(p)))) for name, p in self.judged().items()}
+        return replace(self, train=self.train.select(range(min(rows, len(self.train)))), **shorter)
+
+
+def _paths(files: Files) -> list[Path]:
+    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
+    if len(paths) > 2:
+        raise BadInput(f"{paths[2]}: pairs stand in one table or in two files, not in {len(paths)}")
+    return paths
+
+
+def train(
+    task: str,
+    data: Files,
+    *,
+    model: str | Path,
+    out: str | Path,
+    validation: Files | None = None,
+    test: Files | None = None,
+    columns: Mapping[str, str] | None = None,
+    recipe: Recipe | None = None,
+    search: Search | None = None,
+    vocab_size: int | None = None,
+    separate_vocabularies: bool = False,
+    config: Mapping[str, Any] | None = None,
+    max_length: int | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    allow_pickle: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Train `model` to write one text from another and leave a model directory at `out`.
+
+    Args:
+        task: "translation" or "summarization".
+        data: two files of aligned lines, or a table.
+        model: a preset such as transformer-tiny, a trained encoder–decoder directory, or a trained encoder's, which
+            then gets a new decoder of the same kind (Rothe et al. 2020): a BERT's for a BERT, an ALBERT's for an
+            ALBERT.
+        search: how the finished model searches; evaluations while training are greedy.
+        separate_vocabularies: a preset learns a tokenizer for each side.
+        config: fields to change, of both stacks of a preset or of a new decoder.
+        max_length: tokens of a text that are read or learned to write, by default the model's positions.
+
+    Returns what OUT/bertram.json says.
+
+    Raises:
+        BadInput: the data, the model or the settings cannot be used, or `out` is not empty and `resume` is not given.
+        Interrupted: a signal came; `resume` goes on from there.
+    """
+    recipe, out = (recipe or Recipe()).resolved(**_DEFAULTS), Path(out)
+    if task not in GENERATIONS:
+        raise BadInput(f"no task named {task}; there are {', '.join(GENERATIONS)}")
+    if out.exists() and Path(model).exists() and out.samefile(model):
+        raise BadInput(f"{out}: is the model to train; name another --out")
+    if not dry_run and (finished := prepare_directory(out, resume=resume)) is not None:
+        return finished
+    for library in _LIBRARIES:  # before hours of work that would end for want of one
+        require(library, "train")
+    parts = Parts.read(task, data, validation, test, columns=columns, seed=recipe.seed)
+    plan = Plan(GENERATIONS[task](), model, recipe, search or Search(), vocab_size, separate_vocabularies, config or {})
+    if not dry_run:
+        return _run(plan, parts, out, max_length, allow_pickle, report)
+    with tempfile.TemporaryDirectory() as scratch:
+        short = replace(recipe, epochs=None, tokens=None, hours=None, steps=1, evaluations=1)
+        return _run(
+            replace(plan, recipe=short), parts.head(recipe.batch_size), Path(scratch), max_length, allow_pickle, report
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained, and how."""
+
+    task: Generation
+    model: str | Path
+    recipe: Recipe
+    search: Search
+    vocab_size: int | None
+    separate_vocabularies: bool
+    config: Mapping[str, Any]
+
+
+def _run(
+    plan: Plan, parts: Parts, out: Path, max_length: int | None, allow_pickle: bool, report: Report
+) -> dict[str, Any]:
+    import torch
+
+    from bertram.training.distributed import Processes
+    from bertram.training.feed import ShuffledRows
+    from bertram.training.loop import Evaluation, Loop
+    from bertram.training.torch_runner import TorchGenerator
+
+    task, recipe = plan.task, plan.recipe
+    settings = {
+        "task": task.to_dict(),
+        "data": parts.description,
+        "recipe": asdict(recipe),
+        "model": str(plan.model),
+        "vocab_size": plan.vocab_size,
+        "separate_vocabularies": plan.separate_vocabularies,
+        "config": dict(plan.config),
+        "max_length": max_length,
+    }
+    keep(out / SETTINGS, settings)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(recipe.seed)
+    network, source, target = _start(plan, parts, out, allow_pickle)
+    config = network.config
+    positions = min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
+    length = positions if max_length is None else min(max_length, positions)
+    examples, truncated = learnable(parts.train, source, target, config, length)
+    runner = TorchGenerator(network, device)
+    generator = Generator(task, source, target, runner, length, plan.search)
+
+    def scores(pairs: Pairs, search: Search) -> list[Score]:
+        return task.scores(generator.write(pairs.sources, search), pairs.targets)
+
+    def evaluate() -> Evaluation:
+        score = scores(parts.validation, Search(beam_size=1))[0].value
+        return Evaluation(score, {f"validation_{task.metric}": score})
+
+    outcome = Loop(
+        network,
+        ShuffledRows(examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
+        recipe,
+        out,
+        evaluate=evaluate,
+        report=report,
+        processes=Processes(0, 1, device),
+    ).run()
+    found = {
+        name: [s.signed(split=name, beam=plan.search.beam_size, seed=recipe.seed) for s in scores(pairs, plan.search)]
+        for name, pairs in parts.judged().items()
+    }
+    manifest = {
+        "format": 1,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "task": task.to_dict(),
+        "base_model": Path(plan.model).name,
+        "max_length": length,
+        "truncated_texts": truncated,
+        "search": asdict(plan.search),
+        "data": parts.description,
+        "recipe": asdict(recipe),
+        "steps": outcome.steps,
+        "tokens": outcome.tokens,
+        "seconds": round(outcome.seconds, 1),
+        "tokens_per_second": round(outcome.tokens / max(outcome.seconds, 1e-9), 1),
+        "best_step": outcome.best_step,
+        "averaged": outcome.averaged,
+        "scores": {name: [asdict(s) for s in values] for name, values in found.items()},
+    }
+    artifacts.save_transformer(network, source, target, out, manifest, model_card)
+    return manifest
+
+
+def learnable(
+    pairs: Pairs, source: Tokenizer, target: Tokenizer, config: TransformerConfig, max_length: int
+) -> tuple[Examples, int]:
+    """Pairs as a decoder learns them: from a start token and the tokens so far it tells the next, at last the end.
+
+    A text with several right ones stands there once for each. Longer texts are cut to `max_length` tokens.
+
+    Returns the examples, and how many texts were cut.
+    """
+    from bertram.models.transformer import HEAD
+
+    texts = [text for text, targets in zip(pairs.sources, pairs.targets, strict=True) for _ in targets]
+    inputs, cut = source.encode(texts, max_length=max_length)
+    pieces, lengths = target.pieces([text for targets in pairs.targets for text in targets], max_length - 1)
+    kept = np.minimum(lengths, max_length - 1)
+    offsets = np.concatenate([[0], np.cumsum(kept + 1)]).astype(np.int32)
+    written = np.full(offsets[-1], config.decoder_start_token_id, np.int32)
+    written[ranges(offsets[:-1] + 1, kept)] = pieces
+    following: Ints = np.full(offsets[-1], config.eos_token_id, np.int32)
+    following[ranges(offsets[:-1], kept)] = pieces
+    positions = ranges(np.zeros_like(kept), kept + 1).astype(np.int32)
+    outputs = Batch(written, np.zeros_like(written), positions, offsets)
+    return Examples(inputs, token_labels={HEAD: following}, decoder_inputs=outputs), cut + int((lengths > kept).sum())
+
+
+def _start(plan: Plan, parts: Parts, out: Path, allow_pickle: bool) -> tuple["Transformer", Tokenizer, Tokenizer]:
+    """The model to train, and the tokenizers of what it reads and of what it writes."""
+    from bertram.models.transformer import Transformer
+
+    given = artifacts.resolve(plan.model)
+    if isinstance(given, Path) and is_transformer(given):
+        if plan.config or plan.vocab_size or plan.separate_vocabularies:
+            raise BadInput(f"{plan.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
+        network = artifacts.read_transformer(given, allow_pickle=allow_pickle)
+        return network, *artifacts.read_tokenizers(given, network.config)
+    if isinstance(given, Path):
+        return _on_encoder(plan, given, allow_pickle)
+    if isinstance(given, EncoderConfig):
+        raise BadInput(
+            f"{plan.model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train"
+        )
+    source, target = _tokenizers(plan, given, parts, out)
+    encoder = replace(given.encoder, **plan.config, vocab_size=source.vocab_size)
+    decoder = replace(given.decoder, **plan.config, vocab_size=target.vocab_size)
+    sizes = TransformerConfig(
+        encoder=encoder,
+        decoder=decoder,
+        share_encoder_decoder_embeddings=source is target,
+        pad_token_id=target.pad_id,
+        eos_token_id=target.end_id,
+        decoder_start_token_id=target.pad_id,
+    )
+    return Transformer(sizes), source, target
+
+
+def _tokenizers(plan: Plan, preset: TransformerConfig, parts: Parts, out: Path) -> tuple[Tokenizer, Tokenizer]:
+    """A preset's tokenizers, learned from the training pairs once for every OUT; one for both sides if not told."""
+    sides = [parts.train.sources, [text for targets in parts.train.targets for text in targets]]
+    texts = sides if plan.separate_vocabularies else [[*sides[0], *sides[1]]]
+    limit = preset.decoder.vocab_size if plan.vocab_size is None else min(plan.vocab_size, preset.decoder.vocab_size)
+    found = []
+    for side, place in zip(texts, (out, out / artifacts.TARGET), strict=False):
+        if not (place / "tokenizer.json").exists():
+            place.mkdir(exist_ok=True)
+            Tokenizer.train(side, "transformer", limit).save(place)
+        found.append(Tokenizer.load(place))
+    return found[0], found[-1]
+
+
+def _on_encoder(plan: Plan, directory: Path, allow_pickle: bool) -> tuple["Transformer", Tokenizer, Tokenizer]:
+    """A trained encoder under a new decoder, which embeds tokens as the encoder does where it is as wide."""
+    from bertram.models.transformer import Transformer
+
+    if plan.vocab_size or plan.separate_vocabularies:
+        raise BadInput(f"{plan.model}: has a tokenizer, which the decoder writes with too")
+    encoder = artifacts.read_model(directory, {}, allow_pickle=allow_pickle).encoder
+    tokenizer = artifacts.read_tokenizer(directory, encoder.config)
+    layers = min(encoder.config.num_hidden_layers, _MOST_DECODER_LAYERS)
+    plain: dict[str, Any] = {"type_vocab_size": 0, "sentence_objective": "none", "num_hidden_layers": layers}
+    decoder = replace(encoder.config, **(plain | dict(plan.config)))
+    shared = decoder.embedding_width == encoder.config.embedding_width
+    network = Transformer(
+        TransformerConfig(
+            encoder=encoder.config,
+            decoder=decoder,
+            share_encoder_decoder_embeddings=shared,
+            pad_token_id=tokenizer.pad_id,
+            eos_token_id=tokenizer.end_id,
+            decoder_start_token_id=tokenizer.cls_id,
+        )
+    )
+    network.encoder.load_state_dict(encoder.state_dict())
+    return network, tokenizer, tokenizer

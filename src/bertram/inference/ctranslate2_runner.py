@@ -1,0 +1,82 @@
+"""The runner that writes texts with CTranslate2, which searches in native code and needs no torch.
+
+Letters: B sources, T tokens of all of them together.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+from bertram.batch import Batch, Hypothesis, output_limits
+from bertram.config import Search
+from bertram.environment import usable_cores
+from bertram.errors import BadInput, require
+from bertram.formats.ctranslate2_file import describe
+
+
+class CTranslate2Runner:
+    """A directory that `bertram export --format ctranslate2` wrote, ready to search."""
+
+    def __init__(self, directory: Path, threads: int | None = None) -> None:
+        """Load a directory; `threads` compute together, by default one on each core that this process may use.
+
+        Raises:
+            BadInput: ctranslate2 is not installed, or the directory is damaged or not Bertram's.
+        """
+        library = require("ctranslate2", "ctranslate2")
+        self.directory, self.description = directory, describe(directory)
+        self._ids = {token: place for place, token in enumerate(self.description.target_tokens)}
+        try:
+            self._translator = library.Translator(
+                str(directory), device="cpu", inter_threads=1, intra_threads=threads or usable_cores() or 0
+            )
+        except (RuntimeError, ValueError, IndexError) as error:  # what its C++ exceptions become
+            raise BadInput(f"{directory}: CTranslate2 cannot load it: {error}") from None
+
+    def generate(self, batch: Batch, search: Search) -> list[list[Hypothesis]]:
+        """The n_best hypotheses of each of the B sources, best first.
+
+        The rules are those of `bertram.models.beam_search`, but for these. A source is done when `beam_size` hypotheses
+        have ended, whatever the others promise. Where tokens are forbidden (the padding always; by
+        `no_repeat_ngram_size`, which does not see the start token; by `min_length` the end), the probabilities of the
+        rest are scaled up to 1, so that scores are a little higher. All sources are searched up to the batch's longest
+        limit (`output_limits`) and what is longer than its own is cut, with the score of the whole. A source of nothing
+        but an end token has outputs of nothing, with a score of 0.
+
+        Raises:
+            BadInput: a source is a pair of texts, or longer than the positions that the model knows.
+        """
+        if not len(batch):
+            return []
+        known = self.description
+        if batch.segment_ids.any():
+            raise BadInput(f"{self.directory}: reads one text at a time, not pairs of texts")
+        if (longest := int(batch.lengths.max())) > known.source_positions:
+            raise BadInput(f"a text of {longest} tokens is longer than the model's {known.source_positions} positions")
+        room = output_limits(batch.lengths, known.target_positions, search.max_length) - 1  # for all but the end token
+        steps = int(room.max())
+        if not steps:
+            return [[Hypothesis([], 0.0)] for _ in range(len(batch))]
+        tokens = [known.source_tokens[place] for place in batch.token_ids.tolist()]
+        results = self._translator.translate_batch(
+            [tokens[start:end] for start, end in pairwise(batch.offsets.tolist())],
+            max_input_length=0,
+            beam_size=search.beam_size,
+            num_hypotheses=search.n_best,
+            length_penalty=search.length_penalty,
+            no_repeat_ngram_size=search.no_repeat_ngram_size,
+            min_decoding_length=min(search.min_length, steps),
+            max_decoding_length=steps,
+            suppress_sequences=[[known.pad_token]],
+            use_vmap=known.has_vocabulary_map,
+            return_scores=True,
+        )
+        # CTranslate2 counts the end token too, but not in a hypothesis that took all steps without ending.
+        unended = (steps / (steps + 1)) ** search.length_penalty
+        found = []
+        for result, most in zip(results, room.tolist(), strict=True):
+            hypotheses = []
+            for words, score in zip(result.hypotheses, result.scores, strict=True):
+                ids = [self._ids[word] for word in words]
+                hypotheses.append(Hypothesis(ids[:most], score * unended if len(ids) == steps else score))
+            found.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
+        return found

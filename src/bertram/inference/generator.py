@@ -1,0 +1,118 @@
+"""Text in, text out, whatever writes it: what translation and summarization answer with.
+
+Letters: N texts, B sequences of one batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from bertram.batch import Batch, Hypothesis, budgeted
+from bertram.config import Search
+from bertram.errors import BadInput
+from bertram.inference.predictor import pairs_of
+from bertram.tasks.sequence_to_sequence import Generation
+from bertram.text.sentences import split_long
+from bertram.text.tokenizer import Tokenizer
+
+_CHUNK = 4096  # texts tokenized at a time: enough to find like lengths among, few enough for any number of texts
+
+
+class GeneratingRunner(Protocol):
+    """What searches: one for each library that runs models."""
+
+    def generate(self, batch: Batch, search: Search) -> list[list[Hypothesis]]:
+        """The n_best hypotheses of each of the B sources, best first; none where nothing can be written."""
+        ...
+
+
+class Generator:
+    """A trained encoder–decoder model, ready to write.
+
+    Attributes:
+        task, source, target, runner: what it is made of; `source` and `target` are tokenizers.
+        search: how it searches unless told otherwise.
+        max_length: tokens of a text that are read at a time. A translation's longer texts are cut into sentences, which
+            are translated one by one; what a summary is made of loses its end.
+        max_tokens: tokens that the runner is given at a time.
+    """
+
+    def __init__(
+        self,
+        task: Generation,
+        source: Tokenizer,
+        target: Tokenizer,
+        runner: GeneratingRunner,
+        max_length: int,
+        search: Search | None = None,
+        max_tokens: int = 1024,
+    ) -> None:
+        self.task, self.source, self.target, self.runner = task, source, target, runner
+        self.max_length, self.search, self.max_tokens = max_length, search or Search(), max_tokens
+
+    def predict(self, inputs: Sequence[str | Mapping[str, str]], search: Search | None = None) -> list[dict[str, Any]]:
+        """One answer an input, in the order given: {"text", "score"}, with "others" where n_best asks for more.
+
+        An input is a string or {"text"}. White space alone gives an empty text.
+
+        Raises:
+            BadInput: an input is something else, or no valid Unicode.
+        """
+        texts = []
+        for place, (text, second) in enumerate(pairs_of(inputs)):
+            if second is not None:
+                raise BadInput(f"inputs[{place}]: {self.task.name} reads one text, not a pair")
+            texts.append(text)
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(texts), _CHUNK):
+            answers += self._answers(texts[start : start + _CHUNK], search or self.search)
+        return answers
+
+    def write(self, texts: Sequence[str], search: Search | None = None) -> list[str]:
+        """The best text for each of [N]."""
+        return [answer["text"] for answer in self.predict(texts, search)]
+
+    def _answers(self, texts: Sequence[str], search: Search) -> list[dict[str, Any]]:
+        parts = self._parts(texts)
+        pieces = [piece for own in parts for piece in own]
+        found = iter(self._generate([piece.strip() for piece in pieces], search))
+        answers = []
+        for own in parts:
+            written = [next(found) for _ in own]
+            ranks = [
+                self._joined(own, [ranked[min(rank, len(ranked) - 1)] for ranked in written])
+                for rank in range(max((len(ranked) for ranked in written), default=1))
+            ]
+            first, *others = self.task.answers(*zip(*ranks, strict=True))
+            answers.append(first | {"others": others} if search.n_best > 1 else first)
+        return answers
+
+    def _parts(self, texts: Sequence[str]) -> list[list[str]]:
+        """Each text in pieces that the model can read; none of white space alone."""
+        _, lengths = self.source.pieces(texts)
+        room = self.max_length - self.source.added
+        return [
+            [] if not text.strip() else split_long(text, self._measure, room) if long and self.task.splits else [text]
+            for text, long in zip(texts, lengths > room, strict=True)
+        ]
+
+    def _measure(self, texts: list[str]) -> Sequence[int]:
+        counts: list[int] = self.source.pieces(texts)[1].tolist()
+        return counts
+
+    def _generate(self, texts: Sequence[str], search: Search) -> list[list[Hypothesis]]:
+        batch, _ = self.source.encode(texts, max_length=self.max_length)
+        found: list[list[Hypothesis]] = [[]] * len(texts)
+        for rows in budgeted(batch.lengths, self.max_tokens):
+            for row, hypotheses in zip(rows, self.runner.generate(batch.select(rows), search), strict=True):
+                found[row] = hypotheses or [Hypothesis([], 0.0)]
+        return found
+
+    def _joined(self, pieces: Sequence[str], hypotheses: Sequence[Hypothesis]) -> tuple[str, float]:
+        """What was written for the pieces of a text, with the white space between them, and the mean score."""
+        if not pieces:
+            return "", 0.0
+        written = [
+            self.target.decode(hypothesis.ids) + piece[len(piece.rstrip()) :]
+            for piece, hypothesis in zip(pieces, hypotheses, strict=True)
+        ]
+        return "".join(written).strip(), sum(hypothesis.score for hypothesis in hypotheses) / len(hypotheses)

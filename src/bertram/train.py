@@ -1,0 +1,94 @@
+"""Any task by its name: what `bertram train` does."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bertram import finetuning, generation
+from bertram.errors import BadInput
+from bertram.progress import Report, silent
+from bertram.tasks.registry import COLUMNS, GENERATIONS
+from bertram.text.records import parse_columns
+from bertram.training.recipe import Recipe
+
+Files = str | Path | Sequence[str | Path]
+"""A table, or for a task that writes two files of aligned lines."""
+
+
+def train(
+    task: str | None,
+    data: Files,
+    *,
+    model: str | Path,
+    out: str | Path,
+    validation: Files | None = None,
+    test: Files | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    recipe: Recipe | None = None,
+    vocab_size: int | None = None,
+    separate_vocabularies: bool = False,
+    config: Mapping[str, Any] | None = None,
+    max_length: int | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    allow_pickle: bool = False,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Train `model` for a task and leave a model directory at `out`.
+
+    `task` is one of `bertram.tasks.registry`; None guesses classification or regression from the labels. What the
+    settings mean stands at `finetuning.train` and, where texts are written, at `generation.train`. With `dry_run` one
+    batch goes through training, validation and test, and nothing is left at `out`.
+
+    Returns what OUT/bertram.json says.
+
+    Raises:
+        BadInput: the data, the model or the settings cannot be used, or `out` is not empty and `resume` is not given.
+        Interrupted: a signal came; `resume` goes on from there.
+    """
+    settings: dict[str, Any] = {
+        **{"model": model, "out": out, "recipe": recipe, "vocab_size": vocab_size, "max_length": max_length},
+        **{"resume": resume, "dry_run": dry_run, "allow_pickle": allow_pickle, "report": report},
+    }
+    if task in GENERATIONS:
+        roles = COLUMNS[task]
+        return generation.train(
+            task,
+            data,
+            validation=validation,
+            test=test,
+            columns=parse_columns(columns, roles) if isinstance(columns, str) else columns,
+            separate_vocabularies=separate_vocabularies,
+            config=config,
+            **settings,
+        )
+    if separate_vocabularies or config:
+        option = "--config" if config else "--separate-vocabularies"
+        raise BadInput(f"{option}: is for {' and '.join(GENERATIONS)} alone")
+    return finetuning.train(
+        task,
+        _one(data),
+        validation=None if validation is None else _one(validation),
+        test=None if test is None else _one(test),
+        columns=parse_columns(columns) if isinstance(columns, str) else columns,
+        **settings,
+    )
+
+
+def _one(files: Files) -> str | Path:
+    if isinstance(files, str | Path):
+        return files
+    if len(files) > 1:
+        raise BadInput(f"{files[1]}: a second file; labelled texts stand in one table")
+    return files[0]
+
+
+def summary(manifest: Mapping[str, Any]) -> str:
+    """What a person wants to know after a training, in a few lines."""
+    amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
+    lines = [f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s"]
+    if manifest["reason"]:
+        lines.append(manifest["reason"])
+    for name, scores in manifest["scores"].items():
+        lines += [f"{name} {score['metric']} {score['value']:.4f}   {score['signature']}" for score in scores]
+    return "\n".join(lines)
