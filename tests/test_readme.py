@@ -1,5 +1,6 @@
 """Every command and code block of README.md runs as it stands there, but on small tables, models and few seeds."""
 
+import json
 import os
 import re
 import subprocess
@@ -17,7 +18,11 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`]+)`")
 PYTHON = re.compile(r"(import|from) \w")
 COMMAND = re.compile(r"(bertram|python|pip|make) \w")
-SMALLER = {"-mini": "-tiny", "--seeds 3": "--seeds 1"}
+SMALLER = {
+    "-mini": "-tiny",
+    "--seeds 3": "--seeds 1",
+    "transformer-tiny": "transformer-tiny --epochs 1 --evaluations 1",
+}
 
 
 def code():
@@ -44,6 +49,10 @@ def run(tmp_path):
     table(tmp_path / "test.csv", 20, seed=1)
     sentences = [f"{text.capitalize()}." for text, _ in rows(300)]
     (tmp_path / "novels.txt").write_text("\n\n".join(" ".join(sentences[i : i + 5]) for i in range(0, 300, 5)))
+    for name, count in (("train.en", 60), ("train.de", 60), ("news.en", 3)):
+        (tmp_path / name).write_text("".join(f"{text}\n" for text, _ in rows(count)))
+    mails = [{"document": text, "summary": text.split()[0]} for text, _ in rows(60)]
+    (tmp_path / "mails.jsonl").write_text("".join(f"{json.dumps(mail)}\n" for mail in mails))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 
