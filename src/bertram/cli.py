@@ -340,8 +340,7 @@ def translate(
 
     generator = load_generator(model, "translation", allow_pickle=allow_pickle)
     for chunk in read_lines(source) if text is None else [[text]]:
-        answers = generator.predict(chunk, search)
-        _lines(_dumps(answer) if json else answer["text"] for answer in answers)
+        _texts(generator.predict(chunk, search), as_json=json)
 
 
 @app.command
@@ -371,8 +370,7 @@ def summarize(
 
     generator = load_generator(model, "summarization", allow_pickle=allow_pickle)
     for chunk in read_inputs(source) if text is None else [[text]]:
-        answers = generator.predict(chunk, search)
-        _lines(_dumps(answer) if json else answer["text"] for answer in answers)
+        _texts(generator.predict(chunk, search), as_json=json)
 
 
 @app.command
@@ -457,10 +455,14 @@ def _columns(text: str | None) -> dict[str, str] | None:
     return None if text is None else parse_columns(text)
 
 
+def _texts(answers: Iterable[dict[str, Any]], *, as_json: bool) -> None:
+    """The texts of answers, one a line whatever they hold."""
+    _lines(_dumps(answer) if as_json else " ".join(answer["text"].splitlines()) for answer in answers)
+
+
 def _lines(lines: Iterable[str]) -> None:
-    """One line each, whatever they hold."""
     for line in lines:
-        sys.stdout.write(f"{' '.join(line.splitlines())}\n")
+        sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
