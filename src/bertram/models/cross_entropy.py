@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+_ROW_MULTIPLE = 32
+"""As in the encoder: products get few shapes, since a kernel is compiled for each new one."""
 _ELEMENTS = 2**22
 """Logits at a time: in float32 16 MB, which stay in the cache between the passes over them; measured in
 docs/experiments.md."""
@@ -37,23 +39,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         vocabulary, wanted = len(weight), any(ctx.needs_input_grad)
         total = torch.zeros((), device=x.device)
+        x = F.pad(x, (0, 0, 0, -len(x) % _ROW_MULTIPLE))
         grad_x = torch.empty_like(x)
         grad_weight, grad_bias = (torch.zeros(t.shape, device=t.device) for t in (weight, bias))
-        rows = max(1, _ELEMENTS // vocabulary)
-        parts = zip(*(torch.split(whole, rows) for whole in (x, targets, grad_x)), strict=True)
-        for states, ids, grad_states in parts:
+        rows = max(_ROW_MULTIPLE, _ELEMENTS // vocabulary // _ROW_MULTIPLE * _ROW_MULTIPLE)
+        for states, ids, grad_states in zip(*(torch.split(whole, rows) for whole in (x, targets, grad_x)), strict=True):
             logits = torch.log_softmax(F.linear(states, weight, bias).float(), -1)
-            places = ids[:, None]
-            total -= (1 - smoothing) * logits.gather(1, places).sum() + smoothing * logits.mean(1).sum()
+            real, places = logits[: len(ids)], ids[:, None]
+            total -= (1 - smoothing) * real.gather(1, places).sum() + smoothing * real.mean(1).sum()
             if not wanted:
                 continue
             grads = logits.exp_().sub_(smoothing / vocabulary)
-            grads.scatter_add_(1, places, grads.new_full(places.shape, smoothing - 1))
+            grads[: len(ids)].scatter_add_(1, places, grads.new_full(places.shape, smoothing - 1))
+            grads[len(ids) :] = 0.0
             grad_bias += grads.sum(0)
             narrow = grads.to(weight.dtype)
             torch.mm(narrow, weight, out=grad_states)
             grad_weight += narrow.T @ states
-        ctx.save_for_backward(grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype))
+        ctx.save_for_backward(grad_x[: len(targets)], grad_weight.to(weight.dtype), grad_bias.to(bias.dtype))
         ctx.targets = len(targets)
         return total / len(targets)
 

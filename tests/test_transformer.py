@@ -1,0 +1,260 @@
+"""The encoder–decoder Transformer: as torch.nn.Transformer, step by step as all at once, and what it shares."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bertram.batch import Batch
+from bertram.config import TRANSFORMERS, EncoderConfig, TransformerConfig
+from bertram.errors import BadInput
+from bertram.models import cross_entropy
+from bertram.models.cross_entropy import linear_cross_entropy
+from bertram.models.decoding import Decoding
+from bertram.models.tensors import Targets, pairs_to_tensors, to_tensors
+from bertram.models.transformer import HEAD, Transformer
+
+STACK = replace(
+    TRANSFORMERS["transformer-tiny"].encoder,
+    **{"vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2},
+    **{"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "activation_dropout": 0.0},
+    max_position_embeddings=64,
+)
+BERT = replace(
+    STACK,
+    **{"hidden_size": 24, "type_vocab_size": 2, "normalize_embedding": True, "scale_embedding": False},
+    **{"static_position_embeddings": False, "initializer_range": 0.02, "hidden_act": "gelu"},
+)
+CONFIGS = {
+    "as published": TransformerConfig(encoder=STACK, decoder=STACK),
+    "pre-norm, learned positions": TransformerConfig(
+        encoder=replace(STACK, normalize_before=True, static_position_embeddings=False),
+        decoder=replace(STACK, normalize_before=True, static_position_embeddings=False),
+    ),
+    "one group, factorised": TransformerConfig(
+        encoder=replace(STACK, num_hidden_groups=1, embedding_size=8),
+        decoder=replace(STACK, num_hidden_groups=1, embedding_size=8, num_hidden_layers=3),
+    ),
+    "a BERT encoder of another width": TransformerConfig(
+        encoder=BERT, decoder=replace(STACK, vocab_size=30), share_encoder_decoder_embeddings=False
+    ),
+    "untied": TransformerConfig(encoder=STACK, decoder=STACK, tie_word_embeddings=False),
+}
+LENGTHS = [(3, 4), (1, 1), (20, 2), (2, 19), (5, 5)]
+
+
+def make(config: TransformerConfig) -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # no bias at 0, no norm at 1
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def batches(seed: int = 0, lengths: list[tuple[int, int]] = LENGTHS) -> tuple[Batch, Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = [[torch.randint(3, 30, (n,), generator=generator).tolist() for n in pair] for pair in lengths]
+    return Batch.pack([source for source, _ in ids]), Batch.pack([[0, *target[1:]] for _, target in ids])
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def model(request: pytest.FixtureRequest) -> Transformer:
+    return make(request.param)
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_it_computes_what_torchs_transformer_computes(pre_norm: bool) -> None:
+    stack = replace(STACK, normalize_before=pre_norm)
+    model = make(TransformerConfig(encoder=stack, decoder=stack))
+    stacks = [
+        nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True, norm_first=pre_norm),
+            **{"num_layers": 2, "enable_nested_tensor": False},
+        ),
+        nn.TransformerDecoder(nn.TransformerDecoderLayer(16, 2, 24, 0.0, batch_first=True, norm_first=pre_norm), 2),
+    ]
+    custom = dict(zip(("custom_encoder", "custom_decoder"), stacks, strict=True))
+    peer = nn.Transformer(16, 2, batch_first=True, **custom).eval()
+    for ours, theirs in ((model.encoder, peer.encoder), (model.decoder, peer.decoder)):
+        theirs.norm = ours.norm  # torch has one behind post-norm layers too, the paper has not
+        for layer, other in zip(ours.layers, theirs.layers, strict=True):
+            parts = [(layer.attention, other.self_attn, other.norm1)]
+            if ours is model.decoder:
+                parts.append((layer.cross_attention, other.multihead_attn, other.norm2))
+            for part, attention, norm in parts:
+                for kind in ("weight", "bias"):
+                    joined = torch.cat([getattr(part.query, kind), getattr(part.key_value, kind)])
+                    getattr(attention, f"in_proj_{kind}").data = joined
+                attention.out_proj.load_state_dict(part.output.state_dict())
+                norm.load_state_dict(part.norm.state_dict())
+            other.linear1.load_state_dict(layer.feed_forward.intermediate.state_dict())
+            other.linear2.load_state_dict(layer.feed_forward.output.state_dict())
+            last = other.norm3 if ours is model.decoder else other.norm2
+            last.load_state_dict(layer.feed_forward.norm.state_dict())
+    source, target = batches()
+    with torch.no_grad():
+        found = model(pairs_to_tensors(source, target))
+        embedded = [
+            padded(side.embeddings, batch) for side, batch in ((model.encoder, source), (model.decoder, target))
+        ]
+        lengths = [torch.tensor(batch.lengths)[:, None] for batch in (source, target)]
+        masks = [torch.arange(x.shape[1]) >= length for x, length in zip(embedded, lengths, strict=True)]
+        causal = nn.Transformer.generate_square_subsequent_mask(embedded[1].shape[1])
+        hidden = peer(
+            *embedded,
+            tgt_mask=causal,
+            src_key_padding_mask=masks[0],
+            tgt_key_padding_mask=torch.zeros_like(masks[1], dtype=torch.float32).masked_fill(masks[1], -torch.inf),
+            memory_key_padding_mask=masks[0],
+        )
+    torch.testing.assert_close(found, model.head(hidden[~masks[1]]), rtol=0, atol=1e-5)
+
+
+def padded(embeddings: nn.Module, batch: Batch) -> Tensor:
+    """Embeddings as [B, S, H], zero where there is no token."""
+    tensors = to_tensors(batch)
+    x = embeddings(tensors.token_ids, tensors.positions, None, torch.float32)
+    return nn.utils.rnn.pad_sequence(x.split(batch.lengths.tolist()), batch_first=True)
+
+
+def test_step_by_step_gives_what_all_at_once_gives(model: Transformer) -> None:
+    source, target = batches()
+    with torch.inference_mode():
+        expected = model(pairs_to_tensors(source, target)).split(target.lengths.tolist())
+        decoding = Decoding(model, to_tensors(source))
+        beams = torch.zeros(len(source), 2, dtype=torch.long)
+        for step in range(int(target.lengths.max())):
+            tokens = [target.token_ids[min(start + step, end - 1)] for start, end in zip(*ends(target), strict=True)]
+            found = decoding.step(torch.tensor(tokens).view(-1, 1).expand(-1, 1 if step == 0 else 2))
+            for row, logits in enumerate(expected):
+                if step < len(logits):
+                    for hypothesis in found[row]:
+                        torch.testing.assert_close(hypothesis, logits[step], rtol=0, atol=2e-5)
+            decoding.keep(torch.arange(len(source)), beams)
+
+
+def ends(batch: Batch) -> tuple[list[int], list[int]]:
+    return batch.offsets[:-1].tolist(), batch.offsets[1:].tolist()
+
+
+def test_hypotheses_go_on_from_the_ones_they_are_told_to(model: Transformer) -> None:
+    source, _ = batches(lengths=[(4, 1), (7, 1), (2, 1)])
+    paths = torch.tensor([[[0, 5, 9], [0, 6, 8]], [[0, 7, 7], [0, 8, 5]], [[0, 9, 6], [0, 4, 4]]])
+    with torch.inference_mode():
+        decoding = Decoding(model, to_tensors(source))
+        decoding.step(paths[:, :1, 0])
+        decoding.keep(torch.arange(3), torch.zeros(3, 2, dtype=torch.long))
+        decoding.step(paths[:, :, 1])
+        decoding.keep(torch.tensor([0, 2]), torch.tensor([[1, 0], [1, 1]]))  # the second source is done
+        found = decoding.step(torch.tensor([[8, 9], [4, 6]]))
+        written = [[0, 6, 8], [0, 5, 9], [0, 4, 4], [0, 4, 6]]
+        again = model(pairs_to_tensors(source.select([0, 0, 2, 2]), Batch.pack(written)))
+    torch.testing.assert_close(found.flatten(0, 1), again[2::3], rtol=0, atol=2e-5)
+
+
+def test_a_token_sees_neither_what_comes_later_nor_another_text(model: Transformer) -> None:
+    source, target = batches()
+    with torch.inference_mode():
+        before = model(pairs_to_tensors(source, target))
+        changed = target.token_ids.copy()
+        changed[target.offsets[1:] - 1] = 29  # the last token of every target
+        after = model(pairs_to_tensors(source, replace(target, token_ids=changed)))
+        alone = torch.cat([model(pairs_to_tensors(source.select([i]), target.select([i]))) for i in range(len(source))])
+    last = torch.zeros(len(before), dtype=torch.bool)
+    last[target.offsets[1:] - 1] = True
+    torch.testing.assert_close(after[~last], before[~last], rtol=0, atol=1e-5)
+    assert (after[last] - before[last]).abs().amax(1).min() > 1e-3
+    torch.testing.assert_close(alone, before, rtol=0, atol=1e-5)
+
+
+def test_losses_are_the_mean_over_targets_and_reach_every_parameter(model: Transformer) -> None:
+    source, target = batches()
+    pairs, values = pairs_to_tensors(source, target), torch.arange(len(target.token_ids)) % 30
+    rows = torch.arange(0, len(values), 2)
+    model.head.label_smoothing = 0.1
+    logits = model(pairs)
+    for smoothing in (0.1, 0.0):
+        model.train(smoothing > 0)
+        expected = F.cross_entropy(logits[rows], values[rows], label_smoothing=smoothing)
+        loss = model.losses(pairs, {HEAD: Targets(rows, values[rows])})[HEAD]
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    model.train().losses(pairs, {HEAD: Targets(None, values)})[HEAD].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert "segments" in name or parameter.grad.abs().max() > 0, name
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    model = make(CONFIGS["as published"]).train()
+    source, target = batches()
+    pairs, targets = pairs_to_tensors(source, target), {HEAD: Targets(None, torch.ones(len(target.token_ids)).long())}
+    grads = []
+    for keep in (True, False):
+        model.encoder.gradient_checkpointing = model.decoder.gradient_checkpointing = not keep
+        grads.append(torch.autograd.grad(model.losses(pairs, targets)[HEAD], list(model.parameters())))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [1, 31, 33, 70])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_without_logits_is_that_of_the_logits(
+    count: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_entropy, "_ELEMENTS", 32 * 50)  # several parts
+    torch.manual_seed(count)
+    arguments = [torch.randn(shape, requires_grad=True) for shape in ((count, 8), (50, 8), (50,))]
+    targets = torch.randint(0, 50, (count,))
+    expected = F.cross_entropy(F.linear(*arguments), targets, label_smoothing=smoothing)
+    found = linear_cross_entropy(*arguments, targets, smoothing)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(
+        torch.autograd.grad(3 * found, arguments), torch.autograd.grad(3 * expected, arguments), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_shared_is_stored_once() -> None:
+    model = make(CONFIGS["one group, factorised"])
+    assert model.decoder.embeddings.tokens.weight is model.encoder.embeddings.tokens.weight
+    assert model.head.decoder.weight is model.encoder.embeddings.tokens.weight
+    for layers in (model.encoder.layers, model.decoder.layers):
+        assert all(layer.attention is layers[0].attention for layer in layers)
+        assert all(layer.feed_forward is layers[0].feed_forward for layer in layers)
+    assert all(layer.cross_attention is model.decoder.layers[0].cross_attention for layer in model.decoder.layers)
+    names = [name for name, _ in model.named_parameters() if ".layers." in name]
+    assert names
+    assert all(".layers.0." in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("transformer-tiny", 2.6), ("transformer-base", 63.1), ("transformer-big", 214.3)]
+)
+def test_presets_have_the_published_sizes(name: str, millions: float) -> None:
+    """Vaswani et al. 2017 give 65 and 213 million, of a vocabulary that they call "about 37000"."""
+    with torch.device("meta"):
+        model = Transformer(TRANSFORMERS[name])
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_texts_beyond_the_positions_are_refused() -> None:
+    model = make(CONFIGS["as published"])
+    source, target = batches(lengths=[(3, 65)])
+    with pytest.raises(BadInput, match="longer than the model's 64 positions"):
+        model(pairs_to_tensors(source, target))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decoder": replace(STACK, vocab_size=41)}, "cannot be one"),
+        ({"decoder": replace(STACK, type_vocab_size=2)}, "knows no segments"),
+        ({"eos_token_id": 40}, "must be a token"),
+    ],
+)
+def test_halves_that_do_not_fit_are_refused(changes: dict[str, int | EncoderConfig], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        replace(CONFIGS["as published"], **changes)
