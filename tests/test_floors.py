@@ -37,17 +37,24 @@ FLOORS = {
     "evaluation": 5,
     "inspection": 5,
     "checking": 6,
+    "exporting": 6,
     "finetuning": 6,
+    "generation": 6,
     "pretraining": 6,
     "comparison": 7,
     "sklearn": 7,
+    "supervised": 7,
     "cli": 8,
 }
-NEEDS_TORCH = {"models", "formats.ctranslate2", "formats.huggingface", "formats.weights"} | {
-    f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")
-}
+NEEDS_TORCH = {
+    "models",
+    *(f"formats.{name}" for name in ("ctranslate2", "huggingface", "loading", "transformer", "weights")),
+} | {f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")}
 """Rooms, and modules of rooms, that cannot be imported without torch."""
-REACHES_TORCH = {"artifacts", "comparison.measure", "finetuning", "pretraining", "training.metrics_file"}
+REACHES_TORCH = {
+    *("artifacts", "comparison.measure", "exporting", "finetuning", "generation", "pretraining"),
+    "training.metrics_file",
+}
 """Modules that import without torch and come to it in some of their functions."""
 
 MODULES = {

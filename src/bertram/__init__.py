@@ -8,10 +8,10 @@ __version__ = "0.1.0"
 # What a user reaches as `bertram.…`, and the room it lives in; looked up on first use so that importing stays light.
 _PUBLIC = {
     "load": "bertram.artifacts",
-    "train": "bertram.train",
+    "train": "bertram.supervised",
     "pretrain": "bertram.pretraining",
     "compare": "bertram.comparison.compare",
-    "export": "bertram.export",
+    "export": "bertram.exporting",
 }
 __all__ = ["__version__", "compare", "export", "load", "pretrain", "train"]  # pyright: ignore[reportUnsupportedDunderAll]
 

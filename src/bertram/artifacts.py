@@ -206,14 +206,17 @@ def read_tokenizers(directory: Path, config: TransformerConfig) -> tuple[Tokeniz
     """The tokenizers of what an encoder–decoder model of this configuration reads and writes, which may be one.
 
     Raises:
-        BadInput: one is missing or damaged, or counts further than its vocabulary.
+        BadInput: one is missing or damaged, or of another vocabulary than the model's.
     """
-    found = _tokenizers(directory)
-    for tokenizer, side in zip(found, (config.encoder, config.decoder), strict=True):
-        if tokenizer.vocab_size > side.vocab_size:
-            raise BadInput(
-                f"{directory}: a tokenizer has {tokenizer.vocab_size:,} entries, the model only {side.vocab_size:,}"
-            )
+    found = source, target = _tokenizers(directory)
+    if source.vocab_size > config.encoder.vocab_size:
+        raise BadInput(
+            f"{directory}: the tokenizer has {source.vocab_size:,} entries, the model only {config.encoder.vocab_size:,}"
+        )
+    if target.vocab_size != config.decoder.vocab_size:  # it could write what has no name
+        raise BadInput(
+            f"{directory}: the tokenizer has {target.vocab_size:,} entries, the model writes {config.decoder.vocab_size:,}"
+        )
     return found
 
 

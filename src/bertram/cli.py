@@ -114,11 +114,11 @@ def train(
     allow_pickle
         Read a pytorch_model.bin, tensors only.
     """
-    from bertram import train as training
+    from bertram import supervised
     from bertram.progress import training_progress
 
     with training_progress(Path(model).name) as report:
-        manifest = training.train(
+        manifest = supervised.train(
             task,
             [data] if data2 is None else [data, data2],
             model=model,
@@ -136,7 +136,7 @@ def train(
             allow_pickle=allow_pickle,
             report=report,
         )
-    _print(manifest, training.summary(manifest), as_json=json)
+    _print(manifest, supervised.summary(manifest), as_json=json)
 
 
 @app.command
@@ -398,7 +398,7 @@ def export(
     vocabulary_map
         CTranslate2's vmap.txt: which target tokens source tokens may become.
     """
-    from bertram.export import export as write
+    from bertram.exporting import export as write
 
     write(model, format=format, out=out, precision=precision, vocabulary_map=vocabulary_map, allow_pickle=allow_pickle)
 

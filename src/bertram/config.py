@@ -5,8 +5,9 @@ of the Transformer (Vaswani et al. 2017) are settings of the same fields; `bert`
 the whole difference.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 from bertram.errors import BadInput
 
@@ -110,6 +111,19 @@ class EncoderConfig:
         """The published family whose format and tokenizer fit: BERT has neither factorised embeddings nor groups."""
         own_layers = self.groups == self.num_hidden_layers and self.inner_group_num == 1
         return "bert" if own_layers and self.embedding_size is None else "albert"
+
+
+def changed(config: EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
+    """A configuration with some fields changed as a user asks for; the tokenizer and the objective have the others.
+
+    Raises:
+        BadInput: a field is unknown, or its value makes no sense.
+    """
+    known = [field.name for field in fields(EncoderConfig) if field.name not in ("vocab_size", "sentence_objective")]
+    for name in changes:
+        if name not in known:
+            raise BadInput(f"--config: no field {name!r:.40}; there are {', '.join(known)}")
+    return replace(config, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)

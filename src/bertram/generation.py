@@ -12,7 +12,7 @@ import numpy as np
 
 from bertram import artifacts
 from bertram.batch import Batch, Examples, Ints, ranges
-from bertram.config import EncoderConfig, Search, TransformerConfig
+from bertram.config import EncoderConfig, Search, TransformerConfig, changed
 from bertram.errors import BadInput, require
 from bertram.files import fingerprint
 from bertram.formats.transformer_config import is_transformer
@@ -179,6 +179,7 @@ def _run(
     from bertram.training.loop import Evaluation, Loop
     from bertram.training.torch_runner import TorchGenerator
 
+    _check(plan)
     task, recipe = plan.task, plan.recipe
     settings = {
         "task": task.to_dict(),
@@ -269,28 +270,44 @@ def learnable(
     return Examples(inputs, token_labels={HEAD: following}, decoder_inputs=outputs), cut + int((lengths > kept).sum())
 
 
-def _start(plan: Plan, parts: Parts, out: Path, allow_pickle: bool) -> tuple["Transformer", Tokenizer, Tokenizer]:
-    """The model to train, and the tokenizers of what it reads and of what it writes."""
-    from bertram.models.transformer import Transformer
+def _check(plan: Plan) -> Path | TransformerConfig:
+    """The model argument, resolved, before anything is written at OUT.
 
+    Raises:
+        BadInput: there is no such model, or it cannot be trained as asked.
+    """
     given = artifacts.resolve(plan.model)
-    if isinstance(given, Path) and is_transformer(given):
-        if plan.config or plan.vocab_size or plan.separate_vocabularies:
-            raise BadInput(f"{plan.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
-        network = artifacts.read_transformer(given, allow_pickle=allow_pickle)
-        return network, *artifacts.read_tokenizers(given, network.config)
-    if isinstance(given, Path):
-        return _on_encoder(plan, given, allow_pickle)
     if isinstance(given, EncoderConfig):
         raise BadInput(
             f"{plan.model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train"
         )
+    if isinstance(given, TransformerConfig):
+        for stack in (given.encoder, given.decoder):
+            changed(stack, plan.config)
+        return given
+    if plan.vocab_size or plan.separate_vocabularies:
+        raise BadInput(f"{plan.model}: has its tokenizer already; --vocab-size and its like are for presets")
+    if not is_transformer(given):
+        changed(artifacts.config_of(given), plan.config)
+    elif plan.config:
+        raise BadInput(f"{plan.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
+    return given
+
+
+def _start(plan: Plan, parts: Parts, out: Path, allow_pickle: bool) -> tuple["Transformer", Tokenizer, Tokenizer]:
+    """The model to train, and the tokenizers of what it reads and of what it writes."""
+    from bertram.models.transformer import Transformer
+
+    given = _check(plan)
+    if isinstance(given, Path):
+        if not is_transformer(given):
+            return _on_encoder(plan, given, allow_pickle)
+        network = artifacts.read_transformer(given, allow_pickle=allow_pickle)
+        return network, *artifacts.read_tokenizers(given, network.config)
     source, target = _tokenizers(plan, given, parts, out)
-    encoder = replace(given.encoder, **plan.config, vocab_size=source.vocab_size)
-    decoder = replace(given.decoder, **plan.config, vocab_size=target.vocab_size)
     sizes = TransformerConfig(
-        encoder=encoder,
-        decoder=decoder,
+        encoder=replace(changed(given.encoder, plan.config), vocab_size=source.vocab_size),
+        decoder=replace(changed(given.decoder, plan.config), vocab_size=target.vocab_size),
         share_encoder_decoder_embeddings=source is target,
         pad_token_id=target.pad_id,
         eos_token_id=target.end_id,
@@ -317,19 +334,17 @@ def _on_encoder(plan: Plan, directory: Path, allow_pickle: bool) -> tuple["Trans
     """A trained encoder under a new decoder, which embeds tokens as the encoder does where it is as wide."""
     from bertram.models.transformer import Transformer
 
-    if plan.vocab_size or plan.separate_vocabularies:
-        raise BadInput(f"{plan.model}: has a tokenizer, which the decoder writes with too")
     encoder = artifacts.read_model(directory, {}, allow_pickle=allow_pickle).encoder
     tokenizer = artifacts.read_tokenizer(directory, encoder.config)
     layers = min(encoder.config.num_hidden_layers, _MOST_DECODER_LAYERS)
-    plain: dict[str, Any] = {"type_vocab_size": 0, "sentence_objective": "none", "num_hidden_layers": layers}
-    decoder = replace(encoder.config, **(plain | dict(plan.config)))
-    shared = decoder.embedding_width == encoder.config.embedding_width
+    plain = replace(encoder.config, type_vocab_size=0, sentence_objective="none", num_hidden_layers=layers)
+    decoder = replace(changed(plain, plan.config), vocab_size=tokenizer.vocab_size)
+    shapes = [(stack.vocab_size, stack.embedding_width) for stack in (encoder.config, decoder)]
     network = Transformer(
         TransformerConfig(
             encoder=encoder.config,
             decoder=decoder,
-            share_encoder_decoder_embeddings=shared,
+            share_encoder_decoder_embeddings=shapes[0] == shapes[1],
             pad_token_id=tokenizer.pad_id,
             eos_token_id=tokenizer.end_id,
             decoder_start_token_id=tokenizer.cls_id,

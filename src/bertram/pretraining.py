@@ -4,12 +4,12 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bertram import artifacts
-from bertram.config import EncoderConfig, Objectives, SentenceObjective
+from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed
 from bertram.errors import BadInput, require
 from bertram.model_card import pretraining_card
 from bertram.progress import Report, silent
@@ -140,11 +140,7 @@ def _sizes(source: Path | EncoderConfig, changes: Mapping[str, Any]) -> EncoderC
     """
     if changes and isinstance(source, Path):
         raise BadInput(f"{source}: is a trained model, whose configuration cannot be changed")
-    known = [field.name for field in fields(EncoderConfig) if field.name not in ("vocab_size", "sentence_objective")]
-    for name in changes:
-        if name not in known:
-            raise BadInput(f"--config: no field {name!r:.40}; there are {', '.join(known)}")
-    return replace(source if isinstance(source, EncoderConfig) else artifacts.config_of(source), **changes)
+    return changed(source if isinstance(source, EncoderConfig) else artifacts.config_of(source), changes)
 
 
 def _check(objectives: Objectives, sizes: EncoderConfig) -> None:

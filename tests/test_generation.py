@@ -1,0 +1,307 @@
+"""Translation and summarization: from pairs of texts to a directory that writes, by every road that leads there."""
+
+import io
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import bertram
+from bertram import artifacts, generation
+from bertram.batch import Batch, Examples, Hypothesis
+from bertram.config import TRANSFORMERS, Search
+from bertram.errors import BadInput
+from bertram.inference.generator import Generator
+from bertram.tasks.sequence_to_sequence import Summarization, Translation
+from bertram.text.pairs import Pairs
+from bertram.text.tokenizer import Tokenizer
+from bertram.training.feed import ShuffledRows
+from bertram.training.metrics_file import read_metrics
+from bertram.training.recipe import Recipe
+from tiny import model_directory, run
+
+WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
+TINY = "hidden_size=32,num_attention_heads=2,intermediate_size=48,num_hidden_layers=1"
+SIZES = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "num_hidden_layers": 1}
+SHORT = Recipe(steps=6, evaluations=2, batch_tokens=64, save_every=2, log_every=1)
+
+
+def write_pairs(directory: Path, number: int, seed: int = 0, name: str = "train") -> tuple[Path, Path]:
+    """Numbers in English and in German, word for word."""
+    random = np.random.default_rng(seed)
+    sources = [" ".join(random.choice(list(WORDS), random.integers(1, 7))) for _ in range(number)]
+    targets = [" ".join(WORDS[word] for word in source.split()) for source in sources]
+    files = directory / f"{name}.en", directory / f"{name}.de"
+    for file, texts in zip(files, (sources, targets), strict=True):
+        file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return files
+
+
+def write_documents(path: Path, number: int = 48) -> Path:
+    random = np.random.default_rng(0)
+    documents = [" ".join(random.choice(["film", "room", "book", "meal"], 6)) for _ in range(number)]
+    rows = [{"document": document, "summary": document.split()[0]} for document in documents]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned to translate numbers."""
+    directory = tmp_path_factory.mktemp("numbers")
+    bertram.train(
+        "translation",
+        write_pairs(directory, 400),
+        validation=write_pairs(directory, 40, 1, "validation"),
+        test=write_pairs(directory, 40, 2, "test"),
+        model="transformer-tiny",
+        out=directory / "model",
+        config=SIZES
+        | dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout"), 0.0),
+        recipe=Recipe(steps=350, learning_rate=5e-3, batch_tokens=256, evaluations=3, average=3),
+    )
+    return directory / "model"
+
+
+def test_it_learns_to_translate(trained: Path) -> None:
+    manifest = json.loads((trained / "bertram.json").read_text())
+    bleu = manifest["scores"]["test"][0]
+    assert bleu["metric"] == "bleu"
+    assert bleu["value"] > 80
+    assert bleu["signature"].endswith("split:test|beam:5|seed:0")
+    assert manifest["status"] == "finished"
+    assert bertram.load(trained).predict(["two five"])[0]["text"] == "zwei fünf"
+    assert len(list((trained / "checkpoints").glob("averaged-*"))) <= 3
+    assert "bleu" in (trained / "README.md").read_text()
+
+
+def test_translate_keeps_files_line_for_line(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "numbers.en"
+    source.write_text("three\n\n  \nsix one\n")
+    assert run("translate", trained, source) == 0
+    assert capsys.readouterr().out == "drei\n\n\nsechs eins\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'one\n{"text": "two"}\n')))
+    assert run("translate", trained, "--beam-size", 1) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "eins"
+    assert run("translate", trained, "--text", "one two", "--n-best", 2, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["text"] == "eins zwei"
+    assert len(answer["others"]) == 1
+    assert answer["score"] >= answer["others"][0]["score"]
+
+
+def test_a_stream_that_breaks_gives_what_came_before(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "broken.en"
+    source.write_bytes(b"three\nfour\n\xff\nfive\n")
+    assert run("translate", trained, source) == 2
+    out, err = capsys.readouterr()
+    assert out == "drei\nvier\n"
+    assert err == f"bertram: {source}: line 3: not UTF-8 at byte 1\n"
+
+
+def test_evaluate_gives_the_score_of_training(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = trained.parent / "test.en", trained.parent / "test.de"
+    assert run("evaluate", trained, *files, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    kept = json.loads((trained / "bertram.json").read_text())["scores"]["test"]
+    assert [score["value"] for score in found] == [score["value"] for score in kept]
+
+
+def test_the_exported_model_writes_the_same(trained: Path, tmp_path: Path) -> None:
+    bertram.export(trained, format="ctranslate2", out=tmp_path / "fp32", precision="fp32")
+    sources = (trained.parent / "test.en").read_text().splitlines()
+    greedy = Search(beam_size=1)
+    ours, theirs = (artifacts.load_generator(model) for model in (trained, tmp_path / "fp32"))
+    assert theirs.write(sources, greedy) == ours.write(sources, greedy)
+    assert theirs.search == ours.search
+    with pytest.raises(BadInput, match="is an encoder"):
+        bertram.export(model_directory(tmp_path / "bert"), format="ctranslate2", out=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"separate_vocabularies": True}, {"config": SIZES | {"embedding_size": 16, "num_hidden_groups": 1}}],
+    ids=["separate vocabularies", "factorised and shared"],
+)
+def test_other_kinds_train_and_load(options: dict[str, Any], tmp_path: Path) -> None:
+    data = write_pairs(tmp_path, 60)
+    settings: dict[str, Any] = {"model": "transformer-tiny", "config": SIZES, "recipe": SHORT} | options
+    manifest = bertram.train("translation", data, out=tmp_path / "out", **settings)
+    generator = artifacts.load_generator(tmp_path / "out")
+    assert (generator.target is not generator.source) == bool(options.get("separate_vocabularies"))
+    again = bertram.train("translation", data, model=tmp_path / "out", out=tmp_path / "more", recipe=SHORT)
+    assert again["config"] == manifest["config"]
+
+
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_a_trained_encoder_gets_a_decoder_of_its_kind(family: str, tmp_path: Path) -> None:
+    sizes = {} if family == "bert" else {"embedding_size": 16, "num_hidden_groups": 1}
+    encoder = model_directory(tmp_path / "encoder", **sizes)
+    data = write_documents(tmp_path / "documents.jsonl")
+    recipe = replace(SHORT, encoder_learning_rate=0.0, weight_decay=0.0)
+    bertram.train("summarization", data, model=encoder, out=tmp_path / "out", recipe=recipe)
+    before = artifacts.read_model(encoder, {}).encoder.state_dict()
+    network = artifacts.read_transformer(tmp_path / "out")
+    for name, weight in network.encoder.state_dict().items():
+        torch.testing.assert_close(weight, before[name], rtol=0, atol=0)
+    layers = network.decoder.layers
+    assert (layers[0].feed_forward is layers[1].feed_forward) == (family == "albert")
+    assert network.config.decoder.embedding_width == network.config.encoder.embedding_width
+    assert set(artifacts.load_generator(tmp_path / "out", "summarization").predict(["a film"])[0]) == {"text", "score"}
+
+
+def test_a_stopped_training_goes_on_to_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_pairs(tmp_path, 60)
+    settings: dict[str, Any] = {"model": "transformer-tiny", "config": SIZES, "recipe": replace(SHORT, average=2)}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    bertram.train("translation", data, out=whole, **settings)
+
+    class Killed(Exception):
+        pass
+
+    def kill(line: dict[str, Any]) -> None:
+        if line["step"] == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        bertram.train("translation", data, out=stopped, report=kill, **settings)
+    bertram.train("translation", data, out=stopped, resume=True, **settings)
+    curves = [
+        [line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line] for out in (whole, stopped)
+    ]
+    assert len(curves[0]) == SHORT.steps
+    assert curves[0] == curves[1]
+    assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
+
+
+def test_a_dry_run_leaves_nothing(tmp_path: Path) -> None:
+    files = write_pairs(tmp_path, 60)
+    before = set(tmp_path.iterdir())
+    command = ["train", "translation", *files, "--model", "transformer-tiny", "--config", TINY, "--out", tmp_path / "o"]
+    assert run(*command, "--dry-run") == 0
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_bad_input_is_one_line_and_exit_code_2(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    english, german = write_pairs(tmp_path, 10)
+    (tmp_path / "short.de").write_text("eins\n")
+    (tmp_path / "gap.de").write_text("eins\n" * 4 + "\n" + "eins\n" * 5)
+    (tmp_path / "bytes.de").write_bytes(b"\xff\n" * 10)
+    encoder, wrong = model_directory(tmp_path / "encoder"), tmp_path / "wrong"
+    wrong.mkdir()
+    for name in ("config.json", "model.safetensors", "bertram.json", "tokenizer_config.json"):
+        (wrong / name).write_bytes((trained / name).read_bytes())
+    Tokenizer.train([f"{a}{b}" for a in "abcdefghijk" for b in "lmnopqrstuv"], "transformer", 400).save(wrong)
+    train, to = ["train", "translation", english], ["--model", "transformer-tiny", "--out", tmp_path / "out"]
+    for arguments, message in (
+        ([*train, tmp_path / "short.de", *to], "each line must stand beside its counterpart"),
+        ([*train, tmp_path / "gap.de", *to], "line 5: is empty"),
+        ([*train, tmp_path / "bytes.de", *to], "not UTF-8"),
+        ([*train, *to], "needs a second file"),
+        ([*train, german, "--model", "bert-tiny", "--out", tmp_path / "out"], "encoder's preset"),
+        ([*train, german, *to, "--config", "layers=3"], "no field 'layers'"),
+        (["train", "classification", english, german, *to], "a second file"),
+        (["translate", trained, english, "--beam-size", 0], "--beam-size 0"),
+        (["translate", trained, english, "--n-best", 9], "--n-best 9"),
+        (["translate", wrong, english], "entries, the model writes"),
+        (["translate", encoder, english], "with a task"),
+        (["translate", "transformer-tiny", english], "is a preset"),
+        (["summarize", trained, english], "is for translation"),
+        (["export", trained, "--format", "ctranslate2", "--out", encoder], "not empty"),
+        (["pretrain", english, "--steps", 1, *to], "encoder–decoder"),
+    ):
+        assert run(*arguments) == 2, arguments
+        err = capsys.readouterr().err
+        assert message in err, err
+        assert err.count("\n") == 1, err
+    assert not (tmp_path / "out").exists() or not (tmp_path / "out" / "bertram.json").exists()
+
+
+class Echo:
+    """A runner that writes what it reads, and remembers how much that was."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def generate(self, batch: Batch, search: Search) -> list[list[Hypothesis]]:
+        self.read += batch.lengths.tolist()
+        rows = [batch.token_ids[start : end - 1].tolist() for start, end in pairwise(batch.offsets)]
+        return [[Hypothesis(row, -1.0)] * search.n_best for row in rows]
+
+
+@pytest.fixture
+def echo() -> Generator:
+    tokenizer = Tokenizer.train([" ".join(WORDS), "A b. C d!"], "transformer", 100)
+    return Generator(Translation(), tokenizer, tokenizer, Echo(), 24, max_tokens=100)
+
+
+def test_a_long_line_is_written_by_sentences_and_nothing_is_lost(echo: Generator) -> None:
+    random = np.random.default_rng(0)
+    sentences = [" ".join(random.choice(list(WORDS), random.integers(1, 60))) + "." for _ in range(200)]
+    text = " ".join(sentences)
+    assert len(text.split()) > 5000
+    assert echo.predict(["one", text, "", "two"]) == [
+        {"text": written, "score": score} for written, score in (("one", -1.0), (text, -1.0), ("", 0.0), ("two", -1.0))
+    ]
+    assert max(echo.runner.read) <= 24  # type: ignore[attr-defined]
+
+
+def test_a_long_document_loses_its_end(echo: Generator) -> None:
+    echo.task = Summarization()
+    (answer,) = echo.predict([" ".join(["one"] * 100)])
+    assert set(answer["text"].split()) <= {"one", "o", "on"}
+    assert echo.runner.read == [24]  # type: ignore[attr-defined]
+
+
+def test_inputs_that_cannot_be_written_from(echo: Generator) -> None:
+    with pytest.raises(BadInput, match=r"inputs\[1\]: translation reads one text"):
+        echo.predict(["one", {"text": "one", "text_b": "two"}])
+    with pytest.raises(BadInput, match="surrogate"):
+        echo.predict(["\ud800"])
+    assert echo.predict([]) == []
+
+
+def test_targets_are_what_follows() -> None:
+    tokenizer = Tokenizer.train(list(WORDS), "transformer", 60)
+    pairs = Pairs(["one two", "six"], [["six five"], ["one", "four"]])
+    examples, cut = generation.learnable(pairs, tokenizer, tokenizer, TRANSFORMERS["transformer-tiny"], 64)
+    assert cut == 0
+    assert len(examples) == 3
+    outputs = examples.decoder_inputs
+    assert outputs is not None
+    for row, (source, target) in enumerate((("one two", "six five"), ("six", "one"), ("six", "four"))):
+        own = examples.select([row])
+        assert tokenizer.decode(own.inputs.token_ids) == source
+        assert own.decoder_inputs is not None
+        following = own.token_labels["language_model"]
+        assert own.decoder_inputs.token_ids.tolist() == [0, *following[:-1]]
+        assert following[-1] == tokenizer.end_id
+        assert tokenizer.decode(following) == target
+
+
+def test_batches_by_tokens_hold_every_example_once() -> None:
+    random = np.random.default_rng(0)
+    sides = [Batch.pack([[1] * n for n in random.integers(1, 30, 200)]) for _ in range(2)]
+    examples = Examples(sides[0], {"number": np.arange(200)}, decoder_inputs=sides[1])
+    feed = ShuffledRows(examples, 32, seed=3, batch_tokens=40)
+    orders = []
+    for epoch in (0, 1):
+        position, numbers = (epoch, 0), []
+        while position[0] == epoch:
+            batch, position = feed.take(position)
+            assert len(batch) == 1 or batch.lengths.sum() <= 40
+            numbers += batch.labels["number"].tolist()
+        assert sorted(numbers) == list(range(200))
+        orders.append(numbers)
+    assert orders[0] != orders[1]
