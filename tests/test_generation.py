@@ -218,7 +218,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (["translate", encoder, english], "with a task"),
         (["translate", "transformer-tiny", english], "is a preset"),
         (["summarize", trained, english], "is for translation"),
-        (["export", trained, "--format", "ctranslate2", "--out", encoder], "not empty"),
+        (["export", trained, "--format", "ctranslate2", "--out", encoder], "not an empty directory"),
         (["pretrain", english, "--steps", 1, *to], "encoder–decoder"),
     ):
         assert run(*arguments) == 2, arguments

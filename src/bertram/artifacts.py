@@ -209,14 +209,11 @@ def read_tokenizers(directory: Path, config: TransformerConfig) -> tuple[Tokeniz
         BadInput: one is missing or damaged, or of another vocabulary than the model's.
     """
     found = source, target = _tokenizers(directory)
-    if source.vocab_size > config.encoder.vocab_size:
-        raise BadInput(
-            f"{directory}: the tokenizer has {source.vocab_size:,} entries, the model only {config.encoder.vocab_size:,}"
-        )
-    if target.vocab_size != config.decoder.vocab_size:  # it could write what has no name
-        raise BadInput(
-            f"{directory}: the tokenizer has {target.vocab_size:,} entries, the model writes {config.decoder.vocab_size:,}"
-        )
+    read, written = config.encoder.vocab_size, config.decoder.vocab_size
+    if source.vocab_size > read:
+        raise BadInput(f"{directory}: the tokenizer has {source.vocab_size:,} entries, the model only {read:,}")
+    if target.vocab_size != written:  # it could write what has no name
+        raise BadInput(f"{directory}: the tokenizer has {target.vocab_size:,} entries, the model writes {written:,}")
     return found
 
 
