@@ -58,7 +58,24 @@ def test_a_limit_that_nothing_keeps_is_exit_code_3(place, tmp_path, capsys):
     assert (tmp_path / "out" / "report.html").exists()
 
 
-@pytest.mark.parametrize("command", ["check", "train", "compare", "evaluate", "predict", "inspect", "version"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(
+            "check",
+            "train",
+            "compare",
+            "pretrain",
+            "evaluate",
+            "predict",
+            "translate",
+            "summarize",
+            "export",
+            "inspect",
+        ),
+        "version",
+    ],
+)
 def test_help_has_an_example_or_says_what(command, capsys):
     assert run(command, "--help") == 0
     assert ("Example: " in capsys.readouterr().out) == (command != "version")

@@ -61,7 +61,7 @@ def half(place):
     """A training that was stopped in its midst."""
     out = place / "half"
     kill_past(bertram(*training(place, out)), out, 40)
-    assert len(checkpoints(out)) == 2
+    assert len(checkpoints(out)) in (2, 3)  # the third was written and the first not yet deleted
     return out
 
 

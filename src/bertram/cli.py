@@ -80,7 +80,7 @@ def train(
 ) -> None:
     """Train a model on a table of labelled texts, or on pairs of texts of which one is to be written from the other.
 
-    Examples: bertram train classification reviews.csv --model bert-mini --out out/reviews;
+    Example: bertram train classification reviews.csv --model bert-mini --out out/reviews;
     bertram train translation train.en train.de --model transformer-tiny --out out/en-de
 
     Parameters
@@ -284,7 +284,7 @@ def evaluate(
 ) -> None:
     """Score a trained model on a table of labelled texts, or on pairs of texts.
 
-    Examples: bertram evaluate out/reviews test.csv; bertram evaluate out/en-de test.en test.de --beam-size 4
+    Example: bertram evaluate out/reviews test.csv; bertram evaluate out/en-de test.en test.de --beam-size 4
     """
     from bertram.artifacts import load
     from bertram.evaluation import evaluate_files
@@ -326,7 +326,7 @@ def translate(
 ) -> None:
     """Translate every line of a file or of standard input, line for line; empty lines stay empty.
 
-    Examples: bertram translate out/en-de news.en > news.de; bertram translate out/en-de --text 'A dog runs.'
+    Example: bertram translate out/en-de news.en > news.de; bertram translate out/en-de --text 'A dog runs.'
 
     Parameters
     ----------
