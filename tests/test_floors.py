@@ -48,7 +48,7 @@ FLOORS = {
 }
 NEEDS_TORCH = {
     "models",
-    *(f"formats.{name}" for name in ("ctranslate2", "huggingface", "loading", "transformer", "weights")),
+    *(f"formats.{name}" for name in ("ctranslate2", "huggingface", "loading", "marian", "transformer", "weights")),
 } | {f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")}
 """Rooms, and modules of rooms, that cannot be imported without torch."""
 REACHES_TORCH = {

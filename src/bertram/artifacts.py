@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, Search, TransformerConfig
 from bertram.errors import BadInput, require
 from bertram.files import write_json, write_text
-from bertram.formats.transformer_config import is_transformer
+from bertram.formats.transformer_config import is_marian, is_transformer
 from bertram.inference.generator import GeneratingRunner, Generator
 from bertram.inference.predictor import Predictor
 from bertram.memory import peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.registry import any_task_from_dict
-from bertram.tasks.sequence_to_sequence import Generation
+from bertram.tasks.sequence_to_sequence import Generation, Translation
 from bertram.tasks.task import Task
+from bertram.text import marian
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -218,6 +219,8 @@ def read_tokenizers(directory: Path, config: TransformerConfig) -> tuple[Tokeniz
 
 
 def _tokenizers(directory: Path) -> tuple[Tokenizer, Tokenizer]:
+    if (directory / marian.FILES[0]).is_file():
+        return marian.read_marian(directory)
     source = Tokenizer.load(directory)
     return source, Tokenizer.load(directory / TARGET) if (directory / TARGET).is_dir() else source
 
@@ -285,6 +288,8 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
             return any_task_from_dict(manifest["task"])
         except BadInput as error:
             raise BadInput(f"{directory / MANIFEST}: {error}") from None
+    if is_marian(directory):
+        return Translation()
     raise BadInput(
         f"{directory}: no {MANIFEST} with a task; train it first: bertram train TASK DATA --model {directory}"
     )

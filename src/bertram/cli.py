@@ -390,11 +390,12 @@ def export(
     Parameters
     ----------
     format
-        ctranslate2: an encoder–decoder model, run by CTranslate2 without torch.
+        ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: one for transformers'
+        MarianMTModel.
     out
         The directory to make.
     precision
-        Of matrices: fp32, or int8 with a scale for each row.
+        Of CTranslate2's matrices: fp32, or int8 (the default) with a scale for each row.
     vocabulary_map
         CTranslate2's vmap.txt: which target tokens source tokens may become.
     """

@@ -1,11 +1,15 @@
-"""Encoder–decoder directories of ours: config.json and model.safetensors under our own names, in and out."""
+"""Encoder–decoder directories: config.json and model.safetensors, under our own names or Marian's, in and out."""
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from bertram.formats.loading import Sources, Undrawn, allocate, check, fill
-from bertram.formats.transformer_config import read_transformer_config, write_transformer_config
+from bertram.config import Search
+from bertram.files import write_json
+from bertram.formats import marian, marian_config
+from bertram.formats.loading import Undrawn, allocate, check, fill
+from bertram.formats.transformer_config import is_marian, read_transformer_config, write_transformer_config
 from bertram.formats.weights import find_weights, read_tensors, write_tensors
 from bertram.models.transformer import Transformer
 
@@ -18,13 +22,21 @@ def read_transformer(directory: Path, *, allow_pickle: bool = False) -> Transfor
     """
     config = read_transformer_config(directory)
     path = find_weights(directory, allow_pickle=allow_pickle)
-    sources: Sources = {name: {name: tensor} for name, tensor in read_tensors(path).items()}
+    tensors = read_tensors(path)
     with torch.device("meta"), Undrawn():  # no memory before the file proves to fill it
         model = Transformer(config)
-    check(path, sources, dict(model.named_parameters()))
+    if is_marian(directory):
+        sources, targets = marian.sources(tensors, model), marian.tensors
+    else:
+        sources, targets = {name: {name: tensor} for name, tensor in tensors.items()}, _own_tensors
+    check(path, sources, targets(model))
     allocate(model)
-    fill(path, sources, {name: parameter.detach() for name, parameter in model.named_parameters()}, {})
+    fill(path, sources, targets(model), {})
     return model
+
+
+def _own_tensors(model: Transformer) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def write_transformer(model: Transformer, directory: Path) -> None:
@@ -33,6 +45,28 @@ def write_transformer(model: Transformer, directory: Path) -> None:
     Raises:
         OSError: a file cannot be written.
     """
-    tensors = {name: parameter.detach().to("cpu", torch.float32) for name, parameter in model.named_parameters()}
+    tensors = {name: tensor.to("cpu", torch.float32) for name, tensor in _own_tensors(model).items()}
     write_tensors(directory / "model.safetensors", tensors)
     write_transformer_config(directory, model.config)
+
+
+def write_marian(model: Transformer, directory: Path, search: Search) -> None:
+    """Write config.json, generation_config.json and model.safetensors for transformers' MarianMTModel, in float32.
+
+    Layers that share are written one by one; `marian_config.config_overrides` has what is then to be told to a reader.
+
+    Raises:
+        BadInput: the format cannot say this model.
+        OSError: a file cannot be written.
+    """
+    said = marian_config.describe(model.config)
+    tensors = {name: t.to("cpu", torch.float32).clone() for name, t in marian.tensors(model).items()}
+    write_tensors(directory / "model.safetensors", tensors)
+    write_json(directory / "config.json", said)
+    ids = {name: value for name, value in said.items() if name.endswith("_token_id")}
+    bounds = {
+        "num_beams": search.beam_size,
+        "length_penalty": search.length_penalty,
+        "bad_words_ids": [[ids["pad_token_id"]]],
+    }
+    write_json(directory / "generation_config.json", ids | bounds)

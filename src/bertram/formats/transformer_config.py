@@ -1,4 +1,4 @@
-"""config.json of an encoder–decoder directory of ours, in and out; without torch."""
+"""config.json of an encoder–decoder directory, ours or Marian's, in and out; without torch."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,8 @@ from typing import Any
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
+from bertram.formats import marian_config
+from bertram.run_directory import read_manifest
 
 MODEL_TYPE = "bertram-transformer"
 
@@ -22,17 +24,30 @@ def is_transformer(directory: Path) -> bool:
     Raises:
         BadInput: the file is not JSON.
     """
-    return (directory / "config.json").is_file() and read_json(directory).get("model_type") == MODEL_TYPE
+    path = directory / "config.json"
+    return path.is_file() and read_json(directory).get("model_type") in (MODEL_TYPE, marian_config.MODEL_TYPE)
+
+
+def is_marian(directory: Path) -> bool:
+    """Whether a directory's config.json says that it holds a Marian model.
+
+    Raises:
+        BadInput: the file is not JSON.
+    """
+    return (directory / "config.json").is_file() and read_json(directory).get("model_type") == marian_config.MODEL_TYPE
 
 
 def read_transformer_config(directory: Path) -> TransformerConfig:
-    """Read and check config.json.
+    """Read and check config.json, and of bertram.json what the former cannot say.
 
     Raises:
-        BadInput: there is no such file, or it describes no encoder–decoder model of ours.
+        BadInput: there is no such file, or it describes no encoder–decoder model of these kinds.
     """
     said = read_json(directory)
     try:
+        if said.get("model_type") == marian_config.MODEL_TYPE:
+            overrides = read_manifest(directory).get("config_overrides", {})
+            return marian_config.parse(said, overrides if isinstance(overrides, dict) else {})
         values = {name: value for name, value in said.items() if name != "model_type"}
         values |= {name: EncoderConfig(**_only(EncoderConfig, said.get(name))) for name in _STACKS}
         return TransformerConfig(**_only(TransformerConfig, values))

@@ -1,0 +1,129 @@
+"""config.json of transformers' MarianMTModel, in and out; without torch.
+
+Marian (Junczys-Dowmunt et al. 2018) is the Transformer as published: post-norm, sinusoids, no layer norm on embeddings.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bertram.config import EncoderConfig, TransformerConfig
+from bertram.errors import BadInput
+
+MODEL_TYPE = "marian"
+
+_ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_new"}
+# The file's names of what both stacks have alike, and of what each has for itself.
+_COMMON = {
+    "d_model": "hidden_size",
+    "max_position_embeddings": "max_position_embeddings",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "activation_dropout": "activation_dropout",
+    "scale_embedding": "scale_embedding",
+}
+_OWN = {
+    "{}_layers": "num_hidden_layers",
+    "{}_attention_heads": "num_attention_heads",
+    "{}_ffn_dim": "intermediate_size",
+}
+_DEFAULTS: dict[str, Any] = {
+    **{"max_position_embeddings": 1024, "dropout": 0.1, "attention_dropout": 0.0, "activation_dropout": 0.0},
+    **{"scale_embedding": False, "activation_function": "gelu", "pad_token_id": 58100, "eos_token_id": 0},
+    **{"decoder_start_token_id": 58100, "share_encoder_decoder_embeddings": True, "tie_word_embeddings": True},
+}
+_FIXED = {"normalize_before": False, "normalize_embedding": False, "add_final_layer_norm": False}
+_SHARING = ("num_hidden_groups", "shared")
+_PLAIN: dict[str, Any] = {
+    **{"type_vocab_size": 0, "sentence_objective": "none", "layer_norm_eps": 1e-5, "initializer_range": None},
+    **{"normalize_embedding": False, "normalize_before": False, "static_position_embeddings": True},
+    **{"embedding_size": None, "inner_group_num": 1},
+}
+
+
+def parse(said: Mapping[str, Any], overrides: Mapping[str, Any]) -> TransformerConfig:
+    """What a config.json says.
+
+    Args:
+        overrides: from `config_overrides`, what the file cannot say.
+
+    Raises:
+        BadInput: it describes nothing that can be, or not a Marian model as transformers has it.
+    """
+    values = _DEFAULTS | {name: value for name, value in said.items() if value is not None}
+    for name, value in _FIXED.items():
+        if said.get(name, value) != value:
+            raise BadInput(f"{name} must be {str(value).lower()}")
+    if values["activation_function"] not in list(_ACTIVATIONS):
+        raise BadInput(f"activation_function must be one of {', '.join(_ACTIVATIONS)}")
+    vocabulary = {"encoder": values.get("vocab_size"), "decoder": values.get("decoder_vocab_size")}
+    vocabulary["decoder"] = vocabulary["decoder"] or vocabulary["encoder"]
+    parts: dict[str, Any] = {}
+    for side in ("encoder", "decoder"):
+        names = _COMMON | {name.format(side): field for name, field in _OWN.items()}
+        if lacking := [name for name in ("vocab_size", *names) if name not in values]:
+            raise BadInput(f"lacks {', '.join(lacking)}")
+        fields: dict[str, Any] = {field: values[name] for name, field in names.items()}
+        fields |= {"vocab_size": vocabulary[side], "hidden_act": _ACTIVATIONS[values["activation_function"]]}
+        own = overrides.get(side, {})
+        if not isinstance(own, dict) or own.keys() - set(_SHARING):
+            raise BadInput(f"overrides of the {side} must be some of {', '.join(_SHARING)}")
+        parts[side] = EncoderConfig(**_PLAIN | fields | own)
+    tied = ("share_encoder_decoder_embeddings", "tie_word_embeddings")
+    ids = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+    return TransformerConfig(**parts | {name: values[name] for name in (*tied, *ids)})
+
+
+def describe(config: TransformerConfig) -> dict[str, Any]:
+    """What config.json is to say.
+
+    Raises:
+        BadInput: the format cannot say this model.
+    """
+    if reason := unsayable(config):
+        raise BadInput(f"Marian's format cannot say this model: {reason}")
+    encoder, decoder = config.encoder, config.decoder
+    ids = {name: getattr(config, name) for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
+    return {
+        "architectures": ["MarianMTModel"],
+        "model_type": MODEL_TYPE,
+        "is_encoder_decoder": True,
+        "vocab_size": encoder.vocab_size,
+        "decoder_vocab_size": decoder.vocab_size,
+        **{name: getattr(encoder, field) for name, field in _COMMON.items()},
+        **{
+            name.format(side): getattr(stack, field)
+            for side, stack in (("encoder", encoder), ("decoder", decoder))
+            for name, field in _OWN.items()
+        },
+        "activation_function": encoder.hidden_act,
+        "share_encoder_decoder_embeddings": config.share_encoder_decoder_embeddings,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "forced_eos_token_id": config.eos_token_id,
+        "dtype": "float32",
+        **ids,
+    }
+
+
+def unsayable(config: TransformerConfig) -> str:
+    """Why the format cannot say a model; empty where it can."""
+    for side, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
+        for field, value in _PLAIN.items():
+            if field not in ("sentence_objective", "initializer_range") and getattr(stack, field) != value:
+                return f"its {side} has {field} {getattr(stack, field)}, not {value}"
+    for field in (*_COMMON.values(), "hidden_act"):
+        if getattr(config.encoder, field) != getattr(config.decoder, field):
+            return f"encoder and decoder differ in {field}"
+    if config.encoder.hidden_act not in list(_ACTIVATIONS):
+        return f"its activation is {config.encoder.hidden_act}"
+    return ""
+
+
+def config_overrides(config: TransformerConfig) -> dict[str, dict[str, Any]]:
+    """What the file cannot say, for `parse`: layers that share stand there one by one."""
+    plain = replace(config.encoder, num_hidden_groups=None, shared="all")
+    return {
+        side: found
+        for side, stack in (("encoder", config.encoder), ("decoder", config.decoder))
+        if (found := {f: getattr(stack, f) for f in _SHARING if getattr(stack, f) != getattr(plain, f)})
+    }
