@@ -28,7 +28,7 @@ from tiny import model_directory, run
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
 TINY = "hidden_size=32,num_attention_heads=2,intermediate_size=48,num_hidden_layers=1"
 SIZES = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "num_hidden_layers": 1}
-SHORT = Recipe(steps=6, evaluations=2, batch_tokens=64, save_every=2, log_every=1)
+SHORT = Recipe(steps=4, evaluations=2, batch_tokens=64, save_every=2, log_every=1)
 
 
 def write_pairs(directory: Path, number: int, seed: int = 0, name: str = "train") -> tuple[Path, Path]:
@@ -169,7 +169,7 @@ def test_a_stopped_training_goes_on_to_the_same_losses(tmp_path: Path, monkeypat
         pass
 
     def kill(line: dict[str, Any]) -> None:
-        if line["step"] == 5:
+        if line["step"] == 3:
             raise Killed
 
     with pytest.raises(Killed):

@@ -111,8 +111,6 @@ def test_what_is_shared_is_written_one_by_one_and_shared_again(tmp_path: Path) -
     assert network.decoder.layers[0].cross_attention is network.decoder.layers[1].cross_attention
     theirs = MarianMTModel.from_pretrained(tmp_path / "marian")
     assert sum(p.numel() for p in theirs.parameters()) > sum(p.numel() for p in network.parameters())
-    manifest = bertram.train("translation", data, model=tmp_path / "marian", out=tmp_path / "more", recipe=SHORT)
-    assert manifest["status"] == "finished"
 
 
 @pytest.mark.parametrize(
