@@ -69,31 +69,7 @@ def model(request: pytest.FixtureRequest) -> Transformer:
 def test_it_computes_what_torchs_transformer_computes(pre_norm: bool) -> None:
     stack = replace(STACK, normalize_before=pre_norm)
     model = make(TransformerConfig(encoder=stack, decoder=stack))
-    stacks = [
-        nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True, norm_first=pre_norm),
-            **{"num_layers": 2, "enable_nested_tensor": False},
-        ),
-        nn.TransformerDecoder(nn.TransformerDecoderLayer(16, 2, 24, 0.0, batch_first=True, norm_first=pre_norm), 2),
-    ]
-    custom = dict(zip(("custom_encoder", "custom_decoder"), stacks, strict=True))
-    peer = nn.Transformer(16, 2, batch_first=True, **custom).eval()
-    for ours, theirs in ((model.encoder, peer.encoder), (model.decoder, peer.decoder)):
-        theirs.norm = ours.norm  # torch has one behind post-norm layers too, the paper has not
-        for layer, other in zip(ours.layers, theirs.layers, strict=True):
-            parts = [(layer.attention, other.self_attn, other.norm1)]
-            if ours is model.decoder:
-                parts.append((layer.cross_attention, other.multihead_attn, other.norm2))
-            for part, attention, norm in parts:
-                for kind in ("weight", "bias"):
-                    joined = torch.cat([getattr(part.query, kind), getattr(part.key_value, kind)])
-                    getattr(attention, f"in_proj_{kind}").data = joined
-                attention.out_proj.load_state_dict(part.output.state_dict())
-                norm.load_state_dict(part.norm.state_dict())
-            other.linear1.load_state_dict(layer.feed_forward.intermediate.state_dict())
-            other.linear2.load_state_dict(layer.feed_forward.output.state_dict())
-            last = other.norm3 if ours is model.decoder else other.norm2
-            last.load_state_dict(layer.feed_forward.norm.state_dict())
+    peer = as_torch(model)
     source, target = batches()
     with torch.no_grad():
         found = model(pairs_to_tensors(source, target))
@@ -111,6 +87,37 @@ def test_it_computes_what_torchs_transformer_computes(pre_norm: bool) -> None:
             memory_key_padding_mask=masks[0],
         )
     torch.testing.assert_close(found, model.head(hidden[~masks[1]]), rtol=0, atol=1e-5)
+
+
+def as_torch(model: Transformer) -> nn.Transformer:
+    """torch's layers with a model's weights; it has no embeddings and no head."""
+    encoder, decoder = model.config.encoder, model.config.decoder
+    settings = {"dropout": 0.0, "batch_first": True, "norm_first": encoder.normalize_before}
+    sizes = encoder.hidden_size, encoder.num_attention_heads, encoder.intermediate_size
+    layers = nn.TransformerEncoderLayer(*sizes, **settings), nn.TransformerDecoderLayer(*sizes, **settings)
+    peer = nn.Transformer(
+        *sizes[:2],
+        batch_first=True,
+        custom_encoder=nn.TransformerEncoder(layers[0], encoder.num_hidden_layers, enable_nested_tensor=False),
+        custom_decoder=nn.TransformerDecoder(layers[1], decoder.num_hidden_layers),
+    ).eval()
+    for ours, theirs in ((model.encoder, peer.encoder), (model.decoder, peer.decoder)):
+        theirs.norm = ours.norm  # torch has one behind post-norm layers too, the paper has not
+        for layer, other in zip(ours.layers, theirs.layers, strict=True):
+            parts = [(layer.attention, other.self_attn, other.norm1)]
+            if ours is model.decoder:
+                parts.append((layer.cross_attention, other.multihead_attn, other.norm2))
+            for part, attention, norm in parts:
+                for kind in ("weight", "bias"):
+                    joined = torch.cat([getattr(part.query, kind), getattr(part.key_value, kind)])
+                    getattr(attention, f"in_proj_{kind}").data = joined
+                attention.out_proj.load_state_dict(part.output.state_dict())
+                norm.load_state_dict(part.norm.state_dict())
+            other.linear1.load_state_dict(layer.feed_forward.intermediate.state_dict())
+            other.linear2.load_state_dict(layer.feed_forward.output.state_dict())
+            last = other.norm3 if ours is model.decoder else other.norm2
+            last.load_state_dict(layer.feed_forward.norm.state_dict())
+    return peer
 
 
 def padded(embeddings: nn.Module, batch: Batch) -> Tensor:
