@@ -12,26 +12,25 @@ to German, beside JoeyNMT 2.3.0, whose environment is its own:
     JOEYNMT/bin/pip install torch numpy tensorboard tqdm pyyaml packaging setuptools importlib_metadata sacrebleu \\
         sentencepiece subword-nmt matplotlib
 
-What both count, and what they do not. A batch of 4,096 tokens is one by JoeyNMT's rule: sentence pairs are added until
-the longest side of any, its end token counted, times the number of pairs comes to 4,096. That counts padding, and of the
-two sides only the longer. Drawn from shuffled text, as JoeyNMT does, such a batch holds fewer than half the real tokens
-of one drawn from text sorted by length, as other toolkits do; both are measured (`--orders`), and the table says how many.
-Speed counts real target tokens with their end tokens, on both sides: no padding, no start token, no source.
-
-The work is the same: batches are drawn once, and every contestant is given the same sentence pairs, as the same ids, in
-the same steps, with dropout of 0.3 in the same places (embeddings, attention, feed-forward, residuals), the same label
-smoothing, schedule and Adam. JoeyNMT's vocabulary has one token more, its start token. Its loss is a divergence from the
-smoothed targets; their entropy is added here, which makes it a cross entropy, in nats a token.
+What both count, and what they do not. A "4,096-token batch" is by JoeyNMT's rule: sentence pairs are added until the
+longest side of any, its end token counted, times the number of pairs comes to 4,096. That counts padding, and of the
+two sides only the longer. Drawn from shuffled text, as JoeyNMT does, such a batch holds far fewer real tokens than
+drawn from text sorted by length, as other toolkits do; both are measured (`--orders`), and the table says how many.
+Speed counts, on both sides, real target tokens with their end tokens: no padding, no start token, no source. The work
+is the same: batches are drawn once, every contestant is given the same sentence pairs, as the same ids, in the same
+steps, with the same dropout everywhere (0.3: embeddings, attention, feed-forward, residuals), label smoothing, rate
+and Adam, whose second moment decays by 0.999 a step here and by 0.98 there. JoeyNMT's loss is a divergence from the
+smoothed targets; their entropy is added here, which makes it the cross entropy a token that Bertram reports.
 
 JoeyNMT runs as it comes but for two things: its sampler is given the batches (which spares it drawing them), and its
 schedule is set before the first update, which would otherwise be taken at the peak rate.
 
 decode: sentences and output tokens a second, beam 5, on test_2016_flickr, of one model in Marian's format: ours in
-torch, our CTranslate2 artifact, and transformers' generate, at its best of batches of 32 and 64, in arrival order and
-sorted by length, in float32 and bfloat16. Ids in, ids out; loading is left out, and a batch to warm up. Outputs are
-compared, since a search that stops early is fast: the column "same" is the share of sentences whose best hypothesis is
-that of generate in float32. memory: the peak of a process without torch that reads the artifact and the test text and
-translates it.
+torch, our CTranslate2 artifact, and transformers' generate at its best of batches of 32 and 64, in arrival order and
+sorted by length, in float32 and bfloat16. Ids in, ids out, loading and the first batch's warming up left out. Outputs
+are compared, since a search that stops early is fast; the column "same" is the share of sentences whose best
+hypothesis is that of generate in float32. memory: the peak of a process without torch that reads the artifact and the
+test text and translates it.
 
 Every run is a process of its own, the contestants take turns, and medians over the rounds are printed, with the ratio
 of each round. Nothing else may run meanwhile.
@@ -461,7 +460,7 @@ def take_turns(
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     for _ in range(options.rounds):
         for name, setting in runs:
-            python = options.joeynmt if name == "joeynmt" else Path(sys.executable)
+            python = options.joeynmt if name == "joeynmt" else sys.executable
             command = [python, __file__, options.what, "--run", name, "--setting", setting, "--scratch", scratch]
             for option in ("data", "model", "artifact", "sentences"):
                 if getattr(options, option, None) is not None:
