@@ -1,11 +1,13 @@
 """Marian models: transformers' MarianMTModel in and out, and the same searches."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import MarianConfig, MarianMTModel
 
 import bertram
@@ -57,12 +59,28 @@ def test_logits_are_those_of_transformers_both_ways(seed: int, changes: dict[str
     theirs.save_pretrained(tmp_path / "theirs")
     ours = read_transformer(tmp_path / "theirs").eval()
     write_marian(ours, tmp_path / "ours", Search())
-    again = MarianMTModel.from_pretrained(tmp_path / "ours").eval()
+    again, report = MarianMTModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report.values()), report
     source, target = batches(seed)
     with torch.inference_mode():
         found = ours(pairs_to_tensors(source, target))
-        for model in (theirs, again):
+        for model in (theirs, again.eval()):
             torch.testing.assert_close(found, logits(model, source, target), rtol=0, atol=1e-5)
+
+
+def test_an_embedding_shared_under_an_output_of_its_own(tmp_path: Path) -> None:
+    """transformers 5 ties nothing here, and would fill what the file lacks with random numbers."""
+    ours = make(CONFIGS["untied"])
+    write_marian(ours, tmp_path, Search())
+    theirs, report = MarianMTModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    source, target = batches()
+    again = read_transformer(tmp_path).eval()
+    assert again.decoder.embeddings.tokens is again.encoder.embeddings.tokens
+    with torch.inference_mode():
+        found = ours(pairs_to_tensors(source, target))
+        assert torch.equal(again(pairs_to_tensors(source, target)), found)
+        torch.testing.assert_close(logits(theirs.eval(), source, target), found, rtol=0, atol=1e-5)
 
 
 def logits(model: MarianMTModel, source: Batch, target: Batch) -> torch.Tensor:
@@ -98,6 +116,79 @@ def test_the_best_hypotheses_are_those_of_generate(seed: int, search: Search, tm
     for ranked, rows in zip(found, expected.tolist(), strict=True):
         wanted = [[token for token in row[1:] if token not in (PAD, END)] for row in rows]
         assert [hypothesis.ids for hypothesis in ranked] == wanted
+
+
+def test_generate_searches_as_the_directory_says(tmp_path: Path) -> None:
+    theirs, source = marian(1), batches(1)[0]
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = read_transformer(tmp_path / "theirs")
+    search = Search(beam_size=3, length_penalty=0.6, n_best=2, no_repeat_ngram_size=2, min_length=5, max_length=30)
+    write_marian(ours, tmp_path / "ours", search)
+    ids, mask = padded(source)
+    with torch.inference_mode():
+        rows = MarianMTModel.from_pretrained(tmp_path / "ours").generate(input_ids=ids, attention_mask=mask).tolist()
+    written = [[token for token in row[1:] if token not in (PAD, END)] for row in rows]
+    found = TorchGenerator(ours).generate(source, search)
+    assert written == [hypothesis.ids for ranked in found for hypothesis in ranked]
+    assert max(map(len, written)) > 20  # transformers' own limit where none is told
+
+
+def edit(directory: Path, **changes: torch.Tensor | None) -> None:
+    """Set or take away tensors of a file."""
+    path = directory / "model.safetensors"
+    tensors = load_file(path) | changes
+    save_file({name: tensor.clone() for name, tensor in tensors.items() if tensor is not None}, path)
+
+
+TABLE = "model.decoder.embed_positions.weight"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_older_files(dtype: torch.dtype, tmp_path: Path) -> None:
+    """They hold tied weights under each name, and tables of sinusoids."""
+    theirs = marian(0)
+    theirs.save_pretrained(tmp_path)
+    names = [TABLE, *(f"{name}.weight" for name in ("model.encoder.embed_tokens", "lm_head"))]
+    plain = read_transformer(tmp_path)
+    state = theirs.state_dict()
+    edit(tmp_path, **{name: state[name].to(dtype if name == TABLE else torch.float32) for name in names})
+    again = read_transformer(tmp_path)
+    assert all(map(torch.equal, again.parameters(), plain.parameters()))
+    edit(tmp_path, final_logits_bias=None)
+    assert not read_transformer(tmp_path).head.decoder.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (TABLE, lambda table: table.flip(1), "is no table of the sinusoids of 64 positions, 16 wide"),
+        (TABLE, lambda table: table[:50], "is no table of the sinusoids"),
+        (TABLE, lambda table: table.long(), "is no table of the sinusoids"),
+        (TABLE, lambda table: table * torch.nan, "is no table of the sinusoids"),
+        ("lm_head.weight", lambda weight: weight + 1, "differs from what the configuration makes it share"),
+        ("final_logits_bias", lambda bias: bias[0], r"is \[40\] but config.json makes it \[1, 40\]"),
+        ("model.encoder.layers.0.fc1.bias", lambda bias: bias.double(), "must be F32, F16 or BF16"),
+    ],
+)
+def test_tensors_that_do_not_fit(name: str, change: Callable[[Any], Any], message: str, tmp_path: Path) -> None:
+    theirs = marian(0)
+    theirs.save_pretrained(tmp_path)
+    edit(tmp_path, **{name: change(theirs.state_dict()[name]).contiguous()})
+    with pytest.raises(BadInput, match=message) as caught:
+        read_transformer(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_is_read_where_that_is_allowed(tmp_path: Path) -> None:
+    theirs = marian(0)
+    theirs.save_pretrained(tmp_path)
+    plain = read_transformer(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(BadInput, match="a pickle, which may hold code"):
+        read_transformer(tmp_path)
+    again = read_transformer(tmp_path, allow_pickle=True)
+    assert all(map(torch.equal, again.parameters(), plain.parameters()))
 
 
 def test_what_is_shared_is_written_one_by_one_and_shared_again(tmp_path: Path) -> None:

@@ -155,6 +155,9 @@ class TransformerConfig:
             )
         if decoder.type_vocab_size:
             raise BadInput("config: a decoder knows no segments, its type_vocab_size must be 0")
+        for name in ("share_encoder_decoder_embeddings", "tie_word_embeddings"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadInput(f"config: {name} must be true or false, not {getattr(self, name)!r:.80}")
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < decoder.vocab_size:

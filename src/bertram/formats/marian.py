@@ -1,18 +1,22 @@
 """The tensors of transformers' MarianMTModel: whose memory each name in the file stands for."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bertram.config import EncoderConfig
+from bertram.errors import BadInput
 from bertram.formats.loading import Sources
+from bertram.models.layers import sinusoids
 from bertram.models.transformer import Transformer
 
 _SHARED = "model.shared.weight"
 _EMBEDDINGS = {side: f"model.{side}.embed_tokens.weight" for side in ("encoder", "decoder")}
 _OUTPUT, _BIAS = "lm_head.weight", "final_logits_bias"
-_TABLES = ("embed_positions.weight",)
+_TABLES = {side: f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder")}
 # Our modules inside a layer and their names in the file; keys and values are one matrix here.
 _NAMES = {
     "attention.query": ("self_attn.q_proj",),
@@ -50,21 +54,49 @@ def tensors(model: Transformer) -> dict[str, Tensor]:
     return found
 
 
-def sources(file: dict[str, Tensor], model: Transformer) -> Sources:
+def written(model: Transformer) -> dict[str, Tensor]:
+    """What a file is to hold: `tensors`, and a shared embedding under each of its names if the output is not tied too.
+
+    For then transformers 5 ties nothing: it would leave random what the file lacks.
+    """
+    found, config = tensors(model), model.config
+    if config.share_encoder_decoder_embeddings and not config.tie_word_embeddings:
+        found |= dict.fromkeys(_EMBEDDINGS.values(), found[_SHARED])
+    return found
+
+
+def sources(path: Path, file: dict[str, Tensor], model: Transformer) -> Sources:
     """The file's tensors by the names in `tensors`; tied ones may stand there under each of their names.
 
-    Tables of sinusoids, which older files hold, are passed over; a final bias that is not there is 0.
+    Older files hold their sinusoids, which are compared with ours and left there. A final bias that is missing is 0.
+
+    Raises:
+        BadInput: positions are no sinusoids.
     """
     config = model.config
     same = {_EMBEDDINGS["encoder"]: _SHARED, _EMBEDDINGS["decoder"]: _SHARED}
     aliases = same if config.share_encoder_decoder_embeddings else {}
     if config.tie_word_embeddings:
         aliases |= {_OUTPUT: aliases.get(_EMBEDDINGS["decoder"], _EMBEDDINGS["decoder"])}
-    found: Sources = {}
+    for side, stack in _sides(model).items():
+        if _TABLES[side] in file:
+            _check_table(path, _TABLES[side], file[_TABLES[side]], stack.config)
+    found: Sources = {_BIAS: {}}
     for name, tensor in file.items():
-        if not name.endswith(_TABLES):
+        if name not in _TABLES.values():
             found.setdefault(aliases.get(name, name), {})[name] = tensor
-    return {_BIAS: {_BIAS: torch.zeros(1, config.decoder.vocab_size)}} | found
+    found[_BIAS] = found[_BIAS] or {_BIAS: torch.zeros(()).expand(1, config.decoder.vocab_size)}
+    return found
+
+
+def _check_table(path: Path, name: str, table: Tensor, config: EncoderConfig) -> None:
+    """Sinusoids in half precision are so to its last digit, others to the fifth."""
+    shape = config.max_position_embeddings, config.hidden_size
+    if table.shape == shape and table.is_floating_point():
+        ours = sinusoids(torch.arange(shape[0]), torch.empty(0, shape[1]))
+        if torch.allclose(table.float(), ours, rtol=0, atol=max(1e-5, torch.finfo(table.dtype).eps)):
+            return
+    raise BadInput(f"{path}: {name!r} is no table of the sinusoids of {shape[0]} positions, {shape[1]} wide")
 
 
 def _sides(model: Transformer) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bertram.config import EncoderConfig, TransformerConfig
+from bertram.config import EncoderConfig, Search, TransformerConfig
 from bertram.errors import BadInput
 
 MODEL_TYPE = "marian"
 
-_ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_new"}
+_ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu"}
+_ACTIVATIONS |= {name: name for name in ("gelu_new", "gelu_pytorch_tanh")}
 # The file's names of what both stacks have alike, and of what each has for itself.
 _COMMON = {
     "d_model": "hidden_size",
@@ -27,6 +28,7 @@ _OWN = {
     "{}_attention_heads": "num_attention_heads",
     "{}_ffn_dim": "intermediate_size",
 }
+_IDS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 _DEFAULTS: dict[str, Any] = {
     **{"max_position_embeddings": 1024, "dropout": 0.1, "attention_dropout": 0.0, "activation_dropout": 0.0},
     **{"scale_embedding": False, "activation_function": "gelu", "pad_token_id": 58100, "eos_token_id": 0},
@@ -70,8 +72,7 @@ def parse(said: Mapping[str, Any], overrides: Mapping[str, Any]) -> TransformerC
             raise BadInput(f"overrides of the {side} must be some of {', '.join(_SHARING)}")
         parts[side] = EncoderConfig(**_PLAIN | fields | own)
     tied = ("share_encoder_decoder_embeddings", "tie_word_embeddings")
-    ids = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
-    return TransformerConfig(**parts | {name: values[name] for name in (*tied, *ids)})
+    return TransformerConfig(**parts | {name: values[name] for name in (*tied, *_IDS)})
 
 
 def describe(config: TransformerConfig) -> dict[str, Any]:
@@ -83,7 +84,6 @@ def describe(config: TransformerConfig) -> dict[str, Any]:
     if reason := unsayable(config):
         raise BadInput(f"Marian's format cannot say this model: {reason}")
     encoder, decoder = config.encoder, config.decoder
-    ids = {name: getattr(config, name) for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
     return {
         "architectures": ["MarianMTModel"],
         "model_type": MODEL_TYPE,
@@ -101,7 +101,26 @@ def describe(config: TransformerConfig) -> dict[str, Any]:
         "tie_word_embeddings": config.tie_word_embeddings,
         "forced_eos_token_id": config.eos_token_id,
         "dtype": "float32",
-        **ids,
+        **{name: getattr(config, name) for name in _IDS},
+    }
+
+
+def describe_search(config: TransformerConfig, search: Search) -> dict[str, Any]:
+    """What generation_config.json is to say, so that `generate` without arguments searches so.
+
+    Its limit is one for all texts, ours by default that of each text's length: without one it is the model's positions.
+    """
+    longest = config.decoder.max_position_embeddings
+    return {
+        **{name: getattr(config, name) for name in _IDS},
+        "forced_eos_token_id": config.eos_token_id,
+        "bad_words_ids": [[config.pad_token_id]],
+        "num_beams": search.beam_size,
+        "length_penalty": search.length_penalty,
+        "num_return_sequences": search.n_best,
+        "no_repeat_ngram_size": search.no_repeat_ngram_size,
+        "min_new_tokens": search.min_length,
+        "max_new_tokens": longest if search.max_length is None else min(search.max_length, longest),
     }
 
 

@@ -26,7 +26,7 @@ def read_transformer(directory: Path, *, allow_pickle: bool = False) -> Transfor
     with torch.device("meta"), Undrawn():  # no memory before the file proves to fill it
         model = Transformer(config)
     if is_marian(directory):
-        sources, targets = marian.sources(tensors, model), marian.tensors
+        sources, targets = marian.sources(path, tensors, model), marian.tensors
     else:
         sources, targets = {name: {name: tensor} for name, tensor in tensors.items()}, _own_tensors
     check(path, sources, targets(model))
@@ -60,13 +60,7 @@ def write_marian(model: Transformer, directory: Path, search: Search) -> None:
         OSError: a file cannot be written.
     """
     said = marian_config.describe(model.config)
-    tensors = {name: t.to("cpu", torch.float32).clone() for name, t in marian.tensors(model).items()}
+    tensors = {name: t.to("cpu", torch.float32).clone() for name, t in marian.written(model).items()}
     write_tensors(directory / "model.safetensors", tensors)
     write_json(directory / "config.json", said)
-    ids = {name: value for name, value in said.items() if name.endswith("_token_id")}
-    bounds = {
-        "num_beams": search.beam_size,
-        "length_penalty": search.length_penalty,
-        "bad_words_ids": [[ids["pad_token_id"]]],
-    }
-    write_json(directory / "generation_config.json", ids | bounds)
+    write_json(directory / "generation_config.json", marian_config.describe_search(model.config, search))
