@@ -12,7 +12,7 @@ from hypothesis import settings as running
 from hypothesis import strategies as st
 
 from bertram.config import Search
-from bertram.models.beam_search import Hypothesis, search
+from bertram.models.beam_search import Hypothesis, _highest, search
 
 END, WORDS, START = 0, (1, 2, 3), 4
 EVERY = 121
@@ -198,6 +198,17 @@ def test_an_output_of_one_token_is_its_end():
     assert decoding.rows == []
     assert found_by(toy(0, 2), [1, 7])[0] == [Hypothesis([], 0.0)]
     assert found_by(toy(0, 2), [1, 7])[1] == found_by(toy(0, 1, number=1), [7])[0]
+
+
+@running(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.integers(1, 700), st.integers(1, 20))
+def test_the_highest_of_wide_rows_are_those_that_topk_finds(seed, vocabulary, count):
+    logits = torch.randn(2, 3, vocabulary, generator=torch.Generator().manual_seed(seed))
+    logits[0, 0, :: seed % 5 + 1] = -math.inf
+    count = min(count, vocabulary)
+    values, tokens = _highest(logits, count)
+    assert torch.equal(values, logits.topk(count).values)
+    assert torch.equal(values, logits.gather(2, tokens))
 
 
 def test_no_sentences_take_no_step():

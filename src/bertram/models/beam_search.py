@@ -15,6 +15,9 @@ from bertram.batch import Hypothesis
 from bertram.config import Search
 
 
+_BLOCK = 64
+
+
 class Decoding(Protocol):
     """A decoder in the midst of its work, with what it remembers of every hypothesis (its keys and values)."""
 
@@ -136,12 +139,30 @@ def _continue(going: _Beams, logits: Tensor, peaks: Tensor, totals: Tensor, coun
     A log-probability is a logit [B, k, V] less its row's `peaks` less `totals`, [B, k, 1] each: in this order, for a
     peak is large and most of the other two is near 0. Only the few highest of each row are needed.
     """
-    top, tokens = logits.topk(min(count, logits.shape[2]))
+    top, tokens = _highest(logits, min(count, logits.shape[2]))
     scores = (going.scores[..., None] + (top - peaks - totals)).flatten(1)
     scores, places = scores.topk(min(count, scores.shape[1]))
     beams = places // top.shape[2]
     tokens = tokens.flatten(1).gather(1, places)
     return _Beams(torch.cat([_rows(going.ids, beams), tokens[..., None]], 2), scores), beams
+
+
+def _highest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest of each row [B, k, V] and their tokens, [B, k, count], highest first, as `Tensor.topk`.
+
+    They stand in those `count` blocks of a row whose own highest are highest; to look there alone takes half the time.
+    """
+    blocks = logits.shape[2] // _BLOCK
+    if blocks <= count:
+        return logits.topk(count)
+    whole = blocks * _BLOCK
+    peaks = logits[..., :whole].unflatten(2, (blocks, _BLOCK)).amax(3)
+    within = torch.arange(_BLOCK, device=logits.device)
+    tokens = (peaks.topk(count).indices[..., None] * _BLOCK + within).flatten(2)
+    rest = torch.arange(whole, logits.shape[2], device=logits.device).expand(*tokens.shape[:2], -1)
+    tokens = torch.cat([tokens, rest], 2)
+    top, places = logits.gather(2, tokens).topk(count)
+    return top, tokens.gather(2, places)
 
 
 def _best_of(ended: _Beams, more: _Beams, eos_id: int) -> _Beams:
