@@ -234,7 +234,9 @@ def test_a_full_disk_is_said_and_leaves_what_is_whole(place, trained, half, tmp_
     assert process.returncode == 1
     assert said[0] == ""
     assert "Traceback" not in said[1]
-    assert [line for line in said[1].splitlines() if "File too large" in line] == [said[1].splitlines()[-1]]
+    last = said[1].splitlines()[-1]
+    assert [line for line in said[1].splitlines() if "File too large" in line] == [last]
+    assert last.startswith(f"bertram: {out}/")
     assert {path: path.read_bytes() for path in before} == before
     complete(training(place, out))
     same_training(out, trained)

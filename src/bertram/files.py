@@ -34,6 +34,10 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
         flush_directory(path.parent)
+    except OSError as error:
+        if error.errno and error.filename in (None, name):  # a full disk's names no file, or the temporary one
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -139,10 +139,14 @@ def _own_device() -> torch.device:
     """The GPU that torchrun's numbering gives this process, or the CPU where there is none."""
     if not torch.cuda.is_available():
         return _CPU
-    processes, devices = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+    try:
+        processes, own = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
+    except (KeyError, ValueError):
+        raise BadInput("LOCAL_WORLD_SIZE and LOCAL_RANK must be numbers; torchrun sets them") from None
+    devices = torch.cuda.device_count()
     if processes > devices:
         raise BadInput(f"--nproc-per-node {processes}: this machine has {devices} GPUs, and each process takes one")
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    device = torch.device("cuda", own)
     torch.cuda.set_device(device)
     return device
 
