@@ -171,7 +171,10 @@ def train_bertram(scratch: Path, order: str) -> dict[str, Any]:
             marks.append((time.perf_counter(), (marks[-1][1] if marks else 0) + batch.tokens))
             return batch, (0, position[1] + 1)
 
-    stack = replace(TRANSFORMERS["transformer-tiny"].encoder, vocab_size=text["vocabulary"])
+    stack = replace(
+        TRANSFORMERS["transformer-tiny"].encoder,
+        **{"vocab_size": text["vocabulary"], "attention_probs_dropout_prob": DROPOUT, "activation_dropout": DROPOUT},
+    )
     recipe = Recipe(
         **{"steps": len(batches), "weight_decay": 0.0, "max_grad_norm": 1e9, "evaluations": 1},
         **{"label_smoothing": LABEL_SMOOTHING, "log_every": 1, "save_every": 10**9, "schedule": "inverse-sqrt"},

@@ -226,7 +226,10 @@ def albert(layers: int, width: int, heads: int | None = None) -> EncoderConfig:
 def transformer(
     layers: int, width: int, heads: int, intermediate: int, dropout: float, vocab_size: int = 37000
 ) -> TransformerConfig:
-    """Vaswani et al. 2017: as many layers in the decoder as in the encoder, one vocabulary, one embedding matrix."""
+    """Vaswani et al. 2017: as many layers in the decoder as in the encoder, one vocabulary, one embedding matrix.
+
+    Dropout is theirs (5.4): of embeddings and of what each part adds, not inside the parts.
+    """
     stack = EncoderConfig(
         vocab_size=vocab_size,
         hidden_size=width,
@@ -236,8 +239,7 @@ def transformer(
         type_vocab_size=0,
         hidden_act="relu",
         hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        activation_dropout=dropout,
+        attention_probs_dropout_prob=0.0,
         initializer_range=None,
         layer_norm_eps=1e-5,
         sentence_objective="none",

@@ -14,7 +14,6 @@ from torch import Tensor
 from bertram.batch import Hypothesis
 from bertram.config import Search
 
-
 _BLOCK = 64
 
 
