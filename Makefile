@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 env: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard src/bertram/inference/native/*.*pp)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --editable '.[test]'

@@ -36,6 +36,7 @@ FLOORS = {
     "artifacts": 5,
     "evaluation": 5,
     "inspection": 5,
+    "quantizing": 5,
     "checking": 6,
     "exporting": 6,
     "finetuning": 6,
@@ -48,7 +49,10 @@ FLOORS = {
 }
 NEEDS_TORCH = {
     "models",
-    *(f"formats.{name}" for name in ("ctranslate2", "huggingface", "loading", "marian", "transformer", "weights")),
+    *(
+        f"formats.{name}"
+        for name in ("ctranslate2", "engine", "huggingface", "loading", "marian", "transformer", "weights")
+    ),
 } | {f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")}
 """Rooms, and modules of rooms, that cannot be imported without torch."""
 REACHES_TORCH = {

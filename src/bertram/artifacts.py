@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, Search, TransformerConfig
 from bertram.errors import BadInput, require
 from bertram.files import write_json, write_text
+from bertram.formats.engine_file import is_engine, read_engine
 from bertram.formats.transformer_config import is_marian, is_transformer
+from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import GeneratingRunner, Generator
 from bertram.inference.predictor import Predictor
 from bertram.memory import peak_memory_mb
@@ -41,7 +43,7 @@ def resolve(model: str | Path) -> Path | EncoderConfig | TransformerConfig:
     if path.is_dir():
         return path
     if path.exists():
-        raise BadInput(f"{path}: is a file; a model is a directory with config.json, or a preset")
+        raise BadInput(f"{path}: is a file; here a model is a directory with config.json, or a preset")
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
         return _from_hub(name)
@@ -63,11 +65,13 @@ def resolve_encoder(model: str | Path) -> Path | EncoderConfig:
 
 
 def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Generator:
-    """Load a trained model, ready to `predict`.
+    """Load a trained model or an engine file, ready to `predict`.
 
     Raises:
         BadInput: there is none, it is damaged, or it is a bare preset, which has learned nothing.
     """
+    if (path := Path(model)).is_file() and is_engine(path):
+        return _load_engine(path)
     source = resolve(model)
     if not isinstance(source, Path):
         raise BadInput(
@@ -109,6 +113,20 @@ def load_generator(model: str | Path, task: str | None = None, *, allow_pickle: 
     if not isinstance(found, Generator) or task not in (None, found.task.name):
         raise BadInput(f"{model}: is for {found.task.name}, not for {task or 'writing texts'}")
     return found
+
+
+def _load_engine(path: Path) -> Predictor:
+    engine = read_engine(path)
+    manifest, heads = engine.manifest, engine.heads
+    if "task" not in manifest:
+        raise BadInput(f"{path}: its model was trained for no task")
+    task = any_task_from_dict(manifest["task"])
+    if isinstance(task, Generation) or heads.get(task.head) != task.outputs:
+        raise BadInput(f"{path}: holds no head for {task.name}")
+    max_length = manifest.get("max_length")
+    if type(max_length) is not int or not 3 <= max_length <= engine.config.max_position_embeddings:
+        raise BadInput(f"{path}: max_length must be a whole number from 3 to its positions")
+    return Predictor(task, engine.tokenizer, EngineRunner(engine), max_length)
 
 
 _VERBS = {"translation": "translate", "summarization": "summarize"}

@@ -377,31 +377,54 @@ def summarize(
 def export(
     model: str,
     *,
-    format: Literal["ctranslate2"],
+    format: Literal["engine", "ctranslate2", "huggingface"],
     out: Path,
-    precision: Literal["fp32", "int8"] = "int8",
+    precision: Literal["fp32", "int8"] | None = None,
+    texts: Path | None = None,
+    min_agreement: float = 0.98,
     vocabulary_map: Path | None = None,
     allow_pickle: Flag = False,
+    json: Json = False,
 ) -> None:
     """Write a model in another format.
 
-    Example: bertram export out/en-de --format ctranslate2 --out out/en-de.ct2 --precision int8
+    Example: bertram export out/reviews --format engine --out reviews.engine --texts reviews.txt; bertram export
+    out/en-de --format ctranslate2 --out out/en-de.ct2
 
     Parameters
     ----------
     format
-        ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: one for transformers'
-        MarianMTModel.
+        engine: one file of an encoder with its heads, which answers without torch. ctranslate2: an encoder–decoder
+        model, run by CTranslate2 without torch. huggingface: one for transformers' MarianMTModel.
     out
-        The directory to make.
+        The file or directory to make.
     precision
-        Of CTranslate2's matrices: fp32, or int8 (the default) with a scale for each row.
+        Of the weights: fp32, or int8 (the default of the first two) with a scale for each row.
+    texts
+        A text file, one input a line, or JSONL with text [, text_b]: what an int8 engine's answers are measured on, up
+        to 512. Without it on drawn tokens.
+    min_agreement
+        The share of answers in which an int8 engine must agree with the model. Weights stay in fp32 as it takes; what
+        then agrees less is not written. 0 always writes.
     vocabulary_map
         CTranslate2's vmap.txt: which target tokens source tokens may become.
     """
+    from dataclasses import asdict
+
     from bertram.exporting import export as write
 
-    write(model, format=format, out=out, precision=precision, vocabulary_map=vocabulary_map, allow_pickle=allow_pickle)
+    found = write(
+        model,
+        format=format,
+        out=out,
+        precision=precision,
+        texts=texts,
+        min_agreement=min_agreement,
+        vocabulary_map=vocabulary_map,
+        allow_pickle=allow_pickle,
+    )
+    if found is not None:
+        _print(asdict(found), found.render(), as_json=json)
 
 
 @app.command

@@ -1,47 +1,149 @@
 """A trained model in another format: what `bertram export` does."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
 
 from bertram import artifacts
+from bertram.batch import Batch
 from bertram.config import Search
 from bertram.errors import BadInput, require
 from bertram.files import write_json
 from bertram.formats.transformer_config import is_transformer
+from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import MANIFEST, is_occupied, make_directory, read_manifest
+from bertram.text.records import read_inputs
+from bertram.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from bertram.models.heads import ClassificationHead
+
+Format = Literal["engine", "ctranslate2", "huggingface"]
+Precision = Literal["fp32", "int8"]
+Texts = str | Path | tuple[Sequence[str], Sequence[str] | None]
+"""A file of inputs, or texts and their second texts."""
+
+_MOST_TEXTS = 512  # that agreement is measured on
+_DRAWN_TEXTS, _DRAWN_TOKENS = 64, 32
 
 
 def export(
     model: str | Path,
     *,
-    format: Literal["ctranslate2", "huggingface"],
+    format: Format,
     out: str | Path,
-    precision: Literal["fp32", "int8"] | None = None,
+    precision: Precision | None = None,
+    texts: Texts | None = None,
+    min_agreement: float = 0.98,
     vocabulary_map: str | Path | None = None,
     allow_pickle: bool = False,
-) -> None:
+) -> Agreement | None:
     """Write `model` at `out`, which `bertram.load` then takes too.
 
     Args:
-        format: "ctranslate2": a directory that CTranslate2 runs, of an encoder–decoder model. "huggingface": one that
-            transformers' MarianMTModel loads.
-        precision: of CTranslate2's matrices; "int8", the default, has a scale for each row.
+        format: "engine": one file of an encoder with its heads, which answers without torch. "ctranslate2": a directory
+            that CTranslate2 runs, of an encoder–decoder model. "huggingface": one that transformers' MarianMTModel
+            loads.
+        precision: of an engine's or CTranslate2's weights; "int8", the default, has a scale for each row.
+        texts: inputs that an int8 engine's answers are measured on, some hundreds; without them drawn tokens are taken.
+        min_agreement: share of the answers in which an int8 engine must agree with the model. Weights stay in float32
+            as it takes; what then agrees less is not written.
         vocabulary_map: CTranslate2's vmap.txt, which says for source tokens what they may become.
 
+    Returns how far an int8 engine agrees.
+
     Raises:
-        BadInput: there is no such model, the format cannot say it, or `out` holds something.
+        BadInput: there is no such model, the format cannot say it, `out` holds something, or the engine agrees too
+            little.
         OSError: a file cannot be written.
     """
-    source = artifacts.resolve(model)
+    source, out = artifacts.resolve(model), Path(out)
     if not isinstance(source, Path):
         raise BadInput(f"{model} is a preset, sizes with random weights; train it first")
-    if not is_transformer(source):
-        raise BadInput(f"{model}: --format {format} holds encoder–decoder models, and this is an encoder")
-    if format == "huggingface" and (precision or vocabulary_map):
-        raise BadInput(f"--format {format}: has neither another --precision than fp32 nor a --vocabulary-map")
+    if is_transformer(source) == (format == "engine"):
+        kinds = ["an encoder", "an encoder–decoder model"][:: 1 if format == "engine" else -1]
+        raise BadInput(f"{model}: is {kinds[1]}, and --format {format} holds {kinds[0]}")
+    if vocabulary_map and format != "ctranslate2":
+        raise BadInput(f"--format {format}: has no --vocabulary-map")
+    if not 0 <= min_agreement <= 1:
+        raise BadInput(f"--min-agreement {min_agreement:g}: write a share from 0 to 1")
     require("torch", "train")
     require("safetensors", "train")
-    out = Path(out)
+    if format == "engine":
+        return _export_engine(source, out, precision or "int8", texts, min_agreement, allow_pickle)
+    _export_transformer(source, out, format, precision, vocabulary_map, allow_pickle)
+    return None
+
+
+def _export_engine(
+    source: Path, out: Path, precision: Precision, texts: Texts | None, min_agreement: float, allow_pickle: bool
+) -> Agreement | None:
+    from bertram.formats.engine import tensors_of
+    from bertram.formats.engine_file import Engine, write_engine
+    from bertram.formats.engine_layout import MASKED
+    from bertram.formats.quantization import pack
+
+    if out.exists():
+        raise BadInput(f"{out}: is there already; name another --out")
+    manifest, network = read_manifest(source), artifacts.read_model(source, allow_pickle=allow_pickle)
+    tokenizer = artifacts.read_tokenizer(source, network.config)
+    weights, vectors = tensors_of(network)
+    labels = {
+        name: 0 if name == MASKED else cast("ClassificationHead", head).classifier.out_features
+        for name, head in network.heads.items()
+    }
+    kept: dict[str, Any] = {key: manifest[key] for key in ("task", "base_model") if key in manifest}
+    kept |= {"max_length": artifacts.max_length_of(source, network.config), "precision": precision}
+    pooler = network.pooler is not None
+    matrices = {name: pack(weight, "fp32") for name, weight in weights.items()}
+    engine, found = Engine(network.config, labels, pooler, kept, tokenizer, matrices, vectors), None
+    if precision == "int8":
+        batch = _sample(texts, tokenizer, kept["max_length"], network.config.vocab_size)
+        engine, found = quantized(engine, batch, min_agreement)
+        if found.share < min_agreement:
+            raise BadInput(
+                f"{source}: in int8 {found.share:.2%} of {found.texts:,} texts are answered alike, less than "
+                f"--min-agreement {min_agreement:g}; lower it, or take --precision fp32"
+            )
+        kept |= {"agreement": found.share}
+    write_engine(out, engine)
+    return found
+
+
+def _sample(texts: Texts | None, tokenizer: Tokenizer, max_length: int, vocabulary: int) -> Batch:
+    """What agreement is measured on.
+
+    Raises:
+        BadInput: the file of texts cannot be used.
+    """
+    if texts is None:
+        drawn = np.random.default_rng(0).integers(0, vocabulary, (_DRAWN_TEXTS, min(_DRAWN_TOKENS, max_length)))
+        return Batch.pack(drawn.tolist())
+    if isinstance(texts, str | Path):
+        inputs = [given for chunk in read_inputs(str(texts)) for given in chunk][:_MOST_TEXTS]
+        pairs = [(given, None) if isinstance(given, str) else (given["text"], given.get("text_b")) for given in inputs]
+        if not pairs:
+            raise BadInput(f"{texts}: holds no texts")
+        seconds = [second for _, second in pairs if second is not None]
+        if seconds and len(seconds) < len(pairs):
+            raise BadInput(f"{texts}: all inputs must have a text_b, or none")
+        texts = [first for first, _ in pairs], seconds or None
+    firsts, more = texts[0][:_MOST_TEXTS], None if texts[1] is None else texts[1][:_MOST_TEXTS]
+    return tokenizer.encode(firsts, more, max_length=max_length)[0]
+
+
+def _export_transformer(
+    source: Path,
+    out: Path,
+    format: Format,
+    precision: Precision | None,
+    vocabulary_map: str | Path | None,
+    allow_pickle: bool,
+) -> None:
+    if format == "huggingface" and precision == "int8":
+        raise BadInput(f"--format {format}: has no other --precision than fp32")
     manifest, network = read_manifest(source), artifacts.read_transformer(source, allow_pickle=allow_pickle)
     reader, writer = artifacts.read_tokenizers(source, network.config)
     kept: dict[str, Any] = {key: manifest[key] for key in ("format", "search", "base_model") if key in manifest}

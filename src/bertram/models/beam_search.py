@@ -155,7 +155,7 @@ def _highest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if blocks <= count:
         return logits.topk(count)
     whole = blocks * _BLOCK
-    peaks = logits[..., :whole].unflatten(2, (blocks, _BLOCK)).amax(3)
+    peaks = logits[..., :whole].reshape(*logits.shape[:2], blocks, _BLOCK).amax(3)
     within = torch.arange(_BLOCK, device=logits.device)
     tokens = (peaks.topk(count).indices[..., None] * _BLOCK + within).flatten(2)
     rest = torch.arange(whole, logits.shape[2], device=logits.device).expand(*tokens.shape[:2], -1)

@@ -1,0 +1,63 @@
+"""From a model in torch to what an engine holds of it."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from bertram.formats.engine_layout import MASKED, POOLED, layers_of
+from bertram.formats.quantization import Floats
+from bertram.models.heads import ClassificationHead, MaskedLanguageModelHead, Model
+from bertram.models.layers import Layer, sinusoids
+
+
+def tensors_of(model: Model) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """The weights and the vectors of a model, by their names in `engine_layout.Layout`, in float32."""
+    weights: dict[str, Tensor] = {}
+    vectors: dict[str, Tensor] = {}
+
+    def add(name: str, *linears: nn.Linear) -> None:
+        weights[name] = torch.cat([linear.weight for linear in linears])
+        vectors[f"{name}.bias"] = torch.cat([linear.bias for linear in linears])
+
+    def norm(name: str, module: nn.LayerNorm) -> None:
+        vectors[f"{name}.norm.weight"], vectors[f"{name}.norm.bias"] = module.weight, module.bias
+
+    config, embeddings = model.config, model.encoder.embeddings
+    weights["tokens"] = embeddings.tokens.weight
+    places = torch.arange(config.max_position_embeddings)
+    like = embeddings.tokens.weight.float()
+    weights["positions"] = sinusoids(places, like) if embeddings.positions is None else embeddings.positions.weight
+    if embeddings.segments is not None:
+        weights["segments"] = embeddings.segments.weight
+    if embeddings.norm is not None:
+        norm("embedding", embeddings.norm)
+    if embeddings.projection is not None:
+        add("projection", embeddings.projection)
+    layers = cast(list[Layer], model.encoder.layers)
+    for layer, (attention, feed_forward) in zip(layers, layers_of(config), strict=True):
+        if f"{attention}.output" not in weights:
+            add(f"{attention}.query_key_value", layer.attention.query, layer.attention.key_value)
+            add(f"{attention}.output", layer.attention.output)
+            norm(attention, layer.attention.norm)
+        if f"{feed_forward}.up" not in weights:
+            add(f"{feed_forward}.up", layer.feed_forward.intermediate)
+            add(f"{feed_forward}.down", layer.feed_forward.output)
+            norm(feed_forward, layer.feed_forward.norm)
+    if model.encoder.norm is not None:
+        norm("final", model.encoder.norm)
+    if model.pooler is not None:
+        add("pooler", model.pooler.dense)
+    for name, head in model.heads.items():
+        if name in POOLED:
+            add(f"heads.{name}", cast(ClassificationHead, head).classifier)
+        elif name == MASKED:
+            masked = cast(MaskedLanguageModelHead, head)
+            add(f"heads.{name}", masked.dense)
+            norm(f"heads.{name}", masked.norm)
+            vectors["tokens.bias"] = masked.decoder.bias
+    return _arrays(weights), _arrays(vectors)
+
+
+def _arrays(tensors: dict[str, Tensor]) -> dict[str, Floats]:
+    return {name: tensor.detach().float().cpu().contiguous().numpy() for name, tensor in tensors.items()}

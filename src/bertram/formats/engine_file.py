@@ -1,0 +1,195 @@
+"""The engine file: one model, ready to answer, in one file that is mapped and not read.
+
+    magic, 8 bytes | version, uint32 | bytes of the header, uint32 | SHA-256 of all that follows, 32 bytes |
+    header, JSON | weights and vectors, each from a multiple of 64 bytes on | tokenizer, compressed
+
+Numbers are little-endian. Where a tensor stands is not in the file: the header's sizes tell, and a file that is not
+as long as they make it is refused before anything in it is looked at.
+"""
+
+import hashlib
+import json
+import mmap
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from bertram.config import EncoderConfig
+from bertram.errors import BadInput
+from bertram.files import replacing
+from bertram.formats.engine_layout import MASKED, POOLED, layout_of
+from bertram.formats.quantization import Floats, Matrix, Precision, shape_of
+from bertram.text.tokenizer import Tokenizer
+
+MAGIC, VERSION = b"BERTRAM\x00", 1
+_START = struct.Struct("<8sII32s")
+_ALIGNMENT = 64
+_MOST_HEADER, _MOST_TOKENIZER = 2**24, 2**28
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What an engine file holds.
+
+    Attributes:
+        heads: number of labels of each head.
+        pooler: whether there is one.
+        manifest: what bertram.json says of the model: its task, max_length, and how it was exported.
+        matrices, vectors: by the names of `engine_layout.Layout`.
+    """
+
+    config: EncoderConfig
+    heads: Mapping[str, int]
+    pooler: bool
+    manifest: Mapping[str, Any]
+    tokenizer: Tokenizer
+    matrices: Mapping[str, Matrix]
+    vectors: Mapping[str, Floats]
+
+
+def is_engine(path: Path) -> bool:
+    """Whether a file says that it is an engine."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def write_engine(path: Path, engine: Engine) -> None:
+    """Write an engine file, whole or not at all.
+
+    Raises:
+        OSError: the disk did not take it.
+    """
+    packed = [(len(content), zlib.compress(content, 9)) for content in _saved(engine.tokenizer)]
+    header = {
+        "config": asdict(engine.config),
+        "heads": dict(engine.heads),
+        "pooler": engine.pooler,
+        "manifest": dict(engine.manifest),
+        "precisions": {name: matrix.precision for name, matrix in engine.matrices.items()},
+        "tokenizer": [[length, len(content)] for length, content in packed],
+    }
+    described = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
+    layout = layout_of(engine.config, engine.heads, pooler=engine.pooler)
+    tensors: list[np.ndarray] = []
+    for name in layout.matrices:
+        matrix = engine.matrices[name]
+        tensors += [matrix.values] if matrix.scale is None else [matrix.values, matrix.scale]
+    tensors += [engine.vectors[name] for name in layout.vectors]
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        digest = hashlib.sha256()
+
+        def write(content: Any) -> None:
+            digest.update(content)
+            file.write(content)
+
+        file.write(bytes(_START.size))
+        write(described)
+        for tensor in tensors:
+            write(bytes(-file.tell() % _ALIGNMENT))
+            little = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
+            write(little.data.cast("B"))
+        for _, content in packed:
+            write(content)
+        file.seek(0)
+        file.write(_START.pack(MAGIC, VERSION, len(described), digest.digest()))
+
+
+def read_engine(path: Path) -> Engine:
+    """Map an engine file. Its weights stay on the disk and in the system's cache, which other processes share.
+
+    Raises:
+        BadInput: it is no engine file, of a newer version, or damaged.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(_START.size)
+        if len(start) < _START.size or not start.startswith(MAGIC):
+            raise BadInput(f"{path}: no engine file of Bertram's")
+        _, version, length, digest = _START.unpack(start)
+        if version > VERSION:
+            raise BadInput(f"{path}: an engine file of version {version}; this Bertram reads up to version {VERSION}")
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    if hashlib.sha256(content[_START.size :]).digest() != digest:
+        raise BadInput(f"{path}: damaged: its checksum is that of another content")
+    if length > min(_MOST_HEADER, len(content) - _START.size):
+        raise BadInput(f"{path}: damaged: its header is too long")
+    try:
+        return _parsed(content, length)
+    except BadInput as error:
+        raise BadInput(f"{path}: damaged: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, zlib.error) as error:
+        raise BadInput(f"{path}: damaged: {type(error).__name__} in its header") from None
+
+
+def _parsed(content: memoryview, length: int) -> Engine:
+    header = json.loads(bytes(content[_START.size : _START.size + length]))
+    config, heads, pooler = EncoderConfig(**header["config"]), header["heads"], header["pooler"]
+    if not all(name in (*POOLED, MASKED) for name in heads) or not isinstance(pooler, bool):
+        raise BadInput("it has heads that are none")
+    if not all(type(labels) is int and 0 <= labels <= 2**20 for labels in heads.values()):
+        raise BadInput("a head's labels are not to be counted")
+    layout = layout_of(config, heads, pooler=pooler)
+    precisions = header["precisions"]
+    if precisions.keys() != layout.matrices.keys() or not set(precisions.values()) <= set(get_args(Precision)):
+        raise BadInput("its weights are not those of its configuration")
+    sizes = header["tokenizer"]
+    if len(sizes) != len(_TOKENIZER) or not all(
+        type(n) is int and 0 <= n <= _MOST_TOKENIZER for pair in sizes for n in pair
+    ):
+        raise BadInput("its tokenizer is too large")
+
+    end = _START.size + length
+    places: list[tuple[int, tuple[int, ...], Any]] = []
+    for shape, kind in _tensors(layout.matrices, layout.vectors, precisions):
+        end += -end % _ALIGNMENT
+        places.append((end, shape, kind))
+        end += int(np.prod(shape, dtype=object)) * np.dtype(kind).itemsize
+    if end + sum(packed for _, packed in sizes) != len(content):
+        raise BadInput("it is not as long as its header makes it")
+
+    arrays = (np.frombuffer(content, kind, int(np.prod(shape)), start).reshape(shape) for start, shape, kind in places)
+    matrices = {
+        name: Matrix(next(arrays), next(arrays) if precisions[name] == "int8" else None, *size)
+        for name, size in layout.matrices.items()
+    }
+    vectors = {name: next(arrays) for name in layout.vectors}
+    files = []
+    for whole, packed in sizes:
+        unpacked = zlib.decompressobj().decompress(content[end : end + packed], whole + 1)
+        if len(unpacked) != whole:
+            raise BadInput("its tokenizer is not as long as its header says")
+        files.append(unpacked)
+        end += packed
+    return Engine(config, heads, pooler, header["manifest"], _loaded(files), matrices, vectors)
+
+
+def _tensors(
+    matrices: Mapping[str, tuple[int, int]], vectors: Mapping[str, int], precisions: Mapping[str, Precision]
+) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """Shape and type of every tensor, in the order of the file."""
+    for name, (outputs, inputs) in matrices.items():
+        yield shape_of(outputs, inputs, precisions[name]), "<f4" if precisions[name] == "fp32" else "i1"
+        if precisions[name] == "int8":
+            yield (outputs,), "<f4"
+    for size in vectors.values():
+        yield (size,), "<f4"
+
+
+def _saved(tokenizer: Tokenizer) -> list[bytes]:
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.save(Path(scratch))
+        return [Path(scratch, name).read_bytes() for name in _TOKENIZER]
+
+
+def _loaded(files: list[bytes]) -> Tokenizer:
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in zip(_TOKENIZER, files, strict=True):
+            Path(scratch, name).write_bytes(content)
+        return Tokenizer.load(scratch)

@@ -1,0 +1,78 @@
+"""What an engine holds of an encoder and its heads: names and sizes, each shared thing once.
+
+Letters: H hidden width, E embedding width, F feed-forward width, V vocabulary, L labels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bertram.config import EncoderConfig
+
+POOLED = ("classification", "regression", "sentence_pair")
+MASKED = "masked_language_model"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Attributes:
+    layers: of every step in run order, the names of its attention and of its feed-forward part.
+    matrices: outputs and inputs of every weight, by its name. "tokens", the embeddings, are the output weights of a
+        masked-language-model head too.
+    vectors: the length of every other tensor: biases, "WEIGHT.bias", and layer norms, "PART.norm.weight" and ".bias".
+    """
+
+    layers: list[tuple[str, str]]
+    matrices: dict[str, tuple[int, int]]
+    vectors: dict[str, int]
+
+
+def layout_of(config: EncoderConfig, heads: Mapping[str, int], *, pooler: bool) -> Layout:
+    """The layout of an encoder with `heads`, which give each one's number of labels."""
+    hidden, width, inner = config.hidden_size, config.embedding_width, config.intermediate_size
+    layers = layers_of(config)
+    matrices = {"tokens": (config.vocab_size, width), "positions": (config.max_position_embeddings, width)}
+    if config.type_vocab_size:
+        matrices["segments"] = (config.type_vocab_size, width)
+    norms = {"embedding": width} if config.normalize_embedding else {}
+    biased = {}
+    if config.embedding_size is not None:
+        biased["projection"] = (hidden, width)
+    for attention in dict.fromkeys(attention for attention, _ in layers):
+        biased[f"{attention}.query_key_value"] = (3 * hidden, hidden)
+        biased[f"{attention}.output"] = (hidden, hidden)
+        norms[attention] = hidden
+    for feed_forward in dict.fromkeys(feed_forward for _, feed_forward in layers):
+        biased[f"{feed_forward}.up"] = (inner, hidden)
+        biased[f"{feed_forward}.down"] = (hidden, inner)
+        norms[feed_forward] = hidden
+    if config.normalize_before:
+        norms["final"] = hidden
+    if pooler:
+        biased["pooler"] = (hidden, hidden)
+    biased |= {f"heads.{name}": (labels, hidden) for name, labels in heads.items() if name in POOLED}
+    vectors = {f"{name}.bias": outputs for name, (outputs, _) in biased.items()}
+    if MASKED in heads:
+        biased[f"heads.{MASKED}"] = (width, hidden)
+        norms[f"heads.{MASKED}"] = width
+        vectors |= {f"heads.{MASKED}.bias": width, "tokens.bias": config.vocab_size}
+    vectors |= {f"{name}.norm.{part}": size for name, size in norms.items() for part in ("weight", "bias")}
+    return Layout(layers, matrices | biased, vectors)
+
+
+def layers_of(config: EncoderConfig) -> list[tuple[str, str]]:
+    """Of every step in run order, the names of its attention and of its feed-forward part."""
+    attentions: dict[tuple[int, ...], str] = {}
+    feed_forwards: dict[tuple[int, ...], str] = {}
+    layers = []
+    for step in range(config.num_hidden_layers):
+        for inner in range(config.inner_group_num):
+            group, own = (config.group_of(step), inner), (step, inner, 0)
+            attention = group if config.shared in ("all", "attention") else own
+            feed_forward = group if config.shared in ("all", "ffn") else own
+            layers.append(
+                (
+                    attentions.setdefault(attention, f"attention.{len(attentions)}"),
+                    feed_forwards.setdefault(feed_forward, f"feed_forward.{len(feed_forwards)}"),
+                )
+            )
+    return layers

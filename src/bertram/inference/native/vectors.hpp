@@ -1,0 +1,113 @@
+// Sixteen floats at a time, in the compiler's own vectors: it splits them where registers are shorter.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+namespace bertram::VARIANT {
+
+typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
+typedef int8_t SignedBytes __attribute__((vector_size(16), aligned(1), may_alias));
+
+constexpr int kLanes = 16;
+
+inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
+inline void store(float* p, Floats x) { *reinterpret_cast<Floats*>(p) = x; }
+inline Floats splat(float x) { return x - Floats{}; }
+inline Floats to_floats(Ints x) { return __builtin_convertvector(x, Floats); }
+inline Ints to_ints(Floats x) { return __builtin_convertvector(x, Ints); }
+inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
+inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
+
+inline Floats load_some(const float* p, int n, float rest) {
+    Floats x = splat(rest);
+    std::memcpy(&x, p, n * sizeof(float));
+    return x;
+}
+
+using Lanes = std::make_integer_sequence<int, kLanes>;
+
+template <int By, int... Lane>
+inline Floats rotated(Floats x, std::integer_sequence<int, Lane...>) {
+    return __builtin_shufflevector(x, x, ((Lane + By) % kLanes)...);
+}
+
+template <class F>
+inline float folded(Floats x, F f) {
+    x = f(x, rotated<8>(x, Lanes{}));
+    x = f(x, rotated<4>(x, Lanes{}));
+    x = f(x, rotated<2>(x, Lanes{}));
+    return f(x, rotated<1>(x, Lanes{}))[0];
+}
+
+inline float sum(Floats x) {
+    return folded(x, [](Floats a, Floats b) { return a + b; });
+}
+
+inline float lowest(Floats x) { return folded(x, least); }
+inline float highest(Floats x) { return folded(x, most); }
+
+// f(p, place) for whole vectors of n numbers; the rest goes through a copy, so f may write what it reads.
+template <class F>
+inline void each(float* x, int n, F f) {
+    int i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(x + i, f(load(x + i), i));
+    if (i < n) {
+        const Floats last = f(load_some(x + i, n - i, 0.0f), i);
+        std::memcpy(x + i, &last, (n - i) * sizeof(float));
+    }
+}
+
+// 2^n · polynomial of the rest (Cephes' coefficients), some 1e-7 of the value off. To add 1.5 · 2^23 rounds to whole
+// numbers, which then stand in the lowest bits.
+inline Floats exp(Floats x) {
+    x = least(most(x, splat(-87.0f)), splat(88.0f));
+    const Floats shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
+    const Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Floats y = splat(1.9875691500e-4f);
+    y = y * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * r * r + r + 1.0f;
+    return (Floats)((Ints)y + ((Ints)shifted << 23));
+}
+
+inline Floats tanh(Floats x) { return 1.0f - 2.0f / (1.0f + exp(2.0f * x)); }
+
+// Abramowitz and Stegun 7.1.28, 3e-7 off at most.
+inline Floats erf(Floats x) {
+    const Floats size = x < 0.0f ? -x : x;
+    Floats p = splat(4.30638e-5f);
+    p = p * size + 2.765672e-4f;
+    p = p * size + 1.520143e-4f;
+    p = p * size + 9.2705272e-3f;
+    p = p * size + 4.22820123e-2f;
+    p = p * size + 7.05230784e-2f;
+    p = p * size + 1.0f;
+    p *= p, p *= p, p *= p, p *= p;
+    const Floats y = 1.0f - 1.0f / p;
+    return x < 0.0f ? -y : y;
+}
+
+template <int Block, int... Lane>
+inline void exchange(Floats& a, Floats& b, std::integer_sequence<int, Lane...>) {
+    const Floats low = __builtin_shufflevector(a, b, (Lane & Block ? kLanes + Lane - Block : Lane)...);
+    b = __builtin_shufflevector(a, b, (Lane & Block ? kLanes + Lane : Lane + Block)...);
+    a = low;
+}
+
+// Turn a square of sixteen vectors about its diagonal.
+template <int Block = 1>
+inline void transpose(Floats (&x)[kLanes]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i)
+        if (!(i & Block)) exchange<Block>(x[i], x[i + Block], Lanes{});
+    if constexpr (Block < kLanes / 2) transpose<2 * Block>(x);
+}
+
+}  // namespace bertram::VARIANT

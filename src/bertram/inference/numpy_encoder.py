@@ -1,0 +1,93 @@
+"""What the kernels compute, in plain numpy and float32: where they are not built, and what they are held to.
+
+Letters: T tokens, B texts, S tokens of one text, H hidden width, h heads of d = H / h.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from bertram.batch import Batch
+from bertram.config import EncoderConfig
+from bertram.formats.engine_layout import layers_of
+from bertram.formats.quantization import Floats, Matrix, unpack
+from bertram.inference.kernels import check_batch
+
+_erf = np.vectorize(math.erf, otypes=[np.float32])
+
+ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "none": lambda x: x,
+    "gelu": lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
+    "gelu_new": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+    "gelu_pytorch_tanh": lambda x: ACTIVATIONS["gelu_new"](x),
+    "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x * (1 + np.tanh(x / 2)) / 2,
+    "tanh": np.tanh,
+}
+
+
+class NumpyEncoder:
+    """An encoder in numpy; as `kernels.NativeEncoder`."""
+
+    def __init__(self, config: EncoderConfig, matrices: Mapping[str, Matrix], vectors: Mapping[str, Floats]) -> None:
+        self.config, self.vectors = config, vectors
+        self.weights = {name: unpack(matrix) for name, matrix in matrices.items()}
+
+    def hidden(self, batch: Batch, steps: int | None = None) -> Floats:
+        """Hidden states of all tokens, [T, H], after so many of the layers."""
+        check_batch(batch, self.config)
+        before, heads = self.config.normalize_before, self.config.num_attention_heads
+        x = self._embedded(batch)
+        for attention, feed_forward in layers_of(self.config)[:steps]:
+            inner = self.normalize(attention, x) if before else x
+            q, k, v = np.split(self.linear(f"{attention}.query_key_value", inner), 3, axis=1)
+            mixed = np.empty_like(q)
+            for start, end in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
+                mixed[start:end] = _attention(q[start:end], k[start:end], v[start:end], heads)
+            x = x + self.linear(f"{attention}.output", mixed)
+            x = x if before else self.normalize(attention, x)
+            inner = self.normalize(feed_forward, x) if before else x
+            inner = self.linear(f"{feed_forward}.up", inner, self.config.hidden_act)
+            x = x + self.linear(f"{feed_forward}.down", inner)
+            x = x if before else self.normalize(feed_forward, x)
+        return self.normalize("final", x) if before else x
+
+    def first(self, batch: Batch) -> Floats:
+        """Hidden states of every text's first token, [B, H]."""
+        return self.hidden(batch)[batch.offsets[:-1]]
+
+    def linear(self, name: str, x: Floats, activation: str = "none") -> Floats:
+        """activation(x weightᵀ + bias) of the weight `name`."""
+        return ACTIVATIONS[activation](x @ self.weights[name].T + self.vectors[f"{name}.bias"]).astype(np.float32)
+
+    def normalize(self, name: str, x: Floats) -> Floats:
+        """The layer norm of the part `name`."""
+        return normalize(x, self.vectors[f"{name}.norm.weight"], self.vectors[f"{name}.norm.bias"], self.config)
+
+    def _embedded(self, batch: Batch) -> Floats:
+        config = self.config
+        scale = math.sqrt(config.embedding_width) if config.scale_embedding else 1.0
+        x = self.weights["tokens"][batch.token_ids] * np.float32(scale)
+        x = x + self.weights["positions"][batch.positions]
+        if config.type_vocab_size:
+            x = x + self.weights["segments"][batch.segment_ids]
+        if config.normalize_embedding:
+            x = self.normalize("embedding", x)
+        return x if config.embedding_size is None else self.linear("projection", x)
+
+
+def normalize(x: Floats, weight: Floats, bias: Floats, config: EncoderConfig) -> Floats:
+    """Layer norm over the last axis."""
+    centred = x - x.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.layer_norm_eps)
+    return np.asarray(scaled * weight + bias, np.float32)
+
+
+def _attention(q: Floats, k: Floats, v: Floats, heads: int) -> Floats:
+    """softmax(QKᵀ / √d) V of one text, [S, H] each."""
+    q, k, v = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (q, k, v))  # [h, S, d]
+    scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = weights @ v / weights.sum(-1, keepdims=True)
+    return np.asarray(mixed.transpose(1, 0, 2).reshape(q.shape[1], -1))

@@ -1,0 +1,263 @@
+"""Engine files: the model's answers from one file, without torch, in few bytes and no more memory than they take."""
+
+import json
+import random
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import bertram
+from bertram.artifacts import load, read_model, read_tokenizer
+from bertram.batch import Batch
+from bertram.config import PRESETS
+from bertram.errors import BadInput
+from bertram.exporting import export
+from bertram.finetuning import train
+from bertram.formats import engine_file
+from bertram.formats.engine import tensors_of
+from bertram.formats.engine_file import Engine, read_engine, write_engine
+from bertram.formats.engine_layout import layout_of
+from bertram.formats.quantization import pack
+from bertram.inference import engine_runner
+from bertram.inference.engine_runner import EngineRunner
+from bertram.memory import current_memory_mb
+from bertram.models.heads import Model
+from bertram.quantizing import agreement
+from bertram.training.recipe import Recipe
+from bertram.training.torch_runner import TorchRunner
+from test_damage import refusal
+from test_floors import run_without_torch
+from tiny import model_directory, rows, run, table
+
+ALBERT = {"embedding_size": 16, "num_hidden_groups": 1, "sentence_objective": "sop"}
+TEXTS = [text for text, _ in rows(100, seed=5)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    place = tmp_path_factory.mktemp("engine")
+    model = model_directory(place / "bare", **ALBERT)
+    recipe = Recipe(steps=40, learning_rate=3e-3)
+    train("classification", table(place / "data.csv", 200), model=model, out=place / "model", recipe=recipe)
+    return place / "model"
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def engine(request, trained):
+    out = trained.parent / f"{request.param}.engine"
+    export(trained, format="engine", out=out, precision=request.param, texts=(TEXTS, None))
+    return out
+
+
+def test_answers_are_the_models(trained, engine):
+    expected, found = load(trained).logits(TEXTS), load(engine).logits(TEXTS)
+    if engine.stem == "fp32":
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.98
+    assert load(engine).predict(TEXTS)[0].keys() == load(trained).predict(TEXTS)[0].keys()
+
+
+def test_the_command_line_answers_without_torch(trained, engine, tmp_path):
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS[:20]))
+    said = run_without_torch("predict", engine, tmp_path / "texts.txt")
+    assert said.returncode == 0, said.stderr
+    answers = [json.loads(line) for line in said.stdout.splitlines()]
+    expected = bertram.load(trained).predict(TEXTS[:20])
+    assert [answer["label"] for answer in answers] == [answer["label"] for answer in expected]
+
+
+def test_evaluate_takes_an_engine(engine, capsys):
+    assert run("evaluate", engine, engine.parent / "data.csv") == 0
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_without_kernels_numpy_answers(engine, monkeypatch):
+    expected = load(engine).logits(TEXTS)
+    monkeypatch.setattr(engine_runner, "available", lambda: False)
+    np.testing.assert_allclose(load(engine).logits(TEXTS), expected, atol=0.1 if engine.stem == "int8" else 1e-5)
+
+
+@pytest.mark.parametrize("heads", [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}])
+@pytest.mark.parametrize("settings", [{}, ALBERT, ALBERT | {"num_hidden_groups": 2, "shared": "ffn"}])
+def test_every_head_says_what_it_says_in_torch(tmp_path, heads, settings):
+    place = model_directory(tmp_path / "model", heads, **settings)
+    network = read_model(place)
+    given, _ = read_tokenizer(place, network.config).encode(TEXTS[:20], max_length=32)
+    export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
+    expected, found = TorchRunner(network).run(given), EngineRunner(read_engine(tmp_path / "a.engine")).run(given)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], atol=2e-5)
+
+
+def weights_of(name, precision):
+    config = replace(PRESETS[name], vocab_size=8000)
+    layout = layout_of(config, {}, pooler=True)
+    zeros = {key: np.zeros(shape, np.float32) for key, shape in layout.matrices.items()}
+    vectors = {key: np.zeros(size, np.float32) for key, size in layout.vectors.items()}
+    unique = sum(a * b for a, b in layout.matrices.values()) + sum(layout.vectors.values())
+    return config, {key: pack(weight, precision) for key, weight in zeros.items()}, vectors, unique
+
+
+@pytest.mark.parametrize("name", ["albert-tiny", "albert-base", "bert-mini"])
+def test_a_file_holds_each_weight_once(trained, tmp_path, name):
+    """At most 1.1 bytes a unique parameter, and the tokenizer."""
+    config, matrices, vectors, unique = weights_of(name, "int8")
+    tokenizer = load(trained).tokenizer
+    write_engine(tmp_path / "a.engine", Engine(config, {}, True, {}, tokenizer, matrices, vectors))
+    assert unique < (tmp_path / "a.engine").stat().st_size < 1.1 * unique + 20_000
+
+
+def test_weights_are_mapped_and_not_copied(trained, tmp_path):
+    config, matrices, vectors, _ = weights_of("bert-medium", "fp32")
+    write_engine(tmp_path / "a.engine", Engine(config, {}, True, {}, load(trained).tokenizer, matrices, vectors))
+    megabytes = (tmp_path / "a.engine").stat().st_size / 1e6
+    private = private_mb()
+    found = EngineRunner(read_engine(tmp_path / "a.engine"))
+    found.run(Batch.pack([[1, 2, 3]]))
+    assert megabytes > 100
+    assert private_mb() - private < 30
+
+
+def private_mb():
+    with open("/proc/self/smaps_rollup", encoding="ascii") as file:  # noqa: PTH123
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty")) / 1e3
+
+
+def test_weights_that_int8_spoils_stay_in_float32(tmp_path):
+    """What a unit that is never active weighs a thousand times makes steps in which the others' weights vanish."""
+    place = model_directory(tmp_path / "model", {"classification": 4})
+    network = read_model(place)
+    with torch.no_grad():
+        for layer in network.encoder.layers:
+            layer.feed_forward.intermediate.weight *= 20
+            layer.feed_forward.output.weight *= 20
+            layer.feed_forward.output.weight[:, 1] = 1000
+            layer.feed_forward.intermediate.bias[1] = -60
+    from bertram.formats.huggingface import write
+
+    write(network, place, labels=list("abcd"))
+    found = export(place, format="engine", out=tmp_path / "a.engine", min_agreement=0.0)
+    assert found.floats == {}
+    assert found.share < 0.9
+    kept = export(place, format="engine", out=tmp_path / "b.engine", min_agreement=0.98)
+    assert kept.share >= 0.98
+    assert set(kept.floats) == {"feed_forward.0.down", "feed_forward.1.down"}
+    assert {name for name, m in read_engine(tmp_path / "b.engine").matrices.items() if m.precision == "fp32"} == set(
+        kept.floats
+    )
+
+
+def test_what_agrees_too_little_is_not_written(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, **__: 0.5)
+    with pytest.raises(BadInput, match=r"--min-agreement 0\.9"):
+        export(trained, format="engine", out=tmp_path / "a.engine", min_agreement=0.9)
+    assert not (tmp_path / "a.engine").exists()
+    export(trained, format="engine", out=tmp_path / "a.engine", min_agreement=0)
+
+
+def test_agreement_counts_equal_answers():
+    a, b = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
+    assert agreement({"classification": a}, {"classification": b}) == 0.75
+    assert agreement({"hidden": a}, {"hidden": b}) == 0.75
+    assert agreement({"regression": a[:, :1]}, {"regression": a[:, :1]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ("is there already", {"out": "taken"}),
+        ("an encoder, and --format ctranslate2", {"format": "ctranslate2"}),
+        ("--min-agreement 2", {"min_agreement": 2}),
+        ("holds no texts", {"texts": "empty.txt"}),
+        ("--vocabulary-map", {"vocabulary_map": "x"}),
+    ],
+)
+def test_refusals(trained, tmp_path, said, options):
+    (tmp_path / "taken").write_text("mine")
+    (tmp_path / "empty.txt").write_text("")
+    for key in ("out", "texts"):
+        if key in options:
+            options = options | {key: tmp_path / options[key]}
+    with pytest.raises(BadInput, match=said):
+        export(trained, **{"format": "engine", "out": tmp_path / "out"} | options)
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_newer_version_a_flipped_byte_and_half_a_file(engine, tmp_path):
+    content, path = bytearray(engine.read_bytes()), tmp_path / "a.engine"
+    for damage, said in (
+        (content[:8] + struct.pack("<I", 2) + content[12:], "version 2"),
+        (content[:-1] + bytes([content[-1] ^ 1]), "checksum"),
+        (content[: len(content) // 2], "checksum"),
+        (content[:20], "no engine file"),
+    ):
+        path.write_bytes(damage)
+        with pytest.raises(BadInput, match=said):
+            read_engine(path)
+
+
+def survive(engine, tmp_path, number, seed):
+    """Damage a file and mend its checksum: what is left to stop is what a stranger could write."""
+    content, path, loaded = engine.read_bytes(), tmp_path / "a.engine", 0
+    before = current_memory_mb()
+    header = struct.unpack_from("<I", content, 12)[0]
+    for attempt in range(number):
+        chance = random.Random(f"{seed}/{attempt}")
+        damaged = bytearray(content)
+        for _ in range(chance.choice([1, 1, 3])):
+            place = chance.randrange(12, 12 + 36 + header) if chance.random() < 0.8 else chance.randrange(len(damaged))
+            match chance.randrange(4):
+                case 0:
+                    damaged[place] ^= 1 << chance.randrange(8)
+                case 1:
+                    damaged[place : place + 1] = chance.choice([b"9", b"-", b"99999", b"[", b"{", b'"', b"e9", b"\xff"])
+                case 2:
+                    del damaged[place : place + chance.randrange(1, 40)]
+                case _:
+                    damaged[place:place] = damaged[place : place + chance.randrange(1, 40)]
+        if chance.random() < 0.9:
+            damaged[16:48] = engine_file.hashlib.sha256(damaged[48:]).digest()
+        path.write_bytes(damaged)
+        line = refusal(path)
+        loaded += line is None
+        assert "\n" not in (line or "")
+        assert len(line or "") < 600
+    assert current_memory_mb() - before < len(content) / 1e6 + 64
+    return loaded
+
+
+def test_damaged_files_are_refused_in_one_line(engine, tmp_path):
+    assert survive(engine, tmp_path, 300, seed=0) < 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_many_more_damaged_files(engine, tmp_path, seed):
+    survive(engine, tmp_path, 1000, seed)
+
+
+def test_a_text_of_many_words_and_many_texts(engine):
+    predictor = load(engine)
+    before = current_memory_mb()
+    assert len(predictor.predict(["film " * 100_000, "", " "])) == 3
+    assert len(predictor.logits(["a film"] * 20_000)) == 20_000
+    assert current_memory_mb() - before < 200
+
+
+def test_a_preset_is_no_model(tmp_path):
+    with pytest.raises(BadInput, match="preset"):
+        export("bert-tiny", format="engine", out=tmp_path / "a.engine")
+
+
+def test_tensors_have_the_layouts_names():
+    for config in (PRESETS["bert-tiny"], PRESETS["albert-tiny"]):
+        small = replace(config, vocab_size=50)
+        heads = {"classification": 3, "masked_language_model": 0}
+        weights, vectors = tensors_of(Model(small, heads))
+        layout = layout_of(small, heads, pooler=True)
+        assert {name: weight.shape for name, weight in weights.items()} == layout.matrices
+        assert {name: len(vector) for name, vector in vectors.items()} == layout.vectors

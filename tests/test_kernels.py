@@ -1,0 +1,209 @@
+"""The compiled kernels: every kind of processor's are held to torch and to plain numpy."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from bertram.batch import Batch
+from bertram.config import EncoderConfig
+from bertram.errors import BadInput
+from bertram.formats.engine import tensors_of
+from bertram.formats.engine_layout import layout_of
+from bertram.formats.quantization import pack, unpack
+from bertram.inference import kernels
+from bertram.inference.kernels import NativeEncoder
+from bertram.inference.numpy_encoder import NumpyEncoder
+from bertram.models.heads import Model
+from bertram.models.tensors import to_tensors
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no C++ compiler built the kernels here")
+
+SIZES = {"vocab_size": 90, "num_hidden_layers": 3, "max_position_embeddings": 520}
+CONFIGS = {  # no width of which is a round number of vectors
+    "bert": EncoderConfig(**SIZES, hidden_size=44, num_attention_heads=4, intermediate_size=70),
+    "albert": EncoderConfig(
+        **SIZES | {"num_hidden_layers": 4, "hidden_act": "gelu_new", "num_hidden_groups": 2, "embedding_size": 19},
+        **{"hidden_size": 72, "num_attention_heads": 2, "intermediate_size": 33, "shared": "attention"},
+    ),
+    "pre-norm": EncoderConfig(
+        **SIZES | {"num_hidden_layers": 2, "inner_group_num": 2, "num_hidden_groups": 1, "embedding_size": 40},
+        **{"hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 130, "hidden_act": "silu"},
+        **{"normalize_before": True, "normalize_embedding": False, "type_vocab_size": 0, "scale_embedding": True},
+        static_position_embeddings=True,
+    ),
+    "wide": EncoderConfig(
+        **SIZES, hidden_size=96, num_attention_heads=3, intermediate_size=128, hidden_act="relu", type_vocab_size=1
+    ),
+}
+LENGTHS = [1, 5, 13, 70, 32, 33, 512, 16, 200, 3]
+
+
+def usable():
+    """The variants that this machine can run."""
+    found = []
+    for variant in kernels.variants():
+        try:
+            encoder("bert", "fp32", variant=variant)
+            found.append(variant)
+        except RuntimeError:
+            continue
+    return found
+
+
+def model(name):
+    torch.manual_seed(len(name))
+    made = Model(CONFIGS[name]).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def encoder(name, precision, kind=NativeEncoder, **options):
+    weights, vectors = tensors_of(model(name))
+    return kind(CONFIGS[name], {key: pack(weight, precision) for key, weight in weights.items()}, vectors, **options)
+
+
+def batch(name, lengths=LENGTHS, seed=0):
+    random, types = np.random.default_rng(seed), max(1, CONFIGS[name].type_vocab_size)
+    rows = [random.integers(0, 90, length).tolist() for length in lengths]
+    return Batch.pack(rows, [random.integers(0, types, length).tolist() for length in lengths])
+
+
+@pytest.mark.parametrize("variant", usable() if kernels.available() else [])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_states_are_those_of_torch(name, variant):
+    given = batch(name)
+    with torch.inference_mode():
+        expected = model(name).encoder(to_tensors(given)).numpy()
+    for threads in (1, 3):
+        found = encoder(name, "fp32", variant=variant, threads=threads)
+        assert found.variant == variant
+        np.testing.assert_allclose(found.hidden(given), expected, atol=2e-5)
+        np.testing.assert_allclose(found.first(given), expected[given.offsets[:-1]], atol=2e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_plain_numpy_says_the_same(name):
+    given = batch(name, [1, 7, 40])
+    np.testing.assert_allclose(
+        encoder(name, "fp32", NumpyEncoder).hidden(given), encoder(name, "fp32").hidden(given), atol=2e-5
+    )
+    np.testing.assert_allclose(
+        encoder(name, "fp32", NumpyEncoder).hidden(given, 1), encoder(name, "fp32").hidden(given, 1), atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("variant", usable() if kernels.available() else [])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_int8_differs_by_its_rounding_alone(name, variant):
+    """Weights rounded likewise in numpy; what is left is the rounding of activations to 256 steps."""
+    given = batch(name, [1, 5, 40, 200])
+    expected = encoder(name, "int8", NumpyEncoder).hidden(given)
+    found = encoder(name, "int8", variant=variant).hidden(given)
+    assert 0 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.03
+
+
+@pytest.mark.parametrize("variant", usable() if kernels.available() else [])
+def test_int8_products_are_exact(variant):
+    """Inputs and weights of whole numbers up to 255 and 127, the highest there, are not rounded at all."""
+    random = np.random.default_rng(0)
+    config = CONFIGS["bert"]
+    weights, vectors = tensors_of(model("bert"))
+    weight = random.integers(-127, 128, weights["attention.0.output"].shape).astype(np.float32)
+    weight[:, 0] = 127
+    matrices = {key: pack(value, "int8") for key, value in weights.items()} | {
+        "attention.0.output": pack(weight, "int8")
+    }
+    found = NativeEncoder(config, matrices, vectors, variant=variant)
+    for rows in (1, 2, 11, 12, 13, 100):
+        x = random.integers(0, 256, (rows, weight.shape[1])).astype(np.float32)
+        x[:, :2] = 0, 255
+        expected = x @ weight.T + vectors["attention.0.output.bias"]
+        np.testing.assert_allclose(found.linear("attention.0.output", x), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("activation", [name for name in kernels.ACTIVATIONS if name != "none"])
+def test_activations_are_accurate_everywhere(activation):
+    from bertram.inference.numpy_encoder import ACTIVATIONS
+
+    config = CONFIGS["bert"]
+    weights, vectors = tensors_of(model("bert"))
+    weights["attention.0.output"] = np.eye(44, dtype=np.float32)
+    vectors["attention.0.output.bias"] = np.zeros(44, np.float32)
+    found = NativeEncoder(config, {key: pack(value, "fp32") for key, value in weights.items()}, vectors)
+    x = np.concatenate([np.linspace(-12, 12, 44 * 100), [0, -0.0, 90, -90] * 11]).astype(np.float32).reshape(-1, 44)
+    np.testing.assert_allclose(found.linear("attention.0.output", x, activation), ACTIVATIONS[activation](x), atol=3e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("shape", [(1, 1), (31, 3), (32, 4), (33, 130), (64, 65)])
+def test_packing_loses_nothing_but_the_rounding(shape, precision):
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    half_a_step = 0 if precision == "fp32" else np.abs(weight).max(1, keepdims=True) / 127 / 2
+    assert (np.abs(unpack(pack(weight, precision)) - weight) <= half_a_step * 1.0001).all()
+
+
+def test_texts_do_not_see_one_another():
+    given, found = batch("albert"), encoder("albert", "int8")
+    together = found.hidden(given)
+    for text in range(len(given)):
+        alone = found.hidden(given.select([text]))
+        np.testing.assert_allclose(together[given.offsets[text] : given.offsets[text + 1]], alone, atol=1e-5)
+
+
+def test_many_tokens_are_taken_in_parts():
+    lengths = [500, 3, 400, 130, 520, 1, 7] * 3
+    given = batch("bert", lengths)
+    with torch.inference_mode():
+        expected = model("bert").encoder(to_tensors(given)).numpy()
+    np.testing.assert_allclose(encoder("bert", "fp32").hidden(given), expected, atol=2e-5)
+
+
+def test_it_answers_in_a_fork():
+    """A fork has none of the threads."""
+    found, given = encoder("bert", "int8", threads=3), batch("bert", [3, 40, 100])
+    expected = found.hidden(given)
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        os.write(writing, np.array_equal(found.hidden(given), expected).to_bytes())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.read(reading, 1) == b"\x01"
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("holds others", {"token_ids": 90}),
+        ("holds others", {"token_ids": -1}),
+        ("longer than the model's 520 positions", {"positions": 520}),
+        ("holds others", {"positions": -5}),
+        ("one segment only", {"segment_ids": 2}),
+        ("one segment only", {"segment_ids": -1}),
+    ],
+)
+def test_what_the_model_does_not_know_never_reaches_it(what, change):
+    given = batch("bert", [4, 4])
+    arrays = {key: getattr(given, key).copy() for key in ("token_ids", "segment_ids", "positions", "offsets")}
+    for name, value in change.items():
+        arrays[name][5] = value
+    for kind in (NativeEncoder, NumpyEncoder):
+        with pytest.raises(BadInput, match=what):
+            encoder("bert", "fp32", kind).hidden(Batch(**arrays))
+
+
+def test_a_text_of_no_tokens_is_refused():
+    empty = np.zeros(0, np.int32)
+    with pytest.raises(BadInput, match="no tokens"):
+        encoder("bert", "fp32").hidden(Batch(empty, empty, empty, np.zeros(2, np.int32)))
+    assert encoder("bert", "fp32").hidden(Batch.pack([])).shape == (0, 44)
+
+
+def test_the_layout_counts_what_is_shared_once():
+    layout = layout_of(CONFIGS["albert"], {}, pooler=False)
+    assert layout.layers == [(f"attention.{i // 2}", f"feed_forward.{i}") for i in range(4)]
+    assert layout.matrices["attention.1.query_key_value"] == (216, 72)
+    assert "attention.2.output" not in layout.matrices
