@@ -377,7 +377,7 @@ def summarize(
 def export(
     model: str,
     *,
-    format: Literal["engine", "ctranslate2", "huggingface"],
+    format: Literal["engine", "onnx", "ctranslate2", "huggingface"],
     out: Path,
     precision: Literal["fp32", "int8"] | None = None,
     texts: Path | None = None,
@@ -394,8 +394,9 @@ def export(
     Parameters
     ----------
     format
-        engine: one file of an encoder with its heads, which answers without torch. ctranslate2: an encoder–decoder
-        model, run by CTranslate2 without torch. huggingface: one for transformers' MarianMTModel.
+        engine: one file of an encoder with its heads, which answers without torch. onnx: an encoder for other runtimes.
+        ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: one for transformers'
+        MarianMTModel.
     out
         The file or directory to make.
     precision

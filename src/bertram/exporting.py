@@ -20,11 +20,12 @@ from bertram.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from bertram.models.heads import ClassificationHead
 
-Format = Literal["engine", "ctranslate2", "huggingface"]
+Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
 Precision = Literal["fp32", "int8"]
 Texts = str | Path | tuple[Sequence[str], Sequence[str] | None]
 """A file of inputs, or texts and their second texts."""
 
+_ENCODERS = ("engine", "onnx")
 _MOST_TEXTS = 512  # that agreement is measured on
 _DRAWN_TEXTS, _DRAWN_TOKENS = 64, 32
 
@@ -43,9 +44,9 @@ def export(
     """Write `model` at `out`, which `bertram.load` then takes too.
 
     Args:
-        format: "engine": one file of an encoder with its heads, which answers without torch. "ctranslate2": a directory
-            that CTranslate2 runs, of an encoder–decoder model. "huggingface": one that transformers' MarianMTModel
-            loads.
+        format: "engine": one file of an encoder with its heads, which answers without torch. "onnx": an encoder for
+            other runtimes. "ctranslate2": a directory that CTranslate2 runs, of an encoder–decoder model.
+            "huggingface": one that transformers' MarianMTModel loads.
         precision: of an engine's or CTranslate2's weights; "int8", the default, has a scale for each row.
         texts: inputs that an int8 engine's answers are measured on, some hundreds; without them drawn tokens are taken.
         min_agreement: share of the answers in which an int8 engine must agree with the model. Weights stay in float32
@@ -62,8 +63,8 @@ def export(
     source, out = artifacts.resolve(model), Path(out)
     if not isinstance(source, Path):
         raise BadInput(f"{model} is a preset, sizes with random weights; train it first")
-    if is_transformer(source) == (format == "engine"):
-        kinds = ["an encoder", "an encoder–decoder model"][:: 1 if format == "engine" else -1]
+    if is_transformer(source) == (format in _ENCODERS):
+        kinds = ["an encoder", "an encoder–decoder model"][:: 1 if format in _ENCODERS else -1]
         raise BadInput(f"{model}: is {kinds[1]}, and --format {format} holds {kinds[0]}")
     if vocabulary_map and format != "ctranslate2":
         raise BadInput(f"--format {format}: has no --vocabulary-map")
@@ -73,7 +74,10 @@ def export(
     require("safetensors", "train")
     if format == "engine":
         return _export_engine(source, out, precision or "int8", texts, min_agreement, allow_pickle)
-    _export_transformer(source, out, format, precision, vocabulary_map, allow_pickle)
+    if format == "onnx":
+        _export_onnx(source, out, precision, allow_pickle)
+    else:
+        _export_transformer(source, out, format, precision, vocabulary_map, allow_pickle)
     return None
 
 
@@ -110,6 +114,19 @@ def _export_engine(
         kept |= {"agreement": found.share}
     write_engine(out, engine)
     return found
+
+
+def _export_onnx(source: Path, out: Path, precision: Precision | None, allow_pickle: bool) -> None:
+    require("onnx", "onnx")
+    from bertram.formats.engine import tensors_of
+    from bertram.formats.onnx import write_onnx
+
+    if precision == "int8":
+        raise BadInput("--format onnx: has no other --precision than fp32; runtimes quantize such files themselves")
+    if out.exists():
+        raise BadInput(f"{out}: is there already; name another --out")
+    network = artifacts.read_model(source, allow_pickle=allow_pickle)
+    write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
 def _sample(texts: Texts | None, tokenizer: Tokenizer, max_length: int, vocabulary: int) -> Batch:

@@ -1,0 +1,175 @@
+"""ONNX files with the signature that other runtimes expect: padded texts in, hidden states or logits out.
+
+Letters: B texts of S tokens with padding, H hidden width, h heads of d = H / h.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bertram.config import EncoderConfig
+from bertram.files import replacing
+from bertram.formats.engine_layout import MASKED, layers_of
+from bertram.formats.quantization import Floats
+
+_OPSET, _IR_VERSION = 20, 10
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def write_onnx(
+    path: Path,
+    config: EncoderConfig,
+    heads: Sequence[str],
+    weights: Mapping[str, Floats],
+    vectors: Mapping[str, Floats],
+) -> None:
+    """Write an encoder and its heads, with the tensors of `formats.engine.tensors_of`; shared ones stand there once.
+
+    The file takes input_ids, attention_mask and token_type_ids, int64 [B, S] each, of any B and S, and gives what
+    transformers' classes do: "logits" of its one head, those of each by its name if there are several, and without a
+    head "last_hidden_state" [B, S, H], with "pooler_output" [B, H] where there is a pooler.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    graph, text, token = _Graph(config, weights, vectors), ["batch"], ["batch", "sequence"]
+    hidden, width = graph.encoder(), config.hidden_size
+    outputs: dict[str, tuple[str, list[str | int]]] = {}
+    if not heads:
+        outputs["last_hidden_state"] = hidden, [*token, width]
+    if "pooler" in weights:
+        first = graph("Gather", hidden, graph.constant(np.int64(0)), axis=1)
+        pooled = graph("Tanh", graph.linear("pooler", first))
+        if not heads:
+            outputs["pooler_output"] = pooled, [*text, width]
+    for name in heads:
+        output = "logits" if len(heads) == 1 else name
+        if name == MASKED:
+            outputs[output] = graph.masked(hidden), [*token, config.vocab_size]
+        else:
+            outputs[output] = graph.linear(f"heads.{name}", pooled), [*text, len(weights[f"heads.{name}"])]
+    with replacing(path) as temporary:
+        onnx.save(graph.model(outputs), str(temporary))
+
+
+class _Graph:
+    """Operators in the order in which they run. A call adds one and gives the name of its result."""
+
+    def __init__(self, config: EncoderConfig, weights: Mapping[str, Floats], vectors: Mapping[str, Floats]) -> None:
+        self.config, self.weights, self.vectors = config, weights, vectors
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: dict[str, onnx.TensorProto] = {}
+        self.numbers = count()
+
+    def __call__(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        return self.several(operator, 1, *inputs, **attributes)[0]
+
+    def several(self, operator: str, results: int, *inputs: str, **attributes: Any) -> list[str]:
+        names = [f"{operator.lower()}_{next(self.numbers)}" for _ in range(results)]
+        self.nodes.append(helper.make_node(operator, inputs, names, **attributes))
+        return names
+
+    def constant(self, value: Any) -> str:
+        name = f"constant_{next(self.numbers)}"
+        self.tensors[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def tensor(self, name: str, value: Floats) -> str:
+        if name not in self.tensors:
+            self.tensors[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def product(self, name: str, x: str) -> str:
+        return self("MatMul", x, self.tensor(f"{name}.weight", self.weights[name].T))
+
+    def linear(self, name: str, x: str) -> str:
+        bias = f"{name}.bias"
+        return self("Add", self.product(name, x), self.tensor(bias, self.vectors[bias]))
+
+    def normalize(self, name: str, x: str) -> str:
+        parts = [f"{name}.norm.{part}" for part in ("weight", "bias")]
+        tensors = [self.tensor(part, self.vectors[part]) for part in parts]
+        return self("LayerNormalization", x, *tensors, axis=-1, epsilon=self.config.layer_norm_eps)
+
+    def activate(self, x: str) -> str:
+        match self.config.hidden_act:
+            case "relu":
+                return self("Relu", x)
+            case "silu":
+                return self("Mul", x, self("Sigmoid", x))
+            case "gelu":
+                return self("Gelu", x, approximate="none")
+        return self("Gelu", x, approximate="tanh")
+
+    def encoder(self) -> str:
+        """Hidden states, [B, S, H]."""
+        config = self.config
+        ids, mask, segments = _INPUTS
+        x = self("Gather", self.tensor("tokens", self.weights["tokens"]), ids)
+        if config.scale_embedding:
+            x = self("Mul", x, self.constant(np.float32(math.sqrt(config.embedding_width))))
+        length = self("Gather", self("Shape", ids), self.constant(np.int64(1)))
+        places = self("Range", self.constant(np.int64(0)), length, self.constant(np.int64(1)))
+        x = self("Add", x, self("Gather", self.tensor("positions", self.weights["positions"]), places))
+        if config.type_vocab_size:
+            x = self("Add", x, self("Gather", self.tensor("segments", self.weights["segments"]), segments))
+        if config.normalize_embedding:
+            x = self.normalize("embedding", x)
+        if config.embedding_size is not None:
+            x = self.linear("projection", x)
+        real = self("Cast", mask, to=TensorProto.FLOAT)
+        hidden = self("Mul", self("Sub", self.constant(np.float32(1)), real), self.constant(np.float32(-1e9)))
+        hidden = self("Unsqueeze", hidden, self.constant(np.array([1, 2])))  # [B, 1, 1, S]
+        before = config.normalize_before
+        for attention, feed_forward in layers_of(config):
+            mixed = self.attention(attention, self.normalize(attention, x) if before else x, hidden)
+            x = self("Add", x, self.linear(f"{attention}.output", mixed))
+            x = x if before else self.normalize(attention, x)
+            inner = self.linear(f"{feed_forward}.up", self.normalize(feed_forward, x) if before else x)
+            x = self("Add", x, self.linear(f"{feed_forward}.down", self.activate(inner)))
+            x = x if before else self.normalize(feed_forward, x)
+        return self.normalize("final", x) if before else x
+
+    def attention(self, name: str, x: str, hidden: str) -> str:
+        """softmax(QKᵀ / √d) V, [B, S, H]."""
+        heads, width = self.config.num_attention_heads, self.config.hidden_size
+        shape = self.constant(np.array([0, 0, heads, width // heads]))
+        parts = self.several("Split", 3, self.linear(f"{name}.query_key_value", x), axis=-1, num_outputs=3)
+        q, k, v = (
+            self("Transpose", self("Reshape", part, shape), perm=order)
+            for part, order in zip(parts, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True)
+        )
+        scores = self("Mul", self("MatMul", q, k), self.constant(np.float32(1 / math.sqrt(width // heads))))
+        mixed = self("MatMul", self("Softmax", self("Add", scores, hidden), axis=-1), v)
+        mixed = self("Transpose", mixed, perm=[0, 2, 1, 3])
+        return self("Reshape", mixed, self.constant(np.array([0, 0, width])))
+
+    def masked(self, hidden: str) -> str:
+        """Scores of every vocabulary entry, [B, S, V]; the token embeddings, turned, are its weights."""
+        name = f"heads.{MASKED}"
+        x = self.normalize(name, self.activate(self.linear(name, hidden)))
+        scores = self("MatMul", x, self("Transpose", self.tensor("tokens", self.weights["tokens"]), perm=[1, 0]))
+        return self("Add", scores, self.tensor("tokens.bias", self.vectors["tokens.bias"]))
+
+    def model(self, outputs: Mapping[str, tuple[str, list[str | int]]]) -> onnx.ModelProto:
+        """The whole, with `outputs` and their shapes by their names for users."""
+        nodes = [*self.nodes, *(helper.make_node("Identity", [found], [name]) for name, (found, _) in outputs.items())]
+        inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in _INPUTS]
+        results = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, (_, shape) in outputs.items()
+        ]
+        graph = helper.make_graph(nodes, "bertram", inputs, results, list(self.tensors.values()))
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            ir_version=_IR_VERSION,
+            producer_name="bertram",
+        )
+        onnx.checker.check_model(model)
+        return model

@@ -1,0 +1,72 @@
+"""ONNX files, run by onnxruntime: what transformers says of the same padded texts."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import transformers
+
+from bertram.artifacts import read_model
+from bertram.errors import BadInput
+from bertram.exporting import export
+from tiny import model_directory, run
+
+LENGTHS = [9, 1, 4]
+SETTINGS = {
+    "bert": {},
+    "albert": {"embedding_size": 16, "num_hidden_groups": 1, "hidden_act": "gelu_new", "num_hidden_layers": 3},
+}
+CLASSES = {
+    "classification": (transformers.AutoModelForSequenceClassification, "logits"),
+    "masked_language_model": (transformers.AutoModelForMaskedLM, "logits"),
+    None: (transformers.AutoModel, "last_hidden_state"),
+}
+
+
+def padded():
+    random = np.random.default_rng(0)
+    ids, mask = np.zeros((3, 9), np.int64), np.zeros((3, 9), np.int64)
+    for row, length in enumerate(LENGTHS):
+        ids[row, :length], mask[row, :length] = random.integers(5, 40, length), 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": mask * (ids % 2)}
+
+
+def answers(path, inputs):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs), strict=True))
+
+
+@pytest.mark.parametrize("head", CLASSES)
+@pytest.mark.parametrize("family", SETTINGS)
+def test_onnxruntime_says_what_transformers_says(tmp_path, family, head):
+    heads = {} if head is None else {head: 3}
+    place = model_directory(tmp_path / "model", heads, **SETTINGS[family])
+    export(place, format="onnx", out=tmp_path / "model.onnx")
+    kind, name = CLASSES[head]
+    original, inputs = kind.from_pretrained(place).eval(), padded()
+    with torch.inference_mode():
+        expected = original(**{key: torch.from_numpy(value) for key, value in inputs.items()})
+    found = answers(tmp_path / "model.onnx", inputs)
+    real = ... if found[name].ndim == 2 else inputs["attention_mask"].astype(bool)
+    np.testing.assert_allclose(found[name][real], expected[name].numpy()[real], atol=1e-4)
+    if head is None:
+        np.testing.assert_allclose(found["pooler_output"], expected["pooler_output"].numpy(), atol=1e-4)
+
+
+def test_shared_weights_stand_there_once(tmp_path):
+    place = model_directory(tmp_path / "model", **SETTINGS["albert"] | {"num_hidden_layers": 12})
+    export(place, format="onnx", out=tmp_path / "model.onnx")
+    parameters = sum(parameter.numel() for parameter in read_model(place).parameters())
+    held = sum(np.prod(tensor.dims) for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer)
+    assert parameters <= held < parameters + 200
+
+
+def test_it_is_not_int8(tmp_path, capsys):
+    place = model_directory(tmp_path / "model")
+    with pytest.raises(BadInput, match="no other --precision"):
+        export(place, format="onnx", out=tmp_path / "model.onnx", precision="int8")
+    assert run("export", place, "--format", "onnx", "--out", tmp_path / "model.onnx") == 0
+    assert run("export", place, "--format", "onnx", "--out", tmp_path / "model.onnx") == 2
+    assert "is there already" in capsys.readouterr().err
