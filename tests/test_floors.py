@@ -21,6 +21,7 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "memory": 0,
+    "processes": 0,
     "progress": 0,
     "batch": 1,
     "config": 1,
@@ -42,6 +43,7 @@ FLOORS = {
     "finetuning": 6,
     "generation": 6,
     "pretraining": 6,
+    "benchmark": 7,
     "comparison": 7,
     "sklearn": 7,
     "supervised": 7,
@@ -56,7 +58,17 @@ NEEDS_TORCH = {
 } | {f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")}
 """Rooms, and modules of rooms, that cannot be imported without torch."""
 REACHES_TORCH = {
-    *("artifacts", "comparison.measure", "exporting", "finetuning", "generation", "pretraining"),
+    *(
+        "artifacts",
+        "benchmark.bench",
+        "benchmark.contestants",
+        "benchmark.worker",
+        "comparison.measure",
+        "exporting",
+        "finetuning",
+        "generation",
+        "pretraining",
+    ),
     "training.metrics_file",
 }
 """Modules that import without torch and come to it in some of their functions."""

@@ -443,6 +443,44 @@ def inspect(
     _print(found, render(found), as_json=json)
 
 
+@app.command
+def bench(
+    model: str,
+    *,
+    texts: Path | None = None,
+    lengths: Literal["mixed", "sst2", "imdb"] = "mixed",
+    against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    rounds: int = 3,
+    json: Json = False,
+) -> None:
+    """Measure an encoder as an engine: speed, latency, memory, beside other libraries in the same run.
+
+    Example: bertram bench albert-base --against transformers onnxruntime openvino
+
+    Parameters
+    ----------
+    model
+        A model directory, an engine file, or a preset with random weights.
+    texts
+        A text file, one input a line, to measure on.
+    lengths
+        Without texts: how long the drawn ones are, mixed (34 tokens on average) or as two data sets'.
+    against
+        transformers, onnxruntime, openvino, ctranslate2: those that are installed, each in its best settings.
+    """
+    from bertram.benchmark.bench import bench as measure
+    from bertram.benchmark.bench import render
+
+    names = [name for given in against or [] for name in given.split(",") if name]
+    found = measure(model, texts=texts, lengths=lengths, against=names, rounds=rounds)
+    if json:
+        _print(found, "", as_json=True)
+    else:
+        from rich.console import Console
+
+        Console().print(render(found))
+
+
 @app.command(name="version")
 def show_version(*, json: Json = False) -> None:
     """The version; with --json a report of the machine and the libraries, to paste into an issue."""

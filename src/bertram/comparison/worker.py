@@ -4,10 +4,7 @@ FILE is a job in JSON, written by `compare`: {"kind": "train" | "baseline" | "me
 standard output, {"error"} if it failed.
 """
 
-import ctypes
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -17,17 +14,16 @@ from typing import Any
 from bertram.errors import BertramError
 from bertram.files import write_array, write_json
 from bertram.memory import peak_memory_mb
+from bertram.processes import die_with
 from bertram.training.interruption import stoppable
 
 FIT = "fit.json"
 """The last file that fitting a baseline leaves."""
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 def main(job_file: str, parent: int) -> int:
     """Do the job; return the exit code."""
-    _die_with(parent)
+    die_with(parent)
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     code = 0
     try:
@@ -39,14 +35,6 @@ def main(job_file: str, parent: int) -> int:
         answer, code = {"error": f"{error.filename}: {error.strerror}" if error.filename else str(error)}, 1
     sys.stdout.write(json.dumps(answer) + "\n")
     return code
-
-
-def _die_with(parent: int) -> None:
-    """A comparison that was killed must not leave a training behind that its successor would collide with."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _train(job: dict[str, Any]) -> dict[str, Any]:

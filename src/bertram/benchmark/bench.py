@@ -1,0 +1,266 @@
+"""`bertram bench`: how fast and how large a model is as an engine, beside other libraries in the same run.
+
+Everybody has a process of its own; they take turns, and medians over the rounds are compared.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from bertram.artifacts import resolve_encoder
+from bertram.benchmark.contestants import SETTINGS, Ids
+from bertram.config import PRESETS, EncoderConfig
+from bertram.environment import environment
+from bertram.errors import BadInput, BertramError
+from bertram.formats.engine_file import is_engine, read_engine
+from bertram.formats.huggingface_config import read_config
+from bertram.inspection import flops_per_token
+from bertram.text.records import read_inputs
+from bertram.text.tokenizer import Tokenizer
+
+LIBRARIES = ("transformers", "onnxruntime", "openvino", "ctranslate2")
+LENGTHS = {  # mean and deviation of the logarithms of the tokens of a text, and the most that one is cut to
+    "mixed": (3.34, 0.6, 113),
+    "sst2": (3.08, 0.55, 64),
+    "imdb": (5.42, 0.55, 256),
+}
+"""Distributions of lengths to draw from where no texts are given: as in docs/benchmarks.md, and of two data sets."""
+
+_TEXTS, _BATCH = 192, 32
+_SINGLE_LENGTHS = (8, 16, 32, 128)
+_SINGLES, _STREAM, _STREAM_LENGTH = 10, 100, 16
+_MEMORY_SHAPES = {"8 × 30": (8, 30), "32 × 128": (32, 128)}
+
+
+class _Worker:
+    """A contestant's process."""
+
+    def __init__(self, name: str) -> None:
+        command = [sys.executable, "-m", "bertram.benchmark.worker", name, str(os.getpid())]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.name, self.process = name, subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
+
+    def __enter__(self) -> "_Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process:  # which closes its pipes
+            self.process.kill()
+
+    def ask(self, kind: str, **job: Any) -> Any:
+        """Raises:
+        BertramError: the job failed there.
+        """
+        try:
+            self.process.stdin.write(json.dumps({"kind": kind, **job}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        answer = json.loads(line) if line else {"error": f"its process ended with {self.process.wait()}"}
+        if isinstance(answer, dict):
+            raise BertramError(answer["error"])
+        return answer
+
+
+def bench(
+    model: str | Path,
+    *,
+    texts: str | Path | None = None,
+    lengths: str = "mixed",
+    against: Sequence[str] = (),
+    rounds: int = 3,
+) -> dict[str, Any]:
+    """Measure an encoder as an engine in fp32 and int8, and in the libraries of `against`.
+
+    Args:
+        model: a directory, a preset with random weights, or an engine file, beside which nobody else can be measured.
+        texts: a file of inputs, one a line; else their lengths are drawn from `lengths`, and tokens at random.
+
+    Returns "rows", one a setting, with "tokens_per_second" (hidden states of all tokens of texts in batches of 32),
+    "latency_ms" of one text by its tokens, "stream" (p99 / p50 of texts of 16 tokens in succession), "load_seconds"
+    from a process' start to its first answer, and "peak_mb" of a process that answered batches of a shape; "ceiling" in
+    10⁹ operations a second, of which "ceiling_share" of a row was reached; "left_out" with reasons.
+
+    Raises:
+        BadInput: the model, the texts or a library's name cannot be used.
+    """
+    if unknown := [name for name in against if name not in LIBRARIES]:
+        raise BadInput(f"--against {unknown[0]:.40}: there are {', '.join(LIBRARIES)}")
+    if lengths not in LENGTHS:
+        raise BadInput(f"--lengths {lengths:.40}: there are {', '.join(LENGTHS)}")
+    if rounds < 1:
+        raise BadInput(f"--rounds {rounds}: one is the least")
+    if texts is not None and str(model) in PRESETS:
+        raise BadInput("--texts: a preset has no tokenizer")
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        place = Path(scratch)
+        prepared, config, tokenizer, left_out = _prepare(model, place, against)
+        ids = _drawn(config, lengths) if texts is None else _encoded(texts, tokenizer, config)
+        rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}
+        for shape, (batch, length) in _MEMORY_SHAPES.items():
+            if length <= config.max_position_embeddings:
+                for name, row in rows.items():
+                    row["load_seconds"], row["peak_mb"][shape] = _alone(
+                        name, prepared[name], [[[7] * length] * batch] * 5
+                    )
+        workers = {name: stack.enter_context(_Worker(name)) for name in prepared}
+        for name, worker in workers.items():
+            worker.ask("load", path=str(prepared[name]), text=[[7] * _STREAM_LENGTH])
+        _measure(workers, rows, ids, config, rounds)
+    return {"model": str(model), "texts": len(ids), "mean_tokens": round(float(np.mean([*map(len, ids)])), 1)} | {
+        "rounds": rounds,
+        "machine": environment(),
+        **_against_the_ceiling(rows, config, ids),
+        "rows": list(rows.values()),
+        "left_out": left_out,
+    }
+
+
+def _prepare(
+    model: str | Path, place: Path, against: Sequence[str]
+) -> tuple[dict[str, Path], EncoderConfig, Tokenizer, dict[str, str]]:
+    """What each setting reads, the sizes, the tokenizer, and the reasons of those that are left out."""
+    if (path := Path(model)).is_file() and is_engine(path):
+        engine = read_engine(path)
+        if against:
+            raise BadInput(f"{model}: is an engine; others need the directory that it was made of")
+        return {f"bertram {engine.manifest['precision']}": path}, engine.config, engine.tokenizer, {}
+    source = resolve_encoder(model)
+    if isinstance(source, EncoderConfig):
+        source = _random_model(source, place / "model")
+    tokenizer = Tokenizer.load(source)
+    wanted = [name for name in SETTINGS if name.split()[0] in ("bertram", *against)]
+    prepared, left_out = {}, {}
+    for name in wanted:
+        (folder := place / name.replace(" ", "-")).mkdir()
+        with _Worker(name) as worker:
+            try:
+                prepared[name] = Path(worker.ask("prepare", model=str(source), place=str(folder)))
+                worker.ask("load", path=str(prepared[name]), text=[[7, 7, 7]])
+            except BertramError as error:
+                prepared.pop(name, None)
+                left_out[name] = str(error)
+    return prepared, read_config(source), tokenizer, left_out
+
+
+def _random_model(config: EncoderConfig, directory: Path) -> Path:
+    """A directory with random weights, and a tokenizer that nobody will ask."""
+    from bertram.formats.huggingface import write
+    from bertram.models.heads import Model
+
+    directory.mkdir()
+    write(Model(config, {}, pooler=False), directory)
+    Tokenizer.train(["a tokenizer of few words"], "bert", 64).save(directory)
+    return directory
+
+
+def _drawn(config: EncoderConfig, lengths: str) -> Ids:
+    mean, deviation, most = LENGTHS[lengths]
+    random = np.random.default_rng(0)
+    sizes = np.exp(random.normal(mean, deviation, _TEXTS)).round().clip(3, min(most, config.max_position_embeddings))
+    return [random.integers(0, config.vocab_size, int(size)).tolist() for size in sizes]
+
+
+def _encoded(texts: str | Path, tokenizer: Tokenizer, config: EncoderConfig) -> Ids:
+    inputs = [given for chunk in read_inputs(str(texts)) for given in chunk][: 8 * _TEXTS]
+    if not inputs:
+        raise BadInput(f"{texts}: holds no texts")
+    words = [given if isinstance(given, str) else given["text"] for given in inputs]
+    batch, _ = tokenizer.encode(words, max_length=config.max_position_embeddings)
+    return [batch.token_ids[a:b].tolist() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
+
+
+def _alone(name: str, path: Path, batches: list[Ids]) -> tuple[float, float]:
+    """Seconds from a process' start to its first answer, and its peak memory in MB after some batches."""
+    began = time.perf_counter()
+    with _Worker(name) as worker:
+        worker.ask("load", path=str(path), text=[[7] * _STREAM_LENGTH])
+        seconds = time.perf_counter() - began
+        worker.ask("run", batches=batches, times=1)
+        return round(seconds, 2), round(float(worker.ask("peak")), 1)
+
+
+def _measure(
+    workers: dict[str, _Worker], rows: dict[str, dict[str, Any]], ids: Ids, config: EncoderConfig, rounds: int
+) -> None:
+    single = [length for length in _SINGLE_LENGTHS if length <= config.max_position_embeddings]
+    passes: dict[str, list[float]] = {name: [] for name in workers}
+    singles: dict[tuple[str, int], list[float]] = {(name, length): [] for name in workers for length in single}
+    streams: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in range(rounds):
+        for name, worker in workers.items():
+            order = sorted(ids, key=len) if SETTINGS[name].by_length else ids
+            batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+            passes[name] += worker.ask("run", batches=batches, times=2)[1:]
+            for length in single:
+                singles[name, length] += worker.ask("run", batches=[[ids[0][:1] * length]], times=_SINGLES + 2)[2:]
+            streams[name] += worker.ask("run", batches=[[ids[0][:1] * _STREAM_LENGTH]], times=_STREAM + 2)[2:]
+    tokens = sum(map(len, ids))
+    for name, row in rows.items():
+        row["tokens_per_second"] = round(tokens / float(np.median(passes[name])), 1)
+        row["latency_ms"] = {length: round(float(np.median(singles[name, length])) * 1e3, 2) for length in single}
+        p50, p99 = np.percentile(streams[name], [50, 99])
+        row["stream"] = {"p50_ms": round(p50 * 1e3, 2), "p99_ms": round(p99 * 1e3, 2), "ratio": round(p99 / p50, 2)}
+
+
+def _against_the_ceiling(rows: dict[str, dict[str, Any]], config: EncoderConfig, ids: Ids) -> dict[str, Any]:
+    tokens = np.array([*map(len, ids)])
+    flops = flops_per_token(config, max(1, round(float((tokens**2).sum() / tokens.sum()))))
+    with _Worker("bertram int8") as worker:
+        ceilings = {precision: worker.ask("ceiling", precision=precision) for precision in ("int8", "fp32")}
+    for row in rows.values():
+        precision = row["setting"].split()[1]
+        if row["setting"].startswith("bertram"):
+            row["ceiling_share"] = round(row["tokens_per_second"] * flops / ceilings[precision] / 1e9, 3)
+    return {"ceiling": {name: round(value, 1) for name, value in ceilings.items()}}
+
+
+def render(result: dict[str, Any]) -> Group:
+    """What `rich` prints of `bench`'s result."""
+    rows = result["rows"]
+    others = [row["tokens_per_second"] for row in rows if not row["setting"].startswith("bertram")]
+    lengths, shapes = list(rows[0]["latency_ms"]), list(rows[0]["peak_mb"])
+    speed = _table("", "tokens a second", "to the best other", "of the ceiling", "stream's p99 / p50")
+    size = _table("", *(f"ms, {length}" for length in lengths), "load, s", *(f"MB, {shape}" for shape in shapes))
+    for row in rows:
+        speed.add_row(
+            Text(row["setting"]),
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['tokens_per_second'] / max(others):.2f}" if others else "",
+            f"{row['ceiling_share']:.0%}" if "ceiling_share" in row else "",
+            f"{row['stream']['ratio']:.2f}",
+        )
+        size.add_row(
+            Text(row["setting"]),
+            *(f"{row['latency_ms'][length]:.1f}" for length in lengths),
+            f"{row['load_seconds']:.2f}",
+            *(f"{row['peak_mb'][shape]:.0f}" for shape in shapes),
+        )
+    notes = [f"{name} is left out: {reason}" for name, reason in result["left_out"].items()]
+    ceiling = ", ".join(f"{value:,.0f} in {precision}" for precision, value in result["ceiling"].items())
+    notes.append(
+        f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, medians of {result['rounds']} "
+        f"rounds; the machine multiplies matrices at 10⁹ operations a second: {ceiling}"
+    )
+    return Group(Text(), speed, Text(), size, Text(), Text("\n".join(notes)))
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="right" if place else "left", no_wrap=not place)
+    return table

@@ -1,0 +1,87 @@
+"""`bertram bench`, on models so small that it takes seconds: who is measured, on what, and what is said."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bertram.benchmark import bench as room
+from bertram.benchmark.bench import bench, render
+from bertram.benchmark.contestants import SETTINGS, _padded
+from bertram.errors import BadInput
+from bertram.exporting import export
+from bertram.models.tensors import to_tensors
+from tiny import model_directory, rows, run
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    for name, value in {"_TEXTS": 8, "_SINGLES": 2, "_STREAM": 4}.items():
+        monkeypatch.setattr(room, name, value)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return model_directory(tmp_path_factory.mktemp("bench") / "model", {"classification": 2})
+
+
+def test_a_directory_beside_another_library(place, tmp_path, capsys, monkeypatch):
+    few = {name: SETTINGS[name] for name in ("bertram int8", "onnxruntime fp32")} | {"openvino none": None}
+    monkeypatch.setattr(room, "SETTINGS", few)
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text, _ in rows(20)))
+    arguments = ["bench", place, "--texts", tmp_path / "texts.txt", "--rounds", 1, "--json"]
+    assert run(*arguments, "--against", "onnxruntime,openvino") == 0
+    found = json.loads(capsys.readouterr().out)
+    settings = {row["setting"]: row for row in found["rows"]}
+    assert list(settings) == ["bertram int8", "onnxruntime fp32"]
+    assert found["left_out"]["openvino none"]
+    assert found["texts"] == 20
+    for row in settings.values():
+        assert row["tokens_per_second"] > 0
+        assert list(row["latency_ms"]) == ["8", "16", "32"]  # as long as the model reads
+        assert 20 < row["peak_mb"]["8 × 30"] < 1000
+        assert row["stream"]["ratio"] >= 1
+    assert 0 < settings["bertram int8"]["ceiling_share"] < 2
+    console = Console(width=80, file=io.StringIO())
+    console.print(render(found))
+    assert "openvino none is left out" in console.file.getvalue()
+    assert "onnxruntime fp32" in console.file.getvalue()
+
+
+def test_an_engine_alone(place, tmp_path):
+    export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
+    found = bench(tmp_path / "a.engine", rounds=1)
+    assert [row["setting"] for row in found["rows"]] == ["bertram fp32"]
+    with pytest.raises(BadInput, match="is an engine"):
+        bench(tmp_path / "a.engine", against=["transformers"])
+
+
+@pytest.mark.parametrize("name", ["bertram fp32", "onnxruntime fp32", "transformers default", "ctranslate2 int8"])
+def test_all_compute_the_same(place, tmp_path, name):
+    """Batches of ids in, the same hidden states of real tokens out."""
+    from bertram.artifacts import read_model
+    from bertram.batch import Batch
+
+    texts = [[5, 6, 7, 8], [9, 10], [11]]
+    setting = SETTINGS[name]
+    found = np.asarray(setting.load(setting.prepare(place, tmp_path)).run(texts))
+    if found.ndim == 3:
+        found = found[_padded(texts)["attention_mask"].astype(bool)]
+    expected = read_model(place, {}).eval().encoder(to_tensors(Batch.pack(texts))).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=0.1 if "int8" in name else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ("--against keras", {"against": ["keras"]}),
+        ("--lengths long", {"lengths": "long"}),
+        ("--rounds 0", {"rounds": 0}),
+        ("has no tokenizer", {"model": "bert-tiny", "texts": "x"}),
+    ],
+)
+def test_refusals(place, said, options):
+    with pytest.raises(BadInput, match=said):
+        bench(**{"model": place} | options)
