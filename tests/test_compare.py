@@ -114,15 +114,16 @@ def test_other_settings_are_not_mixed_in(place, results):
 
 
 def test_the_same_command_only_measures_anew(place, results, monkeypatch):
-    asked, rows = [], iter(results["candidates"])
+    asked, rows = [], {str(place / "out" / row["directory"]): row for row in results["candidates"]}
 
     def work(job, what, job_file):
         asked.append(job["kind"])
-        return next(rows) | {"latency_ms": {"p50": 1.0, "p95": 2.0, "low": 2.0, "high": 2.0}}
+        model = job["model"].removesuffix(f"/{module.ENGINE}")
+        return rows[model] | {"latency_ms": {"p50": 1.0, "p95": 2.0, "low": 2.0, "high": 2.0}}
 
     monkeypatch.setattr(module, "_work", work)
     again = compare(**arguments(place), out=place / "out", seeds=2)
-    assert asked == ["measure"] * 3
+    assert asked == ["measure"] * 5  # the baseline, and each model in torch and as an engine
     assert [row["latency_ms"]["p95"] for row in again["candidates"]] == [2.0] * 3
 
 

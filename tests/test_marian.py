@@ -133,6 +133,26 @@ def test_generate_searches_as_the_directory_says(tmp_path: Path) -> None:
     assert max(map(len, written)) > 20  # transformers' own limit where none is told
 
 
+def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
+    """What generation_config.json of others says, and not only bertram.json."""
+    model = marian(0)
+    model.generation_config.update(num_beams=3, length_penalty=0.5, num_return_sequences=2, no_repeat_ngram_size=4)
+    model.save_pretrained(tmp_path)
+    expected = Search(beam_size=3, length_penalty=0.5, n_best=2, no_repeat_ngram_size=4)
+    assert artifacts.search_of(tmp_path, {}) == expected
+    assert artifacts.search_of(tmp_path, {"search": {"beam_size": 7}}) == Search(beam_size=7)
+    for said, message in (
+        ('{"num_beams": 0}', "beam-size 0"),
+        ('{"num_beams": "3"}', "must be numbers"),
+        ("[", "JSON"),
+    ):
+        (tmp_path / "generation_config.json").write_text(said)
+        with pytest.raises(BadInput, match=message):
+            artifacts.search_of(tmp_path, {})
+    (tmp_path / "generation_config.json").unlink()
+    assert artifacts.search_of(tmp_path, {}) == Search()
+
+
 def edit(directory: Path, **changes: torch.Tensor | None) -> None:
     """Set or take away tensors of a file."""
     path = directory / "model.safetensors"

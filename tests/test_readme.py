@@ -21,6 +21,7 @@ COMMAND = re.compile(r"(bertram|python|pip|make) \w")
 SMALLER = {
     "-mini": "-tiny",
     "--seeds 3": "--seeds 1",
+    "bench small.engine": "bench small.engine --rounds 1",
     "transformer-tiny": "transformer-tiny --steps 1 --evaluations 1",
 }
 

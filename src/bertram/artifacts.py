@@ -10,6 +10,7 @@ from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, Search, Transfo
 from bertram.errors import BadInput, require
 from bertram.files import write_json, write_text
 from bertram.formats.engine_file import is_engine, read_engine
+from bertram.formats.marian_config import read_search
 from bertram.formats.transformer_config import is_marian, is_transformer
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import GeneratingRunner, Generator
@@ -133,11 +134,7 @@ _VERBS = {"translation": "translate", "summarization": "summarize"}
 
 
 def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, allow_pickle: bool) -> Generator:
-    search = manifest.get("search", {})
-    try:
-        search = Search(**search)
-    except (TypeError, BadInput):
-        raise BadInput(f"{source / MANIFEST}: search must hold the settings of one") from None
+    search = search_of(source, manifest)
     if (source / "model.bin").is_file():
         from bertram.inference.ctranslate2_runner import CTranslate2Runner
 
@@ -295,6 +292,20 @@ def max_length_of(source: Path | EncoderConfig, config: EncoderConfig) -> int:
     return max_length
 
 
+def search_of(directory: Path, manifest: dict[str, Any]) -> Search:
+    """How a model directory says that its outputs are searched for; bertram.json first, else generation_config.json.
+
+    Raises:
+        BadInput: it says what cannot be.
+    """
+    if "search" not in manifest:
+        return read_search(directory) if is_marian(directory) else Search()
+    try:
+        return Search(**manifest["search"])
+    except (TypeError, BadInput):
+        raise BadInput(f"{directory / MANIFEST}: search must hold the settings of one") from None
+
+
 def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
     """The task that a model directory was trained for.
 
@@ -329,7 +340,7 @@ def config_of(model: str | Path) -> EncoderConfig:
 
 def _from_hub(name: str) -> Path:
     hub = require("huggingface_hub", "hub")
-    wanted = ["*.json", "*.safetensors", "vocab.txt", "spiece.model"]
+    wanted = ["*.json", "*.safetensors", "*.spm", "vocab.txt", "spiece.model"]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises errors of many libraries

@@ -15,7 +15,6 @@ Sharing = Literal["all", "attention", "ffn", "none"]
 SentenceObjective = Literal["nsp", "sop", "none"]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]
 Masking = Literal["token", "word", "ngram"]
-Pooling = Literal["mean", "cls", "pooler"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +52,6 @@ class EncoderConfig:
     """What the layers of a group have in common: their attention, their feed-forward part, all or nothing."""
     sentence_objective: SentenceObjective = "nsp"
 
-    pooling: Pooling = "mean"
-    """A text's vector: the mean of its tokens' last states, that of its first token, or what the pooler makes of it."""
-    normalize_pooling: bool = False
-    """Vectors of texts have length 1."""
-
     normalize_embedding: bool = True
     """Layer norm over the sum of the embeddings, as in both papers of encoders and unlike the Transformer."""
     normalize_before: bool = False
@@ -85,12 +79,10 @@ class EncoderConfig:
                 continue
             if not isinstance(value, int | float) or not 0 < value < 1:
                 raise BadInput(f"config: {name} must lie between 0 and 1, not {value!r:.80}")
-        switches = ["normalize_embedding", "normalize_before", "scale_embedding", "static_position_embeddings"]
-        for name in [*switches, "normalize_pooling"]:
+        for name in ("normalize_embedding", "normalize_before", "scale_embedding", "static_position_embeddings"):
             if not isinstance(getattr(self, name), bool):
                 raise BadInput(f"config: {name} must be true or false, not {getattr(self, name)!r:.80}")
         choices = {"hidden_act": Activation, "shared": Sharing, "sentence_objective": SentenceObjective}
-        choices["pooling"] = Pooling
         for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in get_args(allowed):

@@ -8,12 +8,11 @@ import numpy as np
 
 from bertram import artifacts
 from bertram.batch import Batch
-from bertram.config import Search
 from bertram.errors import BadInput, require
 from bertram.files import write_json
 from bertram.formats.transformer_config import is_transformer
 from bertram.quantizing import Agreement, quantized
-from bertram.run_directory import MANIFEST, is_occupied, make_directory, read_manifest
+from bertram.run_directory import MANIFEST, is_occupied, read_manifest
 from bertram.text.records import read_inputs
 from bertram.text.tokenizer import Tokenizer
 
@@ -172,8 +171,7 @@ def _export_transformer(
 
         if is_occupied(out):
             raise BadInput(f"{out}: is not empty; name another --out")
-        make_directory(out)
-        write_marian(network, out, Search(**manifest.get("search", {})))
+        write_marian(network, out, artifacts.search_of(source, manifest))
         kept |= {"config_overrides": config_overrides(network.config)}
     else:
         from bertram.formats.ctranslate2 import write_ctranslate2

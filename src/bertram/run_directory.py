@@ -13,23 +13,34 @@ SETTINGS = "training.json"
 MANIFEST = "bertram.json"
 """What came of it; the last file."""
 
+_LARGEST_FILE = 2**24  # bytes
+
 
 def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any]:
     """bertram.json of a directory, or another file of settings; empty where there is none.
 
     Raises:
-        BadInput: it is not JSON.
+        BadInput: as `read_object`.
     """
     path = directory / name
-    if not path.exists():
-        return {}
+    return read_object(path) if path.exists() else {}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file of settings.
+
+    Raises:
+        BadInput: it is no JSON object, or larger than any of settings.
+    """
+    if path.stat().st_size > _LARGEST_FILE:
+        raise BadInput(f"{path}: larger than {_LARGEST_FILE:,} bytes")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        said = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # ValueError: bytes that are no text and endless numbers too
         raise BadInput(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(manifest, dict):
-        raise BadInput(f"{path}: not an object")
-    return manifest
+    if not isinstance(said, dict):
+        raise BadInput(f"{path}: must hold one JSON object")
+    return said
 
 
 def prepare_directory(out: Path, *, resume: bool) -> dict[str, Any] | None:

@@ -115,7 +115,7 @@ def bench(
             if length <= config.max_position_embeddings:
                 for name, row in rows.items():
                     row["load_seconds"], row["peak_mb"][shape] = _alone(
-                        name, prepared[name], [[[7] * length] * batch] * 5
+                        name, prepared[name], [[[7] * length] * batch] * 2
                     )
         workers = {name: stack.enter_context(_Worker(name)) for name in prepared}
         for name, worker in workers.items():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from bertram.comparison.worker import FIT
 from bertram.config import EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
-from bertram.files import write_json
+from bertram.files import replacing, write_json
 from bertram.finetuning import LEARNING_RATE, Splits, learn
 from bertram.inspection import describe
 from bertram.run_directory import SETTINGS, is_occupied, keep, make_directory, prepare_directory
@@ -32,8 +33,10 @@ from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 
 BASELINE = "tf-idf"
+ENGINE, BEST = "model.engine", "best.engine"
 _SETTINGS = "comparison.json"
 _SAMPLE = 256  # texts that inference is measured on
+_MEASURED = ("latency_ms", "tokens_per_second", "inference_memory_mb", "inference_peak_mb")
 
 
 def compare(
@@ -57,7 +60,8 @@ def compare(
 
     Every training and measurement runs in a process of its own. A training that is finished at `out` already is not
     repeated. Of a model's runs the one with the best validation score is measured and can be shipped. Leaves
-    results.json, report.html and runs/MODEL-seed-N there, and returns what results.json says.
+    results.json, report.html, runs/MODEL-seed-N and the winner as best.engine there, and returns what results.json
+    says. What answering costs is measured on engines: in int8 where that answers alike, else in float32.
 
     Raises:
         BadInput: the data, a model or a limit cannot be used, or `out` holds something else.
@@ -110,6 +114,7 @@ def compare(
         "comparisons": comparisons,
         "choice": choose(candidates, comparisons, limits),
     }
+    _ship(out, candidates, results["choice"]["model"])
     write_json(out / "results.json", results)
     write_report(results, curves, out / "report.html")
     return results
@@ -176,7 +181,7 @@ def _baseline(settings: dict[str, Any], files: dict[str, Any], out: Path, splits
         "directory": directory,
         "parameters": fit["parameters"],
         "unique_parameters": fit["parameters"],
-        "bytes_on_disk": _bytes(place, "baseline.json", "baseline.safetensors"),
+        "bytes_on_disk": _bytes(place / "baseline.json", place / "baseline.safetensors"),
         "flops_per_token": None,
         "training_memory_mb": fit["peak_memory_mb"],
         "runs": [{"seed": 0, "status": "finished", "score": score, "directory": directory, "seconds": fit["seconds"]}],
@@ -230,19 +235,36 @@ def _score(manifest: dict[str, Any], split: str) -> float | None:
 
 
 def _measure(row: dict[str, Any], sample: Table, out: Path) -> dict[str, Any]:
-    """What answering costs with the shipped run of a candidate, and what storing and computing it does."""
-    place = out / row["directory"]
+    """What answering costs with the shipped run of a candidate, as an engine, and what storing and computing it does."""
+    place, name = out / row["directory"], row["model"]
     job = {"kind": "measure", "model": str(place), "sample": asdict(sample)}
-    measured = _work(job, f"measuring {row['model']}", out / "jobs" / f"{row['model']}-measure.json")
+    exported = "config" in row and any(run["status"] == "finished" for run in row["runs"])
+    engine = {"engine": str(place / ENGINE)} if exported else {}
+    measured = _work(job | engine, f"measuring {name}", out / "jobs" / f"{name}-measure.json")
     if "config" not in row:
         return measured
     costs = describe(EncoderConfig(**row["config"]), max(1, round(measured["mean_tokens"])))
+    files = [place / file for file in ("config.json", "model.safetensors", "tokenizer.json")]
+    if exported:  # which is what will answer
+        files, in_torch = [place / ENGINE], {key: measured[key] for key in _MEASURED}
+        job |= {"model": str(place / ENGINE)}
+        measured |= _work(job, f"measuring {name} as an engine", out / "jobs" / f"{name}-engine.json")
+        measured |= {"in_torch": in_torch}
     return measured | {
         "parameters": costs["parameters"],
         "unique_parameters": costs["unique_parameters"],
         "flops_per_token": costs["flops_per_token"],
-        "bytes_on_disk": _bytes(place, "config.json", "model.safetensors", "tokenizer.json"),
+        "bytes_on_disk": _bytes(*files),
     }
+
+
+def _ship(out: Path, candidates: list[dict[str, Any]], model: str | None) -> None:
+    """Leave the engine of the candidate that was chosen as best.engine; none where there is none to it."""
+    (out / BEST).unlink(missing_ok=True)
+    chosen = next((row for row in candidates if row["model"] == model and "in_torch" in row), None)
+    if chosen is not None:
+        with replacing(out / BEST) as temporary:
+            shutil.copyfile(out / chosen["directory"] / ENGINE, temporary)
 
 
 def _comparisons(task: Task, logits: dict[str, list[NDArray[np.float32]]], targets: Targets) -> list[dict[str, Any]]:
@@ -302,5 +324,5 @@ def _label_counts(table: Table, task: Task) -> dict[str, int] | None:
     return None if labels is None else {label: table.labels.count(label) for label in labels}
 
 
-def _bytes(place: Path, *names: str) -> int:
-    return sum((place / name).stat().st_size for name in names)
+def _bytes(*files: Path) -> int:
+    return sum(file.stat().st_size for file in files)

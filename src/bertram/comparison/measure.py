@@ -27,7 +27,8 @@ def measure(model: Path, sample: Table) -> dict[str, Any]:
     Raises:
         BadInput: the model is damaged.
     """
-    answer, idle, tokens = _transformer(model, sample) if (model / "config.json").exists() else _baseline(model)
+    is_baseline = model.is_dir() and not (model / "config.json").exists()
+    answer, idle, tokens = _baseline(model) if is_baseline else _transformer(model, sample)
     singles = [sample.select([row]).inputs for row in _of_all_lengths(sample)]
     for one in singles[-_WARM_UP:]:
         answer(*one)
@@ -50,10 +51,11 @@ def measure(model: Path, sample: Table) -> dict[str, Any]:
 
 def _transformer(model: Path, sample: Table) -> tuple[Answer, float, int | None]:
     """What answers, the memory of the idle process in MB, and the tokens of the sample."""
-    # The runtime, all of it before the idle reading.
-    import bertram.formats.huggingface
-    import bertram.training.torch_runner  # noqa: F401
     from bertram.artifacts import load_predictor
+
+    if model.is_dir():  # not an engine: torch, all of it before the idle reading
+        import bertram.formats.huggingface
+        import bertram.training.torch_runner  # noqa: F401
 
     idle = current_memory_mb()
     predictor = load_predictor(model)

@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bertram.errors import BertramError
+from bertram.errors import BadInput, BertramError
 from bertram.files import write_array, write_json
 from bertram.memory import peak_memory_mb
 from bertram.processes import die_with
 from bertram.training.interruption import stoppable
+
+if TYPE_CHECKING:
+    from bertram.text.records import Table
 
 FIT = "fit.json"
 """The last file that fitting a baseline leaves."""
@@ -80,7 +83,22 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.comparison.measure import measure
     from bertram.text.records import Table
 
-    return measure(Path(job["model"]), Table(**job["sample"]))
+    sample = Table(**job["sample"])
+    found = measure(Path(job["model"]), sample)
+    return found | ({"engine": _export(job["model"], Path(job["engine"]), sample)} if "engine" in job else {})
+
+
+def _export(model: str, out: Path, sample: "Table") -> dict[str, Any]:
+    """Write a model as an engine, in int8 if that answers the sample alike."""
+    from bertram.exporting import export
+
+    out.unlink(missing_ok=True)
+    try:
+        found = export(model, format="engine", out=out, texts=(sample.texts, sample.texts_b))
+    except BadInput:
+        export(model, format="engine", out=out, precision="fp32")
+        return {"precision": "fp32", "agreement": 1.0}
+    return {"precision": "int8", "agreement": found and found.share}
 
 
 _KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

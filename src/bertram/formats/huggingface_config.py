@@ -1,6 +1,5 @@
 """config.json of Hugging Face's Bert* and Albert* classes, in and out; without torch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
+from bertram.formats.transformer_config import read_json
 
 _FAMILIES = {"bert": "Bert", "albert": "Albert"}
 # The classes, without their family, and the heads that each promises.
@@ -36,7 +36,6 @@ _ALBERT_DEFAULTS = {
     "num_hidden_groups": 1,
     "inner_group_num": 1,
 }
-_LARGEST_FILE = 2**24  # bytes
 
 
 @dataclass(frozen=True)
@@ -62,19 +61,11 @@ def read_description(directory: Path, overrides: Mapping[str, Any] | None = None
     Raises:
         BadInput: there is no such file, or it describes no encoder of these families.
     """
-    path = directory / "config.json"
-    if not path.is_file():
-        raise BadInput(f"{directory}: holds no config.json")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise BadInput(f"{path}: larger than {_LARGEST_FILE:,} bytes")
-    try:
-        said = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # ValueError: bytes that are no text and endless numbers too
-        raise BadInput(f"{path}: not readable as JSON: {error}") from None
+    said = read_json(directory)
     try:
         return _parse(said, overrides or {})
     except BadInput as error:
-        raise BadInput(f"{path}: {str(error).removeprefix('config: ')}") from None
+        raise BadInput(f"{directory / 'config.json'}: {str(error).removeprefix('config: ')}") from None
 
 
 def read_config(directory: Path, overrides: Mapping[str, Any] | None = None) -> EncoderConfig:
@@ -82,9 +73,7 @@ def read_config(directory: Path, overrides: Mapping[str, Any] | None = None) -> 
     return read_description(directory, overrides).config
 
 
-def _parse(said: Any, overrides: Mapping[str, Any]) -> Description:
-    if not isinstance(said, dict):
-        raise BadInput("must hold one JSON object")
+def _parse(said: dict[str, Any], overrides: Mapping[str, Any]) -> Description:
     config = _config(said)
     if unknown := overrides.keys() - {field.name for field in fields(EncoderConfig)}:
         raise BadInput(f"has no field {min(unknown)!r:.80}")

@@ -5,10 +5,12 @@ Marian (Junczys-Dowmunt et al. 2018) is the Transformer as published: post-norm,
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bertram.config import EncoderConfig, Search, TransformerConfig
 from bertram.errors import BadInput
+from bertram.run_directory import read_manifest
 
 MODEL_TYPE = "marian"
 
@@ -122,6 +124,31 @@ def describe_search(config: TransformerConfig, search: Search) -> dict[str, Any]
         "min_new_tokens": search.min_length,
         "max_new_tokens": longest if search.max_length is None else min(search.max_length, longest),
     }
+
+
+def read_search(directory: Path) -> Search:
+    """The inverse of `describe_search`, as far as ours goes: a limit of `generate` that is one for all texts is left.
+
+    Raises:
+        BadInput: generation_config.json is damaged, or says what cannot be.
+    """
+    path = directory / "generation_config.json"
+    said = read_manifest(directory, path.name)
+    names = {
+        "beam_size": "num_beams",
+        "length_penalty": "length_penalty",
+        "n_best": "num_return_sequences",
+        "no_repeat_ngram_size": "no_repeat_ngram_size",
+        "min_length": "min_new_tokens",
+    }
+    found = {field: said[name] for field, name in names.items() if said.get(name) is not None}
+    whole = all(type(value) is int for field, value in found.items() if field != "length_penalty")
+    if not whole or type(found.get("length_penalty", 1.0)) not in (int, float):
+        raise BadInput(f"{path}: {', '.join(names.values())} must be numbers")
+    try:
+        return Search(**found)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
 
 
 def unsayable(config: TransformerConfig) -> str:

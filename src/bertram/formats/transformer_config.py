@@ -1,6 +1,5 @@
 """config.json of an encoder–decoder directory, ours or Marian's, in and out; without torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,12 +9,11 @@ from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
 from bertram.formats import marian_config
-from bertram.run_directory import read_manifest
+from bertram.run_directory import read_manifest, read_object
 
 MODEL_TYPE = "bertram-transformer"
 
 _STACKS = ("encoder", "decoder")
-_LARGEST_FILE = 2**24  # bytes
 
 
 def is_transformer(directory: Path) -> bool:
@@ -71,15 +69,7 @@ def read_json(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     if not path.is_file():
         raise BadInput(f"{directory}: holds no config.json")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise BadInput(f"{path}: larger than {_LARGEST_FILE:,} bytes")
-    try:
-        said = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # ValueError: bytes that are no text and endless numbers too
-        raise BadInput(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(said, dict):
-        raise BadInput(f"{path}: must hold one JSON object")
-    return said
+    return read_object(path)
 
 
 def _only(kind: type[EncoderConfig] | type[TransformerConfig], values: Any) -> Mapping[str, Any]:

@@ -12,12 +12,16 @@ from bertram.environment import usable_cores
 from bertram.errors import BadInput, require
 from bertram.formats.ctranslate2_file import describe
 
+_TEXTS = 8  # that a thread takes at a time, of like length; more are no faster and take more memory
+
 
 class CTranslate2Runner:
     """A directory that `bertram export --format ctranslate2` wrote, ready to search."""
 
     def __init__(self, directory: Path, threads: int | None = None) -> None:
-        """Load a directory; `threads` compute together, by default one on each core that this process may use.
+        """Load a directory; `threads` compute, by default one on each core that this process may use.
+
+        Each takes some texts: two that share the products of a small model wait for one another longer than they work.
 
         Raises:
             BadInput: ctranslate2 is not installed, or the directory is damaged or not Bertram's.
@@ -27,7 +31,7 @@ class CTranslate2Runner:
         self._ids = {token: place for place, token in enumerate(self.description.target_tokens)}
         try:
             self._translator = library.Translator(
-                str(directory), device="cpu", inter_threads=1, intra_threads=threads or usable_cores() or 0
+                str(directory), device="cpu", inter_threads=threads or usable_cores() or 1, intra_threads=1
             )
         except (RuntimeError, ValueError, IndexError) as error:  # what its C++ exceptions become
             raise BadInput(f"{directory}: CTranslate2 cannot load it: {error}") from None
@@ -60,6 +64,7 @@ class CTranslate2Runner:
         results = self._translator.translate_batch(
             [tokens[start:end] for start, end in pairwise(batch.offsets.tolist())],
             max_input_length=0,
+            max_batch_size=_TEXTS,
             beam_size=search.beam_size,
             num_hypotheses=search.n_best,
             length_penalty=search.length_penalty,

@@ -4,7 +4,10 @@
 #include <atomic>
 #include <cstdint>
 #include <thread>
+#include <type_traits>
 #include <vector>
+
+#include <unistd.h>
 
 namespace bertram {
 
@@ -18,6 +21,10 @@ class Threads {
     }
 
     ~Threads() {
+        if (getpid() != owner_) {
+            for (auto& worker : workers_) worker.detach();
+            return;
+        }
         stopping_ = true;
         ticket_.fetch_add(uint64_t{1} << 32);
         ticket_.notify_all();
@@ -34,7 +41,9 @@ class Threads {
             return;
         }
         context_ = &f;
-        call_ = [](void* context, int task, int thread) { (*static_cast<std::remove_reference_t<F>*>(context))(task, thread); };
+        call_ = [](void* context, int task, int thread) {
+            (*static_cast<std::remove_reference_t<F>*>(context))(task, thread);
+        };
         tasks_.store(tasks, std::memory_order_relaxed);
         left_.store(tasks, std::memory_order_relaxed);
         const uint64_t round = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
@@ -85,6 +94,7 @@ class Threads {
 
     static constexpr int kSpins = 20000;
 
+    const pid_t owner_ = getpid();
     std::vector<std::thread> workers_;
     std::atomic<uint64_t> ticket_{0};
     std::atomic<int> tasks_{0}, left_{0}, sleeping_{0};
