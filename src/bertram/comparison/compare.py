@@ -235,7 +235,7 @@ def _score(manifest: dict[str, Any], split: str) -> float | None:
 
 
 def _measure(row: dict[str, Any], sample: Table, out: Path) -> dict[str, Any]:
-    """What answering costs with the shipped run of a candidate, as an engine, and what storing and computing it does."""
+    """What answering costs with a candidate's shipped run, as an engine, and what storing and computing it does."""
     place, name = out / row["directory"], row["model"]
     job = {"kind": "measure", "model": str(place), "sample": asdict(sample)}
     exported = "config" in row and any(run["status"] == "finished" for run in row["runs"])

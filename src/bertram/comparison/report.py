@@ -183,7 +183,8 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
     note = (
         "Unshared: the parameters that the same network would need without sharing. Answering memory is what the model "
-        "adds to an idle process; training memory is the peak of the whole process. Latency is for one text at a time, "
+        "adds to an idle process, as the engine that will answer; training memory is the peak of the whole process. "
+        "Latency is for one text at a time, "
         "the middle of several rounds."
     )
     notes = [element("p", words, class_="note") for words in (note, unsteady(results["candidates"])) if words]
