@@ -27,6 +27,7 @@ def place(tmp_path_factory):
     return model_directory(tmp_path_factory.mktemp("bench") / "model", {"classification": 2})
 
 
+@pytest.mark.slow
 def test_a_directory_beside_another_library(place, tmp_path, capsys, monkeypatch):
     few = {name: SETTINGS[name] for name in ("bertram int8", "onnxruntime fp32")} | {"openvino none": None}
     monkeypatch.setattr(room, "SETTINGS", few)

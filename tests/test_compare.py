@@ -69,7 +69,12 @@ def test_the_report_shows_markup_as_text(place, results):
 
 def test_what_is_shipped_loads(place, results):
     for row in results["candidates"][1:]:
-        assert bertram.load(place / "out" / row["directory"]).predict(["a lovely film"])[0]["label"] in ("good", "bad")
+        for model in (row["directory"], f"engines/{row['model']}.engine"):
+            assert bertram.load(place / "out" / model).predict(["a lovely film"])[0]["label"] in ("good", "bad")
+    chosen, best = results["choice"]["model"], place / "out" / "best.engine"
+    assert best.exists() == (chosen != module.BASELINE)
+    if best.exists():
+        assert best.read_bytes() == (place / "out" / "engines" / f"{chosen}.engine").read_bytes()
 
 
 def test_the_test_part_does_not_choose_the_run():
@@ -114,16 +119,17 @@ def test_other_settings_are_not_mixed_in(place, results):
 
 
 def test_the_same_command_only_measures_anew(place, results, monkeypatch):
-    asked, rows = [], {str(place / "out" / row["directory"]): row for row in results["candidates"]}
+    asked, rows = [], iter(results["candidates"])
 
     def work(job, what, job_file):
         asked.append(job["kind"])
-        model = job["model"].removesuffix(f"/{module.ENGINE}")
-        return rows[model] | {"latency_ms": {"p50": 1.0, "p95": 2.0, "low": 2.0, "high": 2.0}}
+        if job["kind"] == "export":
+            return {"precision": "int8", "agreement": 1.0}
+        return next(rows) | {"latency_ms": {"p50": 1.0, "p95": 2.0, "low": 2.0, "high": 2.0}}
 
     monkeypatch.setattr(module, "_work", work)
     again = compare(**arguments(place), out=place / "out", seeds=2)
-    assert asked == ["measure"] * 5  # the baseline, and each model in torch and as an engine
+    assert asked == ["measure"] + ["export", "measure"] * 2
     assert [row["latency_ms"]["p95"] for row in again["candidates"]] == [2.0] * 3
 
 

@@ -33,10 +33,9 @@ from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 
 BASELINE = "tf-idf"
-ENGINE, BEST = "model.engine", "best.engine"
+BEST = "best.engine"
 _SETTINGS = "comparison.json"
 _SAMPLE = 256  # texts that inference is measured on
-_MEASURED = ("latency_ms", "tokens_per_second", "inference_memory_mb", "inference_peak_mb")
 
 
 def compare(
@@ -104,7 +103,7 @@ def compare(
         logits[row["model"]] = found
         row["score"] = interval(learned, found, targets[split], split=split) if found else None
     comparisons = _comparisons(learned, logits, targets[split])
-    results = {
+    results: dict[str, Any] = {
         "task": learned.to_dict(),
         "data": splits.description | {"split": split, "labels": _label_counts(splits.train, learned)},
         "machine": environment(),
@@ -238,18 +237,17 @@ def _measure(row: dict[str, Any], sample: Table, out: Path) -> dict[str, Any]:
     """What answering costs with a candidate's shipped run, as an engine, and what storing and computing it does."""
     place, name = out / row["directory"], row["model"]
     job = {"kind": "measure", "model": str(place), "sample": asdict(sample)}
-    exported = "config" in row and any(run["status"] == "finished" for run in row["runs"])
-    engine = {"engine": str(place / ENGINE)} if exported else {}
-    measured = _work(job | engine, f"measuring {name}", out / "jobs" / f"{name}-measure.json")
+    found: dict[str, Any] = {}
+    files = [place / file for file in ("config.json", "model.safetensors", "tokenizer.json")]
+    if "config" in row and any(run["status"] == "finished" for run in row["runs"]):
+        files = [_engine(out, name)]
+        export = job | {"kind": "export", "out": str(files[0])}
+        found = {"engine": _work(export, f"exporting {name}", out / "jobs" / f"{name}-export.json")}
+        job |= {"model": str(files[0])}
+    measured = found | _work(job, f"measuring {name}", out / "jobs" / f"{name}-measure.json")
     if "config" not in row:
         return measured
     costs = describe(EncoderConfig(**row["config"]), max(1, round(measured["mean_tokens"])))
-    files = [place / file for file in ("config.json", "model.safetensors", "tokenizer.json")]
-    if exported:  # which is what will answer
-        files, in_torch = [place / ENGINE], {key: measured[key] for key in _MEASURED}
-        job |= {"model": str(place / ENGINE)}
-        measured |= _work(job, f"measuring {name} as an engine", out / "jobs" / f"{name}-engine.json")
-        measured |= {"in_torch": in_torch}
     return measured | {
         "parameters": costs["parameters"],
         "unique_parameters": costs["unique_parameters"],
@@ -261,10 +259,14 @@ def _measure(row: dict[str, Any], sample: Table, out: Path) -> dict[str, Any]:
 def _ship(out: Path, candidates: list[dict[str, Any]], model: str | None) -> None:
     """Leave the engine of the candidate that was chosen as best.engine; none where there is none to it."""
     (out / BEST).unlink(missing_ok=True)
-    chosen = next((row for row in candidates if row["model"] == model and "in_torch" in row), None)
+    chosen = next((row for row in candidates if row["model"] == model and "engine" in row), None)
     if chosen is not None:
         with replacing(out / BEST) as temporary:
-            shutil.copyfile(out / chosen["directory"] / ENGINE, temporary)
+            shutil.copyfile(_engine(out, chosen["model"]), temporary)
+
+
+def _engine(out: Path, name: str) -> Path:
+    return out / "engines" / f"{name}.engine"
 
 
 def _comparisons(task: Task, logits: dict[str, list[NDArray[np.float32]]], targets: Targets) -> list[dict[str, Any]]:

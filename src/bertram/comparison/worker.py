@@ -1,7 +1,7 @@
 """Work that a comparison gives to a process of its own, so that its memory is its own: `python -m … FILE PARENT`.
 
-FILE is a job in JSON, written by `compare`: {"kind": "train" | "baseline" | "measure", …}. The answer is JSON on
-standard output, {"error"} if it failed.
+FILE is a job in JSON, written by `compare`: {"kind": "train" | "baseline" | "export" | "measure", …}. The answer is
+JSON on standard output, {"error"} if it failed.
 """
 
 import json
@@ -9,16 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bertram.errors import BadInput, BertramError
 from bertram.files import write_array, write_json
 from bertram.memory import peak_memory_mb
 from bertram.processes import die_with
 from bertram.training.interruption import stoppable
-
-if TYPE_CHECKING:
-    from bertram.text.records import Table
 
 FIT = "fit.json"
 """The last file that fitting a baseline leaves."""
@@ -83,15 +80,15 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.comparison.measure import measure
     from bertram.text.records import Table
 
-    sample = Table(**job["sample"])
-    found = measure(Path(job["model"]), sample)
-    return found | ({"engine": _export(job["model"], Path(job["engine"]), sample)} if "engine" in job else {})
+    return measure(Path(job["model"]), Table(**job["sample"]))
 
 
-def _export(model: str, out: Path, sample: "Table") -> dict[str, Any]:
+def _export(job: dict[str, Any]) -> dict[str, Any]:
     """Write a model as an engine, in int8 if that answers the sample alike."""
     from bertram.exporting import export
+    from bertram.text.records import Table
 
+    model, out, sample = job["model"], Path(job["out"]), Table(**job["sample"])
     out.unlink(missing_ok=True)
     try:
         found = export(model, format="engine", out=out, texts=(sample.texts, sample.texts_b))
@@ -105,6 +102,7 @@ _KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "train": _train,
     "baseline": _baseline,
     "measure": _measure,
+    "export": _export,
 }
 
 

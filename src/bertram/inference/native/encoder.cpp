@@ -15,9 +15,9 @@
 namespace bertram {
 namespace {
 
-constexpr int kLeastRows = 24; // of a thread that make it worth to share a product out by rows
-constexpr int kRows = 36;    // that one task takes through a product and what follows it: they stay in the second cache
-constexpr int kTokens = 1024; // that are in work at a time, whole texts: what bounds memory
+constexpr int kLeastRows = 24;  // of a thread that make it worth to share a product out by rows
+constexpr int kRows = 36;  // that one task takes through a product and what follows it: they stay in the second cache
+constexpr int kTokens = 1024;  // that are in work at a time, whole texts: what bounds memory
 
 int padded(int n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
@@ -49,14 +49,17 @@ struct Quantized {
     Buffer<int32_t> zero;
 
     Rows of(const float* floats, int rows, int stride) {
-        return {floats, bytes.at_least(static_cast<size_t>(rows) * stride), scale.at_least(rows), zero.at_least(rows), stride};
+        return {floats, bytes.at_least(static_cast<size_t>(rows) * stride), scale.at_least(rows), zero.at_least(rows),
+                stride};
     }
 };
 
 const Kernels* kernels_named(const char* name) {
     const Kernels* all[] = {
 #if defined(__x86_64__)
-        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") ? &avx512::kernels : nullptr,
+        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
+            ? &avx512::kernels
+            : nullptr,
         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2::kernels : nullptr,
 #endif
         &portable::kernels,
@@ -95,20 +98,28 @@ struct Model {
 
 class Encoder {
   public:
-    Encoder(const Model& model, const Weight* weights, int count, const Layer* layers, int threads, const Kernels* kernels)
-        : model_(model), layers_(layers, layers + model.layers), kernels_(*kernels), threads_(threads), scratch_(threads) {
+    Encoder(const Model& model, const Weight* weights, int count, const Layer* layers, int threads,
+            const Kernels* kernels)
+        : model_(model),
+          layers_(layers, layers + model.layers),
+          kernels_(*kernels),
+          threads_(threads),
+          scratch_(threads) {
         for (int i = 0; i < count; ++i) add(weights[i]);
     }
 
-    void encode(const int32_t* tokens, const int32_t* segments, const int32_t* positions, const int32_t* offsets, int texts, bool first_only, int steps, float* out) {
+    void encode(const int32_t* tokens, const int32_t* segments, const int32_t* positions, const int32_t* offsets,
+                int texts, bool first_only, int steps, float* out) {
         std::lock_guard<std::mutex> lock(mutex_);
         for (int first = 0, last; first < texts; first = last) {
             last = first + 1;
             while (last < texts && offsets[last + 1] - offsets[first] <= kTokens) ++last;
             const int begin = offsets[first], rows = first_only ? last - first : offsets[last] - begin;
-            encode_some(tokens + begin, segments + begin, positions + begin, offsets + first, last - first, first_only, steps);
+            encode_some(tokens + begin, segments + begin, positions + begin, offsets + first, last - first, first_only,
+                        steps);
             for (int row = 0; row < rows; ++row, out += model_.hidden)
-                std::memcpy(out, states_ + static_cast<int64_t>(row) * padded(model_.hidden), model_.hidden * sizeof(float));
+                std::memcpy(out, states_ + static_cast<int64_t>(row) * padded(model_.hidden),
+                            model_.hidden * sizeof(float));
         }
     }
 
@@ -121,7 +132,8 @@ class Encoder {
             float* copy = inner_.at_least(static_cast<size_t>(some) * in_stride);
             const Rows in = narrow_bytes_.of(copy, some, in_stride);
             threads_.run(some, [&](int row, int) {
-                std::memcpy(copy + static_cast<int64_t>(row) * in_stride, x + static_cast<int64_t>(done + row) * m.inputs, m.inputs * sizeof(float));
+                std::memcpy(copy + static_cast<int64_t>(row) * in_stride,
+                            x + static_cast<int64_t>(done + row) * m.inputs, m.inputs * sizeof(float));
                 quantize(in, row, m.inputs);
             });
             product(m, in, some, nullptr, stride, [&](float* row, int place) {
@@ -157,7 +169,8 @@ class Encoder {
         matrices_.push_back(m);
     }
 
-    void encode_some(const int32_t* tokens, const int32_t* segments, const int32_t* positions, const int32_t* offsets, int texts, bool first_only, int steps) {
+    void encode_some(const int32_t* tokens, const int32_t* segments, const int32_t* positions, const int32_t* offsets,
+                     int texts, bool first_only, int steps) {
         const int total = offsets[texts] - offsets[0], H = model_.hidden, stride = padded(H);
         states_ = states_memory_.at_least(static_cast<size_t>(total) * stride);
         input_ = model_.normalize_before ? normed_.at_least(static_cast<size_t>(total) * stride) : states_;
@@ -166,7 +179,9 @@ class Encoder {
         for (int i = 0; i < steps; ++i) {
             const Layer& layer = layers_[i];
             const bool last = i + 1 == steps;
-            const Norm* after = !model_.normalize_before ? &layer.feed_forward_norm : last ? &model_.final_norm : &layers_[i + 1].attention_norm;
+            const Norm* after = !model_.normalize_before ? &layer.feed_forward_norm
+                                : last                   ? &model_.final_norm
+                                                         : &layers_[i + 1].attention_norm;
             const int triple = padded(3 * H);
             float* qkv = wide_.at_least(static_cast<size_t>(total) * triple);
             const Rows in = narrow_bytes_.of(input_, total, stride);
@@ -174,11 +189,14 @@ class Encoder {
             const Rows mixed = attend(qkv, triple, offsets, texts, first_only && last, total);
             if (first_only && last) {
                 for (int text = 0; text < texts; ++text)
-                    std::memmove(states_ + static_cast<int64_t>(text) * stride, states_ + static_cast<int64_t>(offsets[text] - offsets[0]) * stride, H * sizeof(float));
+                    std::memmove(states_ + static_cast<int64_t>(text) * stride,
+                                 states_ + static_cast<int64_t>(offsets[text] - offsets[0]) * stride,
+                                 H * sizeof(float));
                 rows = texts;
             }
             const Norm* between = model_.normalize_before ? &layer.feed_forward_norm : &layer.attention_norm;
-            product(matrices_[layer.output], mixed, rows, nullptr, stride, [&](float* row, int place) { take_up(in, row, place, between); });
+            product(matrices_[layer.output], mixed, rows, nullptr, stride,
+                    [&](float* row, int place) { take_up(in, row, place, between); });
             feed_forward(layer, in, rows, after);
         }
         if (model_.normalize_before) std::memcpy(states_, input_, static_cast<size_t>(rows) * stride * sizeof(float));
@@ -197,19 +215,24 @@ class Encoder {
             if (model_.embedding_scale != 1.0f) kernels_.scale(x, model_.embedding_scale, E);
             kernels_.look_up(matrices_[model_.positions], positions[t], x);
             if (model_.segments >= 0) kernels_.look_up(matrices_[model_.segments], segments[t], x);
-            if (model_.normalize_embedding) kernels_.normalize(x, E, model_.embedding_norm.weight, model_.embedding_norm.bias, model_.epsilon, x);
-            if (factorised) quantize(embedded, t, E);
-            else prepare(in, t, first);
+            if (model_.normalize_embedding)
+                kernels_.normalize(x, E, model_.embedding_norm.weight, model_.embedding_norm.bias, model_.epsilon, x);
+            if (factorised)
+                quantize(embedded, t, E);
+            else
+                prepare(in, t, first);
         });
         if (factorised)
-            product(matrices_[model_.projection], embedded, total, states_, stride, [&](float*, int t) { prepare(in, t, first); });
+            product(matrices_[model_.projection], embedded, total, states_, stride,
+                    [&](float*, int t) { prepare(in, t, first); });
     }
 
     Rows attend(const float* qkv, int stride, const int32_t* offsets, int texts, bool first_only, int total) {
         const int H = model_.hidden, heads = model_.heads, d = H / heads, out_stride = padded(H);
         float* context = context_.at_least(static_cast<size_t>(total) * out_stride);
         threads_.run(texts * heads, [&](int task, int thread) {
-            const int text = task / heads, head = task % heads, begin = offsets[text] - offsets[0], tokens = offsets[text + 1] - offsets[text];
+            const int text = task / heads, head = task % heads, begin = offsets[text] - offsets[0],
+                      tokens = offsets[text + 1] - offsets[text];
             const float* q = qkv + static_cast<int64_t>(begin) * stride + head * d;
             float* out = context + static_cast<int64_t>(first_only ? text : begin) * out_stride + head * d;
             float* scratch = scratch_[thread].at_least(attention_scratch(tokens, d));
@@ -232,7 +255,9 @@ class Encoder {
         const Rows between = wide_bytes_.of(inner, rows, wide);
         product(up, in, rows, inner, wide, [&](float* row, int place) {
             kernels_.activate(model_.activation, row, F);
-            if (down.int8) kernels_.quantize(row, F, between.bytes + static_cast<int64_t>(place) * wide, between.scale + place, between.zero + place);
+            if (down.int8)
+                kernels_.quantize(row, F, between.bytes + static_cast<int64_t>(place) * wide, between.scale + place,
+                                  between.zero + place);
         });
         product(down, between, rows, nullptr, stride, [&](float* row, int place) { take_up(in, row, place, after); });
     }
@@ -243,10 +268,12 @@ class Encoder {
     void product(const Matrix& m, const Rows& in, int rows, float* out, int stride, F&& finish) {
         const int threads = threads_.count();
         if (rows >= threads * kLeastRows || threads == 1) {
-            const int rounds = (rows + threads * kRows - 1) / (threads * kRows), some = (rows + rounds * threads - 1) / (rounds * threads);
+            const int rounds = (rows + threads * kRows - 1) / (threads * kRows),
+                      some = (rows + rounds * threads - 1) / (rounds * threads);
             threads_.run((rows + some - 1) / some, [&](int task, int thread) {
                 const int first = task * some, last = std::min(rows, first + some);
-                float* to = out ? out + static_cast<int64_t>(first) * stride : scratch_[thread].at_least(static_cast<size_t>(kRows) * stride);
+                float* to = out ? out + static_cast<int64_t>(first) * stride
+                                : scratch_[thread].at_least(static_cast<size_t>(kRows) * stride);
                 kernels_.product(m, in, first, last, 0, m.panels(), to, stride);
                 for (int row = first; row < last; ++row) finish(to + static_cast<int64_t>(row - first) * stride, row);
             });
@@ -259,7 +286,8 @@ class Encoder {
         });
         const int some = std::max(1, rows / (2 * threads));
         threads_.run((rows + some - 1) / some, [&](int task, int) {
-            for (int row = task * some; row < std::min(rows, (task + 1) * some); ++row) finish(out + static_cast<int64_t>(row) * stride, row);
+            for (int row = task * some; row < std::min(rows, (task + 1) * some); ++row)
+                finish(out + static_cast<int64_t>(row) * stride, row);
         });
     }
 
@@ -271,7 +299,9 @@ class Encoder {
 
     void prepare(const Rows& in, int place, const Norm* norm) {
         const int64_t start = static_cast<int64_t>(place) * in.stride;
-        if (norm) kernels_.normalize(states_ + start, model_.hidden, norm->weight, norm->bias, model_.epsilon, input_ + start);
+        if (norm)
+            kernels_.normalize(states_ + start, model_.hidden, norm->weight, norm->bias, model_.epsilon,
+                               input_ + start);
         quantize(in, place, model_.hidden);
     }
 
@@ -303,7 +333,8 @@ using namespace bertram;
 extern "C" {
 #pragma GCC visibility push(default)
 
-Encoder* bertram_encoder_new(const Model* model, const Weight* weights, int count, const Layer* layers, int threads, const char* variant) try {
+Encoder* bertram_encoder_new(const Model* model, const Weight* weights, int count, const Layer* layers, int threads,
+                             const char* variant) try {
     const Kernels* kernels = kernels_named(variant);
     return kernels ? new Encoder(*model, weights, count, layers, threads, kernels) : nullptr;
 } catch (...) {
@@ -314,7 +345,8 @@ void bertram_encoder_free(Encoder* encoder) { delete encoder; }
 
 const char* bertram_encoder_variant(const Encoder* encoder) { return encoder->variant(); }
 
-int bertram_encode(Encoder* encoder, const int32_t* tokens, const int32_t* segments, const int32_t* positions, const int32_t* offsets, int texts, int first_only, int steps, float* out) try {
+int bertram_encode(Encoder* encoder, const int32_t* tokens, const int32_t* segments, const int32_t* positions,
+                   const int32_t* offsets, int texts, int first_only, int steps, float* out) try {
     encoder->encode(tokens, segments, positions, offsets, texts, first_only != 0, steps, out);
     return 0;
 } catch (...) {

@@ -40,7 +40,8 @@ inline void tiles(int first, int last, F&& f) {
 
 // Vectors of outputs lie `apart` from each other, those of an input and the next `step`.
 template <int R, int V>
-inline void float_tile(const float* rows, int stride, const float* weights, int apart, int step, int inputs, Floats (&sums)[R][V]) {
+inline void float_tile(const float* rows, int stride, const float* weights, int apart, int step, int inputs,
+                       Floats (&sums)[R][V]) {
     for (int k = 0; k < inputs; ++k, weights += step) {
         Floats w[V];
         for (int v = 0; v < V; ++v) w[v] = load(weights + v * apart);
@@ -114,15 +115,15 @@ inline void int8_tile(const uint8_t* rows, int stride, const int8_t* panel, int 
         int32_t out[kPanel] = {};
         for (int k = 0; k < groups; ++k)
             for (int n = 0; n < kPanel; ++n)
-                for (int j = 0; j < 4; ++j)
-                    out[n] += rows[r * stride + 4 * k + j] * panel[(k * kPanel + n) * 4 + j];
+                for (int j = 0; j < 4; ++j) out[n] += rows[r * stride + 4 * k + j] * panel[(k * kPanel + n) * 4 + j];
         std::memcpy(&sums[r][0], out, sizeof out);
     }
 }
 
 #endif
 
-void product(const Matrix& m, const Rows& in, int first_row, int last_row, int first_panel, int last_panel, float* out, int stride) {
+void product(const Matrix& m, const Rows& in, int first_row, int last_row, int first_panel, int last_panel, float* out,
+             int stride) {
     for (int p = first_panel; p < last_panel; ++p) {
         const int n = p * kPanel;
         const Floats bias[2] = {load(m.bias + n), load(m.bias + n + kLanes)};
@@ -132,7 +133,8 @@ void product(const Matrix& m, const Rows& in, int first_row, int last_row, int f
                 constexpr int R = decltype(tile)::rows;
                 Floats sums[R][2];
                 for (int r = 0; r < R; ++r) sums[r][0] = bias[0], sums[r][1] = bias[1];
-                float_tile(in.floats + static_cast<int64_t>(row) * in.stride, in.stride, panel, kLanes, kPanel, m.inputs, sums);
+                float_tile(in.floats + static_cast<int64_t>(row) * in.stride, in.stride, panel, kLanes, kPanel,
+                           m.inputs, sums);
                 for (int r = 0; r < R; ++r) {
                     float* to = out + static_cast<int64_t>(row - first_row + r) * stride + n;
                     store(to, sums[r][0]);
@@ -193,16 +195,20 @@ void quantize(const float* x, int n, uint8_t* bytes, float* scale, int32_t* zero
 
 void activate(Activation activation, float* x, int n) {
     switch (activation) {
-        case Activation::none: return;
+        case Activation::none:
+            return;
         case Activation::gelu:
             return each(x, n, [](Floats v, int) { return 0.5f * v * (1.0f + erf(v * 0.707106781f)); });
         case Activation::gelu_tanh:
             return each(x, n, [](Floats v, int) {
                 return v / (1.0f + exp(v * (v * v * -0.0713548163f - 1.59576912f)));  // tanh by its exponential
             });
-        case Activation::relu: return each(x, n, [](Floats v, int) { return most(v, splat(0.0f)); });
-        case Activation::silu: return each(x, n, [](Floats v, int) { return v / (1.0f + exp(-v)); });
-        case Activation::tanh: return each(x, n, [](Floats v, int) { return tanh(v); });
+        case Activation::relu:
+            return each(x, n, [](Floats v, int) { return most(v, splat(0.0f)); });
+        case Activation::silu:
+            return each(x, n, [](Floats v, int) { return v / (1.0f + exp(-v)); });
+        case Activation::tanh:
+            return each(x, n, [](Floats v, int) { return tanh(v); });
     }
 }
 
@@ -241,10 +247,12 @@ void normalize(const float* x, int n, const float* weight, const float* bias, fl
 void look_up(const Matrix& table, int row, float* out) {
     const int panel = row / kPanel, place = row % kPanel;
     if (table.int8) {
-        const int8_t* from = static_cast<const int8_t*>(table.values) + static_cast<int64_t>(panel) * table.groups() * 4 * kPanel + 4 * place;
+        const int8_t* from = static_cast<const int8_t*>(table.values) +
+                             static_cast<int64_t>(panel) * table.groups() * 4 * kPanel + 4 * place;
         for (int k = 0; k < table.inputs; ++k) out[k] += table.scale[row] * from[k / 4 * 4 * kPanel + k % 4];
     } else {
-        const float* from = static_cast<const float*>(table.values) + static_cast<int64_t>(panel) * table.inputs * kPanel + place;
+        const float* from =
+            static_cast<const float*>(table.values) + static_cast<int64_t>(panel) * table.inputs * kPanel + place;
         for (int k = 0; k < table.inputs; ++k) out[k] += from[k * kPanel];
     }
 }
@@ -265,7 +273,8 @@ void turn_keys(const float* k, int stride, int tokens, int d, float* keys) {
 }
 
 // The scores are a product of a few queries with the keys as its weights, the mixing one with the values as theirs.
-void attend(const float* q, const float* k, const float* v, int stride, int tokens, int queries, int d, float* out, int out_stride, float* scratch) {
+void attend(const float* q, const float* k, const float* v, int stride, int tokens, int queries, int d, float* out,
+            int out_stride, float* scratch) {
     const int padded = (tokens + kLanes - 1) / kLanes * kLanes;
     float *keys = scratch, *weights = keys + padded * d;
     turn_keys(k, stride, tokens, d, keys);
@@ -307,8 +316,10 @@ void attend(const float* q, const float* k, const float* v, int stride, int toke
                     const Floats mixed = sums[r][v] / totals[r];
                     float* to = out + static_cast<int64_t>(row + r) * out_stride + i + v * kLanes;
                     const int n = d - i - v * kLanes;
-                    if (n >= kLanes) store(to, mixed);
-                    else std::memcpy(to, &mixed, n * sizeof(float));
+                    if (n >= kLanes)
+                        store(to, mixed);
+                    else
+                        std::memcpy(to, &mixed, n * sizeof(float));
                 }
         };
         int i = 0;

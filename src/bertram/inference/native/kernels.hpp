@@ -14,11 +14,11 @@ constexpr int kPanel = 32;
 enum class Activation : int32_t { none, gelu, gelu_tanh, relu, silu, tanh };
 
 struct Matrix {
-    const void* values;  // int8 [N / 32, K / 4, 32, 4] or float [N / 32, K, 32], both rounded up
-    const float* scale;  // [N], of int8 alone, padded to whole panels as the next two
-    const float* bias;   // [N]
-    const int32_t* sums; // [N], of an output's int8 weights
-    int outputs, inputs; // N, K
+    const void* values;   // int8 [N / 32, K / 4, 32, 4] or float [N / 32, K, 32], both rounded up
+    const float* scale;   // [N], of int8 alone, padded to whole panels as the next two
+    const float* bias;    // [N]
+    const int32_t* sums;  // [N], of an output's int8 weights
+    int outputs, inputs;  // N, K
     bool int8;
 
     int panels() const { return (outputs + kPanel - 1) / kPanel; }
@@ -38,7 +38,8 @@ struct Kernels {
     const char* name;
 
     // out [rows, stride] = in · weightᵀ + bias, for some rows and some panels; whole panels are written.
-    void (*product)(const Matrix&, const Rows&, int first_row, int last_row, int first_panel, int last_panel, float* out, int stride);
+    void (*product)(const Matrix&, const Rows&, int first_row, int last_row, int first_panel, int last_panel,
+                    float* out, int stride);
 
     // x ≈ scale · (bytes - zero), 0 being among the values that are met.
     void (*quantize)(const float* x, int n, uint8_t* bytes, float* scale, int32_t* zero);
@@ -53,16 +54,23 @@ struct Kernels {
 
     // softmax(QKᵀ / √d) V of one head of one text: `queries` rows of out from S rows of q, k and v, all `stride` apart.
     // Behind each row of v there may be read what rounds d up to sixteen, and is not used.
-    void (*attend)(const float* q, const float* k, const float* v, int stride, int tokens, int queries, int d, float* out, int out_stride, float* scratch);
+    void (*attend)(const float* q, const float* k, const float* v, int stride, int tokens, int queries, int d,
+                   float* out, int out_stride, float* scratch);
 };
 
 // Floats that `attend` needs.
 inline int attention_scratch(int tokens, int d) { return (tokens + 15) / 16 * 16 * (d + 16); }
 
-namespace portable { extern const Kernels kernels; }
+namespace portable {
+extern const Kernels kernels;
+}
 #if defined(__x86_64__)
-namespace avx2 { extern const Kernels kernels; }
-namespace avx512 { extern const Kernels kernels; }
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
 #endif
 
 }  // namespace bertram

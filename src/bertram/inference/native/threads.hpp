@@ -58,7 +58,8 @@ class Threads {
     // round for one of its own.
     void take(uint64_t round, int thread) {
         uint64_t ticket = ticket_.load(std::memory_order_acquire);
-        while (ticket >> 32 == round && static_cast<int>(ticket & 0xffffffff) < tasks_.load(std::memory_order_relaxed)) {
+        while (ticket >> 32 == round &&
+               static_cast<int>(ticket & 0xffffffff) < tasks_.load(std::memory_order_relaxed)) {
             if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
             call_(context_, static_cast<int>(ticket & 0xffffffff), thread);
             left_.fetch_sub(1, std::memory_order_release);
