@@ -157,7 +157,7 @@ def train_bertram(scratch: Path, order: str) -> dict[str, Any]:
     examples = Examples(
         Batch.pack([[*row, end] for row in text[SOURCE]]),
         token_labels={HEAD: np.array([token for row in text[TARGET] for token in (*row, end)], np.int32)},
-        decoder_inputs=Batch.pack([[pad, *row] for row in text[TARGET]]),
+        inputs_b=Batch.pack([[pad, *row] for row in text[TARGET]]),
     )
     marks: list[tuple[float, int]] = []
 

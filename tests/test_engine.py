@@ -80,8 +80,19 @@ def test_without_kernels_numpy_answers(engine, monkeypatch):
     np.testing.assert_allclose(load(engine).logits(TEXTS), expected, atol=0.1 if engine.stem == "int8" else 1e-5)
 
 
-@pytest.mark.parametrize("heads", [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}])
-@pytest.mark.parametrize("settings", [{}, ALBERT, ALBERT | {"num_hidden_groups": 2, "shared": "ffn"}])
+HEADS = [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}, {"embedding": 0}]
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        ALBERT | {"pooling": "cls"},
+        ALBERT | {"num_hidden_groups": 2, "shared": "ffn", "normalize_pooling": True},
+        ALBERT | {"residual_rank": 3, "num_hidden_layers": 3},
+    ],
+)
 def test_every_head_says_what_it_says_in_torch(tmp_path, heads, settings):
     place = model_directory(tmp_path / "model", heads, **settings)
     network = read_model(place)
@@ -91,6 +102,18 @@ def test_every_head_says_what_it_says_in_torch(tmp_path, heads, settings):
     assert found.keys() == expected.keys()
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], atol=2e-5)
+
+
+def test_a_file_holds_residuals_and_not_their_sums(tmp_path):
+    sizes = {}
+    for rank in (0, 4, 8):
+        place = model_directory(tmp_path / f"model-{rank}", **ALBERT, num_hidden_layers=6, residual_rank=rank)
+        export(place, format="engine", out=tmp_path / f"{rank}.engine", precision="int8", min_agreement=0)
+        sizes[rank] = (tmp_path / f"{rank}.engine").stat().st_size
+    own = 5 * 4 * (4 * 32 + 48 + 32 + 4 * 32)  # float32 biases and norms of five layers more
+    factors = 6 * 4 * (2 * 32 + 3 * 32 + 2 * 32 + 2 * (32 + 64))  # 48 outputs are kept as 64
+    assert sizes[4] - sizes[0] > own + factors
+    assert 0 <= sizes[8] - sizes[4] - factors < 64 * 60  # each begins at a multiple of 64 bytes
 
 
 def weights_of(name, precision):

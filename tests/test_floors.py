@@ -47,15 +47,18 @@ FLOORS = {
     "comparison": 7,
     "sklearn": 7,
     "supervised": 7,
-    "cli": 8,
+    "shrinking": 8,
+    "cli": 9,
 }
 NEEDS_TORCH = {
     "models",
     *(
         f"formats.{name}"
-        for name in ("ctranslate2", "engine", "huggingface", "loading", "marian", "transformer", "weights")
+        for name in ("ctranslate2", "engine", "huggingface", "loading", "marian", "residuals", "transformer", "weights")
     ),
-} | {f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")}
+    *(f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")),
+    *(f"shrinking.{name}" for name in ("distillation", "initial")),
+}
 """Rooms, and modules of rooms, that cannot be imported without torch."""
 REACHES_TORCH = {
     *(
@@ -68,6 +71,8 @@ REACHES_TORCH = {
         "finetuning",
         "generation",
         "pretraining",
+        "shrinking.plan",
+        "shrinking.shrink",
     ),
     "training.metrics_file",
 }

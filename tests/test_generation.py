@@ -278,14 +278,14 @@ def test_targets_are_what_follows() -> None:
     examples, cut = generation.learnable(pairs, tokenizer, tokenizer, TRANSFORMERS["transformer-tiny"], 64)
     assert cut == 0
     assert len(examples) == 3
-    outputs = examples.decoder_inputs
+    outputs = examples.inputs_b
     assert outputs is not None
     for row, (source, target) in enumerate((("one two", "six five"), ("six", "one"), ("six", "four"))):
         own = examples.select([row])
         assert tokenizer.decode(own.inputs.token_ids) == source
-        assert own.decoder_inputs is not None
+        assert own.inputs_b is not None
         following = own.token_labels["language_model"]
-        assert own.decoder_inputs.token_ids.tolist() == [0, *following[:-1]]
+        assert own.inputs_b.token_ids.tolist() == [0, *following[:-1]]
         assert following[-1] == tokenizer.end_id
         assert tokenizer.decode(following) == target
 
@@ -293,7 +293,7 @@ def test_targets_are_what_follows() -> None:
 def test_batches_by_tokens_hold_every_example_once() -> None:
     random = np.random.default_rng(0)
     sides = [Batch.pack([[1] * n for n in random.integers(1, 30, 200)]) for _ in range(2)]
-    examples = Examples(sides[0], {"number": np.arange(200)}, decoder_inputs=sides[1])
+    examples = Examples(sides[0], {"number": np.arange(200)}, inputs_b=sides[1])
     feed = ShuffledRows(examples, 32, seed=3, batch_tokens=40)
     orders = []
     for epoch in (0, 1):

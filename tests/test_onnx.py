@@ -8,8 +8,10 @@ import torch
 import transformers
 
 from bertram.artifacts import read_model
+from bertram.batch import Batch
 from bertram.errors import BadInput
 from bertram.exporting import export
+from bertram.training.torch_runner import TorchRunner
 from tiny import model_directory, run
 
 LENGTHS = [9, 1, 4]
@@ -53,6 +55,18 @@ def test_onnxruntime_says_what_transformers_says(tmp_path, family, head):
     np.testing.assert_allclose(found[name][real], expected[name].numpy()[real], atol=1e-4)
     if head is None:
         np.testing.assert_allclose(found["pooler_output"], expected["pooler_output"].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"normalize_pooling": True}, {"pooling": "cls", "residual_rank": 2}])
+def test_vectors_are_those_of_the_model(tmp_path, settings):
+    place = model_directory(tmp_path / "model", {"embedding": 0}, **SETTINGS["albert"] | settings)
+    export(place, format="onnx", out=tmp_path / "model.onnx")
+    inputs, network = padded(), read_model(place)
+    ids = [row[:length].tolist() for row, length in zip(inputs["input_ids"], LENGTHS, strict=True)]
+    segments = [row[:length].tolist() for row, length in zip(inputs["token_type_ids"], LENGTHS, strict=True)]
+    expected = TorchRunner(network).run(Batch.pack(ids, segments))["embedding"]
+    found = answers(tmp_path / "model.onnx", inputs)
+    np.testing.assert_allclose(found["sentence_embedding"], expected, atol=1e-5)
 
 
 def test_shared_weights_stand_there_once(tmp_path):

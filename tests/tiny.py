@@ -18,8 +18,11 @@ import torch
 
 from bertram import cli
 from bertram.config import EncoderConfig
+from bertram.files import write_json
 from bertram.formats.huggingface import write
+from bertram.formats.huggingface_config import config_overrides
 from bertram.models.heads import Model
+from bertram.run_directory import MANIFEST
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
 
@@ -52,6 +55,8 @@ def model_directory(path: Path, heads: dict[str, int] | None = None, **settings:
     config = EncoderConfig(**SIZES | {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 32} | settings)
     write(Model(config, heads or {}), path)
     tokenizer.save(path)
+    if overrides := config_overrides(config):
+        write_json(path / MANIFEST, {"config_overrides": overrides})
     return path
 
 

@@ -4,13 +4,14 @@ import difflib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, Search, TransformerConfig
 from bertram.errors import BadInput, require
 from bertram.files import write_json, write_text
 from bertram.formats.engine_file import is_engine, read_engine
 from bertram.formats.marian_config import read_search
+from bertram.formats.sentence_transformers import has_pooling, read_max_length
 from bertram.formats.transformer_config import is_marian, is_transformer
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import GeneratingRunner, Generator
@@ -19,12 +20,13 @@ from bertram.memory import peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation, Translation
+from bertram.tasks.similarity import Similarity
 from bertram.tasks.task import Task
 from bertram.text import marian
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from bertram.models.heads import ClassificationHead, Model
+    from bertram.models.heads import Model
     from bertram.models.transformer import Transformer
 
 TARGET = "target"
@@ -83,8 +85,7 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     if isinstance(task, Generation):
         return _load_generator(source, manifest, task, allow_pickle)
     network = read_model(source, allow_pickle=allow_pickle)
-    head = cast("ClassificationHead", network.heads[task.head]) if task.head in network.heads else None
-    if head is None or head.classifier.out_features != task.outputs:
+    if network.labels().get(task.head) != (0 if task.apart else task.outputs):
         raise BadInput(f"{source}: {MANIFEST} tells of {task.name} with {task.outputs} outputs, the weights do not")
     from bertram.training.torch_runner import TorchRunner
 
@@ -122,7 +123,7 @@ def _load_engine(path: Path) -> Predictor:
     if "task" not in manifest:
         raise BadInput(f"{path}: its model was trained for no task")
     task = any_task_from_dict(manifest["task"])
-    if isinstance(task, Generation) or heads.get(task.head) != task.outputs:
+    if isinstance(task, Generation) or heads.get(task.head) != (0 if task.apart else task.outputs):
         raise BadInput(f"{path}: holds no head for {task.name}")
     max_length = manifest.get("max_length")
     if type(max_length) is not int or not 3 <= max_length <= engine.config.max_position_embeddings:
@@ -278,7 +279,7 @@ def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
 
 
 def max_length_of(source: Path | EncoderConfig, config: EncoderConfig) -> int:
-    """Tokens of a text that a model reads: as many as it was trained on, or all that it has positions for.
+    """Tokens of a text that a model reads: as many as it was trained on or its files say, or all it has positions for.
 
     Raises:
         BadInput: bertram.json says what cannot be.
@@ -286,7 +287,8 @@ def max_length_of(source: Path | EncoderConfig, config: EncoderConfig) -> int:
     positions = config.max_position_embeddings
     if isinstance(source, EncoderConfig):
         return positions
-    max_length = read_manifest(source).get("max_length", positions)
+    longest = min(read_max_length(source) or positions, positions)
+    max_length = read_manifest(source).get("max_length", longest)
     if type(max_length) is not int or not 3 <= max_length <= positions:
         raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 to {positions}")
     return max_length
@@ -310,7 +312,20 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
     """The task that a model directory was trained for.
 
     Raises:
-        BadInput: neither bertram.json nor config.json says.
+        BadInput: no file in it says.
+    """
+    if (task := find_task(directory, manifest)) is None:
+        raise BadInput(
+            f"{directory}: no {MANIFEST} with a task; train it first: bertram train TASK DATA --model {directory}"
+        )
+    return task
+
+
+def find_task(directory: Path, manifest: dict[str, Any]) -> Task | Generation | None:
+    """The task that bertram.json names, or that other libraries' files imply; None where there is none.
+
+    Raises:
+        BadInput: bertram.json names none that is known.
     """
     if "task" in manifest:
         try:
@@ -319,9 +334,7 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
             raise BadInput(f"{directory / MANIFEST}: {error}") from None
     if is_marian(directory):
         return Translation()
-    raise BadInput(
-        f"{directory}: no {MANIFEST} with a task; train it first: bertram train TASK DATA --model {directory}"
-    )
+    return Similarity() if has_pooling(directory) else None
 
 
 def config_of(model: str | Path) -> EncoderConfig:

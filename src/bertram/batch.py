@@ -67,13 +67,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Examples:
-    """A Batch and what heads learn from it, by the heads' names; a sequence-to-sequence example is two Batches."""
+    """A Batch, or two of as many sequences, and what heads learn from them, by the heads' names."""
 
     inputs: Batch
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # [B] each: a label or value for a sequence
     token_labels: Mapping[str, Ints] = field(default_factory=dict)  # [T] each: a label for a token
-    decoder_inputs: Batch | None = None
-    """Of the same B sequences, what a decoder reads; then its T tokens are the ones that have labels."""
+    inputs_b: Batch | None = None
+    """What a decoder reads, whose T tokens are then the ones that have labels; or what `inputs` are compared with."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -81,24 +81,24 @@ class Examples:
     @property
     def lengths(self) -> Ints:
         """Tokens of each example, [B]; of two Batches those of the longer."""
-        inputs, decoder_inputs = self.inputs, self.decoder_inputs
-        return inputs.lengths if decoder_inputs is None else np.maximum(inputs.lengths, decoder_inputs.lengths)
+        inputs, inputs_b = self.inputs, self.inputs_b
+        return inputs.lengths if inputs_b is None else np.maximum(inputs.lengths, inputs_b.lengths)
 
     @property
     def tokens(self) -> int:
         """Tokens of all examples together; of two Batches those that a decoder learns."""
-        return len((self.decoder_inputs or self.inputs).token_ids)
+        return len((self.inputs_b or self.inputs).token_ids)
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Examples":
         """The examples at `indices`, in that order."""
         offsets, tokens = self.inputs._places(indices)
-        inputs, decoder_inputs = self.inputs._at(offsets, tokens), self.decoder_inputs
-        if decoder_inputs is not None:
-            offsets, tokens = decoder_inputs._places(indices)
-            decoder_inputs = decoder_inputs._at(offsets, tokens)
+        inputs, inputs_b = self.inputs._at(offsets, tokens), self.inputs_b
+        if inputs_b is not None:
+            offsets, tokens = inputs_b._places(indices)
+            inputs_b = inputs_b._at(offsets, tokens)
         labels = {head: values[np.asarray(indices, dtype=np.int64)] for head, values in self.labels.items()}
         token_labels = {head: values[tokens] for head, values in self.token_labels.items()}
-        return Examples(inputs, labels, token_labels, decoder_inputs)
+        return Examples(inputs, labels, token_labels, inputs_b)
 
     def targets(self) -> dict[str, tuple[NDArray[np.int64] | None, NDArray[Any]]]:
         """Each head's targets, M of them: where they stand, [M] of the B sequences or T tokens, and what they are, [M].

@@ -6,6 +6,7 @@ Heavy rooms are imported inside the commands, so that `bertram --help` answers a
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +26,8 @@ Columns = Annotated[str | None, Parameter(help="Which columns to read: text=sent
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Flag = Annotated[bool, Parameter(negative="")]
 Training = Annotated[Recipe, Parameter(name="*")]
-TaskName = Literal["classification", "regression"]
+TaskName = Literal["classification", "regression", "similarity"]
+Lesson = Literal["states", "vectors", "similarities", "logits"]
 WritingTask = Literal["translation", "summarization"]
 Searching = Annotated[Search | None, Parameter(name="*")]
 
@@ -272,6 +274,100 @@ def pretrain(
 
 
 @app.command
+def shrink(
+    model: str,
+    *,
+    texts: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    out: Path | None = None,
+    groups: int | None = None,
+    embedding_size: int | None = None,
+    rank: int | None = None,
+    depth: int | None = None,
+    recipe: Training = Recipe(),  # noqa: B008  frozen
+    lessons: Annotated[list[Lesson] | None, Parameter(consume_multiple=True, negative="")] = None,
+    max_length: int | None = None,
+    evaluate: Path | None = None,
+    columns: str | None = None,
+    plan: Flag = False,
+    resume: Flag = False,
+    allow_pickle: Flag = False,
+    json: Json = False,
+) -> None:
+    """Make an ALBERT of a BERT, taught by it on your texts: its layers tied, its embeddings narrow.
+
+    Example: bertram shrink MiniLM/ --texts mails.txt --out out/small --hours 1; bertram shrink MiniLM/ --plan
+
+    Parameters
+    ----------
+    model
+        A BERT with whatever heads it has: a directory, or owner/name on the Hugging Face hub.
+    texts
+        Text files, a text a line, or JSONL with text: what the model is taught on. A tenth is held out, 1,000 at most.
+    out
+        The model directory to make. The student's engine, results.json and report.html come with it.
+    groups
+        Of layers that share their weights, from 1 (the default) to the number of layers.
+    embedding_size
+        Width of the embeddings, by default 128.
+    rank
+        Of what each layer adds to the weights it shares; by default 0, nothing.
+    depth
+        Layers; by default as many as the model has.
+    lessons
+        What is taught: hidden states where groups end, vectors of texts, similarities of texts, logits of heads. By
+        default all that the model has.
+    evaluate
+        A table of labelled data to score both on at the end; the model must have a task.
+    columns
+        Which columns of that to read: text=1,text_b=2,label=3 (numbers: no header).
+    plan
+        Print what settings of the dial come to, before anything trains; those given here alone.
+    resume
+        Go on with the training at OUT.
+    """
+    if plan:
+        from bertram.shrinking.plan import plan as planned
+        from bertram.shrinking.plan import render as rendered
+
+        given = {"groups": groups, "embedding_sizes": embedding_size, "ranks": rank}
+        dial = {name: None if value is None else [value] for name, value in given.items()}
+        rows = planned(model, **dial, depth=depth, allow_pickle=allow_pickle)
+        _print([asdict(row) for row in rows], rendered(rows), as_json=json)
+        return
+    if out is None:
+        raise BadInput("shrink needs --out, or --plan to look before")
+    from rich.console import Console
+
+    from bertram.progress import training_progress
+    from bertram.shrinking.outcome import render
+    from bertram.shrinking.shrink import shrink as run
+
+    with training_progress(Path(model).name) as report:
+        results = run(
+            model,
+            texts or [],
+            out,
+            groups=1 if groups is None else groups,
+            embedding_size=128 if embedding_size is None else embedding_size,
+            rank=rank or 0,
+            depth=depth,
+            recipe=recipe,
+            max_length=max_length,
+            lessons=lessons,
+            evaluate=evaluate,
+            columns=columns,
+            resume=resume,
+            allow_pickle=allow_pickle,
+            report=report,
+        )
+    if json:
+        _print(results, "", as_json=True)
+    else:
+        Console().print(render(results))
+        sys.stdout.write(f"report: {(out / 'report.html').resolve()}\n")
+
+
+@app.command
 def evaluate(
     model: str,
     data: Path,
@@ -312,6 +408,44 @@ def predict(model: str, source: str = "-", *, allow_pickle: Flag = False) -> Non
     predictor = load(model, allow_pickle=allow_pickle)
     for chunk in read_inputs(source):
         _lines(map(_dumps, predictor.predict(chunk)))
+
+
+@app.command
+def embed(
+    model: str,
+    source: str = "-",
+    *,
+    text: str | None = None,
+    out: Path | None = None,
+    allow_pickle: Flag = False,
+) -> None:
+    """Make a vector of every line of a file or of standard input, one JSON object a line, in order.
+
+    Example: bertram embed MiniLM/ sentences.txt --out vectors.npy; bertram embed MiniLM/ --text 'A dog runs.'
+
+    Parameters
+    ----------
+    model
+        A directory with sentence-transformers' files, one that was trained for similarity, or an engine of either.
+    source
+        A text file, one text a line, or JSONL with text; - is standard input.
+    text
+        The one text, instead of a file.
+    out
+        A .npy file to write, float32 [texts, width], instead of lines.
+    """
+    from bertram.artifacts import load_predictor
+    from bertram.inference.embedding import embed as vectors_of
+    from bertram.inference.embedding import write_vectors
+    from bertram.text.records import read_inputs
+
+    predictor = load_predictor(model, allow_pickle=allow_pickle)
+    chunks = vectors_of(predictor, read_inputs(source) if text is None else [[text]])
+    if out is not None:
+        write_vectors(out, chunks)
+        return
+    for vectors in chunks:
+        _lines(_dumps({"embedding": vector}) for vector in vectors.tolist())
 
 
 @app.command
@@ -410,8 +544,6 @@ def export(
     vocabulary_map
         CTranslate2's vmap.txt: which target tokens source tokens may become.
     """
-    from dataclasses import asdict
-
     from bertram.exporting import export as write
 
     found = write(

@@ -15,6 +15,7 @@ Sharing = Literal["all", "attention", "ffn", "none"]
 SentenceObjective = Literal["nsp", "sop", "none"]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]
 Masking = Literal["token", "word", "ngram"]
+Pooling = Literal["mean", "cls"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,15 @@ class EncoderConfig:
     """Layers inside a group, all run at each of the num_hidden_layers steps (ALBERT's inner group)."""
     shared: Sharing = "all"
     """What the layers of a group have in common: their attention, their feed-forward part, all or nothing."""
+    residual_rank: int = 0
+    """Rank of what each layer adds to the weights that its group shares, having biases and layer norms of its own then
+    (Bae et al. 2024, arXiv 2410.20672); 0: nothing."""
     sentence_objective: SentenceObjective = "nsp"
+
+    pooling: Pooling = "mean"
+    """A text's vector: the mean of its tokens' last states, or that of its first token."""
+    normalize_pooling: bool = False
+    """Vectors of texts have length 1."""
 
     normalize_embedding: bool = True
     """Layer norm over the sum of the embeddings, as in both papers of encoders and unlike the Transformer."""
@@ -64,8 +73,9 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         sizes = ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
         sizes += ["max_position_embeddings", "type_vocab_size", "inner_group_num", "groups", "embedding_width"]
+        sizes += ["residual_rank"]
         for name in sizes:
-            value, least = getattr(self, name), 0 if name == "type_vocab_size" else 1
+            value, least = getattr(self, name), 0 if name in ("type_vocab_size", "residual_rank") else 1
             if type(value) is not int or not least <= value <= 2**24:
                 raise BadInput(f"config: {name} must be a whole number from {least} to {2**24}, not {value!r:.80}")
         dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "classifier_dropout")
@@ -79,10 +89,12 @@ class EncoderConfig:
                 continue
             if not isinstance(value, int | float) or not 0 < value < 1:
                 raise BadInput(f"config: {name} must lie between 0 and 1, not {value!r:.80}")
-        for name in ("normalize_embedding", "normalize_before", "scale_embedding", "static_position_embeddings"):
+        switches = ["normalize_embedding", "normalize_before", "scale_embedding", "static_position_embeddings"]
+        for name in [*switches, "normalize_pooling"]:
             if not isinstance(getattr(self, name), bool):
                 raise BadInput(f"config: {name} must be true or false, not {getattr(self, name)!r:.80}")
         choices = {"hidden_act": Activation, "shared": Sharing, "sentence_objective": SentenceObjective}
+        choices["pooling"] = Pooling
         for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in get_args(allowed):
@@ -91,6 +103,10 @@ class EncoderConfig:
             raise BadInput(f"config: {self.num_attention_heads} heads do not divide a width of {self.hidden_size}")
         if self.groups > self.num_hidden_layers:
             raise BadInput(f"config: {self.groups} groups are more than {self.num_hidden_layers} layers")
+        if self.residual_rank > self.hidden_size:
+            raise BadInput(f"config: a rank of {self.residual_rank} is more than the width of {self.hidden_size}")
+        if self.residual_rank and (self.shared != "all" or self.groups == self.num_hidden_layers):
+            raise BadInput("config: residual_rank is for layers that share all they have")
         if self.num_hidden_layers * self.inner_group_num > 1024:
             raise BadInput(f"config: {self.num_hidden_layers} × {self.inner_group_num} layers are more than 1,024")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,14 +10,12 @@ from bertram import artifacts
 from bertram.batch import Batch
 from bertram.errors import BadInput, require
 from bertram.files import write_json
+from bertram.formats.engine_layout import EMBEDDING
 from bertram.formats.transformer_config import is_transformer
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import MANIFEST, is_occupied, read_manifest
 from bertram.text.records import read_inputs
 from bertram.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from bertram.models.heads import ClassificationHead
 
 Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
 Precision = Literal["fp32", "int8"]
@@ -27,6 +25,10 @@ Texts = str | Path | tuple[Sequence[str], Sequence[str] | None]
 _ENCODERS = ("engine", "onnx")
 _MOST_TEXTS = 512  # that agreement is measured on
 _DRAWN_TEXTS, _DRAWN_TOKENS = 64, 32
+
+
+class Disagreement(BadInput):
+    """An int8 engine answers too differently."""
 
 
 def export(
@@ -80,12 +82,25 @@ def export(
     return None
 
 
+def export_alike(model: str | Path, out: Path, texts: Texts) -> Agreement | None:
+    """Write an engine in int8 if that answers `texts` alike, else in float32, and return how far an int8 one agrees.
+
+    Raises:
+        BadInput: as `export`.
+        OSError: as `export`.
+    """
+    out.unlink(missing_ok=True)
+    try:
+        return export(model, format="engine", out=out, texts=texts)
+    except Disagreement:
+        return export(model, format="engine", out=out, precision="fp32")
+
+
 def _export_engine(
     source: Path, out: Path, precision: Precision, texts: Texts | None, min_agreement: float, allow_pickle: bool
 ) -> Agreement | None:
     from bertram.formats.engine import tensors_of
     from bertram.formats.engine_file import Engine, write_engine
-    from bertram.formats.engine_layout import MASKED
     from bertram.formats.quantization import pack
 
     if out.exists():
@@ -93,20 +108,20 @@ def _export_engine(
     manifest, network = read_manifest(source), artifacts.read_model(source, allow_pickle=allow_pickle)
     tokenizer = artifacts.read_tokenizer(source, network.config)
     weights, vectors = tensors_of(network)
-    labels = {
-        name: 0 if name == MASKED else cast("ClassificationHead", head).classifier.out_features
-        for name, head in network.heads.items()
-    }
-    kept: dict[str, Any] = {key: manifest[key] for key in ("task", "base_model") if key in manifest}
+    kept: dict[str, Any] = {key: manifest[key] for key in ("base_model",) if key in manifest}
+    if (task := artifacts.find_task(source, manifest)) is not None:
+        kept["task"] = task.to_dict()
     kept |= {"max_length": artifacts.max_length_of(source, network.config), "precision": precision}
     pooler = network.pooler is not None
     matrices = {name: pack(weight, "fp32") for name, weight in weights.items()}
-    engine, found = Engine(network.config, labels, pooler, kept, tokenizer, matrices, vectors), None
+    engine, found = Engine(network.config, network.labels(), pooler, kept, tokenizer, matrices, vectors), None
     if precision == "int8":
-        batch = _sample(texts, tokenizer, kept["max_length"], network.config.vocab_size)
+        batch = _sample(
+            texts, tokenizer, kept["max_length"], network.config.vocab_size, apart=EMBEDDING in network.heads
+        )
         engine, found = quantized(engine, batch, min_agreement)
         if found.share < min_agreement:
-            raise BadInput(
+            raise Disagreement(
                 f"{source}: in int8 {found.share:.2%} of {found.texts:,} texts are answered alike, less than "
                 f"--min-agreement {min_agreement:g}; lower it, or take --precision fp32"
             )
@@ -119,17 +134,18 @@ def _export_onnx(source: Path, out: Path, precision: Precision | None, allow_pic
     require("onnx", "onnx")
     from bertram.formats.engine import tensors_of
     from bertram.formats.onnx import write_onnx
+    from bertram.formats.residuals import untied
 
     if precision == "int8":
         raise BadInput("--format onnx: has no other --precision than fp32; runtimes quantize such files themselves")
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
-    network = artifacts.read_model(source, allow_pickle=allow_pickle)
+    network = untied(artifacts.read_model(source, allow_pickle=allow_pickle))
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
-def _sample(texts: Texts | None, tokenizer: Tokenizer, max_length: int, vocabulary: int) -> Batch:
-    """What agreement is measured on.
+def _sample(texts: Texts | None, tokenizer: Tokenizer, max_length: int, vocabulary: int, *, apart: bool) -> Batch:
+    """What agreement is measured on; texts of a pair may be read `apart`.
 
     Raises:
         BadInput: the file of texts cannot be used.
@@ -147,6 +163,8 @@ def _sample(texts: Texts | None, tokenizer: Tokenizer, max_length: int, vocabula
             raise BadInput(f"{texts}: all inputs must have a text_b, or none")
         texts = [first for first, _ in pairs], seconds or None
     firsts, more = texts[0][:_MOST_TEXTS], None if texts[1] is None else texts[1][:_MOST_TEXTS]
+    if apart and more:
+        firsts, more = [*firsts, *more], None
     return tokenizer.encode(firsts, more, max_length=max_length)[0]
 
 

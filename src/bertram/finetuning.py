@@ -124,7 +124,7 @@ def train(
 ) -> dict[str, Any]:
     """Train `model` on a table of labelled texts and leave a model directory at `out`.
 
-    `task` is "classification" or "regression"; None guesses from the labels. Longer texts are cut to `max_length`
+    `task` is one of `bertram.tasks.registry.TASKS`; None guesses from the labels. Longer texts are cut to `max_length`
     tokens, by default the model's positions. With `dry_run` one batch goes through training, validation and test, and
     nothing is left at `out`.
 
@@ -185,7 +185,7 @@ def run(
     if max_length is None:
         max_length = artifacts.max_length_of(artifacts.resolve_encoder(model), network.config)
     max_length = min(max_length, network.config.max_position_embeddings)
-    inputs, truncated = tokenizer.encode(splits.train.texts, splits.train.texts_b, max_length=max_length)
+    examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
     predictor = Predictor(task, tokenizer, TorchRunner(network, device), max_length)
 
     def evaluate() -> Evaluation:
@@ -194,7 +194,7 @@ def run(
 
     loop = Loop(
         network,
-        ShuffledRows(Examples(inputs, {task.head: targets["train"]}), recipe.batch_size, recipe.seed),
+        ShuffledRows(examples, recipe.batch_size, recipe.seed),
         recipe,
         out,
         evaluate=evaluate,
@@ -232,6 +232,21 @@ def run(
     return manifest
 
 
+def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int) -> tuple[Examples, int]:
+    """A table as a task's head learns it, with `targets` [N], and how many texts were cut.
+
+    Raises:
+        BadInput: the task compares two texts, and the table has one a row.
+    """
+    labels = {task.head: targets}
+    if not task.apart:
+        inputs, truncated = tokenizer.encode(table.texts, table.texts_b, max_length=max_length)
+        return Examples(inputs, labels), truncated
+    firsts, cut = tokenizer.encode(table.texts, max_length=max_length)
+    seconds, also_cut = tokenizer.encode(table.texts_b or [], max_length=max_length)
+    return Examples(firsts, labels, inputs_b=seconds), cut + also_cut
+
+
 def start(
     task: Task, splits: Splits, model: str | Path, out: Path, vocab_size: int | None, allow_pickle: bool
 ) -> tuple["Model", Tokenizer]:
@@ -239,7 +254,7 @@ def start(
     source = artifacts.resolve_encoder(model)
     if isinstance(source, Path):
         network = artifacts.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle)
-        if splits.train.texts_b is not None and network.config.type_vocab_size < 2:
+        if splits.train.texts_b is not None and not task.apart and network.config.type_vocab_size < 2:
             raise BadInput(f"{model}: knows one segment only, so it cannot read pairs of texts")
         return network, artifacts.read_tokenizer(source, network.config)
     from bertram.models.heads import Model
@@ -262,4 +277,6 @@ def learn(name: str | None, splits: Splits) -> Task:
     if name is not None and name not in TASKS:
         raise BadInput(f"no task named {name}; there are {', '.join(TASKS)}")
     kind = guess_task(splits.labels) if name is None else TASKS[name]
+    if kind.apart and splits.train.texts_b is None:
+        raise BadInput(f"{splits.description['train']}: {kind.name} compares two texts: it needs a column text_b")
     return kind.from_labels(splits.labels, splits.description["train"])

@@ -267,7 +267,7 @@ def learnable(
     following[ranges(offsets[:-1], kept)] = pieces
     positions = ranges(np.zeros_like(kept), kept + 1).astype(np.int32)
     outputs = Batch(written, np.zeros_like(written), positions, offsets)
-    return Examples(inputs, token_labels={HEAD: following}, decoder_inputs=outputs), cut + int((lengths > kept).sum())
+    return Examples(inputs, token_labels={HEAD: following}, inputs_b=outputs), cut + int((lengths > kept).sum())
 
 
 def _check(plan: Plan) -> Path | TransformerConfig:

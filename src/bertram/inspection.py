@@ -18,6 +18,7 @@ def describe(config: EncoderConfig, tokens: int = 128) -> dict[str, Any]:
     feed_forwards = shared_places if config.shared in ("all", "ffn") else layers
     outside = embedding_parameters(config) + pooler_parameters(config)
     unique = outside + attentions * attention_parameters(config) + feed_forwards * feed_forward_parameters(config)
+    unique += residual_parameters(config)
     return {
         "unique_parameters": unique,
         "parameters": outside + layers * (attention_parameters(config) + feed_forward_parameters(config)),
@@ -25,6 +26,7 @@ def describe(config: EncoderConfig, tokens: int = 128) -> dict[str, Any]:
             "embeddings": embedding_parameters(config),
             "attention": attentions * attention_parameters(config),
             "feed-forward": feed_forwards * feed_forward_parameters(config),
+            "residuals": residual_parameters(config),
             "pooler": pooler_parameters(config),
         },
         "flops_per_token": flops_per_token(config, tokens),
@@ -71,6 +73,17 @@ def feed_forward_parameters(config: EncoderConfig) -> int:
     """Both products with their biases, and the layer norm."""
     hidden, inner = config.hidden_size, config.intermediate_size
     return 2 * hidden * inner + inner + hidden + 2 * hidden
+
+
+def residual_parameters(config: EncoderConfig) -> int:
+    """What layers add to the weights they share: both factors for six products, and each its own biases and norms."""
+    if not config.residual_rank:
+        return 0
+    hidden, inner = config.hidden_size, config.intermediate_size
+    factors = config.residual_rank * (2 * hidden + 3 * hidden + 2 * hidden + 2 * (hidden + inner))
+    own = 4 * hidden + inner + hidden + 4 * hidden
+    layers, groups = config.num_hidden_layers, config.groups
+    return config.inner_group_num * (layers * (factors + own) - groups * own)
 
 
 def pooler_parameters(config: EncoderConfig) -> int:

@@ -5,7 +5,11 @@ from typing import Any
 
 from bertram import __version__
 
-_HUB_TASKS = {"classification": "text-classification", "regression": "text-classification"}
+_HUB_TASKS = {
+    "classification": "text-classification",
+    "regression": "text-classification",
+    "similarity": "sentence-similarity",
+}
 
 
 def model_card(manifest: dict[str, Any]) -> str:
@@ -41,6 +45,31 @@ def pretraining_card(manifest: dict[str, Any]) -> str:
     use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
     source = data["train"]["source"]
     return _card(manifest, "fill-mask", "pre-trained", source, "validation", [*rows, how, length], scores, use)
+
+
+def shrinking_card(manifest: dict[str, Any]) -> str:
+    """Write the card of a shrunken model from what its bertram.json will say."""
+    made, data, count = manifest["shrinking"], manifest["data"], manifest["parameters"]
+    teacher = manifest["base_model"]
+    rows = [
+        f"- taught by {teacher} on {data['rows']['train']:,} texts ({data['train']})",
+        f"- {count['student']:,} parameters of {count['teacher']:,}: {made['groups']} groups of layers, embeddings "
+        f"{made['embedding_size']} wide, begun as {made['initial']}",
+        f"- texts longer than {manifest['max_length']} tokens are cut; of these {manifest['truncated_texts']:,}",
+    ]
+    scores = [
+        (
+            "validation",
+            f"agreement of {name}",
+            found["value"],
+            f"low:{found['low']:.4f}|high:{found['high']:.4f}|n:{found['n']}",
+        )
+        for name, found in manifest["agreement"].items()
+    ]
+    use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
+    hub_task = manifest.get("task", {}).get("name", "feature-extraction")
+    hub_task = _HUB_TASKS.get(hub_task, hub_task)
+    return _card(manifest, hub_task, f"shrunken from {teacher}", data["train"], "validation", rows, scores, use)
 
 
 Scores = list[tuple[str, str, float, str]]

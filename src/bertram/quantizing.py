@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch, budgeted
 from bertram.formats.engine_file import Engine
-from bertram.formats.engine_layout import layers_of
+from bertram.formats.engine_layout import EMBEDDING, layers_of
 from bertram.formats.quantization import Matrix, pack, unpack
 from bertram.inference.engine_runner import EngineRunner
 
@@ -26,7 +26,8 @@ class Agreement:
 
     Attributes:
         share: of the same answers: labels, or tokens of a masked language model; for a regression 1 less the mean
-            error in deviations of the answers; without a head the mean cosine of the hidden states. The least of heads.
+            error in deviations of the answers; of texts' vectors, or without a head of hidden states, the mean cosine.
+            The least of heads.
         layers: after each layer in run order, the error of the hidden states: its norm by theirs.
         floats: the weights left in float32, and the error that each in int8 alone had made.
         texts: that it was measured on.
@@ -80,7 +81,9 @@ def agreement(expected: Outputs, found: Outputs, *, soft: bool = False) -> float
     shares = []
     for name in heads:
         a, b = expected[name], found[name]
-        if a.shape[1] == 1:
+        if name == EMBEDDING:
+            shares.append(_cosine(a, b))
+        elif a.shape[1] == 1:
             shares.append(1 - float(np.abs(a - b).mean() / max(a.std(), 1e-9)))
         else:
             shares.append(float((a.argmax(1) == b.argmax(1)).mean()))

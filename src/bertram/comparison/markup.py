@@ -1,9 +1,13 @@
 """HTML and SVG as trees, so that whatever stands in them as text can only be text."""
 
+from collections.abc import Iterable, Sequence
+from importlib import resources
 from xml.etree import ElementTree
 
 Element = ElementTree.Element
 Child = Element | str
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def element(tag: str, *children: Child, **attributes: object) -> Element:
@@ -19,9 +23,27 @@ def element(tag: str, *children: Child, **attributes: object) -> Element:
     return made
 
 
-def document(root: Element) -> str:
-    """A page of HTML."""
+def page_of(title: str, *children: Child) -> str:
+    """A page of HTML, which runs no script and loads nothing."""
+    style = resources.files("bertram.comparison").joinpath("report.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", title),
+        element("style", style),
+    )
+    root = element("html", head, element("body", element("main", *children)), lang="en")
     return "<!doctype html>\n" + ElementTree.tostring(root, encoding="unicode", method="html") + "\n"
+
+
+def table(name: str, headings: Sequence[str], rows: Iterable[Element]) -> Element:
+    """A table in a box of its own, which scrolls sideways, by keyboard too, where the page is narrow."""
+    head = element("thead", element("tr", *(element("th", heading, scope="col") for heading in headings)))
+    body = element("table", head, element("tbody", *rows))
+    return element("div", body, class_="scroll", tabindex=0, role="region", aria_label=name)
 
 
 def _value(value: object) -> str:

@@ -1,7 +1,6 @@
 """report.html: what a comparison found, on one page that opens anywhere, runs no script and loads nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from bertram.comparison.figures import (
     score,
     several,
 )
-from bertram.comparison.markup import Element, document, element
+from bertram.comparison.markup import Element, element, page_of, table
 from bertram.files import write_text
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 _LABELS = 30  # labels whose counts are listed one by one
 
@@ -41,19 +38,9 @@ def page(results: Row, curves: Curves) -> str:
     """The page as HTML."""
     chosen = results["choice"]["model"]
     title = "Ship none of these" if chosen is None else f"Ship {chosen}"
-    style = resources.files("bertram.comparison").joinpath("report.css").read_text(encoding="utf-8")
     looks = _looks(results["candidates"])
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{title} – Bertram comparison"),
-        element("style", style),
-    )
-    main = element(
-        "main",
+    return page_of(
+        f"{title} – Bertram comparison",
         *_opening(results, title),
         *_differences(results),
         *_scatters(results, looks),
@@ -63,7 +50,6 @@ def page(results: Row, curves: Curves) -> str:
         *_diverged(results["candidates"]),
         *_provenance(results),
     )
-    return document(element("html", head, element("body", main), lang="en"))
 
 
 def _looks(candidates: Sequence[Row]) -> dict[str, int | None]:
@@ -188,7 +174,7 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         "the middle of several rounds."
     )
     notes = [element("p", words, class_="note") for words in (note, unsteady(results["candidates"])) if words]
-    return [element("h2", "The candidates"), _table("The candidates", ["model", *columns], rows), *notes]
+    return [element("h2", "The candidates"), table("The candidates", ["model", *columns], rows), *notes]
 
 
 def _curves(curves: Curves, candidates: Sequence[Row], looks: Mapping[str, int | None]) -> list[Element]:
@@ -239,7 +225,7 @@ def _comparisons(results: Row) -> list[Element]:
         f"correction is for all {len(found)} comparisons; small p says that the two differ, large p does not say that "
         "they are equal."
     )
-    return [element("h2", "Pair by pair"), _table("Pair by pair", headings, rows), element("p", note, class_="note")]
+    return [element("h2", "Pair by pair"), table("Pair by pair", headings, rows), element("p", note, class_="note")]
 
 
 def _diverged(candidates: Sequence[Row]) -> list[Element]:
@@ -257,7 +243,7 @@ def _diverged(candidates: Sequence[Row]) -> list[Element]:
     ]
     if not rows:
         return []
-    return [element("h2", "Runs that diverged"), _table("Runs that diverged", ["model", "seed", "steps", ""], rows)]
+    return [element("h2", "Runs that diverged"), table("Runs that diverged", ["model", "seed", "steps", ""], rows)]
 
 
 def _provenance(results: Row) -> list[Element]:
@@ -304,13 +290,6 @@ def _provenance(results: Row) -> list[Element]:
 def _run(run: Row) -> str:
     outcome = score(run["score"]) if run["status"] == "finished" else run["status"]
     return f"{outcome} (seed {run['seed']}, {run['seconds']:,.0f} s)"
-
-
-def _table(name: str, headings: Sequence[str], rows: Iterable[Element]) -> Element:
-    """A table in a box of its own, which scrolls sideways, by keyboard too, where the page is narrow."""
-    head = element("thead", element("tr", *(element("th", heading, scope="col") for heading in headings)))
-    table = element("table", head, element("tbody", *rows))
-    return element("div", table, class_="scroll", tabindex=0, role="region", aria_label=name)
 
 
 def _definitions(values: Mapping[str, Any]) -> Element:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bertram.errors import BadInput, BertramError
+from bertram.errors import BertramError
 from bertram.files import write_array, write_json
 from bertram.memory import peak_memory_mb
 from bertram.processes import die_with
@@ -85,17 +85,11 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
 
 def _export(job: dict[str, Any]) -> dict[str, Any]:
     """Write a model as an engine, in int8 if that answers the sample alike."""
-    from bertram.exporting import export
+    from bertram.exporting import export_alike
     from bertram.text.records import Table
 
-    model, out, sample = job["model"], Path(job["out"]), Table(**job["sample"])
-    out.unlink(missing_ok=True)
-    try:
-        found = export(model, format="engine", out=out, texts=(sample.texts, sample.texts_b))
-    except BadInput:
-        export(model, format="engine", out=out, precision="fp32")
-        return {"precision": "fp32", "agreement": 1.0}
-    return {"precision": "int8", "agreement": found and found.share}
+    found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).inputs)
+    return {"precision": "int8" if found else "fp32", "agreement": found.share if found else 1.0}
 
 
 _KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

@@ -5,10 +5,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bertram.formats.engine_layout import MASKED, POOLED, layers_of
+from bertram.formats.engine_layout import MASKED, POOLED, layers_of, layout_of
 from bertram.formats.quantization import Floats
 from bertram.models.heads import ClassificationHead, MaskedLanguageModelHead, Model
-from bertram.models.layers import Layer, sinusoids
+from bertram.models.layers import Layer, ResidualLinear, sinusoids
 
 
 def tensors_of(model: Model) -> tuple[dict[str, Floats], dict[str, Floats]]:
@@ -16,9 +16,17 @@ def tensors_of(model: Model) -> tuple[dict[str, Floats], dict[str, Floats]]:
     weights: dict[str, Tensor] = {}
     vectors: dict[str, Tensor] = {}
 
-    def add(name: str, *linears: nn.Linear) -> None:
-        weights[name] = torch.cat([linear.weight for linear in linears])
+    residuals = layout_of(model.config, model.labels(), pooler=model.pooler is not None).residuals
+
+    def add(name: str, *linears: nn.Linear | ResidualLinear) -> None:
         vectors[f"{name}.bias"] = torch.cat([linear.bias for linear in linears])
+        shared = [linear for linear in linears if isinstance(linear, ResidualLinear)]
+        if not shared:
+            weights[name] = torch.cat([linear.weight for linear in linears])
+            return
+        weights[residuals[name].shared] = torch.cat([linear.shared.weight for linear in shared])
+        for part, linear in zip(residuals[name].parts, shared, strict=True):
+            weights[f"{part}.U"], weights[f"{part}.V"] = linear.up.weight, linear.down.weight.T
 
     def norm(name: str, module: nn.LayerNorm) -> None:
         vectors[f"{name}.norm.weight"], vectors[f"{name}.norm.bias"] = module.weight, module.bias
@@ -36,11 +44,11 @@ def tensors_of(model: Model) -> tuple[dict[str, Floats], dict[str, Floats]]:
         add("projection", embeddings.projection)
     layers = cast(list[Layer], model.encoder.layers)
     for layer, (attention, feed_forward) in zip(layers, layers_of(config), strict=True):
-        if f"{attention}.output" not in weights:
+        if f"{attention}.norm.weight" not in vectors:
             add(f"{attention}.query_key_value", layer.attention.query, layer.attention.key_value)
             add(f"{attention}.output", layer.attention.output)
             norm(attention, layer.attention.norm)
-        if f"{feed_forward}.up" not in weights:
+        if f"{feed_forward}.norm.weight" not in vectors:
             add(f"{feed_forward}.up", layer.feed_forward.intermediate)
             add(f"{feed_forward}.down", layer.feed_forward.output)
             norm(feed_forward, layer.feed_forward.norm)

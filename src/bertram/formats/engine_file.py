@@ -23,7 +23,7 @@ import numpy as np
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import replacing
-from bertram.formats.engine_layout import MASKED, POOLED, layout_of
+from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED, layout_of
 from bertram.formats.quantization import Floats, Matrix, Precision, shape_of
 from bertram.text.tokenizer import Tokenizer
 
@@ -131,7 +131,7 @@ def read_engine(path: Path) -> Engine:
 def _parsed(content: memoryview, length: int) -> Engine:
     header = json.loads(bytes(content[_START.size : _START.size + length]))
     config, heads, pooler = EncoderConfig(**header["config"]), header["heads"], header["pooler"]
-    if not all(name in (*POOLED, MASKED) for name in heads) or not isinstance(pooler, bool):
+    if not all(name in (*POOLED, MASKED, EMBEDDING) for name in heads) or not isinstance(pooler, bool):
         raise BadInput("it has heads that are none")
     if not all(type(labels) is int and 0 <= labels <= 2**20 for labels in heads.values()):
         raise BadInput("a head's labels are not to be counted")

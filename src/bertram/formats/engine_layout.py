@@ -1,6 +1,6 @@
 """What an engine holds of an encoder and its heads: names and sizes, each shared thing once.
 
-Letters: H hidden width, E embedding width, F feed-forward width, V vocabulary, L labels.
+Letters: H hidden width, E embedding width, F feed-forward width, V vocabulary, L labels, R rank of residuals.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,23 @@ from dataclasses import dataclass
 from bertram.config import EncoderConfig
 
 POOLED = ("classification", "regression", "sentence_pair")
-MASKED = "masked_language_model"
+MASKED, EMBEDDING = "masked_language_model", "embedding"
+
+Sizes = dict[str, tuple[int, int]]
+"""Outputs and inputs of weights, by name."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A weight that is the sum of one that layers share and of a low-rank one.
+
+    Attributes:
+        shared: the name of the one that is shared.
+        parts: whose products U Vᵀ, of "PART.U" and "PART.V", stand below one another in the low-rank one.
+    """
+
+    shared: str
+    parts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -19,11 +35,13 @@ class Layout:
     matrices: outputs and inputs of every weight, by its name. "tokens", the embeddings, are the output weights of a
         masked-language-model head too.
     vectors: the length of every other tensor: biases, "WEIGHT.bias", and layer norms, "PART.norm.weight" and ".bias".
+    residuals: the weights that do not stand among the matrices but are made of some.
     """
 
     layers: list[tuple[str, str]]
-    matrices: dict[str, tuple[int, int]]
+    matrices: Sizes
     vectors: dict[str, int]
+    residuals: dict[str, Residual]
 
 
 def layout_of(config: EncoderConfig, heads: Mapping[str, int], *, pooler: bool) -> Layout:
@@ -56,7 +74,17 @@ def layout_of(config: EncoderConfig, heads: Mapping[str, int], *, pooler: bool) 
         norms[f"heads.{MASKED}"] = width
         vectors |= {f"heads.{MASKED}.bias": width, "tokens.bias": config.vocab_size}
     vectors |= {f"{name}.norm.{part}": size for name, size in norms.items() for part in ("weight", "bias")}
-    return Layout(layers, matrices | biased, vectors)
+    residuals = _residuals(config)
+    matrices |= {name: size for name, size in biased.items() if name not in residuals}
+    for name, residual in residuals.items():
+        outputs, inputs = matrices[residual.shared] = biased[name]
+        outputs //= 3 if len(residual.parts) > 1 else 1  # of keys and values there are twice as many as of queries
+        for place, part in enumerate(residual.parts, 1):
+            matrices |= {
+                f"{part}.U": (place * outputs, config.residual_rank),
+                f"{part}.V": (inputs, config.residual_rank),
+            }
+    return Layout(layers, matrices, vectors, residuals)
 
 
 def layers_of(config: EncoderConfig) -> list[tuple[str, str]]:
@@ -64,15 +92,32 @@ def layers_of(config: EncoderConfig) -> list[tuple[str, str]]:
     attentions: dict[tuple[int, ...], str] = {}
     feed_forwards: dict[tuple[int, ...], str] = {}
     layers = []
-    for step in range(config.num_hidden_layers):
-        for inner in range(config.inner_group_num):
-            group, own = (config.group_of(step), inner), (step, inner, 0)
-            attention = group if config.shared in ("all", "attention") else own
-            feed_forward = group if config.shared in ("all", "ffn") else own
-            layers.append(
-                (
-                    attentions.setdefault(attention, f"attention.{len(attentions)}"),
-                    feed_forwards.setdefault(feed_forward, f"feed_forward.{len(feed_forwards)}"),
-                )
+    for step, inner in _places(config):
+        group, own = (config.group_of(step), inner), (step, inner, 0)
+        attention = group if config.shared in ("all", "attention") and not config.residual_rank else own
+        feed_forward = group if config.shared in ("all", "ffn") and not config.residual_rank else own
+        layers.append(
+            (
+                attentions.setdefault(attention, f"attention.{len(attentions)}"),
+                feed_forwards.setdefault(feed_forward, f"feed_forward.{len(feed_forwards)}"),
             )
+        )
     return layers
+
+
+def _residuals(config: EncoderConfig) -> dict[str, Residual]:
+    if not config.residual_rank:
+        return {}
+    found = {}
+    for (step, inner), (attention, feed_forward) in zip(_places(config), layers_of(config), strict=True):
+        group = f"shared.{config.group_of(step) * config.inner_group_num + inner}"
+        parts = tuple(f"{attention}.{part}" for part in ("query", "key_value"))
+        found[f"{attention}.query_key_value"] = Residual(f"{group}.query_key_value", parts)
+        for name in (f"{attention}.output", f"{feed_forward}.up", f"{feed_forward}.down"):
+            found[name] = Residual(f"{group}.{name.rpartition('.')[2]}", (name,))
+    return found
+
+
+def _places(config: EncoderConfig) -> list[tuple[int, int]]:
+    """Step and place inside the group of every layer in run order."""
+    return [(step, inner) for step in range(config.num_hidden_layers) for inner in range(config.inner_group_num)]

@@ -1,5 +1,7 @@
 """Hugging Face directories of the Bert* and Albert* classes: config.json and model.safetensors, in and out.
 
+Beside them stand sentence-transformers' files where a model makes vectors of texts.
+
 One table of names serves both directions: `_tensors` says which memory of a model every foreign name stands for.
 Writing copies from there, reading copies to there.
 """
@@ -18,6 +20,8 @@ from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import groups_are_sayable, read_description, write_description
 from bertram.formats.loading import Sources, Undrawn, allocate, check, fill
+from bertram.formats.residuals import read_residuals, untied, untied_config, write_residuals
+from bertram.formats.sentence_transformers import has_pooling, read_pooling, write_pooling
 from bertram.formats.weights import find_weights, read_tensors, write_tensors
 from bertram.models.heads import Model
 from bertram.models.layers import initialize_weights
@@ -53,6 +57,7 @@ _PARTS = {
     "sentence_pair": ("cls.seq_relationship.", "sop_classifier."),
     "classification": ("classifier.",),
     "regression": ("classifier.",),
+    "embedding": (),
 }
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
@@ -68,7 +73,8 @@ def read(
 
     Args:
         heads: the heads to have, with their numbers of labels. One that the file holds with as many labels is read; any
-            other starts from random weights, and then so may a pooler. None: the heads that the file holds.
+            other starts from random weights, and then so may a pooler. None: the heads that the directory holds. That
+            of "embedding" has no weights: what it does stands in sentence-transformers' files or `overrides`.
         overrides: fields of the configuration that config.json cannot say, from `config_overrides`. What they share
             must be equal in the file, and is shared again.
         allow_pickle: read pytorch_model.bin where there is no model.safetensors.
@@ -76,13 +82,17 @@ def read(
     Raises:
         BadInput: a file is missing, damaged or not of these classes, or config.json and the weights disagree.
     """
+    if "embedding" in ({"embedding"} if heads is None and has_pooling(directory) else heads or ()):
+        overrides = read_pooling(directory) | dict(overrides or {})
     description = read_description(directory, overrides)
-    config = description.config
+    config = untied_config(description.config)
     path = find_weights(directory, allow_pickle=allow_pickle)
     sources = _sources(read_tensors(path))
 
     labels = {"masked_language_model": 0, "sentence_pair": 2, description.classifier: description.num_labels}
     held = {head: number for head, number in labels.items() if _holds(sources, head)}
+    if has_pooling(directory):
+        held["embedding"] = 0
     if heads is None:
         if lacking := description.heads - held.keys():
             raise BadInput(f"{path}: holds no {' or '.join(sorted(lacking))} head, which config.json promises")
@@ -109,14 +119,15 @@ def read(
     for module in fresh:
         initialize_weights(module, config.initializer_range)
     fill(path, sources, _tensors(model), _identity_projection(config))
-    return model
+    return model if config == description.config else read_residuals(directory, model, description.config)
 
 
 def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None) -> None:
     """Write config.json and model.safetensors, in float32, for transformers' AutoModel… classes.
 
     Layers that share only a part of themselves are written one by one, and ALBERT without a projection gets the
-    identity, as the format knows neither; `config_overrides` has what is then to be told to `read`.
+    identity, as the format knows neither; `config_overrides` has what is then to be told to `read`. So it is with
+    layers that add residuals to what they share, and these stand in a file beside.
 
     Args:
         labels: names of the classification head's labels, in the order of its scores.
@@ -124,6 +135,9 @@ def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None)
     Raises:
         OSError: a file cannot be written.
     """
+    if model.config.residual_rank:
+        write_residuals(directory, model)
+        model = untied(model)
     family = model.config.model_type
     body = ("embeddings.", "encoder.", "pooler.")
     tensors = _tensors(model) | _identity_projection(model.config)
@@ -136,6 +150,8 @@ def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None)
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     write_tensors(directory / "model.safetensors", tensors)
     write_description(directory, model.config, dict.fromkeys(model.heads, 0) | counts, labels)
+    if "embedding" in model.heads:
+        write_pooling(directory, model.config)
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:

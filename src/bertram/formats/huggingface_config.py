@@ -187,7 +187,7 @@ def _say(config: EncoderConfig) -> dict[str, Any]:
 
 def groups_are_sayable(config: EncoderConfig) -> bool:
     """Whether config.json can say which layers are shared; if not, each is written as a group of its own."""
-    return config.shared == "all" and _same_groups(config)
+    return config.shared == "all" and not config.residual_rank and _same_groups(config)
 
 
 def _same_groups(config: EncoderConfig) -> bool:

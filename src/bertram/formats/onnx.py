@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bertram.config import EncoderConfig
 from bertram.files import replacing
-from bertram.formats.engine_layout import MASKED, layers_of
+from bertram.formats.engine_layout import EMBEDDING, MASKED, layers_of
 from bertram.formats.quantization import Floats
 
 _OPSET, _IR_VERSION = 20, 10
@@ -33,7 +33,8 @@ def write_onnx(
 
     The file takes input_ids, attention_mask and token_type_ids, int64 [B, S] each, of any B and S, and gives what
     transformers' classes do: "logits" of its one head, those of each by its name if there are several, and without a
-    head "last_hidden_state" [B, S, H], with "pooler_output" [B, H] where there is a pooler.
+    head "last_hidden_state" [B, S, H], with "pooler_output" [B, H] where there is a pooler. Vectors of texts are
+    "sentence_embedding" [B, H], as sentence-transformers names them.
 
     Raises:
         OSError: the file cannot be written.
@@ -52,6 +53,8 @@ def write_onnx(
         output = "logits" if len(heads) == 1 else name
         if name == MASKED:
             outputs[output] = graph.masked(hidden), [*token, config.vocab_size]
+        elif name == EMBEDDING:
+            outputs["sentence_embedding"] = graph.pooled(hidden), [*text, width]
         else:
             outputs[output] = graph.linear(f"heads.{name}", pooled), [*text, len(weights[f"heads.{name}"])]
     with replacing(path) as temporary:
@@ -156,6 +159,21 @@ class _Graph:
         x = self.normalize(name, self.activate(self.linear(name, hidden)))
         scores = self("MatMul", x, self("Transpose", self.tensor("tokens", self.weights["tokens"]), perm=[1, 0]))
         return self("Add", scores, self.tensor("tokens.bias", self.vectors["tokens.bias"]))
+
+    def pooled(self, hidden: str) -> str:
+        """Texts' vectors, [B, H], pooled and of the length that the configuration says."""
+        if self.config.pooling == "cls":
+            pooled = self("Gather", hidden, self.constant(np.int64(0)), axis=1)
+        else:
+            mask = self("Unsqueeze", self("Cast", _INPUTS[1], to=TensorProto.FLOAT), self.constant(np.array([2])))
+            total, count = (
+                self("ReduceSum", x, self.constant(np.array([1])), keepdims=0)
+                for x in (self("Mul", hidden, mask), mask)
+            )
+            pooled = self("Div", total, count)
+        if not self.config.normalize_pooling:
+            return pooled
+        return self("LpNormalization", pooled, axis=-1, p=2)
 
     def model(self, outputs: Mapping[str, tuple[str, list[str | int]]]) -> onnx.ModelProto:
         """The whole, with `outputs` and their shapes by their names for users."""

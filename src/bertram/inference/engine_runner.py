@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch
 from bertram.formats.engine_file import Engine
-from bertram.formats.engine_layout import MASKED
+from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED
 from bertram.formats.quantization import Floats
 from bertram.inference.kernels import NativeEncoder, available
 from bertram.inference.numpy_encoder import NumpyEncoder, normalize
+from bertram.inference.untying import untied
+
+_LEAST_LENGTH = 1e-12  # as in torch's normalize
 
 
 class EngineRunner:
@@ -19,29 +22,44 @@ class EngineRunner:
 
     def __init__(self, engine: Engine, threads: int = 0) -> None:
         """`threads` compute; 0 is one for each core that this process may use."""
-        self.engine = engine
+        self.engine = engine = untied(engine)
         parts = engine.config, engine.matrices, engine.vectors
         self.encoder = NativeEncoder(*parts, threads) if available() else NumpyEncoder(*parts)
 
     def run(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
-        """Every head's logits by its name, "pooled" [B, H] where there is a pooler.
+        """Every head's logits by its name; "hidden" [T, H] and "pooled" [B, H] if a head reads them.
 
-        "hidden" [T, H] is there if a head reads it or there is no head.
+        Without a head both are there, the second where there is a pooler.
 
         Raises:
             BadInput: a text is longer than the model's positions, or a pair where it knows one segment only.
         """
-        heads, out = self.engine.heads, {}
-        if not heads or MASKED in heads:
-            out["hidden"] = self.encoder.hidden(batch)
-        if self.engine.pooler:
-            first = out["hidden"][batch.offsets[:-1]] if "hidden" in out else self.encoder.first(batch)
-            out["pooled"] = self.encoder.linear("pooler", first, "tanh")
-        for name in heads:
-            out[name] = (
-                self._masked(out["hidden"]) if name == MASKED else self.encoder.linear(f"heads.{name}", out["pooled"])
-            )
+        engine, encoder, out = self.engine, self.encoder, dict[str, Floats]()
+        pooled = [name for name in engine.heads if name in POOLED]
+        averages = EMBEDDING in engine.heads and engine.config.pooling == "mean"
+        if not engine.heads or MASKED in engine.heads or averages:
+            hidden = encoder.hidden(batch)
+            first = hidden[batch.offsets[:-1]]
+            if not engine.heads or MASKED in engine.heads:
+                out["hidden"] = hidden
+        else:
+            first = encoder.first(batch)
+        if engine.pooler and (pooled or not engine.heads):
+            out["pooled"] = encoder.linear("pooler", first, "tanh")
+        for name in pooled:
+            out[name] = encoder.linear(f"heads.{name}", out["pooled"])
+        if MASKED in engine.heads:
+            out[MASKED] = self._masked(out["hidden"])
+        if EMBEDDING in engine.heads:
+            out[EMBEDDING] = self._vectors(means(hidden, batch) if averages else first)
         return out
+
+    def _vectors(self, x: Floats) -> Floats:
+        """Texts' vectors, [B, H], of length 1 where the configuration says so."""
+        if not self.engine.config.normalize_pooling:
+            return x
+        lengths = np.linalg.norm(x, axis=1, keepdims=True)
+        return np.asarray(x / np.maximum(lengths, _LEAST_LENGTH), np.float32)
 
     def _masked(self, hidden: Floats) -> Floats:
         """Scores of every vocabulary entry at every token, [T, V]."""
@@ -49,3 +67,8 @@ class EngineRunner:
         x = self.encoder.linear(name, hidden, engine.config.hidden_act)
         x = normalize(x, engine.vectors[f"{name}.norm.weight"], engine.vectors[f"{name}.norm.bias"], engine.config)
         return self.encoder.linear("tokens", x)
+
+
+def means(hidden: Floats, batch: Batch) -> Floats:
+    """The mean of each text's rows of `hidden` [T, H]: [B, H]."""
+    return np.asarray(np.add.reduceat(hidden, batch.offsets[:-1]) / batch.lengths[:, None], np.float32)

@@ -1,6 +1,6 @@
 """Text in, answer out, whatever computes the logits.
 
-Letters: N texts, B sequences of one batch, L logits a text.
+Letters: N texts, B sequences of one batch, L logits a text, H hidden width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Runner(Protocol):
     """What computes: one for each library that runs models."""
 
     def run(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
-        """Every head's logits [B, L] by the head's name."""
+        """Every head's logits [B, L] by the head's name; those of "embedding" are the texts' vectors [B, H]."""
         ...
 
 
@@ -44,21 +44,44 @@ class Predictor:
         """The task's logits of every text or pair, [N, L], in the order given.
 
         Raises:
-            BadInput: a text is no valid Unicode.
+            BadInput: a text is no valid Unicode, or the task compares two texts and there is one.
         """
+        if not self.task.apart:
+            return self._run(texts, texts_b, self.task.outputs)
+        if texts_b is None:
+            raise BadInput(f"{self.task.name} compares two texts: each needs a text_b")
+        return cosines(self.embed(texts), self.embed(texts_b))[:, None]
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The vector of every text, [N, H], in the order given, by a model whose task compares vectors.
+
+        Raises:
+            BadInput: a text is no valid Unicode, or the task is another.
+        """
+        if not self.task.apart:
+            raise BadInput(f"the model is for {self.task.name}, which makes no vectors of texts")
+        return self._run(texts, None, None)
+
+    def _run(self, texts: Sequence[str], texts_b: Sequence[str] | None, width: int | None) -> NDArray[np.float32]:
+        """What the task's head says of every text, [N, width]; the first answer tells a width of None."""
         _check_characters(texts)
         _check_characters(texts_b or ())
-        logits = np.empty((len(texts), self.task.outputs), np.float32)
+        found = np.empty((len(texts), width or 0), np.float32)
         for start in range(0, len(texts), _CHUNK):
             part = slice(start, start + _CHUNK)
             seconds = None if texts_b is None else texts_b[part]
             batch, _ = self.tokenizer.encode(texts[part], seconds, max_length=self.max_length)
             for rows in budgeted(batch.lengths, self.max_tokens):
-                logits[start + rows] = self.runner.run(batch.select(rows))[self.task.head]
-        return logits
+                values = self.runner.run(batch.select(rows))[self.task.head]
+                if not found.size:
+                    found = np.empty((len(texts), values.shape[1]), np.float32)
+                found[start + rows] = values
+        return found
 
     def predict(self, inputs: Sequence[str | Mapping[str, str]]) -> list[dict[str, Any]]:
         """One answer an input, in the order given. An input is a string or {"text"} or {"text", "text_b"}.
+
+        Where the task compares two texts, one alone is answered by its {"embedding"}.
 
         Raises:
             BadInput: an input is something else, or some are pairs and others are not.
@@ -68,7 +91,17 @@ class Predictor:
         if texts_b and len(texts_b) < len(pairs):
             odd = next(i for i, (_, second) in enumerate(pairs) if (second is None) != (pairs[0][1] is None))
             raise BadInput(f"inputs[{odd}]: all inputs must have a text_b, or none; this one is unlike inputs[0]")
-        return self.task.answers(self.logits([text for text, _ in pairs], texts_b or None))
+        texts = [text for text, _ in pairs]
+        if self.task.apart and not texts_b:
+            return [{"embedding": vector} for vector in self.embed(texts).tolist()]
+        return self.task.answers(self.logits(texts, texts_b or None))
+
+
+def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The cosine of each row of [N, H] and the same of another, [N]; 0 for a vector of zeros."""
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    found: NDArray[np.float32] = (a * b).sum(1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return found
 
 
 def pairs_of(inputs: Sequence[str | Mapping[str, str]]) -> list[tuple[str, str | None]]:

@@ -3,6 +3,7 @@
 Letters: T tokens, B sequences, H hidden width.
 """
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -40,12 +41,27 @@ class Encoder(nn.Module):
         Raises:
             BadInput: a sequence is longer than the positions that the model knows.
         """
+        for x in self._run(batch, first_only=first_only):  # noqa: B007
+            pass
+        x = x if first_only else x[: len(batch.token_ids)]
+        return x if self.norm is None else self.norm(x)
+
+    def states(self, batch: PackedTensors) -> list[Tensor]:
+        """What the first layer takes and what each layer gives, [T, H] each.
+
+        Raises:
+            BadInput: as `forward`.
+        """
+        return [x[: len(batch.token_ids)] for x in self._run(batch)]
+
+    def _run(self, batch: PackedTensors, *, first_only: bool = False) -> Iterator[Tensor]:
+        """The same with further rows that belong to no sequence; with `first_only` [B, H] comes last."""
         check_positions(batch.positions, self.config)
         heads, last = self.config.num_attention_heads, len(self.layers)
         layout = blocks(batch.groups, batch.groups, heads)
         x: Tensor = self.embeddings(batch.token_ids, batch.positions, batch.segment_ids, precision_of(self))
-        tokens = len(x)
         x = fill_rows(x)
+        yield x
         keep = not (self.gradient_checkpointing and self.training)
         for place, layer in enumerate(cast(list[Layer], self.layers), 1):
             if first_only and place == last:
@@ -53,8 +69,7 @@ class Encoder(nn.Module):
             else:
                 first = None
             x = run_layer(layer, x, layout, first=first, keep_activations=keep)
-        x = x if first_only else x[:tokens]
-        return x if self.norm is None else self.norm(x)
+            yield x
 
 
 def precision_of(stack: nn.Module) -> torch.dtype:

@@ -5,7 +5,7 @@ Letters: T tokens, M masked positions, B sequences, H hidden width, E embedding 
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +16,16 @@ from bertram.config import EncoderConfig
 from bertram.models.dropout import dropout
 from bertram.models.encoder import Encoder, Pooler
 from bertram.models.layers import ACTIVATIONS, initialize_weights
-from bertram.models.tensors import PackedTensors, Targets
+from bertram.models.tensors import PackedPairs, PackedTensors, Targets
+
+Reads = Literal["hidden", "mean", "cls", "pooler"]
+"""What a head takes: every token's last state, [T, H], or one vector a text, [B, H], by the names of `Pooling`."""
 
 
 class Head(nn.Module, ABC):
     """Logits from the encoder's output, and the loss of those logits."""
 
-    pooled: bool
-    """Whether `forward` takes the pooler's [B, H] or the encoder's [T, H]."""
+    reads: Reads
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...
@@ -40,7 +42,7 @@ class Head(nn.Module, ABC):
 class MaskedLanguageModelHead(Head):
     """Scores of every vocabulary entry, with the token embeddings as output weights (Devlin et al. 2018, 3.1)."""
 
-    pooled = False
+    reads: Reads = "hidden"
 
     def __init__(self, config: EncoderConfig, embeddings: nn.Embedding) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class MaskedLanguageModelHead(Head):
 class ClassificationHead(Head):
     """One score a label from the pooled state; with two labels also the sentence-pair head (NSP and SOP)."""
 
-    pooled = True
+    reads: Reads = "pooler"
 
     def __init__(self, config: EncoderConfig, labels: int, dropout_prob: float) -> None:
         super().__init__()
@@ -105,10 +107,33 @@ class RegressionHead(ClassificationHead):
         return float(targets.double().var(correction=0))
 
 
+class EmbeddingHead(Head):
+    """A vector for each text, with no weights of its own; learned from how alike two texts are."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.reads, self.normalize = config.pooling, config.normalize_pooling
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H] → [B, H] in float32, of length 1 where the configuration says so."""
+        return F.normalize(x.float(), dim=-1) if self.normalize else x.float()
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of the cosines of two texts' vectors, [2, B, H], against values [B].
+
+        The CosineSimilarityLoss of sentence-transformers (Reimers & Gurevych 2019).
+        """
+        return F.mse_loss(F.cosine_similarity(logits[0], logits[1], dim=-1), targets.float())
+
+    def blind_loss(self, targets: Tensor) -> float:
+        """The variance of the values."""
+        return float(targets.double().var(correction=0))
+
+
 class Model(nn.Module):
     """An encoder with any number of heads: what a checkpoint holds and what is trained.
 
-    Heads are named "masked_language_model", "sentence_pair", "classification" or "regression".
+    Heads are named "masked_language_model", "sentence_pair", "classification", "regression" or "embedding".
     """
 
     def __init__(
@@ -119,7 +144,7 @@ class Model(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.heads = nn.ModuleDict({name: self._head(name, labels) for name, labels in (heads or {}).items()})
-        needs_pooler = any(head.pooled for head in self.heads.values())
+        needs_pooler = any(head.reads == "pooler" for head in self.heads.values())
         self.pooler = Pooler(config) if needs_pooler or pooler or (pooler is None and not self.heads) else None
         initialize_weights(self, config.initializer_range)
 
@@ -136,43 +161,70 @@ class Model(nn.Module):
                 return ClassificationHead(config, labels, config.classifier_dropout)
             case "regression":
                 return RegressionHead(config, config.classifier_dropout)
+            case "embedding":
+                return EmbeddingHead(config)
         raise ValueError(f"no head named {name!r}")
 
-    def forward(self, batch: PackedTensors) -> dict[str, Tensor]:
-        """Every head's logits by its name, and "pooled" [B, H] where there is a pooler.
+    def labels(self) -> dict[str, int]:
+        """Every head's number of labels, 0 where it has none."""
+        return {
+            name: head.classifier.out_features if isinstance(head, ClassificationHead) else 0
+            for name, head in self.heads.items()
+        }
 
-        "hidden" [T, H] is there if a head reads it or there is no head.
+    def forward(self, batch: PackedTensors) -> dict[str, Tensor]:
+        """Every head's logits by its name; "hidden" [T, H] and "pooled" [B, H] if a head reads them.
+
+        Without a head both are there, the second where there is a pooler.
         """
-        out = self._read(batch, self.heads.keys())
+        read = self._read(batch, self.heads.keys())
+        out = {name: read[key] for name, key in (("hidden", "hidden"), ("pooled", "pooler")) if key in read}
         for name, head in self.heads.items():
-            out[name] = head(out["pooled"] if head.pooled else out["hidden"])
+            out[name] = head(read[cast(Head, head).reads])
         return out
 
     def targeted(self, batch: PackedTensors, targets: Mapping[str, Targets]) -> dict[str, Tensor]:
         """Each named head's logits for its targets, [M, …]; a head sees its targets' rows alone."""
-        out, logits = self._read(batch, targets.keys()), {}
+        read, logits = self._read(batch, targets.keys()), {}
         for name, (rows, _) in targets.items():
             head = cast(Head, self.heads[name])
-            x = out["pooled"] if head.pooled else out["hidden"]
+            x = read[head.reads]
             logits[name] = head(x if rows is None else x.index_select(0, rows))
         return logits
 
-    def losses(self, batch: PackedTensors, targets: Mapping[str, Targets]) -> dict[str, Tensor]:
-        """Each named head's mean loss over its targets, a scalar in float32."""
-        logits = self.targeted(batch, targets)
+    def losses(self, inputs: PackedTensors | PackedPairs, targets: Mapping[str, Targets]) -> dict[str, Tensor]:
+        """Each named head's mean loss over its targets, a scalar in float32; of two texts read apart, that of both."""
+        if isinstance(inputs, PackedPairs):
+            sides = [self.targeted(side, targets) for side in (inputs.source, inputs.target)]
+            logits = {name: torch.stack([side[name] for side in sides]) for name in targets}
+        else:
+            logits = self.targeted(inputs, targets)
         return {name: cast(Head, self.heads[name]).loss(logits[name], targets[name].values) for name in targets}
 
-    def _read(self, batch: PackedTensors, heads: Collection[str]) -> dict[str, Tensor]:
-        """What heads read: "hidden" [T, H], unless first tokens are enough, and "pooled" [B, H] with a pooler."""
-        out = {}
-        if heads and all(cast(Head, self.heads[name]).pooled for name in heads):
+    def _read(self, batch: PackedTensors, heads: Collection[str]) -> dict[Reads, Tensor]:
+        """What the named heads read; without heads "hidden" and, where there is one, what the pooler gives."""
+        wanted: set[Reads] = {cast(Head, self.heads[name]).reads for name in heads} or {"hidden"}
+        out: dict[Reads, Tensor] = {}
+        if wanted <= {"cls", "pooler"}:
             first = self.encoder(batch, first_only=True)
         else:
-            out["hidden"] = self.encoder(batch)
-            first = out["hidden"].index_select(0, batch.first)
-        if self.pooler is not None:
-            out["pooled"] = self.pooler(first)
+            hidden = self.encoder(batch)
+            first = hidden.index_select(0, batch.first)
+            if "hidden" in wanted:
+                out["hidden"] = hidden
+            if "mean" in wanted:
+                out["mean"] = means(hidden, batch.first)
+        if "cls" in wanted:
+            out["cls"] = first
+        if self.pooler is not None and ("pooler" in wanted or not heads):
+            out["pooler"] = self.pooler(first)
         return out
+
+
+def means(hidden: Tensor, first: Tensor) -> Tensor:
+    """The mean of each text's rows of `hidden` [T, H], of which `first` [B] names the first: [B, H] in float32."""
+    lengths = torch.diff(first, append=first.new_tensor([len(hidden)]))
+    return torch.segment_reduce(hidden.float(), "mean", lengths=lengths, unsafe=True)
 
 
 def _entropy(numbers: Tensor) -> float:

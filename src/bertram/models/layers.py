@@ -77,6 +77,29 @@ def _sinusoids(positions: int, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles[:, : width // 2].cos()], 1).float()
 
 
+class ResidualLinear(nn.Module):
+    """A product whose weights others share, with what this one adds to them: (W + U V) x + b, the bias its own.
+
+    N outputs, K inputs, R the rank: U is [N, R] and V [R, K] (Bae et al. 2024, arXiv 2410.20672).
+    """
+
+    def __init__(self, shared: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.shared = shared
+        self.down = nn.Linear(shared.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, shared.out_features, bias=False)
+        self.bias = nn.Parameter(torch.zeros(shared.out_features))
+
+    @property
+    def weight(self) -> Tensor:
+        """[N, K]; summed before anything is multiplied by it, so that the residual costs no pass over the tokens."""
+        return torch.addmm(self.shared.weight, self.up.weight, self.down.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, K] → [T, N]."""
+        return F.linear(x, self.weight, self.bias.to(x.dtype))
+
+
 class Attention(nn.Module):
     """Multi-head attention with its residual connection and layer norm; keys and values are one product."""
 
@@ -170,23 +193,38 @@ class Layer(nn.Module):
 def layers_of(config: EncoderConfig, memory_width: int | None = None) -> list[Layer]:
     """Layers in run order; what `shared` names is made once for a (group, inner) place, the rest for every layer.
 
-    With `memory_width` they also attend to an encoder's output of that width, and share that as they do the other.
+    With `memory_width` they also attend to an encoder's output of that width, and share that as they do the other. With
+    residuals a layer is its own, but for the weights of its products.
     """
     attentions: dict[object, tuple[Attention, Attention | None]] = {}
     feed_forwards: dict[object, FeedForward] = {}
+    weights: dict[object, nn.Linear] = {}
     layers = []
     for step in range(config.num_hidden_layers):
         for inner in range(config.inner_group_num):
             group, own = (config.group_of(step), inner), (step, inner, "own")
-            a = group if config.shared in ("all", "attention") else own
-            f = group if config.shared in ("all", "ffn") else own
+            a = group if config.shared in ("all", "attention") and not config.residual_rank else own
+            f = group if config.shared in ("all", "ffn") and not config.residual_rank else own
             if a not in attentions:
                 cross = None if memory_width is None else Attention(config, memory_width)
                 attentions[a] = Attention(config), cross
             if f not in feed_forwards:
                 feed_forwards[f] = FeedForward(config)
             layers.append(Layer(*attentions[a], feed_forwards[f]))
+            if config.residual_rank:
+                _add_residuals(layers[-1], group, weights, config.residual_rank)
     return layers
+
+
+def _add_residuals(layer: Layer, group: object, weights: dict[object, nn.Linear], rank: int) -> None:
+    """Replace the products of a layer by ones of the weights of its group, made on first use, and a residual."""
+    for part_name, part in layer.named_children():
+        for name, product in part.named_children():
+            if isinstance(product, nn.Linear):
+                place = group, part_name, name
+                if place not in weights:
+                    weights[place] = nn.Linear(product.in_features, product.out_features, bias=False)
+                setattr(part, name, ResidualLinear(weights[place], rank))
 
 
 def initialize_weights(model: nn.Module, std: float | None) -> None:
@@ -197,13 +235,15 @@ def initialize_weights(model: nn.Module, std: float | None) -> None:
     ==================  ==============================================  ============================================
     weights of Linear   normal, mean 0, deviation `std`, cut at two     uniform, deviation √(2 / (inputs + outputs))
     Embedding           likewise                                        normal, mean 0, deviation 1 / √width
-    biases              0                                               0
+    biases, U of a      0                                               0
+    ResidualLinear
     LayerNorm           weight 1, bias 0                                weight 1, bias 0
     ==================  ==============================================  ============================================
 
     A matrix that is an embedding and an output matrix too is set as an embedding.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    residuals: list[nn.Linear] = []
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             if std is not None:
@@ -214,9 +254,14 @@ def initialize_weights(model: nn.Module, std: float | None) -> None:
                 nn.init.xavier_uniform_(module.weight)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+        if isinstance(module, ResidualLinear):
+            nn.init.zeros_(module.bias)
+            residuals.append(module.up)
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+    for up in residuals:  # last, as they are Linears too
+        nn.init.zeros_(up.weight)
 
 
 def run_layer(layer: Layer, x: Tensor, layout: list[Block], *, keep_activations: bool, **arguments: Any) -> Tensor:

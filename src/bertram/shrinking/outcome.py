@@ -1,0 +1,136 @@
+"""What became of a shrinking: teacher and student side by side, as they would be shipped."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bertram import artifacts
+from bertram.benchmark.bench import bench
+from bertram.comparison.figures import count, megabytes, quantity, score
+from bertram.environment import environment
+from bertram.evaluation import evaluate_files
+from bertram.exporting import export_alike
+from bertram.files import write_text
+from bertram.run_directory import read_manifest
+from bertram.text.records import Table
+
+ENGINE = "model.engine"
+RESULTS = "results.json"
+
+_TEXTS = 512  # held-out ones that engines are judged and measured on
+_LENGTH = 16  # tokens of the one text whose latency is told
+
+
+def outcome(source: Path, out: Path, held_out: Table, evaluate: Path | None, columns: str | None) -> dict[str, Any]:
+    """Measure both as engines, each in a process of its own, and score them where labelled data is given.
+
+    Leaves the student's engine at OUT. Scores are of the models in float32 and of the engines.
+
+    Raises:
+        BadInput: the labelled data cannot be used.
+    """
+    texts = held_out.texts[:_TEXTS]
+    manifest = read_manifest(out)
+    with tempfile.TemporaryDirectory() as scratch:
+        lines = Path(scratch) / "texts.txt"
+        write_text(lines, "".join(f"{' '.join(text.split())}\n" for text in texts))
+        engines = {"teacher": Path(scratch) / ENGINE, "student": out / ENGINE}
+        rows = {}
+        for name, model in (("teacher", source), ("student", out)):
+            agreed = export_alike(model, engines[name], (texts, None))
+            (measured,) = bench(engines[name], texts=lines)["rows"]
+            rows[name] = {
+                "model": manifest["base_model"] if name == "teacher" else out.name,
+                "parameters": manifest["parameters"][name],
+                "precision": "int8" if agreed else "fp32",
+                "engine_bytes": engines[name].stat().st_size,
+                "engine_agreement": agreed.share if agreed else 1.0,
+                **{key: measured[key] for key in ("tokens_per_second", "latency_ms", "load_seconds", "peak_mb")},
+                "scores": {},
+            }
+            if evaluate is not None:
+                rows[name]["scores"] = {
+                    kind: _scores(which, evaluate, columns)
+                    for kind, which in (("model", model), ("engine", engines[name]))
+                }
+    return {
+        "dial": manifest["shrinking"],
+        "agreement": manifest["agreement"],
+        "data": manifest["data"],
+        "evaluated_on": None if evaluate is None else evaluate.name,
+        "machine": environment(),
+        **rows,
+    }
+
+
+def _scores(model: Path, data: Path, columns: str | None) -> list[dict[str, Any]]:
+    found = evaluate_files(artifacts.load(str(model)), [data], columns, None)
+    return [{"metric": s.metric, "value": s.value, "signature": s.signature} for s in found]
+
+
+def figures(results: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Headings, and each side's name with its cells, as people read them."""
+    headings = ["parameters", "engine", f"ms, {_LENGTH} tokens", "tokens a second", "MB at the peak"]
+    rows = []
+    for row in (results["teacher"], results["student"]):
+        latency = {int(length): ms for length, ms in row["latency_ms"].items()}  # numbers in JSON's names are text
+        cells = [
+            count(row["parameters"]),
+            f"{megabytes(row['engine_bytes'])} {row['precision']}",
+            quantity(latency.get(_LENGTH, min(latency.values()))),
+            count(row["tokens_per_second"]),
+            quantity(next(iter(row["peak_mb"].values()))),
+        ]
+        rows.append((row["model"], cells))
+    teacher = results["teacher"]["scores"]
+    for kind in teacher:
+        for place, found in enumerate(teacher[kind]):
+            headings.append(f"{found['metric']}, {'fp32' if kind == 'model' else 'engine'}")
+            for row, (_, cells) in zip((results["teacher"], results["student"]), rows, strict=True):
+                cells.append(score(row["scores"][kind][place]["value"]))
+    return headings, rows
+
+
+def agreed(results: Mapping[str, Any]) -> list[str]:
+    """How nearly the student says what its teacher does, a line each."""
+    return [
+        f"{_NAMES.get(name, name)}: {found['value']:.4f} ({found['low']:.4f} to {found['high']:.4f}, "
+        f"{found['n']:,} held out)"
+        for name, found in results["agreement"].items()
+    ]
+
+
+_NAMES = {
+    "vectors": "mean cosine of both vectors of a text",
+    "similarities": "Spearman's correlation of the cosines of pairs of texts",
+    "masked_language_model": "the same token at masked places",
+    "classification": "the same label",
+    "regression": "Spearman's correlation of the values",
+}
+
+
+def render(results: Mapping[str, Any]) -> Group:
+    """What `rich` prints of results.json."""
+    headings, rows = figures(results)
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for place, heading in enumerate(["", *headings]):
+        shown.add_column(Text(heading), justify="right" if place else "left", no_wrap=not place)
+    for name, cells in rows:
+        shown.add_row(Text(name), *cells)
+    return Group(Text(), shown, Text(), Text("Agreement\n" + "\n".join(f"  {line}" for line in agreed(results))))
+
+
+def siblings(out: Path, results: Mapping[str, Any]) -> Sequence[Path]:
+    """Directories beside OUT, itself among them, where the same teacher was shrunken."""
+    found = []
+    for path in sorted(out.resolve().parent.glob(f"*/{RESULTS}")):
+        said = read_manifest(path.parent, RESULTS)
+        if "dial" in said and said["teacher"]["model"] == results["teacher"]["model"]:
+            found.append(path.parent)
+    return found
