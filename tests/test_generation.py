@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import bertram
 from bertram import artifacts, generation
@@ -23,7 +25,7 @@ from bertram.text.tokenizer import Tokenizer
 from bertram.training.feed import ShuffledRows
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
-from tiny import model_directory, run
+from tiny import model_directory, run, table
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
 TINY = "hidden_size=32,num_attention_heads=2,intermediate_size=48,num_hidden_layers=1"
@@ -98,7 +100,7 @@ def test_translate_keeps_files_line_for_line(
 
 
 def test_a_stream_that_breaks_gives_what_came_before(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "broken.en"
     source.write_bytes(b"three\nfour\n\xff\nfive\n")
@@ -106,6 +108,10 @@ def test_a_stream_that_breaks_gives_what_came_before(
     out, err = capsys.readouterr()
     assert out == "drei\nvier\n"
     assert err == f"bertram: {source}: line 3: not UTF-8 at byte 1\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+    assert run("translate", trained) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("drei\nvier\n", "bertram: standard input: line 3: not UTF-8 at byte 1\n")
 
 
 def test_evaluate_gives_the_score_of_training(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,6 +226,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (["summarize", trained, english], "is for translation"),
         (["export", trained, "--format", "ctranslate2", "--out", encoder], "not an empty directory"),
         (["pretrain", english, "--steps", 1, *to], "encoder–decoder"),
+        (["compare", table(tmp_path / "t.csv"), "--models", trained, "--out", tmp_path / "c"], "encoder–decoder"),
+        (["train", "classification", tmp_path / "t.csv", "--model", trained, "--out", tmp_path / "c"], "this needs an"),
+        (["export", trained, "--format", "engine", "--out", tmp_path / "e"], "holds an encoder"),
+        (["embed", trained, english], "use bertram translate"),
+        (["shrink", trained, "--texts", english, "--out", tmp_path / "c", "--steps", 1], "encoder–decoder"),
     ):
         assert run(*arguments) == 2, arguments
         err = capsys.readouterr().err
@@ -290,18 +301,22 @@ def test_targets_are_what_follows() -> None:
         assert tokenizer.decode(following) == target
 
 
-def test_batches_by_tokens_hold_every_example_once() -> None:
-    random = np.random.default_rng(0)
-    sides = [Batch.pack([[1] * n for n in random.integers(1, 30, 200)]) for _ in range(2)]
-    examples = Examples(sides[0], {"number": np.arange(200)}, inputs_b=sides[1])
-    feed = ShuffledRows(examples, 32, seed=3, batch_tokens=40)
-    orders = []
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=60),
+    st.integers(1, 80),
+    st.integers(0, 9),
+)
+def test_batches_by_tokens_hold_every_example_once(lengths: list[tuple[int, int]], budget: int, seed: int) -> None:
+    """And are as full as can be; a pair beyond the budget is a batch of its own."""
+    sides = [Batch.pack([[1] * n for n in side]) for side in zip(*lengths, strict=True)]
+    examples = Examples(sides[0], {"number": np.arange(len(lengths))}, inputs_b=sides[1])
+    feed = ShuffledRows(examples, 32, seed=seed, batch_tokens=budget)
     for epoch in (0, 1):
-        position, numbers = (epoch, 0), []
+        position, numbers, before = (epoch, 0), [], budget
         while position[0] == epoch:
             batch, position = feed.take(position)
-            assert len(batch) == 1 or batch.lengths.sum() <= 40
+            assert len(batch) == 1 or batch.lengths.sum() <= budget
+            assert before + batch.lengths[0] > budget
+            before = int(batch.lengths.sum())
             numbers += batch.labels["number"].tolist()
-        assert sorted(numbers) == list(range(200))
-        orders.append(numbers)
-    assert orders[0] != orders[1]
+        assert sorted(numbers) == list(range(len(lengths)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny import rows, table
+from tiny import model_directory, rows, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,6 +23,8 @@ SMALLER = {
     "--seeds 3": "--seeds 1",
     "bench small.engine": "bench small.engine --rounds 1",
     "transformer-tiny": "transformer-tiny --steps 1 --evaluations 1",
+    "--hours 1": "--steps 2 --evaluations 1 --embedding-size 16",
+    "--out out/alike": "--out out/alike --steps 2 --evaluations 1",
 }
 
 
@@ -54,6 +56,10 @@ def run(tmp_path):
         (tmp_path / name).write_text("".join(f"{text}\n" for text, _ in rows(count)))
     mails = [{"document": text, "summary": text.split()[0]} for text, _ in rows(60)]
     (tmp_path / "mails.jsonl").write_text("".join(f"{json.dumps(mail)}\n" for mail in mails))
+    (tmp_path / "mails.txt").write_text("".join(f"{text}\n" for text, _ in rows(200)))
+    pairs = "".join(f"{text},{label} {text},{len(text) % 5}\n" for text, label in rows(20))
+    (tmp_path / "pairs.csv").write_text(f"text,text_b,label\n{pairs}")
+    model_directory(tmp_path / "MiniLM", {"embedding": 0})
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 

@@ -269,3 +269,30 @@ def test_learning_rate_rises_and_falls(tmp_path: Path) -> None:
     assert np.all(np.diff(rates[:11]) > 0)
     assert np.all(np.diff(rates[10:]) < 0)
     assert math.isclose(rates[-1], RECIPE.learning_rate / 30)
+
+
+def test_learning_rate_falls_by_the_root_of_the_step(tmp_path: Path) -> None:
+    train(tmp_path, replace(RECIPE, warmup=0.25, schedule="inverse-sqrt"))
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    expected = [3e-3 * (step + 1) / 11 if step < 10 else 3e-3 * math.sqrt(11 / (step + 1)) for step in range(40)]
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("last", "averaged"), [(0.6, 2), (0.4, 1)])
+def test_the_mean_of_weights_is_kept_where_it_scores_better(tmp_path: Path, last: float, averaged: int) -> None:
+    """The fifth evaluation is of the mean of the third and the fourth; the best of all is the fourth."""
+    scores = iter([0.1, 0.2, 0.3, 0.5, last])
+    kept: list[torch.Tensor] = []
+    torch.manual_seed(0)
+    model = Model(CONFIG, {"classification": 2})
+
+    def evaluate() -> Evaluation:
+        kept.append(model.heads["classification"].classifier.bias.detach().float().clone())
+        return evaluation(next(scores))
+
+    recipe = replace(RECIPE, average=2, precision="fp32")
+    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
+    assert (outcome.best_step, outcome.averaged) == (40, averaged)
+    expected = (kept[2] + kept[3]) / 2 if averaged == 2 else kept[3]
+    torch.testing.assert_close(model.heads["classification"].classifier.bias, expected)
+    torch.testing.assert_close(kept[4], (kept[2] + kept[3]) / 2)

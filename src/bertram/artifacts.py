@@ -1,7 +1,7 @@
 """Model arguments: what a user may name, found and loaded; the one place that picks a side."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from bertram.tasks.sequence_to_sequence import Generation, Translation
 from bertram.tasks.similarity import Similarity
 from bertram.tasks.task import Task
 from bertram.text import marian
+from bertram.text.records import read_inputs
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -33,12 +34,21 @@ TARGET = "target"
 """Where in a model directory the tokenizer of what is written stands, if it is another than that of what is read."""
 
 
+OWN = Path(__file__).parent / "own"
+ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
+"""Models that come with Bertram: vectors of English texts, and how people feel who wrote them; docs/own-models.md."""
+
+
 def resolve(model: str | Path) -> Path | EncoderConfig | TransformerConfig:
     """A model argument as the directory it names, or as a preset's sizes. Only a name with a slash reaches the hub.
 
     Raises:
         BadInput: nothing goes by that name.
     """
+    if model == ENGLISH:
+        return OWN / ENGLISH
+    if model == SENTIMENT:
+        raise BadInput(f"{model}: answers, but is there as an engine alone; train on {ENGLISH}, which it was made of")
     presets: dict[str, EncoderConfig | TransformerConfig] = {**PRESETS, **TRANSFORMERS}
     if isinstance(model, str) and model in presets:
         return presets[model]
@@ -68,12 +78,13 @@ def resolve_encoder(model: str | Path) -> Path | EncoderConfig:
 
 
 def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Generator:
-    """Load a trained model or an engine file, ready to `predict`.
+    """Load a trained model, an engine file or one of Bertram's own, ready to `predict`.
 
     Raises:
         BadInput: there is none, it is damaged, or it is a bare preset, which has learned nothing.
     """
-    if (path := Path(model)).is_file() and is_engine(path):
+    path = OWN / f"{model}.engine" if model in (ENGLISH, SENTIMENT) else Path(model)
+    if path.is_file() and is_engine(path):
         return _load_engine(path)
     source = resolve(model)
     if not isinstance(source, Path):
@@ -91,6 +102,28 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
 
     max_length = max_length_of(source, network.config)
     return Predictor(task, read_tokenizer(source, network.config), TorchRunner(network), max_length)
+
+
+def asked(
+    model: str | None, source: str | None, text: str | None, own: str
+) -> tuple[str, Iterable[Sequence[str | Mapping[str, str]]]]:
+    """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
+
+    Without a model `own` answers. One argument alone is a source if it is a file and no engine, and a text if it has
+    white space in it and names nothing; else it is a model. Without a source standard input is read.
+
+    Raises:
+        BadInput: both a source and a text are given.
+    """
+    if model is not None and source is None and text is None:
+        path = Path(model)
+        if path.is_file() and not is_engine(path):
+            model, source = None, model
+        elif len(model.split()) > 1 and not path.exists():
+            model, text = None, model
+    if source is not None and text is not None:
+        raise BadInput(f"{source}: give a source or --text, not both")
+    return own if model is None else model, read_inputs(source or "-") if text is None else [[text]]
 
 
 def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:

@@ -392,28 +392,35 @@ def evaluate(
 
 
 @app.command(alias="classify")
-def predict(model: str, source: str = "-", *, allow_pickle: Flag = False) -> None:
+def predict(
+    model: str | None = None, source: str | None = None, *, text: str | None = None, allow_pickle: Flag = False
+) -> None:
     """Answer every line of a file or of standard input, one JSON object a line, in order.
 
-    Example: echo 'what a film' | bertram predict out/reviews
+    Example: echo 'what a film' | bertram predict out/reviews; bertram classify 'what a film'
 
     Parameters
     ----------
+    model
+        A trained model or an engine; without one bertram-sentiment, which is part of Bertram: English texts as
+        negative, neutral or positive.
     source
-        A text file, one input a line, or JSONL with text [, text_b]; - is standard input.
+        A text file, one input a line, or JSONL with text [, text_b]; - and nothing are standard input.
+    text
+        The one text, instead of a file.
     """
-    from bertram.artifacts import load
-    from bertram.text.records import read_inputs
+    from bertram.artifacts import SENTIMENT, asked, load
 
-    predictor = load(model, allow_pickle=allow_pickle)
-    for chunk in read_inputs(source):
+    name, chunks = asked(model, source, text, SENTIMENT)
+    predictor = load(name, allow_pickle=allow_pickle)
+    for chunk in chunks:
         _lines(map(_dumps, predictor.predict(chunk)))
 
 
 @app.command
 def embed(
-    model: str,
-    source: str = "-",
+    model: str | None = None,
+    source: str | None = None,
     *,
     text: str | None = None,
     out: Path | None = None,
@@ -421,26 +428,26 @@ def embed(
 ) -> None:
     """Make a vector of every line of a file or of standard input, one JSON object a line, in order.
 
-    Example: bertram embed MiniLM/ sentences.txt --out vectors.npy; bertram embed MiniLM/ --text 'A dog runs.'
+    Example: bertram embed sentences.txt --out vectors.npy; bertram embed MiniLM/ --text 'A dog runs.'
 
     Parameters
     ----------
     model
-        A directory with sentence-transformers' files, one that was trained for similarity, or an engine of either.
+        A directory with sentence-transformers' files, one that was trained for similarity, or an engine of either;
+        without one bertram-english, which is part of Bertram.
     source
-        A text file, one text a line, or JSONL with text; - is standard input.
+        A text file, one text a line, or JSONL with text; - and nothing are standard input.
     text
         The one text, instead of a file.
     out
         A .npy file to write, float32 [texts, width], instead of lines.
     """
-    from bertram.artifacts import load_predictor
+    from bertram.artifacts import ENGLISH, asked, load_predictor
     from bertram.inference.embedding import embed as vectors_of
     from bertram.inference.embedding import write_vectors
-    from bertram.text.records import read_inputs
 
-    predictor = load_predictor(model, allow_pickle=allow_pickle)
-    chunks = vectors_of(predictor, read_inputs(source) if text is None else [[text]])
+    name, inputs = asked(model, source, text, ENGLISH)
+    chunks = vectors_of(load_predictor(name, allow_pickle=allow_pickle), inputs)
     if out is not None:
         write_vectors(out, chunks)
         return
