@@ -29,7 +29,7 @@ from bertram.text.sentences import split_sentences
 from demo import package, tweets
 
 RATED = ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets", "tweets")
-LEAST_CHARACTERS, MOST_CHARACTERS = 8, 600
+LEAST_CHARACTERS, MOST_CHARACTERS = 8, 160
 KEPT = re.compile(r"config.json|tokenizer.*\.json|modules\.json|\d_\w+|bertram\.json|README\.md")
 NEUTRAL = 0.5
 """Mean ratings from -4 to 4 that lie no further from 0 than this count as neutral."""

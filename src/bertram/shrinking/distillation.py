@@ -146,54 +146,25 @@ class Lessons:
         masker: Masker,
         batch_size: int,
         seed: int,
-        *,
-        varied: bool = False,
     ) -> None:
-        """Args:
-        heads: those of `taught_heads`.
-        varied: half of each batch are `variants` of the other half.
-        """
-        self._lessons, self._heads, self._varied = lessons, heads, varied
-        self._rows = ShuffledRows(Examples(batch), -(-batch_size // 2) if varied else batch_size, seed)
+        """`heads` are those of `taught_heads`."""
+        self._lessons, self._heads = lessons, heads
+        self._rows = ShuffledRows(Examples(batch), batch_size, seed)
         self._masker, self._seed = masker, seed
-        self.steps_per_epoch = self._rows.steps_per_epoch
-        self.tokens_per_step = self._rows.tokens_per_step * (2 if varied else 1)
+        self.steps_per_epoch, self.tokens_per_step = self._rows.steps_per_epoch, self._rows.tokens_per_step
 
     def take(self, position: Position) -> tuple[Examples, Position]:
         """The batch at (epoch, number of the batch in it)."""
         examples, following = self._rows.take(position)
-        random, batch = np.random.default_rng([self._seed, *position]), examples.inputs
-        if self._varied:
-            batch = variants(batch, random)
+        batch = examples.inputs
         each = np.broadcast_to(np.float32(0), len(batch))
         names = [name for name in ("vectors", "similarities") if name in self._lessons]
         labels = dict.fromkeys([*names, *(name for name in self._heads if name != MASKED)], each)
         tokens = {"states": np.broadcast_to(np.int32(0), len(batch.token_ids))} if "states" in self._lessons else {}
         if MASKED in self._heads:
-            seen, tokens[MASKED] = self._masker.mask(batch, random)
+            seen, tokens[MASKED] = self._masker.mask(batch, np.random.default_rng([self._seed, *position]))
             batch = Batch(seen, batch.segment_ids, batch.positions, batch.offsets)
         return Examples(batch, labels, tokens), following
-
-
-def variants(batch: Batch, random: np.random.Generator) -> Batch:
-    """The texts of a batch, and of each another that is more or less like it; [B] → [2B].
-
-    Texts drawn at random are seldom alike, and how alike texts are is what a student should tell as its teacher does.
-    Of every other text some words are left out, up to half of them; the rest goes on as another text does from some
-    place on, to a length that a text here has. The first and the last token stay.
-    """
-    texts = [batch.token_ids[a:b] for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
-    others, longest = [], int(batch.lengths.max())
-    for place, text in enumerate(texts):
-        if place % 2:
-            kept = random.random(len(text)) >= random.uniform(0.1, 0.5)
-            kept[[0, -1]] = True
-            others.append(text[kept])
-        else:
-            other, share = texts[random.integers(len(texts))], random.uniform(0.2, 0.8)
-            cut, rest = min(max(1, round(share * len(text))), longest - 1), max(1, round((1 - share) * len(other)))
-            others.append(np.concatenate([text[:cut], other[-min(rest, longest - cut) :]]))
-    return Batch.pack([text.tolist() for text in (*texts, *others)])
 
 
 @dataclass(frozen=True)

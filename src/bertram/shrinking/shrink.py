@@ -151,8 +151,8 @@ def _teach(
     masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, "token")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def feed(batch: Batch, size: int, *, varied: bool = False) -> Lessons:
-        return Lessons(batch, lessons, taught_heads(teacher, lessons), masker, size, recipe.seed, varied=varied)
+    def feed(batch: Batch, size: int) -> Lessons:
+        return Lessons(batch, lessons, taught_heads(teacher, lessons), masker, size, recipe.seed)
 
     some, judged = _first(train, _MEASURED), feed(held_out, _JUDGED_BATCH)
     counts = torch.from_numpy(np.bincount(train.token_ids, minlength=sizes.vocab_size) + _RARE)
@@ -178,7 +178,7 @@ def _teach(
     processes = Processes(0, 1, device)
     training = Loop(
         distillation,
-        feed(train, recipe.batch_size, varied=True),
+        feed(train, recipe.batch_size),
         recipe,
         out,
         evaluate=evaluate,
