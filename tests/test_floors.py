@@ -57,7 +57,7 @@ NEEDS_TORCH = {
         for name in ("ctranslate2", "engine", "huggingface", "loading", "marian", "residuals", "transformer", "weights")
     ),
     *(f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")),
-    *(f"shrinking.{name}" for name in ("distillation", "initial")),
+    *(f"shrinking.{name}" for name in ("distillation", "initial", "teaching")),
 }
 """Rooms, and modules of rooms, that cannot be imported without torch."""
 REACHES_TORCH = {

@@ -21,9 +21,11 @@ from bertram.inspection import describe, pooler_parameters
 from bertram.models.heads import Model
 from bertram.models.tensors import to_tensors
 from bertram.run_directory import read_manifest
+from bertram.shrinking.distillation import Distillation, Sayings
 from bertram.shrinking.initial import SCHEMES, config_of, student_of
 from bertram.shrinking.plan import plan
-from bertram.shrinking.shrink import agreement, shrink
+from bertram.shrinking.shrink import shrink
+from bertram.shrinking.teaching import agreement
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -215,7 +217,6 @@ def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_agreement_of_a_model_with_itself_is_whole() -> None:
-    from bertram.shrinking.distillation import Sayings
 
     random = np.random.default_rng(0)
     said = Sayings(
@@ -372,3 +373,17 @@ def test_the_plan_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert {(row["groups"], row["rank"]) for row in rows} == {(2, 4)}
     assert tiny.run("shrink", tmp_path / "teacher") == 2
     assert capsys.readouterr().err == "bertram: shrink needs --out, or --plan to look before\n"
+
+
+def test_a_teacher_that_taught_in_bfloat16_is_judged_as_it_was(tmp_path: Path) -> None:
+    original = read(teacher(tmp_path / "teacher"), heads={})
+    before = {name: weight.clone() for name, weight in original.state_dict().items()}
+    config = config_of(original.config, 1, 16)
+    student = student_of(original, config, torch.ones(config.vocab_size).double(), "mean")
+    distillation, device = Distillation(student, original), torch.device("cpu")
+    some, _ = Tokenizer.load(tmp_path / "teacher").encode([text for text, _ in tiny.rows(8)], max_length=32)
+    distillation.prepare(device, torch.bfloat16, some)
+    assert distillation.teacher.encoder.layers[0].attention.query.weight.dtype == torch.bfloat16
+    distillation.prepare(device, torch.float32, some)
+    found = distillation.teacher.state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in before.items())

@@ -3,6 +3,7 @@
 Letters: T tokens, B texts, H hidden width, N boundaries of groups, M masked tokens, L labels.
 """
 
+import copy
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -54,15 +55,18 @@ class Distillation(nn.Module):
     def __init__(self, student: Model, teacher: Model, lessons: Collection[Lesson] = LESSONS) -> None:
         super().__init__()
         self.student, self.lessons = student, lessons
-        self.others = (teacher.eval().requires_grad_(False),)  # in a tuple, lest its weights count as to be trained
+        self.originals = (teacher.eval().requires_grad_(False),)  # in a tuple, lest they count as to be trained
+        self.computing = self.originals
         self.variances = [1.0] * (student.config.groups + 1)
 
     @property
     def teacher(self) -> Model:
-        return self.others[0]
+        return self.computing[0]
 
     def prepare(self, device: torch.device, precision: torch.dtype, batch: Batch) -> None:
-        """Move the teacher to where and how the student is computed, and measure its states' variances on `batch`."""
+        """Have the teacher where and as the student is computed, and measure its states' variances on `batch`."""
+        (original,) = self.originals
+        self.computing = (original if precision == torch.float32 else copy.deepcopy(original),)
         self.teacher.to(device)
         for module in self.teacher.modules():
             if isinstance(module, nn.Linear):

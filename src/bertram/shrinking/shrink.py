@@ -1,45 +1,31 @@
 """From a BERT and texts to an ALBERT that says nearly the same: what `bertram shrink` does."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bertram import artifacts
-from bertram.batch import Batch
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require
 from bertram.files import fingerprint, write_json
-from bertram.inference.predictor import cosines
 from bertram.model_card import shrinking_card
 from bertram.progress import Report, silent
 from bertram.run_directory import SETTINGS, keep, prepare_directory, read_manifest
 from bertram.shrinking.outcome import RESULTS, outcome
 from bertram.shrinking.report import write_report
-from bertram.tasks.similarity import Similarity
 from bertram.text.records import Table, parse_columns, read_inputs, read_table, split
-from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from bertram.models.heads import Model
-    from bertram.shrinking.distillation import Lesson, Sayings
+    from bertram.shrinking.distillation import Lesson
 
 LEARNING_RATE = 5e-4
 """Where a recipe gives none."""
 
 _LEAST_TEXTS = 100
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 1000
-_MEASURED, _CHOOSING = 64, 256
-"""Texts that the teacher's variances are measured on, and that the student to begin with is chosen by."""
-_JUDGED_BATCH = 32
 _LONGEST = 128
-_RARE = 0.1
-"""What a token counts for besides its occurrences, lest those that the texts lack come out as nothing."""
-_RESAMPLES = 1000
 _LIBRARIES = ("torch", "safetensors", "tensorboard")
 
 
@@ -82,6 +68,7 @@ def shrink(
         require(library, "train")
     from bertram.shrinking.distillation import LESSONS
     from bertram.shrinking.initial import config_of
+    from bertram.shrinking.teaching import teach
 
     out, recipe = Path(out), recipe.resolved(learning_rate=LEARNING_RATE)
     lessons = tuple(LESSONS if lessons is None else lessons)
@@ -105,7 +92,7 @@ def shrink(
         dial = {"groups": groups, "embedding_size": embedding_size, "rank": rank, "depth": sizes.num_hidden_layers}
         settings = {"model": str(model), "texts": files, "shrinking": dial | {"lessons": lessons}}
         keep(out / SETTINGS, settings | {"max_length": max_length, "recipe": asdict(recipe)})
-        taught, came = _teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
+        taught, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
         if (task := artifacts.find_task(source, read_manifest(source))) is not None:
             came["task"] = task.to_dict()
         manifest = {
@@ -126,88 +113,6 @@ def shrink(
     results = read_manifest(out, RESULTS)
     write_report(out, results)
     return results
-
-
-def _teach(
-    teacher: "Model",
-    sizes: EncoderConfig,
-    tokenizer: Tokenizer,
-    train: Batch,
-    held_out: Batch,
-    lessons: "Collection[Lesson]",
-    recipe: Recipe,
-    out: Path,
-    report: Report,
-) -> "tuple[Model, dict[str, Any]]":
-    """The student of `sizes` after its training, and what bertram.json says of that."""
-    import torch
-
-    from bertram.shrinking.distillation import Distillation, Lessons, compare, taught_heads
-    from bertram.shrinking.initial import SCHEMES, student_of
-    from bertram.text.masking import Masker
-    from bertram.training.distributed import Processes
-    from bertram.training.loop import Evaluation, Loop, precision
-
-    masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, "token")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def feed(batch: Batch, size: int) -> Lessons:
-        return Lessons(batch, lessons, taught_heads(teacher, lessons), masker, size, recipe.seed)
-
-    some, judged = _first(train, _MEASURED), feed(held_out, _JUDGED_BATCH)
-    counts = torch.from_numpy(np.bincount(train.token_ids, minlength=sizes.vocab_size) + _RARE)
-    choices: dict[str, tuple[float, Distillation]] = {}
-    for scheme in SCHEMES:
-        torch.manual_seed(recipe.seed)  # heads that cannot be made of the teacher's begin alike
-        choice = Distillation(student_of(teacher, sizes, counts, scheme).to(device), teacher, lessons)
-        choice.prepare(device, torch.float32, some)
-        choices[scheme] = (
-            sum(compare(choice, feed(_first(held_out, _CHOOSING), _JUDGED_BATCH), device)[0].values()),
-            choice,
-        )
-    initial = min(choices, key=lambda scheme: choices[scheme][0])
-    distillation = choices[initial][1]
-    distillation.prepare(device, precision(recipe, device), some)
-
-    def evaluate() -> Evaluation:
-        losses, student, original = compare(distillation, judged, device)
-        figures = {f"validation_{name}_loss": loss for name, loss in losses.items()}
-        figures["validation_cosine"] = float(cosines(student.vectors, original.vectors).mean())
-        return Evaluation(-sum(losses.values()), figures)
-
-    processes = Processes(0, 1, device)
-    training = Loop(
-        distillation,
-        feed(train, recipe.batch_size),
-        recipe,
-        out,
-        evaluate=evaluate,
-        report=report,
-        processes=processes,
-    )
-    outcome = training.run()
-    distillation.prepare(device, torch.float32, some)
-    losses, student, original = compare(distillation, judged, device)
-    parameters = {
-        name: sum(weight.numel() for weight in network.parameters())
-        for name, network in (("teacher", teacher), ("student", distillation.student))
-    }
-    return distillation.student, {
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "steps": outcome.steps,
-        "tokens": outcome.tokens,
-        "seconds": round(outcome.seconds, 1),
-        "tokens_per_second": round(outcome.tokens / max(outcome.seconds, 1e-9), 1),
-        "best_step": outcome.best_step,
-        "shrinking": {
-            "initial": initial,
-            "initial_losses": {scheme: round(loss, 4) for scheme, (loss, _) in choices.items()},
-        },
-        "parameters": parameters,
-        "losses": losses,
-        "agreement": agreement(student, original),
-    }
 
 
 def _source(model: str | Path, recipe: Recipe, lessons: Collection[str]) -> Path:
@@ -238,34 +143,3 @@ def _texts(files: Sequence[str | Path]) -> Table:
     if len(texts) < _LEAST_TEXTS:
         raise BadInput(f"{len(texts)} different texts are too few to learn from; {_LEAST_TEXTS} are the least")
     return Table(texts, None, [""] * len(texts))
-
-
-def _first(batch: Batch, number: int) -> Batch:
-    return batch.select(np.arange(min(len(batch), number)))
-
-
-def agreement(student: "Sayings", teacher: "Sayings") -> dict[str, dict[str, Any]]:
-    """How nearly a student says what its teacher does, each with its 95% interval by the bootstrap over texts.
-
-    "vectors": the mean cosine of both vectors of a text; "similarities": Spearman's correlation of both cosines of
-    pairs of texts; of a head the share of the same labels or tokens, of a regression Spearman's correlation.
-    """
-    found = {"vectors": _interval(cosines(student.vectors, teacher.vectors)[:, None], lambda means: means[..., 0])}
-    task, half = Similarity(), len(student.vectors) // 2
-    pairs = [cosines(said.vectors[:half], said.vectors[half : 2 * half]) for said in (student, teacher)]
-    found["similarities"] = _interval(task.terms(pairs[0][:, None], pairs[1]), task.score_of)
-    for name, own in student.answers.items():
-        theirs = teacher.answers[name]
-        if name == "regression":
-            found[name] = _interval(task.terms(own[:, None], theirs), task.score_of)
-        else:
-            found[name] = _interval((own == theirs)[:, None].astype(np.float64), lambda means: means[..., 0])
-    return found
-
-
-def _interval(terms: NDArray[Any], score_of: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, Any]:
-    draws, rows = np.random.default_rng(0), len(terms)
-    means = [terms[draws.integers(rows, size=rows)].mean(0, np.float64) for _ in range(_RESAMPLES)]
-    low, high = np.quantile(score_of(np.stack(means)), [0.025, 0.975])
-    value = score_of(terms.mean(0, np.float64))
-    return {"value": float(value), "low": float(low), "high": float(high), "n": rows}

@@ -1,0 +1,122 @@
+"""The training of a student by its teacher, and how nearly it says the same in the end."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bertram.batch import Batch
+from bertram.config import EncoderConfig
+from bertram.inference.predictor import cosines
+from bertram.models.heads import Model
+from bertram.progress import Report
+from bertram.shrinking.distillation import Distillation, Lesson, Lessons, Sayings, compare, taught_heads
+from bertram.shrinking.initial import SCHEMES, student_of
+from bertram.tasks.similarity import Similarity
+from bertram.text.masking import Masker
+from bertram.text.tokenizer import Tokenizer
+from bertram.training.distributed import Processes
+from bertram.training.loop import Evaluation, Loop, precision
+from bertram.training.recipe import Recipe
+
+_MEASURED, _CHOOSING = 64, 256
+"""Texts that the teacher's variances are measured on, and that the student to begin with is chosen by."""
+_JUDGED_BATCH = 32
+_RARE = 0.1
+"""What a token counts for besides its occurrences, lest those that the texts lack come out as nothing."""
+_RESAMPLES = 1000
+
+
+def teach(
+    teacher: Model,
+    sizes: EncoderConfig,
+    tokenizer: Tokenizer,
+    train: Batch,
+    held_out: Batch,
+    lessons: Collection[Lesson],
+    recipe: Recipe,
+    out: Path,
+    report: Report,
+) -> tuple[Model, dict[str, Any]]:
+    """The student of `sizes` after its training, and what bertram.json says of that."""
+    masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, "token")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def feed(batch: Batch, size: int) -> Lessons:
+        return Lessons(batch, lessons, taught_heads(teacher, lessons), masker, size, recipe.seed)
+
+    some, judged = _first(train, _MEASURED), feed(held_out, _JUDGED_BATCH)
+    counts = torch.from_numpy(np.bincount(train.token_ids, minlength=sizes.vocab_size) + _RARE)
+    begun, first_losses = dict[str, Distillation](), dict[str, float]()
+    for scheme in SCHEMES:
+        torch.manual_seed(recipe.seed)  # heads that cannot be made of the teacher's begin alike
+        begun[scheme] = Distillation(student_of(teacher, sizes, counts, scheme).to(device), teacher, lessons)
+        begun[scheme].prepare(device, torch.float32, some)
+        losses, *_ = compare(begun[scheme], feed(_first(held_out, _CHOOSING), _JUDGED_BATCH), device)
+        first_losses[scheme] = round(sum(losses.values()), 4)
+    initial = min(SCHEMES, key=first_losses.__getitem__)
+    distillation = begun[initial]
+    distillation.prepare(device, precision(recipe, device), some)
+
+    def evaluate() -> Evaluation:
+        losses, student, original = compare(distillation, judged, device)
+        figures = {f"validation_{name}_loss": loss for name, loss in losses.items()}
+        figures["validation_cosine"] = float(cosines(student.vectors, original.vectors).mean())
+        return Evaluation(-sum(losses.values()), figures)
+
+    lesson = feed(train, recipe.batch_size)
+    processes = Processes(0, 1, device)
+    outcome = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes).run()
+    distillation.prepare(device, torch.float32, some)
+    losses, student, original = compare(distillation, judged, device)
+    parameters = {
+        name: sum(weight.numel() for weight in network.parameters())
+        for name, network in (("teacher", teacher), ("student", distillation.student))
+    }
+    return distillation.student, {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "steps": outcome.steps,
+        "tokens": outcome.tokens,
+        "seconds": round(outcome.seconds, 1),
+        "tokens_per_second": round(outcome.tokens / max(outcome.seconds, 1e-9), 1),
+        "best_step": outcome.best_step,
+        "shrinking": {"initial": initial, "initial_losses": first_losses},
+        "parameters": parameters,
+        "losses": losses,
+        "agreement": agreement(student, original),
+    }
+
+
+def _first(batch: Batch, number: int) -> Batch:
+    return batch.select(np.arange(min(len(batch), number)))
+
+
+def agreement(student: Sayings, teacher: Sayings) -> dict[str, dict[str, Any]]:
+    """How nearly a student says what its teacher does, each with its 95% interval by the bootstrap over texts.
+
+    "vectors": the mean cosine of both vectors of a text; "similarities": Spearman's correlation of both cosines of
+    pairs of texts; of a head the share of the same labels or tokens, of a regression Spearman's correlation.
+    """
+    found = {"vectors": _interval(cosines(student.vectors, teacher.vectors)[:, None], lambda means: means[..., 0])}
+    task, half = Similarity(), len(student.vectors) // 2
+    pairs = [cosines(said.vectors[:half], said.vectors[half : 2 * half]) for said in (student, teacher)]
+    found["similarities"] = _interval(task.terms(pairs[0][:, None], pairs[1]), task.score_of)
+    for name, own in student.answers.items():
+        theirs = teacher.answers[name]
+        if name == "regression":
+            found[name] = _interval(task.terms(own[:, None], theirs), task.score_of)
+        else:
+            found[name] = _interval((own == theirs)[:, None].astype(np.float64), lambda means: means[..., 0])
+    return found
+
+
+def _interval(terms: NDArray[Any], score_of: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, Any]:
+    draws, rows = np.random.default_rng(0), len(terms)
+    means = [terms[draws.integers(rows, size=rows)].mean(0, np.float64) for _ in range(_RESAMPLES)]
+    low, high = np.quantile(score_of(np.stack(means)), [0.025, 0.975])
+    value = score_of(terms.mean(0, np.float64))
+    return {"value": float(value), "low": float(low), "high": float(high), "n": rows}
