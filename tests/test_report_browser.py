@@ -1,11 +1,14 @@
-"""The report in a browser: it stays within the page, its charts can be read, it runs and loads nothing."""
+"""The reports of compare and shrink in a browser: each stays within the page, can be read, runs and loads nothing."""
 
+import json
 import shutil
 
 import pytest
 
 from bertram.comparison.report import write_report
 from bertram.comparison.selection import Limits
+from bertram.files import write_json
+from bertram.shrinking.report import write_report as write_shrinking_report
 from fake_comparison import USUAL, Fake, comparison
 
 pytestmark = pytest.mark.browser
@@ -67,10 +70,31 @@ def reports(tmp_path_factory):
         results, curves = make()
         results["data"]["labels"] = {NASTY: 3, "x" * 300: 4}
         write_report(results, curves, folder / f"{name}.html")
+    for place, name in enumerate(("one group", "two groups", "rank 16", NASTY.replace("/", "|"))):
+        write_json(folder / name / "results.json", shrunken(place))
+        lines = [{"step": step, "validation_cosine": 1 - 1 / step} for step in (5, 10, 20)]
+        (folder / name / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    write_shrinking_report(folder / "rank 16", shrunken(2))
     return folder
 
 
-@pytest.mark.parametrize("case", CASES)
+def shrunken(place):
+    """results.json of `bertram shrink`."""
+    measured = {"precision": "int8", "tokens_per_second": 9e3, "latency_ms": {"16": 2.5}, "peak_mb": {"8 × 30": 80.0}}
+    sides = {
+        side: measured | {"model": NASTY, "parameters": count, "engine_bytes": count, "scores": {}}
+        for side, count in (("teacher", 22_000_000), ("student", 6_000_000 + 300_000 * place))
+    }
+    near = {"value": 0.9 + 0.02 * place, "low": 0.89, "high": 0.97, "n": 500}
+    return sides | {
+        "dial": {"groups": 1, "depth": 6, "embedding_size": 128, "rank": 8 * place},
+        "agreement": {"vectors": near, "similarities": near},
+        "data": {"rows": {"train": 10_000}},
+        "evaluated_on": None,
+    }
+
+
+@pytest.mark.parametrize("case", [*CASES, "rank 16/report"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_report(browser, reports, case, scheme, width):

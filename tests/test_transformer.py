@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bertram.batch import Batch
 from bertram.config import TRANSFORMERS, EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
+from bertram.inspection import describe
 from bertram.models import cross_entropy
 from bertram.models.cross_entropy import linear_cross_entropy
 from bertram.models.decoding import Decoding
@@ -245,6 +246,18 @@ def test_presets_have_the_published_sizes(name: str, millions: float) -> None:
     with torch.device("meta"):
         model = Transformer(TRANSFORMERS[name])
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_told_of_a_model_before_it_is_made(name: str) -> None:
+    """Counted by part, and without sharing as a model counts that shares nothing."""
+    config = CONFIGS[name]
+    found = describe(config)
+    assert found["unique_parameters"] == sum(weight.numel() for weight in make(config).parameters())
+    stacks = {side: replace(getattr(config, side), shared="none") for side in ("encoder", "decoder")}
+    unshared = make(replace(config, **stacks))
+    assert found["parameters"] == sum(weight.numel() for weight in unshared.parameters())
+    assert found["flops_per_token"] == describe(replace(config, **stacks))["flops_per_token"]
 
 
 def test_texts_beyond_the_positions_are_refused() -> None:

@@ -12,7 +12,7 @@ from bertram.files import write_json, write_text
 from bertram.formats.engine_file import is_engine, read_engine
 from bertram.formats.marian_config import read_search
 from bertram.formats.sentence_transformers import has_pooling, read_max_length
-from bertram.formats.transformer_config import is_marian, is_transformer
+from bertram.formats.transformer_config import is_marian, is_transformer, read_transformer_config
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import GeneratingRunner, Generator
 from bertram.inference.predictor import Predictor
@@ -382,6 +382,18 @@ def config_of(model: str | Path) -> EncoderConfig:
     from bertram.formats.huggingface_config import read_config
 
     return read_config(source, _overrides(source))
+
+
+def any_config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
+    """The sizes of a preset or directory of either kind.
+
+    Raises:
+        BadInput: as `config_of`.
+    """
+    found = resolve(model)
+    if isinstance(found, Path) and is_transformer(found):
+        return read_transformer_config(found)
+    return config_of(found) if isinstance(found, Path) else found
 
 
 def _from_hub(name: str) -> Path:

@@ -573,12 +573,12 @@ def inspect(
 ) -> None:
     """Parameters, arithmetic and memory of models side by side.
 
-    Example: bertram inspect bert-base albert-base
+    Example: bertram inspect bert-base albert-base; bertram inspect out/en-de
     """
-    from bertram.artifacts import config_of
+    from bertram.artifacts import any_config_of
     from bertram.inspection import describe, render
 
-    found = {model: describe(config_of(model), tokens) for model in models}
+    found = {model: describe(any_config_of(model), tokens) for model in models}
     _print(found, render(found), as_json=json)
 
 

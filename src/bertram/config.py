@@ -169,6 +169,8 @@ class TransformerConfig:
                 f"config: embeddings of {encoder.vocab_size} × {encoder.embedding_width} in the encoder and "
                 f"{decoder.vocab_size} × {decoder.embedding_width} in the decoder cannot be one"
             )
+        if encoder.residual_rank or decoder.residual_rank:
+            raise BadInput("config: residual_rank is for an encoder that stands alone")
         if decoder.type_vocab_size:
             raise BadInput("config: a decoder knows no segments, its type_vocab_size must be 0")
         for name in ("share_encoder_decoder_embeddings", "tie_word_embeddings"):

@@ -1,40 +1,77 @@
 """What a configuration costs before anything runs: parameters, arithmetic and bytes, in closed form."""
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-from bertram.config import EncoderConfig
+from bertram.config import EncoderConfig, TransformerConfig
 
 
-def describe(config: EncoderConfig, tokens: int = 128) -> dict[str, Any]:
+def describe(config: EncoderConfig | TransformerConfig, tokens: int = 128) -> dict[str, Any]:
     """Parameters by part, FLOPs a token in a text of `tokens` tokens, and the bytes that weights and training take.
 
-    `unique_parameters` counts what is stored, `parameters` what an encoder without sharing would store: sharing saves
-    the first and leaves the second, and the arithmetic, as they are. Both count the pooler and no other head, the
-    convention of the published totals (109M for BERT-base, 12M for ALBERT-base).
+    `unique_parameters` counts what is stored, `parameters` what a model without sharing would store: sharing saves the
+    first and leaves the second, and the arithmetic, as they are. Of an encoder both count the pooler and no other head,
+    the convention of the published totals (109M for BERT-base, 12M for ALBERT-base). Of an encoder–decoder model a
+    token is one that is read and one that is written, the head counted, both texts being `tokens` long.
     """
-    layers = config.num_hidden_layers * config.inner_group_num
-    shared_places = config.groups * config.inner_group_num
-    attentions = shared_places if config.shared in ("all", "attention") else layers
-    feed_forwards = shared_places if config.shared in ("all", "ffn") else layers
-    outside = embedding_parameters(config) + pooler_parameters(config)
-    unique = outside + attentions * attention_parameters(config) + feed_forwards * feed_forward_parameters(config)
-    unique += residual_parameters(config)
+    if isinstance(config, TransformerConfig):
+        unique, unshared = (_parts_of_both(config, count) for count in (_stored, _run))
+        flops = sum(flops_per_token(stack, tokens) for stack in (config.encoder, config.decoder))
+        flops += _writing_flops(config, tokens)
+    else:
+        unique, unshared = (_parts(config, count(config)) for count in (_stored, _run))
+        unique["pooler"] = unshared["pooler"] = pooler_parameters(config)
+        flops = flops_per_token(config, tokens)
+    stored = sum(unique.values())
     return {
-        "unique_parameters": unique,
-        "parameters": outside + layers * (attention_parameters(config) + feed_forward_parameters(config)),
-        "parts": {
-            "embeddings": embedding_parameters(config),
-            "attention": attentions * attention_parameters(config),
-            "feed-forward": feed_forwards * feed_forward_parameters(config),
-            "residuals": residual_parameters(config),
-            "pooler": pooler_parameters(config),
-        },
-        "flops_per_token": flops_per_token(config, tokens),
+        "unique_parameters": stored,
+        "parameters": sum(value for name, value in unshared.items() if name != "residuals"),
+        "parts": unique,
+        "flops_per_token": flops,
         "tokens": tokens,
-        "weights_mb": {"fp32": unique * 4 / 1e6, "bf16": unique * 2 / 1e6, "int8": unique / 1e6},
+        "weights_mb": {"fp32": stored * 4 / 1e6, "bf16": stored * 2 / 1e6, "int8": stored / 1e6},
         # float32 weights, gradients and two moments; activations come on top and grow with the batch
-        "training_state_mb": unique * 16 / 1e6,
+        "training_state_mb": stored * 16 / 1e6,
     }
+
+
+def _stored(config: EncoderConfig) -> tuple[int, int]:
+    """How many attentions and feed-forward parts are stored."""
+    layers, places = config.num_hidden_layers * config.inner_group_num, config.groups * config.inner_group_num
+    attentions = places if config.shared in ("all", "attention") else layers
+    return attentions, places if config.shared in ("all", "ffn") else layers
+
+
+def _run(config: EncoderConfig) -> tuple[int, int]:
+    """How many are run."""
+    layers = config.num_hidden_layers * config.inner_group_num
+    return layers, layers
+
+
+def _parts_of_both(config: TransformerConfig, count: Callable[[EncoderConfig], tuple[int, int]]) -> dict[str, int]:
+    parts = Counter(_parts(config.encoder, count(config.encoder)))
+    parts.update(_parts(config.decoder, count(config.decoder), config.encoder.hidden_size))
+    if config.share_encoder_decoder_embeddings:
+        parts["embeddings"] -= config.encoder.vocab_size * config.encoder.embedding_width
+    return {**parts, "head": head_parameters(config)}
+
+
+def _parts(config: EncoderConfig, number: tuple[int, int], memory: int | None = None) -> dict[str, int]:
+    """Parameters of a stack with so many attentions and feed-forward parts; a decoder attends to `memory` too."""
+    attentions, feed_forwards = number
+    norm = 2 * config.hidden_size if config.normalize_before else 0
+    parts = {
+        "embeddings": embedding_parameters(config),
+        "attention": attentions * attention_parameters(config),
+        "feed-forward": feed_forwards * feed_forward_parameters(config) + norm,
+    }
+    if memory is not None:
+        wider = 2 * config.hidden_size * (memory - config.hidden_size)
+        parts["cross-attention"] = attentions * (attention_parameters(config) + wider)
+    if config.residual_rank:
+        parts["residuals"] = residual_parameters(config)
+    return parts
 
 
 def render(costs: dict[str, dict[str, Any]]) -> str:
@@ -43,8 +80,8 @@ def render(costs: dict[str, dict[str, Any]]) -> str:
     described = list(costs.values())
     rows.append(("unique parameters", [f"{c['unique_parameters']:,}" for c in described]))
     rows.append(("  without sharing", [f"{c['parameters']:,}" for c in described]))
-    for part in described[0]["parts"]:
-        rows.append((f"  {part}", [f"{c['parts'][part]:,}" for c in described]))
+    for part in dict.fromkeys(part for c in described for part in c["parts"]):
+        rows.append((f"  {part}", [f"{c['parts'].get(part, 0):,}" for c in described]))
     rows.append(("MFLOP a token", [f"{c['flops_per_token'] / 1e6:,.1f}" for c in described]))
     for precision in ("fp32", "bf16", "int8"):
         rows.append((f"weights in {precision}, MB", [f"{c['weights_mb'][precision]:,.1f}" for c in described]))
@@ -57,11 +94,12 @@ def render(costs: dict[str, dict[str, Any]]) -> str:
 
 
 def embedding_parameters(config: EncoderConfig) -> int:
-    """Three tables and their layer norm, and the E → H projection where there is one."""
-    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    """The tables that there are and their layer norm, and the E → H projection where there is one."""
+    positions = 0 if config.static_position_embeddings else config.max_position_embeddings
+    rows = config.vocab_size + positions + config.type_vocab_size + (2 if config.normalize_embedding else 0)
     width = config.embedding_width
     projection = 0 if config.embedding_size is None else (width + 1) * config.hidden_size
-    return (rows + 2) * width + projection
+    return rows * width + projection
 
 
 def attention_parameters(config: EncoderConfig) -> int:
@@ -88,6 +126,23 @@ def residual_parameters(config: EncoderConfig) -> int:
 
 def pooler_parameters(config: EncoderConfig) -> int:
     return (config.hidden_size + 1) * config.hidden_size
+
+
+def head_parameters(config: TransformerConfig) -> int:
+    """What writes tokens: a bias each, the H → E projection where the decoder factorises, and a matrix of its own."""
+    decoder = config.decoder
+    width, hidden = decoder.embedding_width, decoder.hidden_size
+    projection = 0 if decoder.embedding_size is None else (hidden + 1) * width
+    return decoder.vocab_size * (1 if config.tie_word_embeddings else 1 + width) + projection
+
+
+def _writing_flops(config: TransformerConfig, tokens: int) -> int:
+    """Attention to a source of `tokens` tokens, whose keys and values are made once, and the head; for one token."""
+    decoder = config.decoder
+    hidden, width = decoder.hidden_size, decoder.embedding_width
+    layer = 4 * hidden**2 + 4 * hidden * config.encoder.hidden_size + 4 * tokens * hidden
+    projection = 0 if decoder.embedding_size is None else 2 * hidden * width
+    return decoder.num_hidden_layers * decoder.inner_group_num * layer + projection + 2 * width * decoder.vocab_size
 
 
 def flops_per_token(config: EncoderConfig, tokens: int) -> int:

@@ -96,4 +96,4 @@ def _curve(out: Path) -> list[Element]:
         return []
     chart = charts.curves(drawn, key="curve", title="Mean cosine with the teacher")
     words = f"On the texts held out; the last is {quantity(drawn[0].points[-1][1])}."
-    return [element("figure", element("h3", "Learning"), chart, element("figcaption", words))]
+    return [element("figure", element("h3", "Mean cosine with the teacher"), chart, element("figcaption", words))]
