@@ -1,6 +1,7 @@
 """From a BERT to an ALBERT taught by it: what it begins with, what it learns, what is left at OUT."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bertram.inspection import describe, pooler_parameters
 from bertram.models.heads import Model
 from bertram.models.tensors import to_tensors
 from bertram.run_directory import read_manifest
+from bertram.shrinking import outcome
 from bertram.shrinking.distillation import Distillation, Sayings
 from bertram.shrinking.initial import SCHEMES, config_of, student_of
 from bertram.shrinking.plan import plan
@@ -31,6 +33,13 @@ from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 
 RECIPE = Recipe(steps=40, batch_size=16, learning_rate=3e-3, evaluations=4, precision="fp32")
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines are made, and no time is spent on measuring them."""
+    row = {"tokens_per_second": 1.0, "latency_ms": {16: 1.0}, "load_seconds": 1.0, "peak_mb": {"8 × 30": 1.0}}
+    monkeypatch.setattr(outcome, "bench", lambda *_, **__: {"rows": [row]})
 
 
 def texts(path: Path, number: int = 300) -> Path:
@@ -145,6 +154,7 @@ def test_the_plan_counts_what_would_be_there(tmp_path: Path) -> None:
     assert [row.int8_bytes for row in rows] == sorted(row.int8_bytes for row in rows)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_teaching_brings_a_student_near_and_leaves_an_albert(tmp_path: Path) -> None:
     source, out = sentences(tmp_path / "teacher"), tmp_path / "out"
     shrink(source, [texts(tmp_path / "texts.txt")], out, embedding_size=16, recipe=RECIPE)
@@ -172,6 +182,7 @@ def test_teaching_brings_a_student_near_and_leaves_an_albert(tmp_path: Path) -> 
     torch.testing.assert_close(student.eval()(batch)["embedding"], pooled, atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("head", ["classification", "regression", "masked_language_model"])
 def test_a_head_is_taught_too(head: str, tmp_path: Path) -> None:
     labels = {"classification": 3, "regression": 1, "masked_language_model": 0}[head]
@@ -190,6 +201,7 @@ def test_a_head_is_taught_too(head: str, tmp_path: Path) -> None:
     assert read(out).heads.keys() == {head}
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
     source, lines = teacher(tmp_path / "teacher", {"masked_language_model": 0}), texts(tmp_path / "texts.txt")
     recipe = replace(RECIPE, steps=8, evaluations=2, save_every=3)
@@ -344,27 +356,26 @@ def test_a_shrunken_model_is_compared_by_its_engine_and_shown(tmp_path: Path) ->
         "text,text_b,label\n"
         + "".join(f"{a},{b},{i % 4}\n" for i, ((a, _), (b, _)) in enumerate(zip(rows[:20], rows[20:], strict=True)))
     )
-    for name, rank in (("narrow", 0), ("residual", 2)):
-        out = tmp_path / "dial" / name
-        command = ["shrink", source, "--texts", lines, "--out", out, "--embedding-size", 8, "--rank", rank]
-        command += ["--steps", 6, "--evaluations", 2, "--evaluate", pairs]
-        assert tiny.run(*command) == 0
-        results = json.loads((out / "results.json").read_text())
-        assert results["student"]["parameters"] < results["teacher"]["parameters"]
-        assert results["student"]["engine_bytes"] == (out / "model.engine").stat().st_size
-        assert {kind: [s["metric"] for s in found] for kind, found in results["student"]["scores"].items()} == {
-            "model": ["spearman", "pearson"],
-            "engine": ["spearman", "pearson"],
-        }
-        vectors = bertram.load(out / "model.engine").embed(["a warm room"])
-        expected = bertram.load(out).embed(["a warm room"])
-        assert float((vectors * expected).sum()) > 0.97
+    out = tmp_path / "dial" / "residual"
+    command = ["shrink", source, "--texts", lines, "--out", out, "--embedding-size", 8, "--rank", 2]
+    command += ["--steps", 6, "--evaluations", 2, "--evaluate", pairs]
+    assert tiny.run(*command) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert results["student"]["parameters"] < results["teacher"]["parameters"]
+    assert results["student"]["engine_bytes"] == (out / "model.engine").stat().st_size
+    assert {kind: [s["metric"] for s in found] for kind, found in results["student"]["scores"].items()} == {
+        "model": ["spearman", "pearson"],
+        "engine": ["spearman", "pearson"],
+    }
+    vectors = bertram.load(out / "model.engine").embed(["a warm room"])
+    expected = bertram.load(out).embed(["a warm room"])
+    assert float((vectors * expected).sum()) > 0.97
+    (out / "report.html").unlink()  # as if it had ended before it was told
+    shutil.copytree(out, tmp_path / "dial" / "narrow")
+    assert tiny.run(*command, "--resume") == 0
     page = (tmp_path / "dial" / "residual" / "report.html").read_text()
     assert "narrow" in page
     assert "residuals of rank 2" in page
-    (out / "results.json").unlink()  # as if it had ended before it was measured
-    assert tiny.run(*command, "--resume") == 0
-    assert (out / "results.json").exists()
 
 
 def test_the_plan_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

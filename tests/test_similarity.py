@@ -225,7 +225,7 @@ def pairs(path: Path, number: int, seed: int = 0) -> Path:
     return path
 
 
-def test_train_evaluate_and_compare_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_and_evaluate_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tiny.model_directory(tmp_path / "model", type_vocab_size=1, max_position_embeddings=16)
     data, test = pairs(tmp_path / "pairs.csv", 120), pairs(tmp_path / "test.csv", 40, 1)
     manifest = train("similarity", data, model=place, out=tmp_path / "out", recipe=Recipe(steps=40, learning_rate=3e-3))
@@ -237,6 +237,11 @@ def test_train_evaluate_and_compare_pairs(tmp_path: Path, capsys: pytest.Capture
     assert "compares two texts" in capsys.readouterr().err
     assert tiny.run("train", "similarity", tmp_path / "single.csv", "--model", place, "--out", tmp_path / "no") == 2
     assert "it needs a column text_b" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_compare_pairs(tmp_path: Path) -> None:
+    place, data = tiny.model_directory(tmp_path / "model", type_vocab_size=1), pairs(tmp_path / "pairs.csv", 120)
     results = compare(data, [str(place)], tmp_path / "compared", task="similarity", recipe=Recipe(steps=10))
     assert [row["score"]["metric"] for row in results["candidates"]] == ["spearman", "spearman"]
     assert (tmp_path / "compared" / "engines" / "model.engine").exists()
