@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bertram.comparison import charts, figures
-from bertram.comparison.report import POLICY, page, write_report
+from bertram.comparison.markup import POLICY
+from bertram.comparison.report import page, write_report
 from bertram.comparison.selection import Limits
 from bertram.comparison.table import render_table
 from bertram.tasks.regression import Regression

@@ -15,7 +15,11 @@ from bertram.tasks.registry import TASKS, guess_task, task_from_dict
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Score
 
-LABELS = {"classification": ["10", "9", "b", "9", "2"], "regression": ["1", "2.5", "4", "2.5", "-3e1"]}
+LABELS = {
+    "classification": ["10", "9", "b", "9", "2"],
+    "regression": ["1", "2.5", "4", "2.5", "-3e1"],
+    "similarity": ["1", "2.5", "4", "2.5", "-3e1"],
+}
 
 
 @pytest.fixture(params=sorted(TASKS))
