@@ -246,6 +246,15 @@ class TestOutput:
         assert "holds something else than a comparison" in line
         assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
+    def test_a_training_that_was_refused_leaves_nothing_in_the_way(self, refused, place, tmp_path):
+        """What is wrong with a model is found behind the first file, which is no reason to ask for another --out."""
+        out, broken = tmp_path / "out", shutil.copytree(place / "bare", tmp_path / "broken")
+        (broken / "model.safetensors").write_bytes(b"")
+        arguments = ["train", "classification", place / "good.csv", "--out", out, "--steps", 1, "--model"]
+        assert "model.safetensors" in refused(*arguments, broken)
+        assert (out / "training.json").exists()
+        assert run(*arguments, place / "bare") == 0
+
     def test_the_model_itself_is_not_trained_over(self, refused, place):
         arguments = ["train", "classification", place / "good.csv", "--model", place / "bare"]
         line = refused(*arguments, "--out", place / "bare", "--resume")

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 import bertram
 from bertram.errors import BadInput
-from bertram.finetuning import Splits, train
+from bertram.finetuning import LabelledSplits, train
 from bertram.model_card import model_card
 from bertram.text.records import read_table
 from bertram.training.metrics_file import read_metrics
@@ -129,7 +129,7 @@ def test_a_rare_label_that_is_held_out_is_known(tmp_path):
     for i in range(20):
         lines = [f"{t},{'rare' if j == i else y}" for j, (t, y) in enumerate(pairs)]
         (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
-        splits = Splits.read(tmp_path / "t.csv")
+        splits = LabelledSplits.read(tmp_path / "t.csv")
         assert set(splits.labels) == {"x", "y", "rare"}
 
 

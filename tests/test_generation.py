@@ -165,6 +165,37 @@ def test_a_trained_encoder_gets_a_decoder_of_its_kind(family: str, tmp_path: Pat
     assert set(artifacts.load_generator(tmp_path / "out", "summarization").predict(["a film"])[0]) == {"text", "score"}
 
 
+def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:
+    """Adam's first step moves a weight by the rate, whatever the gradient."""
+    encoder, data = model_directory(tmp_path / "encoder"), write_documents(tmp_path / "documents.jsonl")
+    recipe = replace(SHORT, steps=1, learning_rate=1e-3, encoder_learning_rate=1e-4, weight_decay=0.0, warmup=0.0)
+    bertram.train("summarization", data, model=encoder, out=tmp_path / "out", recipe=recipe)
+    before = artifacts.read_model(encoder, {}).encoder.state_dict()
+    after = artifacts.read_transformer(tmp_path / "out").encoder.state_dict()
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before if "word" not in name)
+    assert moved == pytest.approx(1e-4, rel=0.02)
+
+
+def test_batches_in_passes_give_the_gradient_of_the_whole(tmp_path: Path) -> None:
+    still = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout"), 0.0)
+    found = []
+    for max_tokens in (10_000, 40):
+        recipe, out = (
+            replace(SHORT, max_tokens=max_tokens, precision="fp32", batch_tokens=256),
+            tmp_path / str(max_tokens),
+        )
+        bertram.train(
+            "translation",
+            write_pairs(tmp_path, 60),
+            model="transformer-tiny",
+            out=out,
+            config=SIZES | still,
+            recipe=recipe,
+        )
+        found.append([line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_a_stopped_training_goes_on_to_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_pairs(tmp_path, 60)
     settings: dict[str, Any] = {"model": "transformer-tiny", "config": SIZES, "recipe": replace(SHORT, average=2)}

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 from bertram import artifacts
 from bertram.batch import Examples
 from bertram.errors import BadInput, require
-from bertram.files import fingerprint, write_array
+from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
 from bertram.run_directory import SETTINGS, keep, prepare_directory
 from bertram.tasks.registry import TASKS, guess_task
 from bertram.tasks.task import Score, Targets, Task
-from bertram.text.records import Table, read_table, split
+from bertram.text.records import Table, read_table
+from bertram.text.splits import NAMES, Splits
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 
@@ -26,18 +27,12 @@ if TYPE_CHECKING:
 LEARNING_RATE = 5e-5
 """Where a recipe gives none (Devlin et al. 2018, A.3)."""
 
-_HELD_OUT = 0.1
 _LIBRARIES = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
 
 
 @dataclass(frozen=True)
-class Splits:
-    """The tables of one training, and where they came from."""
-
-    train: Table
-    validation: Table
-    test: Table | None
-    description: dict[str, Any]
+class LabelledSplits(Splits[Table]):
+    """The tables of one training."""
 
     @classmethod
     def read(
@@ -48,28 +43,20 @@ class Splits:
         *,
         columns: Mapping[str, str] | None = None,
         seed: int = 0,
-    ) -> "Splits":
+    ) -> "LabelledSplits":
         """Read the tables; without a validation file a seeded tenth of the training data is held out.
 
         Raises:
             BadInput: a file cannot be used.
         """
-        files = {"train": Path(data)}
-        files |= {name: Path(file) for name, file in (("validation", validation), ("test", test)) if file is not None}
+        given = zip(NAMES, (data, validation, test), strict=True)
+        files = {name: Path(file) for name, file in given if file is not None}
         tables = {name: read_table(file, columns) for name, file in files.items()}
         for name, table in tables.items():
             if (table.texts_b is None) != (tables["train"].texts_b is None):
                 raise BadInput(f"of {data} and {files[name]} one holds pairs of texts and the other single texts")
         names = {name: file.name for name, file in files.items()}
-        if validation is None:
-            tables["train"], tables["validation"] = split(tables["train"], _HELD_OUT, seed)
-            names["validation"] = f"a tenth of the training data, drawn with seed {seed}"
-        description = {
-            **{name: names.get(name) for name in ("train", "validation", "test")},
-            "rows": {name: len(tables[name]) if name in tables else 0 for name in ("train", "validation", "test")},
-            "sha256": {name: fingerprint(file) for name, file in files.items()},
-        }
-        return cls(tables["train"], tables["validation"], tables.get("test"), description)
+        return cls.of(tables, names, {name: [file] for name, file in files.items()}, seed)
 
     @property
     def labels(self) -> list[str]:
@@ -77,19 +64,9 @@ class Splits:
         held_out = "validation" not in self.description["sha256"]
         return self.train.labels + (self.validation.labels if held_out else [])
 
-    @property
-    def judged(self) -> tuple[str, Table]:
-        """The split that a model's score is reported on: the test part where there is one."""
-        return ("validation", self.validation) if self.test is None else ("test", self.test)
-
     def texts(self) -> list[str]:
         """Every training text, for a tokenizer to learn from."""
         return self.train.texts + (self.train.texts_b or [])
-
-    def parts(self) -> dict[str, Table]:
-        """The tables by their names."""
-        found = {"train": self.train, "validation": self.validation}
-        return found if self.test is None else found | {"test": self.test}
 
     def targets(self, task: Task) -> dict[str, Targets]:
         """The targets of every table, [N] each.
@@ -97,12 +74,7 @@ class Splits:
         Raises:
             BadInput: a label is not one that the task knows.
         """
-        return {name: task.targets(table.labels, self.description[name]) for name, table in self.parts().items()}
-
-    def head(self, rows: int) -> "Splits":
-        """The first rows of each table."""
-        shorter: dict[str, Any] = {name: t.select(range(min(rows, len(t)))) for name, t in self.parts().items()}
-        return replace(self, **shorter)
+        return {name: task.targets(table.labels, self.description[name]) for name, table in self.all.items()}
 
 
 def train(
@@ -139,7 +111,7 @@ def train(
         raise BadInput(f"{out}: is the model to train; name another --out")
     if not dry_run and (finished := prepare_directory(out, resume=resume)) is not None:
         return finished
-    splits = Splits.read(data, validation, test, columns=columns, seed=recipe.seed)
+    splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     learned = learn(task, splits)
     if not dry_run:
         return run(learned, splits, model, out, recipe, vocab_size, max_length, allow_pickle, report)
@@ -151,7 +123,7 @@ def train(
 
 def run(
     task: Task,
-    splits: Splits,
+    splits: LabelledSplits,
     model: str | Path,
     out: Path,
     recipe: Recipe,
@@ -205,27 +177,19 @@ def run(
     outcome = loop.run()
     network.eval()
     scores: dict[str, list[Score]] = {}
-    for name, table in splits.parts().items():
-        if name == "train":
-            continue
+    for name, table in splits.judged.items():
         values = predictor.logits(*table.inputs)
         write_array(out / f"logits-{name}.npy", values)
         scores[name] = [s.signed(split=name, seed=recipe.seed) for s in task.scores(values, targets[name])]
     manifest = {
         "format": 1,
-        "status": outcome.status,
-        "reason": outcome.reason,
+        **outcome.to_dict(),
         "task": task.to_dict(),
         "base_model": Path(model).name,
         "max_length": max_length,
         "truncated_texts": truncated,
         "data": splits.description,
         "recipe": asdict(recipe),
-        "steps": outcome.steps,
-        "tokens": outcome.tokens,
-        "seconds": round(outcome.seconds, 1),
-        "tokens_per_second": round(outcome.tokens / max(outcome.seconds, 1e-9), 1),
-        "best_step": outcome.best_step,
         "scores": {name: [asdict(s) for s in values] for name, values in scores.items()},
     }
     artifacts.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
@@ -248,7 +212,7 @@ def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max
 
 
 def start(
-    task: Task, splits: Splits, model: str | Path, out: Path, vocab_size: int | None, allow_pickle: bool
+    task: Task, splits: LabelledSplits, model: str | Path, out: Path, vocab_size: int | None, allow_pickle: bool
 ) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
     source = artifacts.resolve_encoder(model)
@@ -268,7 +232,7 @@ def start(
     return Model(replace(source, vocab_size=tokenizer.vocab_size), {task.head: task.outputs}), tokenizer
 
 
-def learn(name: str | None, splits: Splits) -> Task:
+def learn(name: str | None, splits: LabelledSplits) -> Task:
     """The task of that name, or the one that the labels look like, with what it learns from the labels.
 
     Raises:

@@ -14,7 +14,6 @@ from bertram import artifacts
 from bertram.batch import Batch, Examples, Ints, ranges
 from bertram.config import EncoderConfig, Search, TransformerConfig, changed
 from bertram.errors import BadInput, require
-from bertram.files import fingerprint
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
@@ -24,14 +23,13 @@ from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score
 from bertram.text.pairs import Pairs, read_pairs
-from bertram.text.records import split
+from bertram.text.splits import NAMES, Splits
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertram.models.transformer import Transformer
 
-_HELD_OUT = 0.1
 _MOST_DECODER_LAYERS = 6
 _LIBRARIES = ("torch", "safetensors", "sacrebleu", "tensorboard")
 _DEFAULTS = {"learning_rate": 1e-3, "label_smoothing": 0.1, "batch_tokens": 4096}
@@ -40,54 +38,27 @@ Files = str | Path | Sequence[str | Path]
 """A table, or two files of aligned lines."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The pairs of one training, and where they came from."""
+def read_splits(
+    task: str,
+    data: Files,
+    validation: Files | None = None,
+    test: Files | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Splits[Pairs]:
+    """Read the pairs; without validation files a seeded tenth of the training data is held out.
 
-    train: Pairs
-    validation: Pairs
-    test: Pairs | None
-    description: dict[str, Any]
-
-    @classmethod
-    def read(
-        cls,
-        task: str,
-        data: Files,
-        validation: Files | None = None,
-        test: Files | None = None,
-        *,
-        columns: Mapping[str, str] | None = None,
-        seed: int = 0,
-    ) -> "Parts":
-        """Read the pairs; without validation files a seeded tenth of the training data is held out.
-
-        Raises:
-            BadInput: a file cannot be used.
-        """
-        given = (("train", data), ("validation", validation), ("test", test))
-        files = {name: _paths(value) for name, value in given if value is not None}
-        found = {name: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for name, paths in files.items()}
-        names = {name: " and ".join(path.name for path in paths) for name, paths in files.items()}
-        if validation is None:
-            found["train"], found["validation"] = split(found["train"], _HELD_OUT, seed)
-            names["validation"] = f"a tenth of the training data, drawn with seed {seed}"
-        description = {
-            **{name: names.get(name) for name, _ in given},
-            "rows": {name: len(found[name]) if name in found else 0 for name, _ in given},
-            "empty_pairs": sum(pairs.dropped for pairs in found.values()),
-            "sha256": {name: [fingerprint(path) for path in paths] for name, paths in files.items()},
-        }
-        return cls(found["train"], found["validation"], found.get("test"), description)
-
-    def judged(self) -> dict[str, Pairs]:
-        """The parts that scores are reported on, by their names."""
-        return {"validation": self.validation} | ({} if self.test is None else {"test": self.test})
-
-    def head(self, rows: int) -> "Parts":
-        """The first pairs of each part."""
-        shorter: dict[str, Any] = {name: p.select(range(min(rows, len(p)))) for name, p in self.judged().items()}
-        return replace(self, train=self.train.select(range(min(rows, len(self.train)))), **shorter)
+    Raises:
+        BadInput: a file cannot be used.
+    """
+    given = zip(NAMES, (data, validation, test), strict=True)
+    files = {name: _paths(value) for name, value in given if value is not None}
+    found = {name: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for name, paths in files.items()}
+    names = {name: " and ".join(path.name for path in paths) for name, paths in files.items()}
+    splits = Splits.of(found, names, files, seed)
+    splits.description["empty_pairs"] = sum(pairs.dropped for pairs in found.values())
+    return splits
 
 
 def _paths(files: Files) -> list[Path]:
@@ -145,14 +116,14 @@ def train(
         return finished
     for library in _LIBRARIES:  # before hours of work that would end for want of one
         require(library, "train")
-    parts = Parts.read(task, data, validation, test, columns=columns, seed=recipe.seed)
+    splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
     plan = Plan(GENERATIONS[task](), model, recipe, search or Search(), vocab_size, separate_vocabularies, config or {})
     if not dry_run:
-        return _run(plan, parts, out, max_length, allow_pickle, report)
+        return _run(plan, splits, out, max_length, allow_pickle, report)
     with tempfile.TemporaryDirectory() as scratch:
         short = replace(recipe, epochs=None, tokens=None, hours=None, steps=1, evaluations=1)
         return _run(
-            replace(plan, recipe=short), parts.head(recipe.batch_size), Path(scratch), max_length, allow_pickle, report
+            replace(plan, recipe=short), splits.head(recipe.batch_size), Path(scratch), max_length, allow_pickle, report
         )
 
 
@@ -170,7 +141,7 @@ class Plan:
 
 
 def _run(
-    plan: Plan, parts: Parts, out: Path, max_length: int | None, allow_pickle: bool, report: Report
+    plan: Plan, splits: Splits[Pairs], out: Path, max_length: int | None, allow_pickle: bool, report: Report
 ) -> dict[str, Any]:
     import torch
 
@@ -183,7 +154,7 @@ def _run(
     task, recipe = plan.task, plan.recipe
     settings = {
         "task": task.to_dict(),
-        "data": parts.description,
+        "data": splits.description,
         "recipe": asdict(recipe),
         "model": str(plan.model),
         "vocab_size": plan.vocab_size,
@@ -194,11 +165,11 @@ def _run(
     keep(out / SETTINGS, settings)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
-    network, source, target = _start(plan, parts, out, allow_pickle)
+    network, source, target = _start(plan, splits, out, allow_pickle)
     config = network.config
     positions = min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
     length = positions if max_length is None else min(max_length, positions)
-    examples, truncated = learnable(parts.train, source, target, config, length)
+    examples, truncated = learnable(splits.train, source, target, config, length)
     runner = TorchGenerator(network, device)
     generator = Generator(task, source, target, runner, length, plan.search)
 
@@ -206,7 +177,7 @@ def _run(
         return task.scores(generator.write(pairs.sources, search), pairs.targets)
 
     def evaluate() -> Evaluation:
-        score = scores(parts.validation, Search(beam_size=1))[0].value
+        score = scores(splits.validation, Search(beam_size=1))[0].value
         return Evaluation(score, {f"validation_{task.metric}": score})
 
     outcome = Loop(
@@ -220,25 +191,18 @@ def _run(
     ).run()
     found = {
         name: [s.signed(split=name, beam=plan.search.beam_size, seed=recipe.seed) for s in scores(pairs, plan.search)]
-        for name, pairs in parts.judged().items()
+        for name, pairs in splits.judged.items()
     }
     manifest = {
         "format": 1,
-        "status": outcome.status,
-        "reason": outcome.reason,
+        **outcome.to_dict(),
         "task": task.to_dict(),
         "base_model": Path(plan.model).name,
         "max_length": length,
         "truncated_texts": truncated,
         "search": asdict(plan.search),
-        "data": parts.description,
+        "data": splits.description,
         "recipe": asdict(recipe),
-        "steps": outcome.steps,
-        "tokens": outcome.tokens,
-        "seconds": round(outcome.seconds, 1),
-        "tokens_per_second": round(outcome.tokens / max(outcome.seconds, 1e-9), 1),
-        "best_step": outcome.best_step,
-        "averaged": outcome.averaged,
         "scores": {name: [asdict(s) for s in values] for name, values in found.items()},
     }
     artifacts.save_transformer(network, source, target, out, manifest, model_card)
@@ -294,7 +258,9 @@ def _check(plan: Plan) -> Path | TransformerConfig:
     return given
 
 
-def _start(plan: Plan, parts: Parts, out: Path, allow_pickle: bool) -> tuple["Transformer", Tokenizer, Tokenizer]:
+def _start(
+    plan: Plan, splits: Splits[Pairs], out: Path, allow_pickle: bool
+) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """The model to train, and the tokenizers of what it reads and of what it writes."""
     from bertram.models.transformer import Transformer
 
@@ -304,7 +270,7 @@ def _start(plan: Plan, parts: Parts, out: Path, allow_pickle: bool) -> tuple["Tr
             return _on_encoder(plan, given, allow_pickle)
         network = artifacts.read_transformer(given, allow_pickle=allow_pickle)
         return network, *artifacts.read_tokenizers(given, network.config)
-    source, target = _tokenizers(plan, given, parts, out)
+    source, target = _tokenizers(plan, given, splits, out)
     sizes = TransformerConfig(
         encoder=replace(changed(given.encoder, plan.config), vocab_size=source.vocab_size),
         decoder=replace(changed(given.decoder, plan.config), vocab_size=target.vocab_size),
@@ -316,9 +282,9 @@ def _start(plan: Plan, parts: Parts, out: Path, allow_pickle: bool) -> tuple["Tr
     return Transformer(sizes), source, target
 
 
-def _tokenizers(plan: Plan, preset: TransformerConfig, parts: Parts, out: Path) -> tuple[Tokenizer, Tokenizer]:
+def _tokenizers(plan: Plan, preset: TransformerConfig, splits: Splits[Pairs], out: Path) -> tuple[Tokenizer, Tokenizer]:
     """A preset's tokenizers, learned from the training pairs once for every OUT; one for both sides if not told."""
-    sides = [parts.train.sources, [text for targets in parts.train.targets for text in targets]]
+    sides = [splits.train.sources, [text for targets in splits.train.targets for text in targets]]
     texts = sides if plan.separate_vocabularies else [[*sides[0], *sides[1]]]
     limit = preset.decoder.vocab_size if plan.vocab_size is None else min(plan.vocab_size, preset.decoder.vocab_size)
     found = []

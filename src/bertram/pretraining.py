@@ -275,17 +275,11 @@ def _train(
         scores |= {f"{name}_accuracy": found[key] for key in found if key == "sentence_pair_accuracy"}
     manifest = {
         "format": 1,
-        "status": outcome.status,
-        "reason": outcome.reason,
+        **outcome.to_dict(),
         "pretraining": asdict(objectives),
         "max_length": objectives.max_length,
         **_origin(out, {"train": train.store, "validation": held_out["own"].store}),
         "recipe": asdict(recipe),
-        "steps": outcome.steps,
-        "tokens": outcome.tokens,
-        "seconds": round(outcome.seconds, 1),
-        "tokens_per_second": round(outcome.tokens / max(outcome.seconds, 1e-9), 1),
-        "best_step": outcome.best_step,
         "processes": processes.size,
         "scores": {name: value for name, value in sorted(scores.items()) if math.isfinite(value)},
     }

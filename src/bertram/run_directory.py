@@ -56,12 +56,15 @@ def prepare_directory(out: Path, *, resume: bool) -> dict[str, Any] | None:
         if "status" in manifest:
             return manifest
     make_directory(out)
+    if not resume:
+        (out / SETTINGS).unlink(missing_ok=True)
     return None
 
 
 def is_occupied(out: Path, first_file: str = SETTINGS) -> bool:
-    """Whether a directory is there and holds more than a half-written first file, left by a process that was killed."""
-    return out.is_dir() and any(not path.name.startswith(f".{first_file}.") for path in out.iterdir())
+    """Whether a directory is there and holds more than its first file, whole or half-written: nothing is lost then."""
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    return any(name != first_file and not name.startswith(f".{first_file}.") for name in names)
 
 
 def make_directory(out: Path) -> None:

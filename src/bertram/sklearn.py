@@ -29,7 +29,7 @@ from bertram.run_directory import MANIFEST, prepare_directory
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Floats, Task
-from bertram.text.records import Table, split
+from bertram.text.records import Table
 from bertram.training.recipe import Recipe
 
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MANIFEST)
@@ -235,19 +235,11 @@ class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]
         return np.array([answer["score"] for answer in self._answers(X)])
 
 
-def _splits(table: Table, fraction: float, seed: int) -> finetuning.Splits:
+def _splits(table: Table, fraction: float, seed: int) -> finetuning.LabelledSplits:
     """Hold out a share of the examples for validation."""
     if not 0 < fraction <= 0.5:
         raise BadInput(f"validation_fraction: must lie in (0, 0.5], not {fraction}")
-    train, validation = split(table, fraction, seed)
-    description = {
-        "train": "fit(X, y)",
-        "validation": f"a share of {fraction:g} of the training data, drawn with seed {seed}",
-        "test": None,
-        "rows": {"train": len(train), "validation": len(validation), "test": 0},
-        "sha256": {},
-    }
-    return finetuning.Splits(train, validation, None, description)
+    return finetuning.LabelledSplits.of({"train": table}, {"train": "fit(X, y)"}, {}, seed, fraction)
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:

@@ -23,7 +23,7 @@ from bertram.config import EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.files import replacing, write_json
-from bertram.finetuning import LEARNING_RATE, Splits, learn
+from bertram.finetuning import LEARNING_RATE, LabelledSplits, learn
 from bertram.inspection import describe
 from bertram.run_directory import SETTINGS, is_occupied, keep, make_directory, prepare_directory
 from bertram.tasks.task import Targets, Task
@@ -71,7 +71,7 @@ def compare(
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
     names = _names(models)
-    splits = Splits.read(data, validation, test, columns=columns, seed=recipe.seed)
+    splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     learned = learn(task, splits)
     targets = splits.targets(learned)
     settings = {
@@ -83,7 +83,7 @@ def compare(
     }
     _begin(out, settings)
     files = _files(data, validation, test, columns, recipe.seed)
-    split, judged = splits.judged
+    *_, (split, judged) = splits.judged.items()
     candidates = [_baseline(settings, files, out, splits, learned)]
     curves: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for name, model in names.items():
@@ -158,13 +158,15 @@ def _files(
     columns: Mapping[str, str] | None,
     seed: int,
 ) -> dict[str, Any]:
-    """What `Splits.read` takes, for another process."""
+    """What `LabelledSplits.read` takes, for another process."""
     files = {"data": data, "validation": validation, "test": test}
     absolute = {name: None if file is None else str(Path(file).resolve()) for name, file in files.items()}
     return absolute | {"columns": dict(columns or {}), "seed": seed}
 
 
-def _baseline(settings: dict[str, Any], files: dict[str, Any], out: Path, splits: Splits, task: Task) -> dict[str, Any]:
+def _baseline(
+    settings: dict[str, Any], files: dict[str, Any], out: Path, splits: LabelledSplits, task: Task
+) -> dict[str, Any]:
     """Fit tf-idf with a linear model, unless that was done; its row of the results, not yet measured."""
     directory = f"runs/{BASELINE}"
     place = out / directory
@@ -173,7 +175,7 @@ def _baseline(settings: dict[str, Any], files: dict[str, Any], out: Path, splits
     else:
         job = {"kind": "baseline", "task": settings["task"], "files": files, "out": str(place)}
         fit = _work(job, "fitting the baseline", out / "jobs" / f"{BASELINE}.json")
-    split, judged = splits.judged
+    *_, (split, judged) = splits.judged.items()
     score = task.scores(_logits(place, split), task.targets(judged.labels))[0].value
     return {
         "model": BASELINE,

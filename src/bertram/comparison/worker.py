@@ -43,7 +43,7 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.tasks.registry import task_from_dict
     from bertram.training.recipe import Recipe
 
-    splits = finetuning.Splits.read(**job["files"])
+    splits = finetuning.LabelledSplits.read(**job["files"])
     with training_progress(job["label"]) as report:
         return finetuning.run(
             task_from_dict(job["task"]),
@@ -59,13 +59,13 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
 
 def _baseline(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.comparison.baseline import Baseline
-    from bertram.finetuning import Splits
+    from bertram.finetuning import LabelledSplits
     from bertram.tasks.registry import task_from_dict
 
-    splits, out, began = Splits.read(**job["files"]), Path(job["out"]), time.monotonic()
+    splits, out, began = LabelledSplits.read(**job["files"]), Path(job["out"]), time.monotonic()
     baseline = Baseline.fit(splits.train, splits.validation, task_from_dict(job["task"]))
     baseline.save(out)
-    split, table = splits.judged
+    *_, (split, table) = splits.judged.items()
     write_array(out / f"logits-{split}.npy", baseline.logits(*table.inputs))
     fit = {
         "parameters": baseline.parameters,

@@ -77,13 +77,7 @@ def teach(
         for name, network in (("teacher", teacher), ("student", distillation.student))
     }
     return distillation.student, {
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "steps": outcome.steps,
-        "tokens": outcome.tokens,
-        "seconds": round(outcome.seconds, 1),
-        "tokens_per_second": round(outcome.tokens / max(outcome.seconds, 1e-9), 1),
-        "best_step": outcome.best_step,
+        **outcome.to_dict(),
         "shrinking": {"initial": initial, "initial_losses": first_losses},
         "parameters": parameters,
         "losses": losses,

@@ -56,6 +56,11 @@ class Outcome:
     averaged: int = 1
     """Evaluations whose weights' mean is kept, the one of best_step being the last of them."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """For bertram.json, with the speed."""
+        seconds, speed = round(self.seconds, 1), round(self.tokens / max(self.seconds, 1e-9), 1)
+        return asdict(self) | {"seconds": seconds, "tokens_per_second": speed}
+
 
 class Evaluation(NamedTuple):
     """How a model stands on what it does not learn from."""

@@ -1,0 +1,79 @@
+"""The splits of one training: what it learns from, what it is judged by meanwhile, and what it is tested on."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertram.files import fingerprint
+from bertram.text.records import split
+
+NAMES = ("train", "validation", "test")
+HELD_OUT = 0.1
+
+
+class Rows(Protocol):
+    """Examples read from files."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, rows: Iterable[int] | NDArray[np.integer]) -> Self:
+        """The rows at these places, in their order."""
+
+
+R = TypeVar("R", bound=Rows)
+
+
+@dataclass(frozen=True)
+class Splits(Generic[R]):
+    """Examples to train on, to choose the best weights by and, if there are any, to test these on."""
+
+    train: R
+    validation: R
+    test: R | None
+    description: dict[str, Any]
+    """For each split its source in words; under "rows" their numbers, under "sha256" the fingerprints of the files."""
+
+    @classmethod
+    def of(
+        cls,
+        found: Mapping[str, R],
+        sources: Mapping[str, str],
+        files: Mapping[str, Sequence[Path]],
+        seed: int,
+        share: float = HELD_OUT,
+    ) -> Self:
+        """The splits of `found`, by their names; without validation a seeded share of the training split is held out.
+
+        Raises:
+            BadInput: one row is too few to hold some out.
+        """
+        rows, sources = dict(found), dict(sources)
+        if "validation" not in rows:
+            rows["train"], rows["validation"] = split(rows["train"], share, seed)
+            part = "a tenth" if share == HELD_OUT else f"a share of {share:g}"
+            sources["validation"] = f"{part} of the training data, drawn with seed {seed}"
+        description = {
+            **{name: sources.get(name) for name in NAMES},
+            "rows": {name: len(rows[name]) if name in rows else 0 for name in NAMES},
+            "sha256": {name: [fingerprint(path) for path in paths] for name, paths in files.items()},
+        }
+        return cls(rows["train"], rows["validation"], rows.get("test"), description)
+
+    @property
+    def judged(self) -> dict[str, R]:
+        """The splits that scores are reported on; the last of them is the one that a model is judged by."""
+        return {"validation": self.validation} | ({} if self.test is None else {"test": self.test})
+
+    @property
+    def all(self) -> dict[str, R]:
+        """Every split by its name."""
+        return {"train": self.train} | self.judged
+
+    def head(self, rows: int) -> Self:
+        """The first rows of each split."""
+        heads: dict[str, Any] = {name: part.select(range(min(rows, len(part)))) for name, part in self.all.items()}
+        return replace(self, **heads)
