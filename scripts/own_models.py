@@ -23,7 +23,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bertram.artifacts import ENGLISH, OWN, SENTIMENT
+from bertram.files import write_json, write_text
 from bertram.formats.weights import read_tensors, write_tensors
+from bertram.model_card import shrinking_card
+from bertram.run_directory import MANIFEST, read_manifest
 from bertram.text.corpus import corpus_files, read_parts
 from bertram.text.sentences import split_sentences
 from demo import package, tweets
@@ -31,6 +34,8 @@ from demo import package, tweets
 RATED = ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets", "tweets")
 LEAST_CHARACTERS, MOST_CHARACTERS = 8, 160
 KEPT = re.compile(r"config.json|tokenizer.*\.json|modules\.json|\d_\w+|bertram\.json|README\.md")
+TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
+FRONT = f"---\nlicense: apache-2.0\nlanguage: en\nbase_model: {TEACHER}\n"
 NEUTRAL = 0.5
 """Mean ratings from -4 to 4 that lie no further from 0 than this count as neutral."""
 
@@ -91,6 +96,9 @@ def pack(english: str, sentiment: str) -> None:
     source, target = Path(english), OWN / ENGLISH
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=lambda _, names: [name for name in names if not KEPT.fullmatch(name)])
+    manifest = read_manifest(source) | {"base_model": TEACHER.rpartition("/")[2]}
+    write_json(target / MANIFEST, manifest)
+    write_text(target / "README.md", shrinking_card(manifest).replace("---\n", FRONT, 1))
     halves = {name: tensor.half() for name, tensor in read_tensors(source / "model.safetensors").items()}
     write_tensors(target / "model.safetensors", halves)
     shutil.copyfile(source / "model.engine", OWN / f"{ENGLISH}.engine")

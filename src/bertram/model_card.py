@@ -50,11 +50,11 @@ def pretraining_card(manifest: dict[str, Any]) -> str:
 def shrinking_card(manifest: dict[str, Any]) -> str:
     """Write the card of a shrunken model from what its bertram.json will say."""
     made, data, count = manifest["shrinking"], manifest["data"], manifest["parameters"]
-    teacher = manifest["base_model"]
+    teacher, groups = manifest["base_model"], made["groups"]
     rows = [
         f"- taught by {teacher} on {data['rows']['train']:,} texts ({data['train']})",
-        f"- {count['student']:,} parameters of {count['teacher']:,}: {made['groups']} groups of layers, embeddings "
-        f"{made['embedding_size']} wide, begun as {made['initial']}",
+        f"- {count['student']:,} parameters of {count['teacher']:,}: {groups} group{'s'[: groups > 1]} of layers, "
+        f"embeddings {made['embedding_size']} wide, begun as {made['initial']}",
         f"- texts longer than {manifest['max_length']} tokens are cut; of these {manifest['truncated_texts']:,}",
     ]
     scores = [
@@ -66,7 +66,10 @@ def shrinking_card(manifest: dict[str, Any]) -> str:
         )
         for name, found in manifest["agreement"].items()
     ]
-    use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
+    use = [
+        "bertram embed this/directory texts.txt --out vectors.npy",
+        "bertram train classification reviews.csv --model this/directory --out out/reviews",
+    ]
     hub_task = manifest.get("task", {}).get("name", "feature-extraction")
     hub_task = _HUB_TASKS.get(hub_task, hub_task)
     return _card(manifest, hub_task, f"shrunken from {teacher}", data["train"], "validation", rows, scores, use)

@@ -1,0 +1,85 @@
+"""The models that are part of Bertram: small, licensed, and ready without torch or a name."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+import bertram
+from bertram.artifacts import ENGLISH, OWN, SENTIMENT, asked
+from bertram.errors import BadInput
+from bertram.run_directory import read_manifest
+from test_floors import run_without_torch
+from tiny import model_directory, run, table
+
+TEXTS = ["a dog runs through the grass", "the puppy is running on a lawn", "interest rates rose again on friday"]
+
+
+def test_a_sentence_is_classified_without_torch_or_a_model_named(tmp_path: Path) -> None:
+    said = run_without_torch("classify", "what a wonderful film")
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout)["label"] == "positive"
+    answers = bertram.load(SENTIMENT).predict(["a dull and awful waste of time", "the meeting is on monday"])
+    assert [answer["label"] for answer in answers] == ["negative", "neutral"]
+
+
+def test_vectors_of_like_texts_are_alike(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    said = run_without_torch("embed", tmp_path / "texts.txt")
+    assert said.returncode == 0, said.stderr
+    a, b, c = (np.array(json.loads(line)["embedding"]) for line in said.stdout.splitlines())
+    assert np.linalg.norm(a) == pytest.approx(1, abs=1e-5)
+    assert a @ b > 0.4 > 0.2 > a @ c
+
+
+def test_the_weights_are_those_of_the_engine_and_an_albert_for_transformers() -> None:
+    place = OWN / ENGLISH
+    inputs = AutoTokenizer.from_pretrained(place)(TEXTS[0], return_tensors="pt")
+    network = AutoModel.from_pretrained(place, dtype=torch.float32).eval()
+    assert network.config.model_type == "albert"
+    with torch.inference_mode():
+        theirs = network(**inputs).last_hidden_state[0].mean(0).numpy()
+    ours = bertram.load(ENGLISH).embed(TEXTS[:1])[0]
+    assert ours @ theirs / np.linalg.norm(theirs) > 0.99
+
+
+def test_they_are_small_and_say_where_they_come_from() -> None:
+    files = [path for path in OWN.rglob("*") if path.is_file() and ENGLISH in str(path)]
+    assert sum(path.stat().st_size for path in files) <= 25e6
+    assert (OWN / f"{SENTIMENT}.engine").stat().st_size <= 7e6
+    assert "license: apache-2.0" in (OWN / ENGLISH / "README.md").read_text()
+    notice = (OWN / "NOTICE").read_text()
+    assert "all-MiniLM-L6-v2" in notice
+    assert "Apache License" in notice
+    assert read_manifest(OWN / ENGLISH)["shrinking"]["groups"] == 1
+    assert (OWN / f"{ENGLISH}.engine").stat().st_size <= 7e6
+
+
+def test_one_goes_on_training_and_the_other_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, budget = table(tmp_path / "t.csv", 24), ["--steps", 1, "--evaluations", 1]
+    assert run("train", "classification", data, "--model", ENGLISH, "--out", tmp_path / "out", *budget) == 0
+    assert run("train", "classification", data, "--model", SENTIMENT, "--out", tmp_path / "no", *budget) == 2
+    assert "train on bertram-english" in capsys.readouterr().err
+
+
+def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, file = model_directory(tmp_path / "model"), tmp_path / "texts.txt"
+    file.write_text("one\ntwo\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"three\n")))
+
+    def found(*arguments: str | None) -> tuple[str, list[object]]:
+        name, chunks = asked(*arguments, own="own")
+        return name, [given for chunk in chunks for given in chunk]
+
+    assert found(None, None, "a text") == ("own", ["a text"])
+    assert found("a text", None, None) == ("own", ["a text"])
+    assert found(str(file), None, None) == ("own", ["one", "two"])
+    assert found(str(model), str(file), None) == (str(model), ["one", "two"])
+    assert found(str(model), None, "a text") == (str(model), ["a text"])
+    assert found(str(model), None, None) == (str(model), ["three"])
+    with pytest.raises(BadInput, match="not both"):
+        asked(str(model), str(file), "a text", "own")
