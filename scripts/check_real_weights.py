@@ -35,7 +35,7 @@ CLASSES = {
 def transformers_class(model: Model) -> type[transformers.PreTrainedModel]:
     """The class of transformers that has this model's heads."""
     family = {"bert": "Bert", "albert": "Albert"}[model.config.model_type]
-    return getattr(transformers, family + CLASSES[tuple(sorted(model.heads))])
+    return getattr(transformers, family + CLASSES[tuple(sorted(model.heads.keys() - {"embedding"}))])
 
 
 def random_batch(model: Model, lengths: list[int], seed: int) -> Batch:
@@ -67,6 +67,10 @@ def their_outputs(theirs: transformers.PreTrainedModel, heads: list[str], batch:
     outputs = {"hidden": body.last_hidden_state}
     if body.pooler_output is not None:
         outputs["pooled"] = body.pooler_output
+    if "embedding" in heads:  # as sentence-transformers computes it of the mean
+        heads = [head for head in heads if head != "embedding"]
+        sums = (body.last_hidden_state * real[:, :, None]).sum(1)
+        outputs["embedding"] = torch.nn.functional.normalize(sums)
     if len(heads) == 2:
         outputs["masked_language_model"] = whole.prediction_logits
         outputs["sentence_pair"] = whole.sop_logits if "sop_logits" in whole else whole.seq_relationship_logits

@@ -1,4 +1,10 @@
+import os
+
 import torch
 
-# Tests run side by side on few cores and their tensors are tiny: more threads would only wait for one another.
+# Tests run side by side on few cores and their tensors are tiny: more threads would only wait for one another. So each
+# worker keeps to a core, and with it every process that it starts.
 torch.set_num_threads(1)
+if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")).startswith("gw"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})

@@ -336,7 +336,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 @pytest.mark.parametrize("dropout_prob", [0.0, 1e-9, 0.5])
 def test_gradients_are_those_of_finite_differences(dropout_prob: float) -> None:
-    """Attention has its gradient written by hand, so it is checked against the definition of one."""
+    """Attention has its gradient written by hand, so it is checked against the definition of one, in some direction."""
     batch = to_tensors(random_batch([2] * 18 + [33], replace(SMALL, max_position_embeddings=64)))
     layout = blocks(batch.groups, batch.groups, 2)
     assert len(layout) > 1
@@ -350,10 +350,13 @@ def test_gradients_are_those_of_finite_differences(dropout_prob: float) -> None:
         torch.manual_seed(1)  # the same weights are dropped every time
         return attention(queries, keys_values, layout, 2, dropout_prob)
 
-    assert torch.autograd.gradcheck(attend, (queries, keys_values, layout))
-    assert torch.autograd.gradcheck(attend, (queries, keys_values, blocks(batch.groups, batch.groups, 2, causal=True)))
     first = queries.detach()[:19].requires_grad_()
-    assert torch.autograd.gradcheck(attend, (first, keys_values, blocks(batch.first_groups, batch.groups, 2)))
+    for inputs in (
+        (queries, keys_values, layout),
+        (queries, keys_values, blocks(batch.groups, batch.groups, 2, causal=True)),
+        (first, keys_values, blocks(batch.first_groups, batch.groups, 2)),
+    ):
+        assert torch.autograd.gradcheck(attend, inputs, fast_mode=True)
 
 
 def test_first_tokens_alone_are_as_among_all() -> None:
