@@ -1,7 +1,7 @@
 """What became of a shrinking: teacher and student side by side, as they would be shipped."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,27 +74,30 @@ def _scores(model: Path, data: Path, columns: str | None) -> list[dict[str, Any]
     return [{"metric": s.metric, "value": s.value, "signature": s.signature} for s in found]
 
 
-def figures(results: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Headings, and each side's name with its cells, as people read them."""
-    headings = ["parameters", "engine", f"ms, {_LENGTH} tokens", "tokens a second", "MB at the peak"]
-    rows = []
-    for row in (results["teacher"], results["student"]):
-        latency = {int(length): ms for length, ms in row["latency_ms"].items()}  # numbers in JSON's names are text
-        cells = [
-            count(row["parameters"]),
-            f"{megabytes(row['engine_bytes'])} {row['precision']}",
-            quantity(latency.get(_LENGTH, min(latency.values()))),
-            count(row["tokens_per_second"]),
-            quantity(next(iter(row["peak_mb"].values()))),
-        ]
-        rows.append((row["model"], cells))
-    teacher = results["teacher"]["scores"]
-    for kind in teacher:
-        for place, found in enumerate(teacher[kind]):
-            headings.append(f"{found['metric']}, {'fp32' if kind == 'model' else 'engine'}")
-            for row, (_, cells) in zip((results["teacher"], results["student"]), rows, strict=True):
-                cells.append(score(row["scores"][kind][place]["value"]))
-    return headings, rows
+def figures(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What is told of both, as people read it: its name, the teacher's and the student's."""
+    teacher, student = results["teacher"], results["student"]
+    rows = [(name, tell(teacher), tell(student)) for name, tell in _FIGURES.items()]
+    for kind, found in teacher["scores"].items():
+        for one, other in zip(found, student["scores"][kind], strict=True):
+            share = f" ({other['value'] / one['value']:.1%})" if one["value"] > 0 else ""
+            name = f"{one['metric']}, {'fp32' if kind == 'model' else 'engine'}"
+            rows.append((name, score(one["value"]), score(other["value"]) + share))
+    return rows
+
+
+def _latency(row: Mapping[str, Any]) -> float:
+    latency = {int(length): ms for length, ms in row["latency_ms"].items()}  # numbers in JSON's names are text
+    return float(latency.get(_LENGTH, min(latency.values())))
+
+
+_FIGURES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "parameters": lambda row: count(row["parameters"]),
+    "engine": lambda row: f"{megabytes(row['engine_bytes'])} {row['precision']}",
+    f"ms, {_LENGTH} tokens": lambda row: quantity(_latency(row)),
+    "tokens a second": lambda row: count(row["tokens_per_second"]),
+    "MB at the peak": lambda row: quantity(next(iter(row["peak_mb"].values()))),
+}
 
 
 def agreed(results: Mapping[str, Any]) -> list[str]:
@@ -117,12 +120,11 @@ _NAMES = {
 
 def render(results: Mapping[str, Any]) -> Group:
     """What `rich` prints of results.json."""
-    headings, rows = figures(results)
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for place, heading in enumerate(["", *headings]):
-        shown.add_column(Text(heading), justify="right" if place else "left", no_wrap=not place)
-    for name, cells in rows:
-        shown.add_row(Text(name), *cells)
+    for place, heading in enumerate(("", results["teacher"]["model"], results["student"]["model"])):
+        shown.add_column(Text(heading), justify="right" if place else "left")
+    for row in figures(results):
+        shown.add_row(*map(Text, row))
     return Group(Text(), shown, Text(), Text("Agreement\n" + "\n".join(f"  {line}" for line in agreed(results))))
 
 

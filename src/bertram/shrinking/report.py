@@ -24,10 +24,10 @@ def write_report(out: Path, results: Row) -> None:
         OSError: the disk did not take it.
     """
     title = f"{results['teacher']['model']} shrunken"
-    headings, rows = figures(results)
-    sides = [
+    models = [results[side]["model"] for side in ("teacher", "student")]
+    rows = [
         element("tr", element("th", name, scope="row"), *(element("td", cell) for cell in cells))
-        for name, cells in rows
+        for name, *cells in figures(results)
     ]
     found = {path.name: read_manifest(path, RESULTS) for path in siblings(out, results)}
     page = page_of(
@@ -37,7 +37,7 @@ def write_report(out: Path, results: Row) -> None:
         element("p", _dial(results["dial"]), class_="lede"),
         element("p", f"Taught on {results['data']['rows']['train']:,} texts.", class_="soft"),
         element("h2", "Teacher and student"),
-        table("Teacher and student", ["", *headings], sides),
+        table("Teacher and student", ["", *models], rows),
         element("p", "Measured as engines, each in a process of its own.", class_="note"),
         element("h2", "Agreement"),
         element("ul", *(element("li", line) for line in agreed(results))),
