@@ -1,6 +1,6 @@
 """The peer's side of the SST-2 quality figure: transformers' Trainer, the same recipe as `bertram train`.
 
-    python benchmarks/quality_transformers.py MINILM_DIRECTORY TRAIN.tsv.gz DEV.tsv.gz OUT --seeds 3
+    python benchmarks/quality_transformers.py MINILM_DIRECTORY TRAIN.tsv.gz DEV.tsv.gz OUT
 
 Recipe: 2 epochs, batches of 32, AdamW 5e-5, weight decay 0.01, linear warm-up over a tenth of the steps and linear
 decay, gradient norm 1.0, bf16 autocast, sequences grouped by length. Prints one JSON line a seed.
@@ -47,11 +47,11 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("dev", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     train, dev = Sentences(options.train, tokenizer), Sentences(options.dev, tokenizer)
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         torch.manual_seed(seed)
         arguments = TrainingArguments(
             output_dir=str(options.out),

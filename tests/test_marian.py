@@ -1,5 +1,6 @@
 """Marian models: transformers' MarianMTModel in and out, and the same searches."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import MarianConfig, MarianMTModel
 
 import bertram
+import test_marian_tokenizer
+import tiny
 from bertram import artifacts
 from bertram.batch import Batch
 from bertram.config import Search, TransformerConfig
@@ -263,3 +266,42 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"encoder_layers": 2', '"encoder_layers": 1'))
     with pytest.raises(BadInput, match=r"for which config.json has no place"):
         read_transformer(tmp_path)
+
+
+def test_a_directory_as_it_is_published_translates_trains_and_is_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its SentencePiece models beside vocab.json; what it writes is what transformers writes, from texts to texts."""
+    place = tmp_path / "published"
+    place.mkdir()
+    test_marian_tokenizer.write(place)
+    numbers = json.loads((place / "vocab.json").read_text())
+    special = {"pad_token_id": numbers["<pad>"], "decoder_start_token_id": numbers["<pad>"]}
+    theirs = marian(0, vocab_size=max(numbers.values()) + 1, max_position_embeddings=128, **special)
+    settings = {"max_new_tokens": 39, "early_stopping": False, "bad_words_ids": [[special["pad_token_id"]]]}
+    theirs.generation_config.update(num_beams=2, **settings)
+    theirs.save_pretrained(place)
+    texts = [*test_marian_tokenizer.SOURCE, "a small dog"]
+    tokenizer = test_marian_tokenizer.marian(place)
+    rows = theirs.generate(**tokenizer(texts, return_tensors="pt", padding=True))
+    (tmp_path / "texts.en").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    assert tiny.run("translate", place, tmp_path / "texts.en", "--max-length", 39) == 0
+    assert capsys.readouterr().out.splitlines() == tokenizer.batch_decode(rows, skip_special_tokens=True)
+    assert tiny.run("translate", place, tmp_path / "texts.en", "--max-length", 39, "--beam-size", 1) == 0
+    greedy = theirs.generate(**tokenizer(texts, return_tensors="pt", padding=True), num_beams=1)
+    assert capsys.readouterr().out.splitlines() == tokenizer.batch_decode(greedy, skip_special_tokens=True)
+    out = tmp_path / "published.ct2"
+    assert tiny.run("export", place, "--format", "ctranslate2", "--precision", "fp32", "--out", out) == 0
+    how = Search(beam_size=1, max_length=39)
+    assert [found["text"] for found in bertram.load(out).predict(texts, how)] == tokenizer.batch_decode(
+        greedy, skip_special_tokens=True
+    )
+    data = write_pairs(tmp_path, 40)
+    bertram.train("translation", data, model=place, out=tmp_path / "trained", recipe=SHORT)
+    assert tiny.run("export", tmp_path / "trained", "--format", "huggingface", "--out", tmp_path / "back") == 0
+    again = test_marian_tokenizer.marian(tmp_path / "back")
+    assert again(texts)["input_ids"] == tokenizer(texts)["input_ids"]
+    theirs = MarianMTModel.from_pretrained(tmp_path / "back").eval()
+    (row,) = theirs.generate(**again(["one"], return_tensors="pt"), num_beams=1, max_new_tokens=39)
+    (ours,) = bertram.load(tmp_path / "trained").predict(["one"], how)
+    assert ours["text"] == again.decode(row, skip_special_tokens=True)

@@ -169,9 +169,16 @@ def test_a_tokenizer_like_others(tmp_path):
         _ = source.mask_id
     with pytest.raises(BadInput, match="text 2: half of a surrogate pair"):
         source.encode(["a", "e\ud800"], max_length=9)
-    with pytest.raises(BadInput, match=r"not written as tokenizer\.json"):
-        source.save(tmp_path / "out")
     assert isinstance(source, Tokenizer)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_saved_as_it_was_read(tmp_path, separate):
+    names = {file.name for file in write(tmp_path, separate=separate).iterdir()}
+    for tokenizer in read_marian(tmp_path):
+        tokenizer.save(tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names - {"out"}
+    assert all((tmp_path / "out" / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
 
 
 class TestRefused:

@@ -234,9 +234,10 @@ def save_transformer(
 
 def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: TransformerConfig) -> None:
     """Write the tokenizers of what is read and written; where they are one, once."""
-    source.save(out, max_length=config.encoder.max_position_embeddings)
     if target is not source:
-        target.save(out / TARGET, max_length=config.decoder.max_position_embeddings)
+        place = out if isinstance(target, marian.MarianTokenizer) else out / TARGET
+        target.save(place, max_length=config.decoder.max_position_embeddings)
+    source.save(out, max_length=config.encoder.max_position_embeddings)
 
 
 def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transformer":
@@ -268,7 +269,7 @@ def read_tokenizers(directory: Path, config: TransformerConfig) -> tuple[Tokeniz
 
 
 def _tokenizers(directory: Path) -> tuple[Tokenizer, Tokenizer]:
-    if (directory / marian.FILES[0]).is_file():
+    if (directory / marian.FIRST_FILE).is_file():
         return marian.read_marian(directory)
     source = Tokenizer.load(directory)
     return source, Tokenizer.load(directory / TARGET) if (directory / TARGET).is_dir() else source

@@ -6,14 +6,14 @@ Heavy rooms are imported inside the commands, so that `bertram --help` answers a
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from bertram import __version__
-from bertram.config import Objectives, Search, parse_fields
+from bertram.config import Objectives, SearchOptions, parse_fields
 from bertram.errors import BadInput, BertramError, NoCandidateFits
 from bertram.training.interruption import stoppable
 from bertram.training.recipe import Recipe
@@ -29,7 +29,7 @@ Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression", "similarity"]
 Lesson = Literal["states", "vectors", "similarities", "logits"]
 WritingTask = Literal["translation", "summarization"]
-Searching = Annotated[Search | None, Parameter(name="*")]
+Searching = Annotated[SearchOptions | None, Parameter(name="*")]
 
 
 @app.command
@@ -480,8 +480,9 @@ def translate(
     from bertram.text.records import read_lines
 
     generator = load_generator(model, "translation", allow_pickle=allow_pickle)
+    how = replace(generator.search, **(search or {}))
     for chunk in read_lines(source) if text is None else [[text]]:
-        _texts(generator.predict(chunk, search), as_json=json)
+        _texts(generator.predict(chunk, how), as_json=json)
 
 
 @app.command
@@ -510,8 +511,9 @@ def summarize(
     from bertram.text.records import read_inputs
 
     generator = load_generator(model, "summarization", allow_pickle=allow_pickle)
+    how = replace(generator.search, **(search or {}))
     for chunk in read_inputs(source) if text is None else [[text]]:
-        _texts(generator.predict(chunk, search), as_json=json)
+        _texts(generator.predict(chunk, how), as_json=json)
 
 
 @app.command

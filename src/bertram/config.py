@@ -7,7 +7,7 @@ the whole difference.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from bertram.errors import BadInput
 
@@ -186,7 +186,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How a decoder's output is searched for: the best of `beam_size` hypotheses kept at every step, 1 being greedy.
+    """How a decoder's output is searched for; `SearchOptions` explains the fields.
 
     Raises:
         BadInput: a value is out of range.
@@ -194,14 +194,10 @@ class Search:
 
     beam_size: int = 5
     length_penalty: float = 1.0
-    """A hypothesis' score is its log-probability divided by its length, the end token counted, to this power."""
     n_best: int = 1
     no_repeat_ngram_size: int = 0
-    """No sequence of so many tokens twice in one output; 0: no such rule."""
     min_length: int = 0
-    """Tokens before an output may end."""
     max_length: int | None = None
-    """Tokens of an output at most, the end token counted; by default by the length of the input."""
 
     def __post_init__(self) -> None:
         for name, least in {"beam_size": 1, "n_best": 1, "no_repeat_ngram_size": 0, "min_length": 0}.items():
@@ -213,6 +209,23 @@ class Search:
             raise BadInput(f"--n-best {self.n_best}: a beam of {self.beam_size} finds no more than {self.beam_size}")
         if self.max_length is not None and not max(1, self.min_length) <= self.max_length <= 2**20:
             raise BadInput(f"--max-length {self.max_length}: must lie in {max(1, self.min_length)} to {2**20:,}")
+
+
+class SearchOptions(TypedDict, total=False):
+    """What to search otherwise than a model's own `Search` says, whose defaults are 5 hypotheses and a penalty of 1."""
+
+    beam_size: int
+    """Hypotheses that are kept at every step; 1 is greedy."""
+    length_penalty: float
+    """A hypothesis' score is its log-probability divided by its length, the end token counted, to this power."""
+    n_best: int
+    """Outputs to give of each input, the best first."""
+    no_repeat_ngram_size: int
+    """No sequence of so many tokens twice in one output; 0: no such rule."""
+    min_length: int
+    """Tokens before an output may end."""
+    max_length: int
+    """Tokens of an output at most, the end token counted; by default by the length of the input."""
 
 
 def bert(layers: int, width: int) -> EncoderConfig:

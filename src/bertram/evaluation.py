@@ -1,9 +1,10 @@
 """A trained model's scores on data that it has not seen: what `bertram evaluate` does."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from bertram.config import Search
+from bertram.config import Search, SearchOptions
 from bertram.errors import BadInput
 from bertram.inference.generator import Generator
 from bertram.inference.predictor import Predictor
@@ -30,16 +31,17 @@ def evaluate_writing(generator: Generator, pairs: Pairs, search: Search | None =
 
 
 def evaluate_files(
-    model: Predictor | Generator, files: Sequence[Path], columns: str | None, search: Search | None
+    model: Predictor | Generator, files: Sequence[Path], columns: str | None, search: SearchOptions | None
 ) -> list[Score]:
-    """Scores on a table, or on two files of aligned lines; `columns` as the command line has them.
+    """Scores on a table, or on two files of aligned lines; `columns` and `search` as the command line has them.
 
     Raises:
         BadInput: the files cannot be used, or do not suit the model.
     """
     if isinstance(model, Generator):
         names = COLUMNS[model.task.name]
-        return evaluate_writing(model, read_pairs(*files, columns=_parsed(columns, names), names=names), search)
+        pairs = read_pairs(*files, columns=_parsed(columns, names), names=names)
+        return evaluate_writing(model, pairs, replace(model.search, **(search or {})))
     if len(files) > 1:
         raise BadInput(f"{files[1]}: {model.task.name} reads one table")
     return evaluate(model, read_table(files[0], _parsed(columns, None)))

@@ -19,15 +19,31 @@ import tokenizers
 from tokenizers import AddedToken, models, pre_tokenizers
 
 from bertram.errors import BadInput
+from bertram.files import replacing
 from bertram.text.backends import BOUNDARY, TRANSFORMER_SPECIAL, read_object, read_settings
 from bertram.text.sentencepiece import Charsmap, Kind, UnigramModel, read_unigram
 from bertram.text.tokenizer import Tokenizer
 
-FILES = ("source.spm", "target.spm", "vocab.json")
+FIRST_FILE = "source.spm"
+_SETTINGS = "tokenizer_config.json"
 _SPACES = re.compile(" +")
 _UNKNOWN = " "
 """The unigram model's name of its unknown piece. No spaces are left in a text that is to be cut, so that neither this
 nor a token that begins with one is found where it was not put."""
+
+
+class MarianTokenizer(Tokenizer):
+    """One side's tokenizer, which is kept as the files that it came from."""
+
+    def __init__(self, backend: "_Backend", special: Mapping[str, str], files: Sequence[Path]) -> None:
+        super().__init__(backend, special)
+        self._files = {file.name: file.read_bytes() for file in files if file.is_file()}
+
+    def save(self, directory: Path, *, max_length: int | None = None) -> None:
+        """Write the files, the first of a directory's last, into the one directory that is both sides'."""
+        for name, content in self._files.items():
+            with replacing(directory / name) as temporary:
+                temporary.write_bytes(content)
 
 
 def read_marian(directory: str | Path) -> tuple[Tokenizer, Tokenizer]:
@@ -39,11 +55,11 @@ def read_marian(directory: str | Path) -> tuple[Tokenizer, Tokenizer]:
     """
     directory = Path(directory)
     try:
-        settings = read_settings(directory / "tokenizer_config.json")
+        settings = read_settings(directory / _SETTINGS)
         names = {role: settings.get(f"{role}_token", name) for role, name in TRANSFORMER_SPECIAL.items()}
         target = "target_vocab.json" if settings.get("separate_vocabs") else "vocab.json"
         return (
-            _read_side(directory / "source.spm", directory / "vocab.json", names),
+            _read_side(directory / FIRST_FILE, directory / "vocab.json", names),
             _read_side(directory / "target.spm", directory / target, names),
         )
     except OSError as error:
@@ -59,7 +75,8 @@ def _read_side(model_file: Path, vocabulary_file: Path, special: Mapping[str, st
         if type(place) is not int or place < 0:
             raise BadInput(f"{vocabulary_file}: the id of {token!r} must be a number from 0 on, not {place!r}")
     try:
-        return Tokenizer(_Backend(model, vocabulary, special), special)
+        files = [model_file.with_name(_SETTINGS), vocabulary_file, model_file]
+        return MarianTokenizer(_Backend(model, vocabulary, special), special, files)
     except BadInput as error:
         raise BadInput(f"{vocabulary_file}: {error}") from None
 
@@ -119,7 +136,7 @@ class _Backend:
         return "".join(token for token in tokens if token not in self._silent).replace(BOUNDARY, " ")
 
     def to_str(self, *, pretty: bool) -> str:
-        raise BadInput(f"a Marian tokenizer is not written as tokenizer.json; copy {', '.join(FILES)}")
+        raise NotImplementedError("no tokenizer.json holds a model's pieces and numbers of others")
 
     def _written(self, text: str) -> str:
         """What the unigram model is to see: special tokens and codes behind a space, the rest of the text prepared."""

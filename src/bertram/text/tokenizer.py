@@ -272,9 +272,6 @@ class Tokenizer:
         """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer reads with equal ids.
 
         `max_length` is the model's number of positions, to which transformers then truncates when asked to.
-
-        Raises:
-            BadInput: the tokenizer is Marian's, whose own files alone say what it is.
         """
         content = self._backend.to_str(pretty=True)
         # Of the classes that transformers knows this one alone takes tokenizer.json as it is; BertTokenizer and
