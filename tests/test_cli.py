@@ -45,8 +45,14 @@ def test_predict_answers_in_order(place, capsys, monkeypatch):
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer.keys() for answer in answers] == [{"label", "score", "scores"}] * 3
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
-    assert run("classify", place / "out") == 0
+    assert run("classify", place / "out", "-") == 0
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("arguments", [["classify", "--beam"], ["embed", "x", "-b"], ["translate", "x", "--beam", "3"]])
+def test_an_option_that_is_none_is_no_file(arguments, capsys):
+    assert run(*arguments) == 2
+    assert "Unknown option: -" in capsys.readouterr().err
 
 
 def test_a_limit_that_nothing_keeps_is_exit_code_3(place, tmp_path, capsys):

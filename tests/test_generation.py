@@ -109,7 +109,7 @@ def test_a_stream_that_breaks_gives_what_came_before(
     assert out == "drei\nvier\n"
     assert err == f"bertram: {source}: line 3: not UTF-8 at byte 1\n"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
-    assert run("translate", trained) == 2
+    assert run("translate", trained, "-") == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("drei\nvier\n", "bertram: standard input: line 3: not UTF-8 at byte 1\n")
 

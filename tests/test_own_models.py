@@ -77,6 +77,8 @@ def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert found(None, None, "a text") == ("own", ["a text"])
     assert found("a text", None, None) == ("own", ["a text"])
+    assert found("-", None, None) == ("own", ["three"])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"three\n")))
     assert found(str(file), None, None) == ("own", ["one", "two"])
     assert found(str(model), str(file), None) == (str(model), ["one", "two"])
     assert found(str(model), None, "a text") == (str(model), ["a text"])

@@ -109,15 +109,15 @@ def asked(
 ) -> tuple[str, Iterable[Sequence[str | Mapping[str, str]]]]:
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
-    Without a model `own` answers. One argument alone is a source if it is a file and no engine, and a text if it has
-    white space in it and names nothing; else it is a model. Without a source standard input is read.
+    Without a model `own` answers. One argument alone is a source if it is "-" or a file and no engine, and a text if it
+    has white space in it and names nothing; else it is a model. Without a source standard input is read.
 
     Raises:
         BadInput: both a source and a text are given.
     """
     if model is not None and source is None and text is None:
         path = Path(model)
-        if path.is_file() and not is_engine(path):
+        if model == "-" or (path.is_file() and not is_engine(path)):
             model, source = None, model
         elif len(model.split()) > 1 and not path.exists():
             model, text = None, model

@@ -22,6 +22,13 @@ app = App(
     name="bertram", version=__version__, help="Train, compare and ship Transformer models on the hardware you have."
 )
 
+
+def _no_option(_: object, value: str | None) -> None:
+    """Of what may be named by "-", which is standard input, refuse all else that begins so."""
+    if value is not None and value != "-" and value.startswith("-"):
+        raise ValueError(f"Unknown option: {value}.")
+
+
 Columns = Annotated[str | None, Parameter(help="Which columns to read: text=sentence,label=2 (a number: no header).")]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -29,6 +36,7 @@ Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression", "similarity"]
 Lesson = Literal["states", "vectors", "similarities", "logits"]
 WritingTask = Literal["translation", "summarization"]
+Source = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)]
 Searching = Annotated[SearchOptions | None, Parameter(name="*")]
 
 
@@ -393,7 +401,7 @@ def evaluate(
 
 @app.command(alias="classify")
 def predict(
-    model: str | None = None, source: str | None = None, *, text: str | None = None, allow_pickle: Flag = False
+    model: Source | None = None, source: Source | None = None, *, text: str | None = None, allow_pickle: Flag = False
 ) -> None:
     """Answer every line of a file or of standard input, one JSON object a line, in order.
 
@@ -419,8 +427,8 @@ def predict(
 
 @app.command
 def embed(
-    model: str | None = None,
-    source: str | None = None,
+    model: Source | None = None,
+    source: Source | None = None,
     *,
     text: str | None = None,
     out: Path | None = None,
@@ -458,7 +466,7 @@ def embed(
 @app.command
 def translate(
     model: str,
-    source: str = "-",
+    source: Source = "-",
     *,
     text: str | None = None,
     search: Searching = None,
@@ -488,7 +496,7 @@ def translate(
 @app.command
 def summarize(
     model: str,
-    source: str = "-",
+    source: Source = "-",
     *,
     text: str | None = None,
     search: Searching = None,
