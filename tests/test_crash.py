@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from test_generation import TINY, write_pairs
 from tiny import (
     also_slowly,
     bertram,
@@ -75,6 +76,11 @@ def comparing(place, out, steps=40):
     return ["compare", place / "good.csv", *models, "--out", out, *OPTIONS, "--steps", steps]
 
 
+def translating(place, out):
+    model = ["--model", "transformer-tiny", "--config", TINY, "--vocab-size", 100]
+    return ["train", "translation", *write_pairs(place, 200), *model, "--out", out, *OPTIONS, "--steps", 120, "--resume"]
+
+
 def killed_often(arguments, kills, longest, seed):
     """Kill the command at random instants, then let it end. How often it was killed while it ran."""
     instants = random.Random(seed)
@@ -90,6 +96,14 @@ def killed_often(arguments, kills, longest, seed):
 def test_killed_training_goes_on_bit_for_bit(place, trained, tmp_path, kills, seed):
     assert killed_often(training(place, tmp_path / "out"), kills, 4, seed) > 0
     same_training(tmp_path / "out", trained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_translation_goes_on_bit_for_bit(tmp_path, seed):
+    whole = complete(translating(tmp_path, tmp_path / "whole"))
+    assert killed_often(translating(tmp_path, tmp_path / "out"), 10, 5, seed) > 0
+    same_training(tmp_path / "out", whole)
 
 
 @pytest.mark.parametrize(
