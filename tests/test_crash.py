@@ -77,8 +77,8 @@ def comparing(place, out, steps=40):
 
 
 def translating(place, out):
-    model = ["--model", "transformer-tiny", "--config", TINY, "--vocab-size", 100]
-    return ["train", "translation", *write_pairs(place, 200), *model, "--out", out, *OPTIONS, "--steps", 120, "--resume"]
+    model = ["--model", "transformer-tiny", "--config", TINY, "--vocab-size", 100, "--out", out]
+    return ["train", "translation", *write_pairs(place, 200), *model, *OPTIONS, "--steps", 120, "--resume"]
 
 
 def killed_often(arguments, kills, longest, seed):
