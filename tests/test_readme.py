@@ -84,8 +84,9 @@ def test_it_runs(language, text, run):
 def run_line(line, run):
     if make := re.match(r"make (\w+)", line):  # minutes of work, in an environment of its own
         assert re.search(rf"^{make[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    elif pip := re.fullmatch(r"pip install '\.\[(\w+)\]'", line):  # needs an index of packages
-        assert pip[1] in metadata.metadata("bertram").get_all("Provides-Extra")
+    elif pip := re.fullmatch(r"pip install (?:\.|'\.\[([\w,]+)\]')", line):  # needs an index of packages
+        extras = set(pip[1].split(",")) if pip[1] else set()
+        assert extras <= set(metadata.metadata("bertram").get_all("Provides-Extra"))
     elif re.match(r"(echo '[^']*' \| )?bertram ", line):
         run(line, shell=True)
     else:

@@ -551,7 +551,7 @@ def export(
     out
         The file or directory to make.
     precision
-        Of the weights: fp32, or int8 (the default of the first two) with a scale for each row.
+        Of the weights: fp32, or int8 (the default of engine and ctranslate2) with a scale for each row.
     texts
         A text file, one input a line, or JSONL with text [, text_b]: what an int8 engine's answers are measured on, up
         to 512. Without it on drawn tokens.

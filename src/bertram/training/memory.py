@@ -10,7 +10,7 @@ def keep_freed_memory() -> None:
     """Let glibc reuse freed blocks instead of handing them back to the kernel; elsewhere do nothing.
 
     A training step frees and asks for the same large tensors again and again, and every page that comes from the kernel
-    is zeroed and mapped first: measured in docs/experiments.md.
+    is zeroed and mapped first.
     """
     if sys.platform != "linux":
         return
