@@ -59,7 +59,8 @@ def teach(
         first_losses[scheme] = round(sum(losses.values()), 4)
     initial = min(SCHEMES, key=first_losses.__getitem__)
     distillation = begun[initial]
-    distillation.prepare(device, precision(recipe, device), some)
+    processes = Processes(0, 1, device)
+    distillation.prepare(device, precision(recipe, processes), some)
 
     def evaluate() -> Evaluation:
         losses, student, original = compare(distillation, judged, device)
@@ -68,7 +69,6 @@ def teach(
         return Evaluation(-sum(losses.values()), figures)
 
     lesson = feed(train, recipe.batch_size)
-    processes = Processes(0, 1, device)
     outcome = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes).run()
     distillation.prepare(device, torch.float32, some)
     losses, student, original = compare(distillation, judged, device)

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -32,6 +33,9 @@ from bertram.training.recipe import Recipe
 
 _TRIAL_STEPS = 8
 _LOSS_BUCKETS = 20
+_TRIED_ROWS, _TRIED_WIDTH, _TRIALS = 512, 768, 8
+_WORTHWHILE = 0.9
+"""The share of float32's time in which bfloat16 must multiply to be taken: no chance decides near equality."""
 _AVERAGED = "averaged-{:09d}.safetensors"
 
 
@@ -121,7 +125,7 @@ class Loop:
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
         self.optimizer = Optimizer(
             model,
-            precision(recipe, processes.device),
+            precision(recipe, processes),
             rule=recipe.optimizer,
             weight_decay=recipe.weight_decay,
             rates=None if encoders is None else {"encoder.": encoders / highest},
@@ -330,12 +334,31 @@ class Loop:
         return state
 
 
-def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """The type that products are computed in: bfloat16 where asked for, or where the hardware multiplies it."""
+def precision(recipe: Recipe, processes: Processes) -> torch.dtype:
+    """The type that products are computed in: what is asked for, else bfloat16 where every process gains by it."""
     if recipe.precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
+        return torch.float32 if processes.any(not _gains_by_bfloat16(processes.device)) else torch.bfloat16
     return torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+
+
+@cache
+def _gains_by_bfloat16(device: torch.device) -> bool:
+    """Tried out, for the instructions alone do not say: docs/experiments.md has a processor that loses by them."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if not torch.cpu._is_avx512_bf16_supported():
+        return False
+    return _product_seconds(torch.bfloat16) < _WORTHWHILE * _product_seconds(torch.float32)
+
+
+def _product_seconds(kind: torch.dtype) -> float:
+    x, weight = torch.ones(_TRIED_ROWS, _TRIED_WIDTH, dtype=kind), torch.ones(_TRIED_WIDTH, _TRIED_WIDTH, dtype=kind)
+    taken = []
+    for _ in range(_TRIALS):
+        began = time.perf_counter()
+        nn.functional.linear(x, weight)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def _not_falling(state: State, blind_loss: float | None) -> str:

@@ -60,7 +60,7 @@ class Recipe:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     precision: Precision = "auto"
-    """bf16: products in bfloat16 over float32 master weights. auto: bf16 where the processor multiplies it natively."""
+    """bf16: products in bfloat16 over float32 master weights. auto: bf16 where this machine multiplies it faster."""
     gradient_checkpointing: bool = False
     evaluations: int = 10
     """Evaluations on the validation part, spread evenly over the budget; the best one's weights are kept."""
