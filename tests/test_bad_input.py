@@ -154,7 +154,7 @@ class TestModels:
         assert "train it first" in refused("evaluate", "bert-tiny", place / "good.csv")
 
     def test_untrained(self, refused, place):
-        assert "no bertram.json with a task" in refused("evaluate", place / "bare", place / "good.csv")
+        assert "with a task, and no classifier" in refused("evaluate", place / "bare", place / "good.csv")
 
     @pytest.fixture
     def damaged(self, place, tmp_path):
@@ -189,8 +189,8 @@ class TestModels:
             ("config.json", {"num_hidden_layers": 1}, "for which config.json has no place"),
             ("config.json", {"num_hidden_layers": "two"}, "must be a whole number"),
             ("config.json", {"vocab_size": 2**40}, "vocab_size must be a whole number"),
-            ("bertram.json", {"task": {"name": "classification", "labels": ["a", "b", "c"]}}, "the weights do not"),
-            ("bertram.json", {"task": {"name": "regression", "mean": 0.0, "std": 1.0}}, "the weights do not"),
+            ("bertram.json", {"task": {"name": "classification", "labels": ["a", "b", "c"]}}, "the weights are not"),
+            ("bertram.json", {"task": {"name": "regression", "mean": 0.0, "std": 1.0}}, "the weights are not"),
             ("bertram.json", {"task": {"name": "os.system"}}, "none is named 'os.system'"),
             ("bertram.json", {"max_length": 10**9}, "max_length must be a whole number"),
             ("bertram.json", {"config_overrides": {"embedding_size": 16}}, "config.json makes it"),
@@ -247,18 +247,18 @@ class TestOutput:
         assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
     def test_a_training_that_was_refused_leaves_nothing_in_the_way(self, refused, place, tmp_path):
-        """What is wrong with a model is found behind the first file, which is no reason to ask for another --out."""
+        """What is wrong with a model is found behind the first files, which are no reason to ask for another --out."""
         out, broken = tmp_path / "out", shutil.copytree(place / "bare", tmp_path / "broken")
         (broken / "model.safetensors").write_bytes(b"")
         arguments = ["train", "classification", place / "good.csv", "--out", out, "--steps", 1, "--model"]
         assert "model.safetensors" in refused(*arguments, broken)
-        assert (out / "training.json").exists()
+        assert not list(out.iterdir())
         assert run(*arguments, place / "bare") == 0
 
     def test_the_model_itself_is_not_trained_over(self, refused, place):
         arguments = ["train", "classification", place / "good.csv", "--model", place / "bare"]
         line = refused(*arguments, "--out", place / "bare", "--resume")
-        assert "is the model to train" in line
+        assert "is the model to begin with" in line
 
     def test_another_training_is_not_gone_on_with(self, refused, place, tmp_path):
         out = shutil.copytree(place / "trained", tmp_path / "out")

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
 import bertram
+from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.finetuning import LabelledSplits, train
 from bertram.model_card import model_card
+from bertram.models.heads import ClassificationHead
 from bertram.text.records import read_table
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -174,3 +177,14 @@ def test_real_data(tmp_path, file, columns, task):
         pytest.skip(f"no {DATA / file}")
     arguments = {"model": "albert-tiny", "out": tmp_path / "out", "vocab_size": 2000, "dry_run": True}
     assert train(task, DATA / file, columns=columns, **arguments)["status"] == "finished"
+
+
+def test_the_blind_loss_is_the_least_of_a_constant_answer() -> None:
+    """Of rare labels the smoothed targets are far more even than the labels."""
+    targets = torch.tensor([0] * 96 + [1] * 4)
+    head = ClassificationHead(bert(1, 64), 2, 0.0).train()
+    head.label_smoothing = 0.1
+    shares = torch.linspace(0.01, 0.99, 981)
+    losses = [head.loss(torch.stack([s.log(), (1 - s).log()]).expand(100, 2), targets) for s in shares]
+    assert head.blind_loss(targets, 0.1) == pytest.approx(float(min(losses)), abs=1e-5)
+    assert head.blind_loss(targets) < 0.168 < head.blind_loss(targets, 0.1)

@@ -19,12 +19,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import bertram
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.formats import weights
 from bertram.formats.huggingface import read, write
 from bertram.formats.huggingface_config import config_overrides, read_config, read_description
 from bertram.models.heads import Model
+from tiny import model_directory, run
 
 transformers = pytest.importorskip("transformers")
 
@@ -609,3 +611,21 @@ def test_a_real_bert_agrees(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(BadInput, match="not a readable file of tensors"):
         read(tmp_path)
+
+
+def test_a_published_classifier_answers_by_its_labels_names(tmp_path: Path) -> None:
+    """No bertram.json: the class that config.json names, and id2label, say what the model is for."""
+    place = model_directory(tmp_path / "model")
+    config = transformers.BertConfig.from_pretrained(
+        place, id2label={0: "bad", 1: "so so", 2: "good"}, label2id={"bad": 0, "so so": 1, "good": 2}
+    )
+    torch.manual_seed(0)
+    theirs = transformers.BertForSequenceClassification(config).eval()
+    theirs.save_pretrained(place)
+    texts = ["a lovely film", "a cold room and an awful meal"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    logits = theirs(**tokenizer(texts, return_tensors="pt", padding=True)).logits
+    expected = [config.id2label[row] for row in logits.argmax(1).tolist()]
+    assert [answer["label"] for answer in bertram.load(place).predict(texts)] == expected
+    assert run("export", place, "--format", "engine", "--out", tmp_path / "a.engine", "--precision", "fp32") == 0
+    assert [answer["label"] for answer in bertram.load(tmp_path / "a.engine").predict(texts)] == expected

@@ -76,6 +76,8 @@ def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.Monkey
         return name, [given for chunk in chunks for given in chunk]
 
     assert found(None, None, "a text") == ("own", ["a text"])
+    long = "a text " * 100
+    assert found(long, None, None) == ("own", [long])
     assert found("a text", None, None) == ("own", ["a text"])
     assert found("-", None, None) == ("own", ["three"])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"three\n")))

@@ -16,7 +16,7 @@ import bertram
 import tiny
 from bertram import artifacts
 from bertram.config import EncoderConfig
-from bertram.errors import BadInput
+from bertram.errors import BadInput, BertramError
 from bertram.formats.huggingface import read, write
 from bertram.inspection import describe, pooler_parameters
 from bertram.models.heads import Model
@@ -140,6 +140,8 @@ def test_a_dial_that_only_keeps_gives_the_teacher_itself(tmp_path: Path) -> None
 def test_the_plan_counts_what_would_be_there(tmp_path: Path) -> None:
     directory = teacher(tmp_path / "teacher")
     original = read(directory, heads={})
+    without_places(original)
+    write(original, directory)
     rows = plan(directory, groups=[1, 2], embedding_sizes=[8, 32], ranks=[0, 4, 32])
     assert len(rows) == 12
     for row in rows:
@@ -254,6 +256,9 @@ def test_agreement_of_a_model_with_itself_is_whole() -> None:
         ({"rank": 33}, "--rank 33: must lie in 0 to the hidden width of 32"),
         ({"groups": 4, "embedding_size": 32}, "nothing would shrink"),
         ({"lessons": ["states", "music"]}, "no lesson named 'music'"),
+        ({"depth": 0}, "--depth 0: the model has 4 layers"),
+        ({"lessons": ["logits"]}, "no head whose logits could be taught"),
+        ({"recipe": replace(RECIPE, encoder_learning_rate=1e-4)}, "--encoder-learning-rate"),
         ({"recipe": Recipe()}, "for how long"),
     ],
 )
@@ -262,7 +267,7 @@ def test_a_dial_that_does_not_fit_is_told_in_one_line(dial: dict[str, Any], mess
     with pytest.raises(BadInput, match=message) as caught:
         shrink(source, [lines], tmp_path / "out", **({"embedding_size": 16, "recipe": RECIPE} | dial))
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_texts_and_models_that_cannot_serve_are_told_in_one_line(tmp_path: Path) -> None:
@@ -376,6 +381,42 @@ def test_a_shrunken_model_is_compared_by_its_engine_and_shown(tmp_path: Path) ->
     page = (tmp_path / "dial" / "residual" / "report.html").read_text()
     assert "narrow" in page
     assert "residuals of rank 2" in page
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_diverged_training_is_told_and_told_again(tmp_path: Path) -> None:
+    source, lines, out = teacher(tmp_path / "teacher"), texts(tmp_path / "texts.txt"), tmp_path / "out"
+    recipe = replace(RECIPE, learning_rate=1e30, evaluations=1)
+    for resume in (False, True):
+        with pytest.raises(BertramError, match=r"diverged: the loss was .* take a lower --learning-rate"):
+            shrink(source, [lines], out, embedding_size=16, recipe=recipe, resume=resume)
+    assert read_manifest(out)["status"] == "diverged"
+    assert not (out / "model.safetensors").exists()
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_what_else_stands_around_is_left_alone(tmp_path: Path) -> None:
+    """Another command's OUT, the teacher itself, a foreign results.json beside OUT; labels come later."""
+    heads, recipe = {"classification": 2}, replace(RECIPE, steps=2, evaluations=1)
+    source, lines = teacher(tmp_path / "teacher", heads), texts(tmp_path / "texts.txt")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.json").write_text("[]")
+    dial: dict[str, Any] = {"embedding_size": 16, "recipe": recipe}
+    with pytest.raises(BadInput, match="is the model to begin with"):
+        shrink(source, [lines], source, **dial, resume=True)
+    labelled, out = tiny.table(tmp_path / "labelled.csv"), tmp_path / "out"
+    bertram.train("classification", labelled, model=source, out=tmp_path / "trained", recipe=recipe)
+    with pytest.raises(BadInput, match="another command began there"):
+        shrink(source, [lines], tmp_path / "trained", **dial, resume=True)
+    shrink(source, [lines], out, **dial)
+    assert json.loads((out / "bertram.json").read_text())["task"]["labels"] == ["LABEL_0", "LABEL_1"]
+    with pytest.raises(BadInput, match=r"labelled\.csv.*knows"):
+        shrink(source, [lines], out, **dial, evaluate=labelled, resume=True)
+    named = tmp_path / "named.csv"
+    named.write_text("text,label\na warm room,LABEL_0\na cold room,LABEL_1\n")
+    found = shrink(source, [lines], out, **dial, evaluate=named, resume=True)
+    assert found["evaluated_on"] == "named.csv"
+    assert found["student"]["scores"]["model"][0]["metric"] == "accuracy"
 
 
 def test_the_plan_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,9 @@ from bertram.inference.generator import GeneratingRunner, Generator
 from bertram.inference.predictor import Predictor
 from bertram.memory import peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest
+from bertram.tasks.classification import Classification
 from bertram.tasks.registry import any_task_from_dict
+from bertram.tasks.regression import Regression
 from bertram.tasks.sequence_to_sequence import Generation, Translation
 from bertram.tasks.similarity import Similarity
 from bertram.tasks.task import Task
@@ -39,8 +41,10 @@ ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
 """Models that come with Bertram: vectors of English texts, and how people feel who wrote them; docs/own-models.md."""
 
 
-def resolve(model: str | Path) -> Path | EncoderConfig | TransformerConfig:
+def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderConfig | TransformerConfig:
     """A model argument as the directory it names, or as a preset's sizes. Only a name with a slash reaches the hub.
+
+    Pickled weights are fetched from there if they are allowed.
 
     Raises:
         BadInput: nothing goes by that name.
@@ -59,19 +63,19 @@ def resolve(model: str | Path) -> Path | EncoderConfig | TransformerConfig:
         raise BadInput(f"{path}: is a file; here a model is a directory with config.json, or a preset")
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
-        return _from_hub(name)
+        return _from_hub(name, allow_pickle)
     near = difflib.get_close_matches(name, presets, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(presets)}"
     raise BadInput(f"{name}: no such directory or preset; {hint}")
 
 
-def resolve_encoder(model: str | Path) -> Path | EncoderConfig:
+def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderConfig:
     """`resolve` where an encoder alone is wanted.
 
     Raises:
         BadInput: nothing goes by that name, or it is an encoder–decoder model.
     """
-    found = resolve(model)
+    found = resolve(model, allow_pickle=allow_pickle)
     if isinstance(found, TransformerConfig) or (isinstance(found, Path) and is_transformer(found)):
         raise BadInput(f"{model}: is an encoder–decoder model, for translation or summarization; this needs an encoder")
     return found
@@ -86,7 +90,7 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     path = OWN / f"{model}.engine" if model in (ENGLISH, SENTIMENT) else Path(model)
     if path.is_file() and is_engine(path):
         return _load_engine(path)
-    source = resolve(model)
+    source = resolve(model, allow_pickle=allow_pickle)
     if not isinstance(source, Path):
         raise BadInput(
             f"{model} is a preset, sizes with random weights; train it first: bertram train … --model {model}"
@@ -97,7 +101,7 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
         return _load_generator(source, manifest, task, allow_pickle)
     network = read_model(source, allow_pickle=allow_pickle)
     if network.labels().get(task.head) != (0 if task.apart else task.outputs):
-        raise BadInput(f"{source}: {MANIFEST} tells of {task.name} with {task.outputs} outputs, the weights do not")
+        raise BadInput(f"{source}: is for {task.name} with {task.outputs} outputs, the weights are not")
     from bertram.training.torch_runner import TorchRunner
 
     max_length = max_length_of(source, network.config)
@@ -117,13 +121,20 @@ def asked(
     """
     if model is not None and source is None and text is None:
         path = Path(model)
-        if model == "-" or (path.is_file() and not is_engine(path)):
+        if model == "-" or (_exists(path) and path.is_file() and not is_engine(path)):
             model, source = None, model
-        elif len(model.split()) > 1 and not path.exists():
+        elif len(model.split()) > 1 and not _exists(path):
             model, text = None, model
     if source is not None and text is not None:
         raise BadInput(f"{source}: give a source or --text, not both")
     return own if model is None else model, read_inputs(source or "-") if text is None else [[text]]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a text, too long for a name
+        return False
 
 
 def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
@@ -350,7 +361,8 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
     """
     if (task := find_task(directory, manifest)) is None:
         raise BadInput(
-            f"{directory}: no {MANIFEST} with a task; train it first: bertram train TASK DATA --model {directory}"
+            f"{directory}: no {MANIFEST} with a task, and no classifier; "
+            f"train it first: bertram train TASK DATA --model {directory}"
         )
     return task
 
@@ -368,7 +380,21 @@ def find_task(directory: Path, manifest: dict[str, Any]) -> Task | Generation | 
             raise BadInput(f"{directory / MANIFEST}: {error}") from None
     if is_marian(directory):
         return Translation()
-    return Similarity() if has_pooling(directory) else None
+    return Similarity() if has_pooling(directory) else _task_of_class(directory)
+
+
+def _task_of_class(directory: Path) -> Task | None:
+    """What a published classifier is for, by the class that config.json names; its numbers are in the labels' unit."""
+    from bertram.formats.huggingface_config import read_description
+
+    if not (directory / "config.json").exists() or is_transformer(directory):
+        return None
+    said = read_description(directory, _overrides(directory))
+    if "regression" in said.heads:
+        return Regression(0.0, 1.0)
+    if "classification" not in said.heads:
+        return None
+    return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
 
 
 def config_of(model: str | Path) -> EncoderConfig:
@@ -397,9 +423,12 @@ def any_config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
     return config_of(found) if isinstance(found, Path) else found
 
 
-def _from_hub(name: str) -> Path:
-    hub = require("huggingface_hub", "hub")
-    wanted = ["*.json", "*.safetensors", "*.spm", "vocab.txt", "spiece.model"]
+def _from_hub(name: str, allow_pickle: bool) -> Path:
+    try:
+        hub = require("huggingface_hub", "hub")
+    except BadInput as error:
+        raise BadInput(f"{name}: no such directory here, and for the Hugging Face hub {error}") from None
+    wanted = ["*.json", "*.safetensors", "*.spm", "vocab.txt", "spiece.model", *(["*.bin"] if allow_pickle else [])]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises errors of many libraries

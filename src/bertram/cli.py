@@ -13,13 +13,16 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from bertram import __version__
-from bertram.config import Objectives, SearchOptions, parse_fields
+from bertram.config import Lesson, Objectives, SearchOptions, parse_fields
 from bertram.errors import BadInput, BertramError, NoCandidateFits
-from bertram.training.interruption import stoppable
+from bertram.training.interruption import Interrupted, stoppable
 from bertram.training.recipe import Recipe
 
 app = App(
-    name="bertram", version=__version__, help="Train, compare and ship Transformer models on the hardware you have."
+    name="bertram",
+    version=__version__,
+    help="Train, compare and ship Transformer models on the hardware you have.",
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -34,7 +37,6 @@ Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Flag = Annotated[bool, Parameter(negative="")]
 Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression", "similarity"]
-Lesson = Literal["states", "vectors", "similarities", "logits"]
 WritingTask = Literal["translation", "summarization"]
 Source = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)]
 Searching = Annotated[SearchOptions | None, Parameter(name="*")]
@@ -62,8 +64,9 @@ def check(
         Count lengths in this model's tokens and against its positions.
     """
     from bertram.checking import check_tables, render
+    from bertram.text.records import parse_columns
 
-    found = check_tables(data, validation, test, model=model, columns=_columns(columns))
+    found = check_tables(data, validation, test, model=model, columns=parse_columns(columns))
     _print(found, render(found), as_json=json)
 
 
@@ -191,6 +194,7 @@ def compare(
 
     from bertram.comparison.compare import compare as run_comparison
     from bertram.comparison.table import render_table
+    from bertram.text.records import parse_columns
 
     results = run_comparison(
         data,
@@ -199,7 +203,7 @@ def compare(
         task=task,
         validation=validation,
         test=test,
-        columns=_columns(columns),
+        columns=parse_columns(columns),
         recipe=recipe,
         seeds=seeds,
         vocab_size=vocab_size,
@@ -652,6 +656,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except Interrupted as stop:
+        _fail(str(stop), stop.exit_code)
     except KeyboardInterrupt:
         _fail("stopped at once", 130)
 
@@ -659,12 +665,6 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(line: str, code: int) -> None:
     sys.stderr.write(f"bertram: {line}\n")
     sys.exit(code)
-
-
-def _columns(text: str | None) -> dict[str, str] | None:
-    from bertram.text.records import parse_columns
-
-    return None if text is None else parse_columns(text)
 
 
 def _texts(answers: Iterable[dict[str, Any]], *, as_json: bool) -> None:

@@ -228,6 +228,11 @@ class SearchOptions(TypedDict, total=False):
     """Tokens of an output at most, the end token counted; by default by the length of the input."""
 
 
+Lesson = Literal["states", "vectors", "similarities", "logits"]
+"""What a model may teach another: its hidden states, its vectors of texts, their cosines, what its heads say."""
+LESSONS: tuple[Lesson, ...] = get_args(Lesson)
+
+
 def bert(layers: int, width: int) -> EncoderConfig:
     """Devlin et al. 2018, and the miniatures of Turc et al. 2019: heads 64 wide, feed-forward four times the width."""
     return EncoderConfig(

@@ -1,6 +1,6 @@
 """A trained model's scores on data that it has not seen: what `bertram evaluate` does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,14 +40,8 @@ def evaluate_files(
     """
     if isinstance(model, Generator):
         names = COLUMNS[model.task.name]
-        pairs = read_pairs(*files, columns=_parsed(columns, names), names=names)
+        pairs = read_pairs(*files, columns=parse_columns(columns, names), names=names)
         return evaluate_writing(model, pairs, replace(model.search, **(search or {})))
     if len(files) > 1:
         raise BadInput(f"{files[1]}: {model.task.name} reads one table")
-    return evaluate(model, read_table(files[0], _parsed(columns, None)))
-
-
-def _parsed(columns: str | None, roles: Sequence[str] | None) -> Mapping[str, str] | None:
-    if columns is None:
-        return None
-    return parse_columns(columns) if roles is None else parse_columns(columns, roles)
+    return evaluate(model, read_table(files[0], parse_columns(columns)))

@@ -1,6 +1,8 @@
 """A trained model in another format: what `bertram export` does."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from bertram.errors import BadInput, require
 from bertram.files import write_json
 from bertram.formats.engine_layout import EMBEDDING
 from bertram.formats.transformer_config import is_transformer
+from bertram.inference.predictor import columns_of
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import MANIFEST, is_occupied, read_manifest
 from bertram.text.records import read_inputs
@@ -61,7 +64,7 @@ def export(
             little.
         OSError: a file cannot be written.
     """
-    source, out = artifacts.resolve(model), Path(out)
+    source, out = artifacts.resolve(model, allow_pickle=allow_pickle), Path(out)
     if not isinstance(source, Path):
         raise BadInput(f"{model} is a preset, sizes with random weights; train it first")
     if is_transformer(source) == (format in _ENCODERS):
@@ -82,7 +85,7 @@ def export(
     return None
 
 
-def export_alike(model: str | Path, out: Path, texts: Texts) -> Agreement | None:
+def export_alike(model: str | Path, out: Path, texts: Texts, *, allow_pickle: bool = False) -> Agreement | None:
     """Write an engine in int8 if that answers `texts` alike, else in float32, and return how far an int8 one agrees.
 
     Raises:
@@ -91,9 +94,9 @@ def export_alike(model: str | Path, out: Path, texts: Texts) -> Agreement | None
     """
     out.unlink(missing_ok=True)
     try:
-        return export(model, format="engine", out=out, texts=texts)
+        return export(model, format="engine", out=out, texts=texts, allow_pickle=allow_pickle)
     except Disagreement:
-        return export(model, format="engine", out=out, precision="fp32")
+        return export(model, format="engine", out=out, precision="fp32", allow_pickle=allow_pickle)
 
 
 def _export_engine(
@@ -154,14 +157,10 @@ def _sample(texts: Texts | None, tokenizer: Tokenizer, max_length: int, vocabula
         drawn = np.random.default_rng(0).integers(0, vocabulary, (_DRAWN_TEXTS, min(_DRAWN_TOKENS, max_length)))
         return Batch.pack(drawn.tolist())
     if isinstance(texts, str | Path):
-        inputs = [given for chunk in read_inputs(str(texts)) for given in chunk][:_MOST_TEXTS]
-        pairs = [(given, None) if isinstance(given, str) else (given["text"], given.get("text_b")) for given in inputs]
-        if not pairs:
+        inputs = list(islice((given for chunk in read_inputs(str(texts)) for given in chunk), _MOST_TEXTS))
+        if not inputs:
             raise BadInput(f"{texts}: holds no texts")
-        seconds = [second for _, second in pairs if second is not None]
-        if seconds and len(seconds) < len(pairs):
-            raise BadInput(f"{texts}: all inputs must have a text_b, or none")
-        texts = [first for first, _ in pairs], seconds or None
+        texts = columns_of(inputs)
     firsts, more = texts[0][:_MOST_TEXTS], None if texts[1] is None else texts[1][:_MOST_TEXTS]
     if apart and more:
         firsts, more = [*firsts, *more], None
@@ -180,7 +179,8 @@ def _export_transformer(
         raise BadInput(f"--format {format}: has no other --precision than fp32")
     manifest, network = read_manifest(source), artifacts.read_transformer(source, allow_pickle=allow_pickle)
     reader, writer = artifacts.read_tokenizers(source, network.config)
-    kept: dict[str, Any] = {key: manifest[key] for key in ("format", "search", "base_model") if key in manifest}
+    kept: dict[str, Any] = {key: manifest[key] for key in ("format", "base_model") if key in manifest}
+    kept |= {"search": asdict(artifacts.search_of(source, manifest))}
     kept |= {"task": artifacts.task_of(source, manifest).to_dict()}
     kept |= {"max_length": artifacts.max_length_of(source, network.config.encoder)}
     if format == "huggingface":

@@ -13,7 +13,7 @@ from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, keep, prepare_directory
+from bertram.run_directory import SETTINGS, empty_if_refused, keep, prepare_directory
 from bertram.tasks.registry import TASKS, guess_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table
@@ -107,9 +107,7 @@ def train(
         Interrupted: a signal came; `resume` goes on from there.
     """
     recipe, out = recipe or Recipe(), Path(out)
-    if out.exists() and Path(model).exists() and out.samefile(model):
-        raise BadInput(f"{out}: is the model to train; name another --out")
-    if not dry_run and (finished := prepare_directory(out, resume=resume)) is not None:
+    if not dry_run and (finished := prepare_directory(out, model, resume=resume)) is not None:
         return finished
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     learned = learn(task, splits)
@@ -150,14 +148,15 @@ def run(
     recipe = recipe.resolved(learning_rate=LEARNING_RATE)
     targets = splits.targets(task)
     settings = {"task": task.to_dict(), "data": splits.description, "recipe": asdict(recipe), "model": str(model)}
-    keep(out / SETTINGS, settings | {"vocab_size": vocab_size, "max_length": max_length})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
-    network, tokenizer = start(task, splits, model, out, vocab_size, allow_pickle)
-    if max_length is None:
-        max_length = artifacts.max_length_of(artifacts.resolve_encoder(model), network.config)
-    max_length = min(max_length, network.config.max_position_embeddings)
-    examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
+    with empty_if_refused(out):
+        keep(out / SETTINGS, settings | {"vocab_size": vocab_size, "max_length": max_length})
+        network, tokenizer = start(task, splits, model, out, vocab_size, allow_pickle)
+        if max_length is None:
+            max_length = artifacts.max_length_of(artifacts.resolve_encoder(model), network.config)
+        max_length = min(max_length, network.config.max_position_embeddings)
+        examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
     predictor = Predictor(task, tokenizer, TorchRunner(network, device), max_length)
 
     def evaluate() -> Evaluation:
@@ -166,13 +165,15 @@ def run(
 
     loop = Loop(
         network,
-        ShuffledRows(examples, recipe.batch_size, recipe.seed),
+        ShuffledRows(examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
         recipe,
         out,
         evaluate=evaluate,
         report=report,
         processes=Processes(0, 1, device),
-        blind_loss=cast("Head", network.heads[task.head]).blind_loss(torch.from_numpy(targets["train"])),
+        blind_loss=cast("Head", network.heads[task.head]).blind_loss(
+            torch.from_numpy(targets["train"]), recipe.label_smoothing or 0.0
+        ),
     )
     outcome = loop.run()
     network.eval()
@@ -215,7 +216,7 @@ def start(
     task: Task, splits: LabelledSplits, model: str | Path, out: Path, vocab_size: int | None, allow_pickle: bool
 ) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
-    source = artifacts.resolve_encoder(model)
+    source = artifacts.resolve_encoder(model, allow_pickle=allow_pickle)
     if isinstance(source, Path):
         network = artifacts.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle)
         if splits.train.texts_b is not None and not task.apart and network.config.type_vocab_size < 2:

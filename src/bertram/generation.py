@@ -18,7 +18,7 @@ from bertram.formats.transformer_config import is_transformer
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, keep, prepare_directory
+from bertram.run_directory import SETTINGS, empty_if_refused, keep, prepare_directory, read_manifest
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score
@@ -78,7 +78,6 @@ def train(
     test: Files | None = None,
     columns: Mapping[str, str] | None = None,
     recipe: Recipe | None = None,
-    search: Search | None = None,
     vocab_size: int | None = None,
     separate_vocabularies: bool = False,
     config: Mapping[str, Any] | None = None,
@@ -90,13 +89,14 @@ def train(
 ) -> dict[str, Any]:
     """Train `model` to write one text from another and leave a model directory at `out`.
 
+    Evaluations while training are greedy; the finished model searches as `model` does, if that says how.
+
     Args:
         task: "translation" or "summarization".
         data: two files of aligned lines, or a table.
         model: a preset such as transformer-tiny, a trained encoder–decoder directory, or a trained encoder's, which
             then gets a new decoder of the same kind (Rothe et al. 2020): a BERT's for a BERT, an ALBERT's for an
             ALBERT.
-        search: how the finished model searches; evaluations while training are greedy.
         separate_vocabularies: a preset learns a tokenizer for each side.
         config: fields to change, of both stacks of a preset or of a new decoder.
         max_length: tokens of a text that are read or learned to write, by default the model's positions.
@@ -110,21 +110,18 @@ def train(
     recipe, out = (recipe or Recipe()).resolved(**_DEFAULTS), Path(out)
     if task not in GENERATIONS:
         raise BadInput(f"no task named {task}; there are {', '.join(GENERATIONS)}")
-    if out.exists() and Path(model).exists() and out.samefile(model):
-        raise BadInput(f"{out}: is the model to train; name another --out")
-    if not dry_run and (finished := prepare_directory(out, resume=resume)) is not None:
+    if not dry_run and (finished := prepare_directory(out, model, resume=resume)) is not None:
         return finished
     for library in _LIBRARIES:  # before hours of work that would end for want of one
         require(library, "train")
     splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
-    plan = Plan(GENERATIONS[task](), model, recipe, search or Search(), vocab_size, separate_vocabularies, config or {})
+    settings = (vocab_size, separate_vocabularies, config or {}, max_length, allow_pickle)
+    plan = Plan(GENERATIONS[task](), model, recipe, *settings)
     if not dry_run:
-        return _run(plan, splits, out, max_length, allow_pickle, report)
+        return _run(plan, splits, out, report)
     with tempfile.TemporaryDirectory() as scratch:
         short = replace(recipe, epochs=None, tokens=None, hours=None, steps=1, evaluations=1)
-        return _run(
-            replace(plan, recipe=short), splits.head(recipe.batch_size), Path(scratch), max_length, allow_pickle, report
-        )
+        return _run(replace(plan, recipe=short), splits.head(recipe.batch_size), Path(scratch), report)
 
 
 @dataclass(frozen=True)
@@ -134,15 +131,14 @@ class Plan:
     task: Generation
     model: str | Path
     recipe: Recipe
-    search: Search
     vocab_size: int | None
     separate_vocabularies: bool
     config: Mapping[str, Any]
+    max_length: int | None
+    allow_pickle: bool
 
 
-def _run(
-    plan: Plan, splits: Splits[Pairs], out: Path, max_length: int | None, allow_pickle: bool, report: Report
-) -> dict[str, Any]:
+def _run(plan: Plan, splits: Splits[Pairs], out: Path, report: Report) -> dict[str, Any]:
     import torch
 
     from bertram.training.distributed import Processes
@@ -150,7 +146,7 @@ def _run(
     from bertram.training.loop import Evaluation, Loop
     from bertram.training.torch_runner import TorchGenerator
 
-    _check(plan)
+    given = _check(plan)
     task, recipe = plan.task, plan.recipe
     settings = {
         "task": task.to_dict(),
@@ -160,18 +156,22 @@ def _run(
         "vocab_size": plan.vocab_size,
         "separate_vocabularies": plan.separate_vocabularies,
         "config": dict(plan.config),
-        "max_length": max_length,
+        "max_length": plan.max_length,
     }
-    keep(out / SETTINGS, settings)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
-    network, source, target = _start(plan, splits, out, allow_pickle)
-    config = network.config
-    positions = min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
-    length = positions if max_length is None else min(max_length, positions)
-    examples, truncated = learnable(splits.train, source, target, config, length)
+    with empty_if_refused(out):
+        keep(out / SETTINGS, settings)
+        network, source, target = _start(plan, given, splits, out)
+        search = Search()
+        if isinstance(given, Path) and is_transformer(given):
+            search = artifacts.search_of(given, read_manifest(given))
+        config = network.config
+        positions = min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
+        length = positions if plan.max_length is None else min(plan.max_length, positions)
+        examples, truncated = learnable(splits.train, source, target, config, length)
     runner = TorchGenerator(network, device)
-    generator = Generator(task, source, target, runner, length, plan.search)
+    generator = Generator(task, source, target, runner, length, search)
 
     def scores(pairs: Pairs, search: Search) -> list[Score]:
         return task.scores(generator.write(pairs.sources, search), pairs.targets)
@@ -190,7 +190,7 @@ def _run(
         processes=Processes(0, 1, device),
     ).run()
     found = {
-        name: [s.signed(split=name, beam=plan.search.beam_size, seed=recipe.seed) for s in scores(pairs, plan.search)]
+        name: [s.signed(split=name, beam=search.beam_size, seed=recipe.seed) for s in scores(pairs, search)]
         for name, pairs in splits.judged.items()
     }
     manifest = {
@@ -200,7 +200,7 @@ def _run(
         "base_model": Path(plan.model).name,
         "max_length": length,
         "truncated_texts": truncated,
-        "search": asdict(plan.search),
+        "search": asdict(search),
         "data": splits.description,
         "recipe": asdict(recipe),
         "scores": {name: [asdict(s) for s in values] for name, values in found.items()},
@@ -240,7 +240,7 @@ def _check(plan: Plan) -> Path | TransformerConfig:
     Raises:
         BadInput: there is no such model, or it cannot be trained as asked.
     """
-    given = artifacts.resolve(plan.model)
+    given = artifacts.resolve(plan.model, allow_pickle=plan.allow_pickle)
     if isinstance(given, EncoderConfig):
         raise BadInput(
             f"{plan.model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train"
@@ -259,16 +259,15 @@ def _check(plan: Plan) -> Path | TransformerConfig:
 
 
 def _start(
-    plan: Plan, splits: Splits[Pairs], out: Path, allow_pickle: bool
+    plan: Plan, given: Path | TransformerConfig, splits: Splits[Pairs], out: Path
 ) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """The model to train, and the tokenizers of what it reads and of what it writes."""
     from bertram.models.transformer import Transformer
 
-    given = _check(plan)
     if isinstance(given, Path):
         if not is_transformer(given):
-            return _on_encoder(plan, given, allow_pickle)
-        network = artifacts.read_transformer(given, allow_pickle=allow_pickle)
+            return _on_encoder(plan, given)
+        network = artifacts.read_transformer(given, allow_pickle=plan.allow_pickle)
         return network, *artifacts.read_tokenizers(given, network.config)
     source, target = _tokenizers(plan, given, splits, out)
     sizes = TransformerConfig(
@@ -296,14 +295,21 @@ def _tokenizers(plan: Plan, preset: TransformerConfig, splits: Splits[Pairs], ou
     return found[0], found[-1]
 
 
-def _on_encoder(plan: Plan, directory: Path, allow_pickle: bool) -> tuple["Transformer", Tokenizer, Tokenizer]:
+def _on_encoder(plan: Plan, directory: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """A trained encoder under a new decoder, which embeds tokens as the encoder does where it is as wide."""
     from bertram.models.transformer import Transformer
 
-    encoder = artifacts.read_model(directory, {}, allow_pickle=allow_pickle).encoder
+    encoder = artifacts.read_model(directory, {}, allow_pickle=plan.allow_pickle).encoder
     tokenizer = artifacts.read_tokenizer(directory, encoder.config)
     layers = min(encoder.config.num_hidden_layers, _MOST_DECODER_LAYERS)
-    plain = replace(encoder.config, type_vocab_size=0, sentence_objective="none", num_hidden_layers=layers)
+    groups = encoder.config.num_hidden_groups
+    plain = replace(
+        encoder.config,
+        type_vocab_size=0,
+        sentence_objective="none",
+        num_hidden_layers=layers,
+        num_hidden_groups=None if groups is None else min(groups, layers),
+    )
     decoder = replace(changed(plain, plan.config), vocab_size=tokenizer.vocab_size)
     shapes = [(stack.vocab_size, stack.embedding_width) for stack in (encoder.config, decoder)]
     network = Transformer(

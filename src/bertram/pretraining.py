@@ -1,9 +1,7 @@
 """From raw text and a preset to a pre-trained model directory: what `bertram pretrain` does."""
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +11,7 @@ from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed
 from bertram.errors import BadInput, require
 from bertram.model_card import pretraining_card
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, is_occupied, keep, prepare_directory, read_manifest
+from bertram.run_directory import SETTINGS, empty_if_refused, keep, prepare_directory, read_manifest
 from bertram.text import store
 from bertram.text.blocks import Blocks
 from bertram.text.corpus import Documents, Part, corpus_files, guess_documents, read_parts
@@ -106,8 +104,7 @@ def pretrain(
         files = corpus_files(corpus)
         kind = documents or guess_documents(files)
         text, held_out = Corpus(files, kind), Corpus(corpus_files(validation), kind) if validation else None
-        empty = not is_occupied(out)
-        if processes.rank == 0 and prepare_directory(out, resume=resume) is None:
+        if processes.rank == 0 and prepare_directory(out, model, resume=resume, told="corpus") is None:
             settings = {
                 "corpus": text.description(),
                 "validation": held_out.description() if held_out else None,
@@ -120,7 +117,7 @@ def pretrain(
                 "recipe": asdict(recipe),
             }
             keep(out / SETTINGS, settings)
-            with _cleaned(out) if empty else nullcontext():
+            with empty_if_refused(out):
                 found = _tokenizer(out, source, sizes, tokenizer, text, vocab_size, report)
                 _build_stores(out, found, text, held_out, recipe.seed, report)
                 _feeds(out, found, objectives, recipe)
@@ -151,18 +148,6 @@ def _check(objectives: Objectives, sizes: EncoderConfig) -> None:
         raise BadInput(f"--max-length {objectives.max_length}: the model has {sizes.max_position_embeddings} positions")
     if objectives.sentence_objective != "none" and sizes.type_vocab_size < 2:
         raise BadInput("the model knows one segment only, so it cannot read pairs: take --sentence-objective none")
-
-
-@contextmanager
-def _cleaned(out: Path) -> Iterator[None]:
-    """Take out of `out` what was made of it where the text cannot serve: it would stand in the way of another try."""
-    try:
-        yield
-    except BadInput:
-        shutil.rmtree(out / STORE, ignore_errors=True)
-        for name in (SETTINGS, "tokenizer.json", "tokenizer_config.json"):
-            (out / name).unlink(missing_ok=True)
-        raise
 
 
 def _tokenizer(

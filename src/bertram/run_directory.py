@@ -1,7 +1,10 @@
 """The directory that a training or comparison writes: which files it begins and ends with, and whether it can go on."""
 
 import json
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +46,22 @@ def read_object(path: Path) -> dict[str, Any]:
     return said
 
 
-def prepare_directory(out: Path, *, resume: bool) -> dict[str, Any] | None:
-    """Check that `out` can take a training; return the manifest of one that is finished there already.
+def prepare_directory(out: Path, model: str | Path, *, resume: bool, told: str = "task") -> dict[str, Any] | None:
+    """Check that `out` can take a training of `model`; return the manifest of one that is finished there already.
+
+    `told` is what training.json tells of where the same command began.
 
     Raises:
-        BadInput: it is a file, not writable, or holds something and `resume` is not given.
+        BadInput: it is the model, a file, not writable, or holds something, and `resume` is not given or it is another
+            command's.
     """
+    if out.exists() and Path(model).exists() and out.samefile(model):
+        raise BadInput(f"{out}: is the model to begin with; name another --out")
     if is_occupied(out):
         if not resume:
             raise BadInput(f"{out}: is not empty; resume the training that began there, or name another directory")
+        if (settings := read_manifest(out, SETTINGS)) and told not in settings:
+            raise BadInput(f"{out}: another command began there; name another --out")
         manifest = read_manifest(out)
         if "status" in manifest:
             return manifest
@@ -59,6 +69,18 @@ def prepare_directory(out: Path, *, resume: bool) -> dict[str, Any] | None:
     if not resume:
         (out / SETTINGS).unlink(missing_ok=True)
     return None
+
+
+@contextmanager
+def empty_if_refused(out: Path) -> Iterator[None]:
+    """Where input cannot serve, take out of an `out` that was empty what was made of it: it would stop another try."""
+    occupied = is_occupied(out)
+    try:
+        yield
+    except BadInput:
+        for path in [] if occupied else out.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def is_occupied(out: Path, first_file: str = SETTINGS) -> bool:

@@ -140,7 +140,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         splits = _splits(table, self.validation_fraction, recipe.seed)
         with TemporaryDirectory() as scratch:
             directory = Path(scratch if self.out is None else self.out)
-            prepare_directory(directory, resume=False)
+            prepare_directory(directory, self.model, resume=False)
             manifest = finetuning.run(
                 task,
                 splits,

@@ -1,18 +1,16 @@
 """Any task by its name: what `bertram train` does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bertram import finetuning, generation
 from bertram.errors import BadInput
+from bertram.generation import Files
 from bertram.progress import Report, silent
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.records import parse_columns
 from bertram.training.recipe import Recipe
-
-Files = str | Path | Sequence[str | Path]
-"""A table, or for a task that writes two files of aligned lines."""
 
 
 def train(

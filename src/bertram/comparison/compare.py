@@ -192,7 +192,7 @@ def _baseline(
 def _train(settings: dict[str, Any], files: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
     """Train one model with one seed, unless that was done; what its bertram.json says."""
     place = out / "runs" / name
-    finished = prepare_directory(place, resume=True)
+    finished = prepare_directory(place, settings["model"], resume=True)
     keep(place / SETTINGS, settings)
     if finished is not None:
         return finished

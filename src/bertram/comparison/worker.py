@@ -15,7 +15,7 @@ from bertram.errors import BertramError
 from bertram.files import write_array, write_json
 from bertram.memory import peak_memory_mb
 from bertram.processes import die_with
-from bertram.training.interruption import stoppable
+from bertram.training.interruption import Interrupted, stoppable
 
 FIT = "fit.json"
 """The last file that fitting a baseline leaves."""
@@ -29,7 +29,7 @@ def main(job_file: str, parent: int) -> int:
     try:
         with stoppable():
             answer = _KINDS[job["kind"]](job)
-    except BertramError as error:
+    except (BertramError, Interrupted) as error:
         answer, code = {"error": str(error)}, error.exit_code
     except OSError as error:
         answer, code = {"error": f"{error.filename}: {error.strerror}" if error.filename else str(error)}, 1

@@ -49,7 +49,7 @@ class Description:
     """What a classifier among the weights is: "classification" or "regression"."""
     num_labels: int
     labels: list[str] | None
-    """The labels' names in the order of the scores, where each has one."""
+    """The labels' names in the order of the scores, where each has one of its own."""
 
 
 def read_description(directory: Path, overrides: Mapping[str, Any] | None = None) -> Description:
@@ -91,7 +91,7 @@ def _parse(said: dict[str, Any], overrides: Mapping[str, Any]) -> Description:
         heads=frozenset(heads),
         classifier=classifier,
         num_labels=num_labels,
-        labels=labels if len(labels) == num_labels else None,
+        labels=labels if len(set(labels)) == num_labels else None,
     )
 
 

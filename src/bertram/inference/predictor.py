@@ -86,15 +86,10 @@ class Predictor:
         Raises:
             BadInput: an input is something else, or some are pairs and others are not.
         """
-        pairs = pairs_of(inputs)
-        texts_b = [second for _, second in pairs if second is not None]
-        if texts_b and len(texts_b) < len(pairs):
-            odd = next(i for i, (_, second) in enumerate(pairs) if (second is None) != (pairs[0][1] is None))
-            raise BadInput(f"inputs[{odd}]: all inputs must have a text_b, or none; this one is unlike inputs[0]")
-        texts = [text for text, _ in pairs]
-        if self.task.apart and not texts_b:
+        texts, texts_b = columns_of(inputs)
+        if self.task.apart and texts_b is None:
             return [{"embedding": vector} for vector in self.embed(texts).tolist()]
-        return self.task.answers(self.logits(texts, texts_b or None))
+        return self.task.answers(self.logits(texts, texts_b))
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -102,6 +97,20 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     found: NDArray[np.float32] = (a * b).sum(1) / np.maximum(lengths, np.finfo(np.float32).tiny)
     return found
+
+
+def columns_of(inputs: Sequence[str | Mapping[str, str]]) -> tuple[list[str], list[str] | None]:
+    """The inputs' texts and, where they have them, their second texts.
+
+    Raises:
+        BadInput: as `pairs_of`, or some are pairs and others are not.
+    """
+    pairs = pairs_of(inputs)
+    texts_b = [second for _, second in pairs if second is not None]
+    if texts_b and len(texts_b) < len(pairs):
+        odd = next(i for i, (_, second) in enumerate(pairs) if (second is None) != (pairs[0][1] is None))
+        raise BadInput(f"inputs[{odd}]: all inputs must have a text_b, or none; this one is unlike inputs[0]")
+    return [text for text, _ in pairs], texts_b or None
 
 
 def pairs_of(inputs: Sequence[str | Mapping[str, str]]) -> list[tuple[str, str | None]]:

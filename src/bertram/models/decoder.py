@@ -5,6 +5,7 @@ Letters: T tokens of targets, S tokens of sources, B of each, H hidden width, E 
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
@@ -43,7 +44,7 @@ class Decoder(nn.Module):
         x: Tensor = self.embeddings(batch.token_ids, batch.positions, None, precision_of(self))
         tokens = len(x)
         x, memory = fill_rows(x), fill_rows(memory)
-        keep = not (self.gradient_checkpointing and self.training)
+        keep = not (self.gradient_checkpointing and torch.is_grad_enabled())
         for layer in cast(list[Layer], self.layers):
             x = run_layer(layer, x, layout, memory=memory, cross=cross, keep_activations=keep)
         x = x[:tokens]

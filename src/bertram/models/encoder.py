@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         x: Tensor = self.embeddings(batch.token_ids, batch.positions, batch.segment_ids, precision_of(self))
         x = fill_rows(x)
         yield x
-        keep = not (self.gradient_checkpointing and self.training)
+        keep = not (self.gradient_checkpointing and torch.is_grad_enabled())
         for place, layer in enumerate(cast(list[Layer], self.layers), 1):
             if first_only and place == last:
                 layout, first = blocks(batch.first_groups, batch.groups, heads), batch.first

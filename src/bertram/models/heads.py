@@ -35,8 +35,8 @@ class Head(nn.Module, ABC):
         """Mean loss, a scalar in float32."""
 
     @abstractmethod
-    def blind_loss(self, targets: Tensor) -> float:
-        """The least mean loss of a model that gives every text the same answer."""
+    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
+        """The least mean loss, while training, of a model that gives every text the same answer."""
 
 
 class MaskedLanguageModelHead(Head):
@@ -61,9 +61,10 @@ class MaskedLanguageModelHead(Head):
         """Mean cross-entropy of [M, V] against the original ids [M]; IGNORED ones do not count."""
         return F.cross_entropy(logits.float(), targets)
 
-    def blind_loss(self, targets: Tensor) -> float:
+    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
         """The entropy of the shares of the ids, in nats."""
-        return _entropy(targets[targets != IGNORED])
+        counts = torch.bincount(targets[targets != IGNORED]).double()
+        return _entropy(counts / counts.sum())
 
 
 class ClassificationHead(Head):
@@ -87,9 +88,11 @@ class ClassificationHead(Head):
         smoothing = self.label_smoothing if self.training else 0.0
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
-    def blind_loss(self, targets: Tensor) -> float:
-        """The entropy of the labels' shares, in nats."""
-        return _entropy(targets)
+    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
+        """The entropy of the labels' shares, smoothed, in nats."""
+        labels = self.classifier.out_features
+        shares = torch.bincount(targets, minlength=labels).double() / len(targets)
+        return _entropy((1 - label_smoothing) * shares + label_smoothing / labels)
 
 
 class RegressionHead(ClassificationHead):
@@ -102,7 +105,7 @@ class RegressionHead(ClassificationHead):
         """Mean squared error of [B, 1] against values [B]."""
         return F.mse_loss(logits.squeeze(-1).float(), targets.float())
 
-    def blind_loss(self, targets: Tensor) -> float:
+    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
         """The variance of the values."""
         return float(targets.double().var(correction=0))
 
@@ -125,7 +128,7 @@ class EmbeddingHead(Head):
         """
         return F.mse_loss(F.cosine_similarity(logits[0], logits[1], dim=-1), targets.float())
 
-    def blind_loss(self, targets: Tensor) -> float:
+    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
         """The variance of the values."""
         return float(targets.double().var(correction=0))
 
@@ -227,6 +230,5 @@ def means(hidden: Tensor, first: Tensor) -> Tensor:
     return torch.segment_reduce(hidden.float(), "mean", lengths=lengths, unsafe=True)
 
 
-def _entropy(numbers: Tensor) -> float:
-    counts = torch.unique(numbers, return_counts=True)[1].double()
-    return float(torch.special.entr(counts / counts.sum()).sum())
+def _entropy(shares: Tensor) -> float:
+    return float(torch.special.entr(shares).sum())

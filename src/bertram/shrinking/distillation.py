@@ -7,7 +7,7 @@ import copy
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bertram.batch import Batch, Examples
+from bertram.config import LESSONS, Lesson
 from bertram.models.heads import EmbeddingHead, Head, Model, Reads, means
 from bertram.models.tensors import PackedTensors, Targets, targets_of, to_tensors
 from bertram.text.masking import Masker
 from bertram.training.feed import Position, ShuffledRows
 from bertram.training.interruption import check_stop
-
-Lesson = Literal["states", "vectors", "similarities", "logits"]
-LESSONS: tuple[Lesson, ...] = ("states", "vectors", "similarities", "logits")
 
 MASKED = "masked_language_model"
 _WEIGHTS = {"states": 1.0, "vectors": 1.0, "similarities": 10.0}
@@ -134,6 +132,11 @@ def taught_heads(model: Model, lessons: Collection[Lesson]) -> list[str]:
     return [name for name in model.heads if name != "embedding"] if "logits" in lessons else []
 
 
+def taught(model: Model, lessons: Collection[Lesson]) -> list[str]:
+    """The names of the losses that a model of these heads is taught by."""
+    return [*(name for name in _WEIGHTS if name in lessons), *taught_heads(model, lessons)]
+
+
 class Lessons:
     """The feed of a distillation: shuffled texts, for a masked language model masked anew in every epoch.
 
@@ -150,10 +153,11 @@ class Lessons:
         masker: Masker,
         batch_size: int,
         seed: int,
+        batch_tokens: int | None = None,
     ) -> None:
         """`heads` are those of `taught_heads`."""
         self._lessons, self._heads = lessons, heads
-        self._rows = ShuffledRows(Examples(batch), batch_size, seed)
+        self._rows = ShuffledRows(Examples(batch), batch_size, seed, batch_tokens)
         self._masker, self._seed = masker, seed
         self.steps_per_epoch, self.tokens_per_step = self._rows.steps_per_epoch, self._rows.tokens_per_step
 

@@ -17,7 +17,7 @@ from bertram.models.layers import Embeddings, Layer, ResidualLinear
 SCHEMES = ("mean", "first", "middle", "last")
 """What stands for a group of the teacher's layers: the mean of them all, or one of them."""
 
-_LEAST_WIDTH = 4
+LEAST_WIDTH = 4
 
 
 def config_of(
@@ -28,7 +28,7 @@ def config_of(
     Raises:
         BadInput: the teacher shares or factorises already, is no BERT, or the sizes do not fit it.
     """
-    layers = depth or teacher.num_hidden_layers
+    layers = teacher.num_hidden_layers if depth is None else depth
     if teacher.model_type != "bert":
         raise BadInput("the model shares layers or has factorised embeddings already; shrink takes a BERT")
     if teacher.normalize_before or teacher.static_position_embeddings or not teacher.normalize_embedding:
@@ -37,9 +37,9 @@ def config_of(
         raise BadInput(f"--depth {layers}: the model has {teacher.num_hidden_layers} layers")
     if not 1 <= groups <= layers:
         raise BadInput(f"--groups {groups}: must lie in 1 to the {layers} layers")
-    if not _LEAST_WIDTH <= embedding_size <= teacher.hidden_size:
+    if not LEAST_WIDTH <= embedding_size <= teacher.hidden_size:
         width = teacher.hidden_size
-        raise BadInput(f"--embedding-size {embedding_size}: must lie in {_LEAST_WIDTH} to the hidden width of {width}")
+        raise BadInput(f"--embedding-size {embedding_size}: must lie in {LEAST_WIDTH} to the hidden width of {width}")
     if not 0 <= rank <= teacher.hidden_size:
         raise BadInput(f"--rank {rank}: must lie in 0 to the hidden width of {teacher.hidden_size}")
     if rank and groups == layers:
@@ -122,22 +122,18 @@ def _factorise(teacher: Embeddings, student: Embeddings, counts: Tensor) -> None
     """
     norm, projection = cast(nn.LayerNorm, student.norm), cast(nn.Linear, student.projection)
     width, positions = norm.normalized_shape[0], cast(nn.Embedding, teacher.positions).weight.double()
-    token_rows = teacher.tokens.weight.double()
-    context = positions.mean(0)
     segments = None if teacher.segments is None else teacher.segments.weight.double()
-    if segments is not None:
-        context = context + segments[0]
     gain, bias = (cast(Tensor, getattr(teacher.norm, name)).double() for name in ("weight", "bias"))
-    rows = _centred(token_rows + context)
-    deviations = rows.pow(2).mean(1, keepdim=True).sqrt()
-    seen, middle, directions = principal(gain * rows / deviations, counts)
+    seen, deviations = _taken(teacher)
+    middle, directions = _principal(seen, counts)
     kept = directions[:, : width - 2]
     coordinates = (seen - middle) @ kept  # [V, E - 2]
     lengths = coordinates.pow(2).sum(1)
     longest = lengths.max()
     rest = (longest - lengths).sqrt()[:, None]
     basis = _orthogonal_to_ones(width)  # [E, E - 1]
-    scale = token_rows.std() * width**0.5 / longest.sqrt()  # the old rows' size, for the learning rate's sake
+    size = teacher.tokens.weight.double().std()  # the old rows', for the learning rate's sake
+    scale = size * width**0.5 / longest.sqrt()
     share = counts / counts.sum()
     spread = (share @ deviations.squeeze(1)).item()
 
@@ -153,21 +149,30 @@ def _factorise(teacher: Embeddings, student: Embeddings, counts: Tensor) -> None
     projection.bias.copy_(middle + bias)
 
 
-def principal(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows [V, H], their mean [H], and the principal directions around it [H, H], the first first."""
+def embedding_energy(teacher: Embeddings, counts: Tensor) -> Tensor:
+    """The share of the energy of what the first layer takes that the first k directions keep, [H] from k = 1 on."""
+    rows, _ = _taken(teacher)
+    middle, directions = _principal(rows, counts)
+    energy = ((counts / counts.sum())[:, None] * ((rows - middle) @ directions).pow(2)).sum(0)
+    return energy.cumsum(0) / energy.sum()
+
+
+def _taken(teacher: Embeddings) -> tuple[Tensor, Tensor]:
+    """γ · n of every token at the mean position, [V, H], and what the layer norm divided its row by, [V, 1]."""
+    context = cast(nn.Embedding, teacher.positions).weight.double().mean(0)
+    if teacher.segments is not None:
+        context = context + teacher.segments.weight.double()[0]
+    rows = _centred(teacher.tokens.weight.double() + context)
+    deviations = rows.pow(2).mean(1, keepdim=True).sqrt()
+    return cast(Tensor, cast(nn.LayerNorm, teacher.norm).weight).double() * rows / deviations, deviations
+
+
+def _principal(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of rows [V, H], [H], and the principal directions around it [H, H], the first first."""
     share = (counts / counts.sum())[:, None]
     middle = (share * rows).sum(0)
     _, directions = torch.linalg.eigh((share * (rows - middle)).T @ (rows - middle))
-    return rows, middle, directions.flip(1)
-
-
-def embedding_energy(teacher: Embeddings, counts: Tensor) -> Tensor:
-    """The share of the energy of what the first layer takes that the first k directions keep, [H] from k = 1 on."""
-    gain = cast(Tensor, cast(nn.LayerNorm, teacher.norm).weight).double()
-    rows = _centred(teacher.tokens.weight.double())
-    rows, middle, directions = principal(gain * rows / rows.pow(2).mean(1, keepdim=True).sqrt(), counts)
-    energy = ((counts / counts.sum())[:, None] * ((rows - middle) @ directions).pow(2)).sum(0)
-    return energy.cumsum(0) / energy.sum()
+    return middle, directions.flip(1)
 
 
 def _centred(rows: Tensor) -> Tensor:

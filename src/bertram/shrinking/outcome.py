@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bertram import artifacts
 from bertram.benchmark.bench import bench
 from bertram.comparison.figures import count, megabytes, quantity, score
 from bertram.environment import environment
+from bertram.errors import BadInput
 from bertram.evaluation import evaluate_files
 from bertram.exporting import export_alike
 from bertram.files import write_text
@@ -27,7 +29,9 @@ _TEXTS = 512  # held-out ones that engines are judged and measured on
 _LENGTH = 16  # tokens of the one text whose latency is told
 
 
-def outcome(source: Path, out: Path, held_out: Table, evaluate: Path | None, columns: str | None) -> dict[str, Any]:
+def outcome(
+    source: Path, out: Path, held_out: Table, evaluate: Path | None, columns: str | None, allow_pickle: bool
+) -> dict[str, Any]:
     """Measure both as engines, each in a process of its own, and score them where labelled data is given.
 
     Leaves the student's engine at OUT. Scores are of the models in float32 and of the engines.
@@ -43,7 +47,7 @@ def outcome(source: Path, out: Path, held_out: Table, evaluate: Path | None, col
         engines = {"teacher": Path(scratch) / ENGINE, "student": out / ENGINE}
         rows = {}
         for name, model in (("teacher", source), ("student", out)):
-            agreed = export_alike(model, engines[name], (texts, None))
+            agreed = export_alike(model, engines[name], (texts, None), allow_pickle=allow_pickle)
             (measured,) = bench(engines[name], texts=lines)["rows"]
             rows[name] = {
                 "model": manifest["base_model"] if name == "teacher" else out.name,
@@ -56,7 +60,7 @@ def outcome(source: Path, out: Path, held_out: Table, evaluate: Path | None, col
             }
             if evaluate is not None:
                 rows[name]["scores"] = {
-                    kind: _scores(which, evaluate, columns)
+                    kind: _scores(which, evaluate, columns, allow_pickle)
                     for kind, which in (("model", model), ("engine", engines[name]))
                 }
     return {
@@ -69,8 +73,8 @@ def outcome(source: Path, out: Path, held_out: Table, evaluate: Path | None, col
     }
 
 
-def _scores(model: Path, data: Path, columns: str | None) -> list[dict[str, Any]]:
-    found = evaluate_files(artifacts.load(str(model)), [data], columns, None)
+def _scores(model: Path, data: Path, columns: str | None, allow_pickle: bool) -> list[dict[str, Any]]:
+    found = evaluate_files(artifacts.load(model, allow_pickle=allow_pickle), [data], columns, None)
     return [{"metric": s.metric, "value": s.value, "signature": s.signature} for s in found]
 
 
@@ -132,7 +136,8 @@ def siblings(out: Path, results: Mapping[str, Any]) -> Sequence[Path]:
     """Directories beside OUT, itself among them, where the same teacher was shrunken."""
     found = []
     for path in sorted(out.resolve().parent.glob(f"*/{RESULTS}")):
-        said = read_manifest(path.parent, RESULTS)
-        if "dial" in said and said["teacher"]["model"] == results["teacher"]["model"]:
-            found.append(path.parent)
+        with suppress(BadInput, KeyError, TypeError):  # what other commands left there is not looked at
+            said = read_manifest(path.parent, RESULTS)
+            if "dial" in said and said["teacher"]["model"] == results["teacher"]["model"]:
+                found.append(path.parent)
     return found

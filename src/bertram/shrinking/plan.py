@@ -61,13 +61,14 @@ def plan(
     require("safetensors", "train")
     import torch
 
-    from bertram.shrinking.initial import config_of, embedding_energy
+    from bertram.shrinking.initial import LEAST_WIDTH, config_of, embedding_energy
 
-    source = artifacts.resolve_encoder(model)
+    source = artifacts.resolve_encoder(model, allow_pickle=allow_pickle)
     if isinstance(source, EncoderConfig):
         raise BadInput(f"{model} is a preset, which has learned nothing to be kept")
     teacher = artifacts.read_model(source, {}, allow_pickle=allow_pickle)
-    width, layers = teacher.config.hidden_size, depth or teacher.config.num_hidden_layers
+    config_of(teacher.config, 1, LEAST_WIDTH, depth=depth)  # what no setting makes fit
+    width, layers = teacher.config.hidden_size, teacher.config.num_hidden_layers if depth is None else depth
     groups = groups or [number for number in range(1, layers + 1) if layers % number == 0]
     embedding_sizes = embedding_sizes or [*(size for size in EMBEDDING_SIZES if size < width), width]
     ranks = ranks or [rank for rank in RANKS if rank < width]
@@ -85,6 +86,8 @@ def plan(
                     energy = 1.0 if size == width else float(kept[size - 3])  # two directions go to the layer norm
                     parameters, size_in_bytes = sizes(config)
                     rows.append(Row(group, size, rank, parameters, size_in_bytes, energy, energies[group, rank]))
+    if not rows:
+        raise BadInput("--groups and --embedding-size are the model's own: nothing would shrink")
     return sorted(rows, key=lambda row: row.int8_bytes)
 
 

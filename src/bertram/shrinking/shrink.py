@@ -3,22 +3,20 @@
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bertram import artifacts
-from bertram.config import EncoderConfig
-from bertram.errors import BadInput, require
+from bertram.config import LESSONS, EncoderConfig, Lesson
+from bertram.errors import BadInput, BertramError, require
 from bertram.files import fingerprint, write_json
 from bertram.model_card import shrinking_card
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, keep, prepare_directory, read_manifest
+from bertram.run_directory import MANIFEST, SETTINGS, keep, prepare_directory, read_manifest
 from bertram.shrinking.outcome import RESULTS, outcome
 from bertram.shrinking.report import write_report
+from bertram.tasks.task import Task
 from bertram.text.records import Table, parse_columns, read_inputs, read_table, split
 from bertram.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    from bertram.shrinking.distillation import Lesson
 
 LEARNING_RATE = 5e-4
 """Where a recipe gives none."""
@@ -40,7 +38,7 @@ def shrink(
     depth: int | None = None,
     recipe: Recipe,
     max_length: int | None = None,
-    lessons: "Collection[Lesson] | None" = None,
+    lessons: Collection[Lesson] | None = None,
     evaluate: str | Path | None = None,
     columns: str | None = None,
     resume: bool = False,
@@ -62,25 +60,28 @@ def shrink(
 
     Raises:
         BadInput: the texts, the model or a setting cannot be used, or `out` is not empty and `resume` is not given.
+        BertramError: the training diverged.
         Interrupted: a signal came; `resume` goes on from there.
     """
     for library in _LIBRARIES:
         require(library, "train")
-    from bertram.shrinking.distillation import LESSONS
+    from bertram.shrinking.distillation import taught
     from bertram.shrinking.initial import config_of
     from bertram.shrinking.teaching import teach
 
     out, recipe = Path(out), recipe.resolved(learning_rate=LEARNING_RATE)
     lessons = tuple(LESSONS if lessons is None else lessons)
-    source = _source(model, recipe, lessons)
+    source = _source(model, recipe, lessons, allow_pickle)
     config_of(artifacts.config_of(source), groups, embedding_size, rank, depth)  # before the texts, which may be many
     if evaluate is not None:
-        artifacts.task_of(source, read_manifest(source))
-        read_table(evaluate, None if columns is None else parse_columns(columns))
+        _check_evaluated(source, Path(evaluate), columns)
     read = _texts(texts)
     train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
-    if prepare_directory(out, resume=resume) is None:
+    manifest = prepare_directory(out, model, resume=resume, told="shrinking")
+    if manifest is None:
         teacher = artifacts.read_model(source, allow_pickle=allow_pickle)
+        if not taught(teacher, lessons):
+            raise BadInput(f"{model}: has no head whose logits could be taught; name other --lessons")
         sizes = config_of(teacher.config, groups, embedding_size, rank, depth)
         tokenizer = artifacts.read_tokenizer(source, sizes)
         if max_length is None:
@@ -88,11 +89,11 @@ def shrink(
         max_length = min(max_length, sizes.max_position_embeddings)
         batch, truncated = tokenizer.encode(train.texts, max_length=max_length)
         judged, _ = tokenizer.encode(held_out.texts, max_length=max_length)
-        files = {Path(file).name: fingerprint(Path(file)) for file in texts}
+        files = [(Path(file).name, fingerprint(Path(file))) for file in texts]
         dial = {"groups": groups, "embedding_size": embedding_size, "rank": rank, "depth": sizes.num_hidden_layers}
         settings = {"model": str(model), "texts": files, "shrinking": dial | {"lessons": lessons}}
         keep(out / SETTINGS, settings | {"max_length": max_length, "recipe": asdict(recipe)})
-        taught, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
+        student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
         if (task := artifacts.find_task(source, read_manifest(source))) is not None:
             came["task"] = task.to_dict()
         manifest = {
@@ -100,33 +101,53 @@ def shrink(
             "base_model": Path(model).name,
             "max_length": max_length,
             "truncated_texts": truncated,
-            "data": {"train": ", ".join(files), "rows": {"train": len(train), "validation": len(held_out)}},
+            "data": {
+                "train": ", ".join(name for name, _ in files),
+                "rows": {"train": len(train), "validation": len(held_out)},
+            },
             "recipe": asdict(recipe),
             **came,
             "shrinking": settings["shrinking"] | came["shrinking"],
         }
-        labels = manifest.get("task", {}).get("labels")
-        artifacts.save(taught, tokenizer, out, manifest, shrinking_card, labels=labels)
-    if not (out / RESULTS).exists():
-        found = outcome(source, out, held_out, None if evaluate is None else Path(evaluate), columns)
-        write_json(out / RESULTS, found)
+        if came["status"] == "diverged":
+            write_json(out / MANIFEST, manifest)
+        else:
+            labels = manifest.get("task", {}).get("labels")
+            artifacts.save(student, tokenizer, out, manifest, shrinking_card, labels=labels)
+    if manifest["status"] == "diverged":
+        raise BertramError(f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate")
     results = read_manifest(out, RESULTS)
+    if not results or (evaluate is not None and results["evaluated_on"] != Path(evaluate).name):
+        data = None if evaluate is None else Path(evaluate)
+        write_json(out / RESULTS, outcome(source, out, held_out, data, columns, allow_pickle))
+        results = read_manifest(out, RESULTS)
     write_report(out, results)
     return results
 
 
-def _source(model: str | Path, recipe: Recipe, lessons: Collection[str]) -> Path:
+def _source(model: str | Path, recipe: Recipe, lessons: Collection[str], allow_pickle: bool) -> Path:
     """The teacher's directory, after the checks that need no model."""
-    from bertram.shrinking.distillation import LESSONS
-
-    source = artifacts.resolve_encoder(model)
+    source = artifacts.resolve_encoder(model, allow_pickle=allow_pickle)
     if isinstance(source, EncoderConfig):
         raise BadInput(f"{model} is a preset, which has learned nothing that it could teach")
     if not recipe.bounded:
         raise BadInput("for how long? Give --hours, --steps, --tokens or --epochs")
+    if recipe.encoder_learning_rate is not None:
+        raise BadInput("--encoder-learning-rate: shrink trains one stack; give --learning-rate")
     if unknown := [name for name in lessons if name not in LESSONS]:
         raise BadInput(f"no lesson named {unknown[0]!r:.40}; there are {', '.join(LESSONS)}")
     return source
+
+
+def _check_evaluated(source: Path, data: Path, columns: str | None) -> None:
+    """Raises:
+    BadInput: the model has no task, or could not be scored on this table.
+    """
+    task, table = artifacts.task_of(source, read_manifest(source)), read_table(data, parse_columns(columns))
+    if isinstance(task, Task):
+        task.targets(table.labels, str(data))
+        if task.apart and table.texts_b is None:
+            raise BadInput(f"{data}: {task.name} compares two texts: it needs a column text_b")
 
 
 def _texts(files: Sequence[str | Path]) -> Table:

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from bertram.batch import Batch
-from bertram.config import EncoderConfig
+from bertram.config import EncoderConfig, Lesson
 from bertram.inference.predictor import cosines
 from bertram.models.heads import Model
 from bertram.progress import Report
-from bertram.shrinking.distillation import Distillation, Lesson, Lessons, Sayings, compare, taught_heads
+from bertram.shrinking.distillation import Distillation, Lessons, Sayings, compare, taught_heads
 from bertram.shrinking.initial import SCHEMES, student_of
 from bertram.tasks.similarity import Similarity
 from bertram.text.masking import Masker
@@ -45,20 +45,24 @@ def teach(
     masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, "token")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def feed(batch: Batch, size: int) -> Lessons:
-        return Lessons(batch, lessons, taught_heads(teacher, lessons), masker, size, recipe.seed)
+    def feed(batch: Batch, size: int, tokens: int | None = None) -> Lessons:
+        return Lessons(batch, lessons, taught_heads(teacher, lessons), masker, size, recipe.seed, tokens)
 
     some, judged = _first(train, _MEASURED), feed(held_out, _JUDGED_BATCH)
     counts = torch.from_numpy(np.bincount(train.token_ids, minlength=sizes.vocab_size) + _RARE)
-    begun, first_losses = dict[str, Distillation](), dict[str, float]()
-    for scheme in SCHEMES:
+    students, first_losses = dict[str, Model](), dict[str, float]()
+    # Where a group stands for one layer, all schemes are the same.
+    for scheme in SCHEMES if sizes.groups < teacher.config.num_hidden_layers else SCHEMES[:1]:
         torch.manual_seed(recipe.seed)  # heads that cannot be made of the teacher's begin alike
-        begun[scheme] = Distillation(student_of(teacher, sizes, counts, scheme).to(device), teacher, lessons)
-        begun[scheme].prepare(device, torch.float32, some)
-        losses, *_ = compare(begun[scheme], feed(_first(held_out, _CHOOSING), _JUDGED_BATCH), device)
+        students[scheme] = student_of(teacher, sizes, counts, scheme)
+    for scheme, begun in students.items():  # after all are made, on the CPU: what follows moves the teacher
+        attempt = Distillation(begun.to(device), teacher, lessons)
+        attempt.prepare(device, torch.float32, some)
+        losses, *_ = compare(attempt, feed(_first(held_out, _CHOOSING), _JUDGED_BATCH), device)
         first_losses[scheme] = round(sum(losses.values()), 4)
-    initial = min(SCHEMES, key=first_losses.__getitem__)
-    distillation = begun[initial]
+    initial = min(first_losses, key=first_losses.__getitem__)
+    distillation = Distillation(students.pop(initial), teacher, lessons)
+    students.clear()
     processes = Processes(0, 1, device)
     distillation.prepare(device, precision(recipe, processes), some)
 
@@ -68,21 +72,21 @@ def teach(
         figures["validation_cosine"] = float(cosines(student.vectors, original.vectors).mean())
         return Evaluation(-sum(losses.values()), figures)
 
-    lesson = feed(train, recipe.batch_size)
+    lesson = feed(train, recipe.batch_size, recipe.batch_tokens)
     outcome = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes).run()
-    distillation.prepare(device, torch.float32, some)
-    losses, student, original = compare(distillation, judged, device)
     parameters = {
         name: sum(weight.numel() for weight in network.parameters())
         for name, network in (("teacher", teacher), ("student", distillation.student))
     }
-    return distillation.student, {
-        **outcome.to_dict(),
+    came = outcome.to_dict() | {
         "shrinking": {"initial": initial, "initial_losses": first_losses},
         "parameters": parameters,
-        "losses": losses,
-        "agreement": agreement(student, original),
     }
+    if outcome.status != "diverged":
+        distillation.prepare(device, torch.float32, some)
+        losses, student, original = compare(distillation, judged, device)
+        came |= {"losses": losses, "agreement": agreement(student, original)}
+    return distillation.student, came
 
 
 def _first(batch: Batch, number: int) -> Batch:
@@ -91,6 +95,8 @@ def _first(batch: Batch, number: int) -> Batch:
 
 def agreement(student: Sayings, teacher: Sayings) -> dict[str, dict[str, Any]]:
     """How nearly a student says what its teacher does, each with its 95% interval by the bootstrap over texts.
+
+    Of a masked language model's tokens the bootstrap is over tokens, as if those of a text told nothing of one another.
 
     "vectors": the mean cosine of both vectors of a text; "similarities": Spearman's correlation of both cosines of
     pairs of texts; of a head the share of the same labels or tokens, of a regression Spearman's correlation.

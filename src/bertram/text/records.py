@@ -35,15 +35,16 @@ Rows = tuple[dict[str, int], Iterator[Row]]
 """Which cell of a row has which role, and the rows."""
 
 
-class Examples(Protocol):
-    """Rows that may be told apart by their places."""
+class Selectable(Protocol):
+    """Examples read from files."""
 
     def __len__(self) -> int: ...
 
-    def select(self, rows: NDArray[np.integer], /) -> Self: ...
+    def select(self, rows: Iterable[int] | NDArray[np.integer], /) -> Self:
+        """The examples at these places, in their order."""
 
 
-E = TypeVar("E", bound=Examples)
+E = TypeVar("E", bound=Selectable)
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,14 @@ def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
     return _table("the frame", places, enumerate(zip(*(source[name] for name in source.columns), strict=True), 1))
 
 
-def parse_columns(text: str, roles: Sequence[str] = _ROLES) -> dict[str, str]:
-    """Read `--columns text=sentence,label=2`, where the columns' roles are text and label.
+def parse_columns(text: str | None, roles: Sequence[str] = _ROLES) -> dict[str, str] | None:
+    """Read `--columns text=sentence,label=2`, where the columns' roles are text and label; None of None.
 
     Raises:
         BadInput: it does not read like that.
     """
+    if text is None:
+        return None
     columns: dict[str, str] = {}
     for part in text.split(","):
         role, equals, name = part.partition("=")
@@ -189,6 +192,9 @@ def _checked_object(name: str, number: int, line: str) -> dict[str, Any]:
     value = _object(line)
     if value is None:
         raise BadInput(f"{name}: line {number}: not an object with a text, as the first line is")
+    for field in ("text", "text_b"):
+        if not isinstance(value.get(field, ""), str):
+            raise BadInput(f"{name}: line {number}: {field} is no string: {value[field]!r:.60}")
     return value
 
 

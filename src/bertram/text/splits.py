@@ -1,30 +1,18 @@
 """The splits of one training: what it learns from, what it is judged by meanwhile, and what it is tested on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Generic, Self, TypeVar
 
 from bertram.files import fingerprint
-from bertram.text.records import split
+from bertram.text.records import Selectable, split
 
 NAMES = ("train", "validation", "test")
 HELD_OUT = 0.1
 
 
-class Rows(Protocol):
-    """Examples read from files."""
-
-    def __len__(self) -> int: ...
-
-    def select(self, rows: Iterable[int] | NDArray[np.integer]) -> Self:
-        """The rows at these places, in their order."""
-
-
-R = TypeVar("R", bound=Rows)
+R = TypeVar("R", bound=Selectable)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-from bertram.errors import BertramError
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ECHO = 1.0  # seconds in which a signal that comes twice counts once: init systems send it to every process of a group
 _PATIENCE = 8.0  # seconds that native code may go on after a signal
 
 
-class Interrupted(BertramError):
-    """A signal asked to stop."""
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop; no `Exception`, so that nobody who waits for some failure takes it for one."""
 
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{hint}")
