@@ -19,7 +19,7 @@ from bertram.formats.engine_layout import EMBEDDING, MASKED, layers_of
 from bertram.formats.quantization import Floats
 
 _OPSET, _IR_VERSION = 20, 10
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = {name: ["batch", "sequence"] for name in ("input_ids", "attention_mask", "token_type_ids")}
 
 
 def write_onnx(
@@ -39,7 +39,7 @@ def write_onnx(
     Raises:
         OSError: the file cannot be written.
     """
-    graph, text, token = _Graph(config, weights, vectors), ["batch"], ["batch", "sequence"]
+    graph, text, token = Graph(config, weights, vectors), ["batch"], ["batch", "sequence"]
     hidden, width = graph.encoder(), config.hidden_size
     outputs: dict[str, tuple[str, list[str | int]]] = {}
     if not heads:
@@ -61,7 +61,7 @@ def write_onnx(
         onnx.save(graph.model(outputs), str(temporary))
 
 
-class _Graph:
+class Graph:
     """Operators in the order in which they run. A call adds one and gives the name of its result."""
 
     def __init__(self, config: EncoderConfig, weights: Mapping[str, Floats], vectors: Mapping[str, Floats]) -> None:
@@ -112,38 +112,44 @@ class _Graph:
 
     def encoder(self) -> str:
         """Hidden states, [B, S, H]."""
+        ids, mask, segments = INPUTS
+        length = self("Gather", self("Shape", ids), self.constant(np.int64(1)))
+        places = self("Range", self.constant(np.int64(0)), length, self.constant(np.int64(1)))
+        return self.layers(self.embedded(ids, places, segments), mask)
+
+    def embedded(self, ids: str, places: str, segments: str) -> str:
+        """What the first layer takes."""
         config = self.config
-        ids, mask, segments = _INPUTS
         x = self("Gather", self.tensor("tokens", self.weights["tokens"]), ids)
         if config.scale_embedding:
             x = self("Mul", x, self.constant(np.float32(math.sqrt(config.embedding_width))))
-        length = self("Gather", self("Shape", ids), self.constant(np.int64(1)))
-        places = self("Range", self.constant(np.int64(0)), length, self.constant(np.int64(1)))
         x = self("Add", x, self("Gather", self.tensor("positions", self.weights["positions"]), places))
         if config.type_vocab_size:
             x = self("Add", x, self("Gather", self.tensor("segments", self.weights["segments"]), segments))
         if config.normalize_embedding:
             x = self.normalize("embedding", x)
-        if config.embedding_size is not None:
-            x = self.linear("projection", x)
+        return x if config.embedding_size is None else self.linear("projection", x)
+
+    def layers(self, x: str, mask: str) -> str:
+        """What the last layer gives, of texts that stand where `mask` [B, S] is 1."""
         real = self("Cast", mask, to=TensorProto.FLOAT)
         hidden = self("Mul", self("Sub", self.constant(np.float32(1)), real), self.constant(np.float32(-1e9)))
         hidden = self("Unsqueeze", hidden, self.constant(np.array([1, 2])))  # [B, 1, 1, S]
-        before = config.normalize_before
-        for attention, feed_forward in layers_of(config):
-            mixed = self.attention(attention, self.normalize(attention, x) if before else x, hidden)
-            x = self("Add", x, self.linear(f"{attention}.output", mixed))
+        before = self.config.normalize_before
+        for attention, feed_forward in layers_of(self.config):
+            asked = self.linear(f"{attention}.query_key_value", self.normalize(attention, x) if before else x)
+            x = self("Add", x, self.linear(f"{attention}.output", self.attention(asked, hidden)))
             x = x if before else self.normalize(attention, x)
             inner = self.linear(f"{feed_forward}.up", self.normalize(feed_forward, x) if before else x)
             x = self("Add", x, self.linear(f"{feed_forward}.down", self.activate(inner)))
             x = x if before else self.normalize(feed_forward, x)
         return self.normalize("final", x) if before else x
 
-    def attention(self, name: str, x: str, hidden: str) -> str:
-        """softmax(QKᵀ / √d) V, [B, S, H]."""
+    def attention(self, asked: str, hidden: str) -> str:
+        """softmax(QKᵀ / √d) V of Q, K and V side by side, [B, S, 3 H] → [B, S, H]."""
         heads, width = self.config.num_attention_heads, self.config.hidden_size
         shape = self.constant(np.array([0, 0, heads, width // heads]))
-        parts = self.several("Split", 3, self.linear(f"{name}.query_key_value", x), axis=-1, num_outputs=3)
+        parts = self.several("Split", 3, asked, axis=-1, num_outputs=3)
         q, k, v = (
             self("Transpose", self("Reshape", part, shape), perm=order)
             for part, order in zip(parts, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True)
@@ -165,7 +171,7 @@ class _Graph:
         if self.config.pooling == "cls":
             pooled = self("Gather", hidden, self.constant(np.int64(0)), axis=1)
         else:
-            mask = self("Unsqueeze", self("Cast", _INPUTS[1], to=TensorProto.FLOAT), self.constant(np.array([2])))
+            mask = self("Unsqueeze", self("Cast", "attention_mask", to=TensorProto.FLOAT), self.constant(np.array([2])))
             total, count = (
                 self("ReduceSum", x, self.constant(np.array([1])), keepdims=0)
                 for x in (self("Mul", hidden, mask), mask)
@@ -175,14 +181,18 @@ class _Graph:
             return pooled
         return self("LpNormalization", pooled, axis=-1, p=2)
 
-    def model(self, outputs: Mapping[str, tuple[str, list[str | int]]]) -> onnx.ModelProto:
-        """The whole, with `outputs` and their shapes by their names for users."""
+    def model(
+        self,
+        outputs: Mapping[str, tuple[str, list[str | int]]],
+        inputs: Mapping[str, list[str]] = INPUTS,
+    ) -> onnx.ModelProto:
+        """The whole, with `outputs` and their shapes by their names for users, and the `inputs` of whole numbers."""
         nodes = [*self.nodes, *(helper.make_node("Identity", [found], [name]) for name, (found, _) in outputs.items())]
-        inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in _INPUTS]
+        given = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in inputs.items()]
         results = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, (_, shape) in outputs.items()
         ]
-        graph = helper.make_graph(nodes, "bertram", inputs, results, list(self.tensors.values()))
+        graph = helper.make_graph(nodes, "bertram", given, results, list(self.tensors.values()))
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", _OPSET)],

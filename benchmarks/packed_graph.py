@@ -1,0 +1,186 @@
+"""What libraries make of a packed graph: the engine beside onnxruntime and openvino on texts end to end, not padded.
+
+    python benchmarks/packed_graph.py --models bert-base albert-base --rounds 5
+
+Linear layers and norms run over the T tokens of a batch; around attention alone they are gathered to [B, S] and back.
+The graph is made of the same weights as the engine, random ones of a preset, and each library takes it in its best
+precision: onnxruntime in dynamic int8 and float32, openvino as it comes (bfloat16 where the processor has it) and after
+nncf's post-training quantization. 192 texts with lengths as in `bertram bench` go in batches of 32 sorted by length. Each library
+is a process of its own, they take turns, and medians over the rounds are printed. Nothing else may run meanwhile.
+"""
+
+import argparse
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertram.batch import Batch
+from bertram.benchmark.bench import LENGTHS
+from bertram.config import PRESETS
+from bertram.formats.onnx import Graph
+from bertram.memory import peak_memory_mb
+
+KINDS = ("engine int8", "onnxruntime int8", "onnxruntime fp32", "openvino", "openvino int8")
+TEXTS, BATCH, CALIBRATED_TOKENS = 192, 32, 1000
+VECTORS, TABLES = ["tokens"], ["batch", "sequence"]
+INPUTS = {
+    **dict.fromkeys(("input_ids", "position_ids", "token_type_ids", "back"), VECTORS),
+    **dict.fromkeys(("there", "attention_mask"), TABLES),
+}
+"""`there` [B, S] says which token stands at each place of each text, `back` [T] at which of them a token stands."""
+
+Ids = list[list[int]]
+
+
+class Packed(Graph):
+    """The encoder over tokens end to end."""
+
+    def encoder(self) -> str:
+        return self.layers(self.embedded("input_ids", "position_ids", "token_type_ids"), "attention_mask")
+
+    def attention(self, asked: str, hidden: str) -> str:
+        width = self.constant(np.array([-1, self.config.hidden_size]))
+        mixed = super().attention(self("Gather", asked, "there"), hidden)
+        return self("Gather", self("Reshape", mixed, width), "back")
+
+
+def write(preset: str, place: Path) -> None:
+    """model.engine, packed.onnx and int8.onnx of a preset with random weights."""
+    import onnx
+    from onnxruntime import quantization
+
+    from bertram.exporting import export
+    from bertram.formats.engine import tensors_of
+    from bertram.formats.huggingface import write as write_model
+    from bertram.models.heads import Model
+    from bertram.text.tokenizer import Tokenizer
+
+    network = Model(PRESETS[preset], {}, pooler=False).eval()
+    (place / "model").mkdir()
+    write_model(network, place / "model")
+    Tokenizer.train(["a tokenizer of few words"], "bert", 64).save(place / "model")
+    export(place / "model", format="engine", out=place / "model.engine", min_agreement=0.0)
+    graph = Packed(network.config, *tensors_of(network))
+    output = {"last_hidden_state": (graph.encoder(), ["tokens", network.config.hidden_size])}
+    onnx.save(graph.model(output, INPUTS), place / "packed.onnx")
+    quantization.quantize_dynamic(place / "packed.onnx", place / "int8.onnx", weight_type=quantization.QuantType.QInt8)
+
+
+def inputs_of(texts: Ids) -> dict[str, Any]:
+    batch, longest = Batch.pack(texts), max(map(len, texts))
+    mask = np.arange(longest) < batch.lengths[:, None]
+    there = np.zeros(mask.shape, np.int64)
+    there[mask] = np.arange(len(batch.token_ids))
+    return {
+        "input_ids": batch.token_ids.astype(np.int64),
+        "position_ids": batch.positions.astype(np.int64),
+        "token_type_ids": batch.segment_ids.astype(np.int64),
+        "back": np.flatnonzero(mask),
+        "there": there,
+        "attention_mask": mask.astype(np.int64),
+    }
+
+
+def load(kind: str, place: Path) -> Callable[[Ids], Any]:
+    if kind == "engine int8":
+        from bertram.formats.engine_file import read_engine
+        from bertram.inference.engine_runner import EngineRunner
+
+        encoder = EngineRunner(read_engine(place / "model.engine")).encoder
+        return lambda texts: encoder.hidden(Batch.pack(texts))
+    if kind.startswith("onnxruntime"):
+        library = importlib.import_module("onnxruntime")
+        file = place / ("int8.onnx" if kind.endswith("int8") else "packed.onnx")
+        session = library.InferenceSession(file, providers=["CPUExecutionProvider"])
+        return lambda texts: session.run(None, inputs_of(texts))[0]
+    library = importlib.import_module("openvino")
+    model = library.Core().read_model(place / "packed.onnx")
+    if kind.endswith("int8"):
+        nncf = importlib.import_module("nncf")
+        seen = nncf.Dataset([inputs_of(texts[:8]) for texts in drawn(CALIBRATED_TOKENS)])
+        model = nncf.quantize(model, seen, model_type=nncf.ModelType.TRANSFORMER)
+    compiled = library.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    return lambda texts: compiled(inputs_of(texts))[0]
+
+
+def serve(kind: str, place: Path) -> None:
+    """Answer batches that come as JSON lines: the seconds they took, the peak memory, and a sum of what came out."""
+    out, sys.stdout = sys.stdout, sys.stderr  # nncf tells how far it is
+    answer = load(kind, place)
+    for line in sys.stdin:
+        batches = json.loads(line)
+        began = time.perf_counter()
+        sums = [float(np.abs(answer(batch)).mean()) for batch in batches]
+        row = [time.perf_counter() - began, peak_memory_mb(), statistics.mean(sums)]
+        print(json.dumps(row), file=out, flush=True)
+
+
+class Worker:
+    def __init__(self, kind: str, place: Path) -> None:
+        command = [sys.executable, __file__, "--serve", kind, str(place)]
+        self.process = subprocess.Popen(
+            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def ask(self, batches: list[Ids]) -> tuple[float, float, float]:
+        self.process.stdin.write(json.dumps(batches) + "\n")
+        self.process.stdin.flush()
+        seconds, memory, mean = json.loads(self.process.stdout.readline())
+        return seconds, memory, mean
+
+
+def drawn(vocab_size: int) -> list[Ids]:
+    random = np.random.default_rng(0)
+    mean, deviation, most = LENGTHS["mixed"]
+    lengths = np.sort(np.exp(random.normal(mean, deviation, TEXTS)).round().clip(3, most).astype(int))
+    texts = [random.integers(0, vocab_size, length).tolist() for length in lengths]
+    return [texts[start : start + BATCH] for start in range(0, TEXTS, BATCH)]
+
+
+def measure(preset: str, kinds: list[str], rounds: int) -> None:
+    batches = drawn(PRESETS[preset].vocab_size)
+    tokens = sum(len(text) for batch in batches for text in batch)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        write(preset, place)
+        workers = {kind: Worker(kind, place) for kind in kinds}
+        found: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in kinds}
+        for worker in workers.values():
+            worker.ask(batches)  # shapes that are new are compiled
+        for _ in range(rounds):
+            for kind, worker in workers.items():
+                found[kind].append(worker.ask(batches))
+        for worker in workers.values():
+            worker.process.stdin.close()
+            worker.process.wait()
+    print(f"{preset}: {TEXTS} texts, {tokens / TEXTS:.1f} tokens on average")
+    for kind, rows in found.items():
+        seconds, memory = (statistics.median(row[place] for row in rows) for place in (0, 1))
+        print(f"  {kind:18} {tokens / seconds:8,.0f} tokens/s   {memory:6,.0f} MB   mean |h| {rows[0][2]:.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", nargs="+", default=["bert-base", "albert-base"])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--serve", nargs=2)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve[0], Path(options.serve[1]))
+        return
+    for preset in options.models:
+        measure(preset, options.kinds, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
