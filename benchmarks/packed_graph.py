@@ -5,8 +5,9 @@
 Linear layers and norms run over the T tokens of a batch; around attention alone they are gathered to [B, S] and back.
 The graph is made of the same weights as the engine, random ones of a preset, and each library takes it in its best
 precision: onnxruntime in dynamic int8 and float32, openvino as it comes (bfloat16 where the processor has it) and after
-nncf's post-training quantization. 192 texts with lengths as in `bertram bench` go in batches of 32 sorted by length. Each library
-is a process of its own, they take turns, and medians over the rounds are printed. Nothing else may run meanwhile.
+nncf's post-training quantization. 192 texts with lengths as in `bertram bench` go in batches of 32 sorted by length.
+Each library is a process of its own, they take turns, and medians over the rounds are printed. Nothing else may run
+meanwhile.
 """
 
 import argparse
