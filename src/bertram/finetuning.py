@@ -114,9 +114,8 @@ def train(
     if not dry_run:
         return run(learned, splits, model, out, recipe, vocab_size, max_length, allow_pickle, report)
     with tempfile.TemporaryDirectory() as scratch:
-        short = replace(recipe, epochs=None, tokens=None, hours=None, steps=1, evaluations=1)
-        splits = splits.head(recipe.batch_size)
-        return run(learned, splits, model, Path(scratch), short, vocab_size, max_length, allow_pickle, report)
+        splits, recipe = splits.head(recipe.batch_size), recipe.of_one_step
+        return run(learned, splits, model, Path(scratch), recipe, vocab_size, max_length, allow_pickle, report)
 
 
 def run(

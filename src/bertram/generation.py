@@ -120,8 +120,7 @@ def train(
     if not dry_run:
         return _run(plan, splits, out, report)
     with tempfile.TemporaryDirectory() as scratch:
-        short = replace(recipe, epochs=None, tokens=None, hours=None, steps=1, evaluations=1)
-        return _run(replace(plan, recipe=short), splits.head(recipe.batch_size), Path(scratch), report)
+        return _run(replace(plan, recipe=recipe.of_one_step), splits.head(recipe.batch_size), Path(scratch), report)
 
 
 @dataclass(frozen=True)

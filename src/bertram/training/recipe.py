@@ -91,6 +91,11 @@ class Recipe:
         """Whether a budget was given."""
         return any(budget is not None for budget in (self.epochs, self.steps, self.tokens, self.hours))
 
+    @property
+    def of_one_step(self) -> "Recipe":
+        """This recipe for a trial: one step and one evaluation."""
+        return replace(self, epochs=None, tokens=None, hours=None, steps=1, evaluations=1)
+
     def resolved(self, **defaults: float) -> "Recipe":
         """This recipe with `defaults` where it says nothing."""
         return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})  # type: ignore[arg-type]
