@@ -17,6 +17,8 @@ NATIVE = "src/bertram/inference/native"
 class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build the library beside its sources; the wheel is then one for this kind of machine."""
+        if self.target_name != "wheel":
+            return
         try:
             runpy.run_path(f"{self.root}/{NATIVE}/make.py")["make"]()
         except (OSError, subprocess.CalledProcessError) as error:

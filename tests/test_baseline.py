@@ -48,6 +48,19 @@ def test_learns_which_words_go_with_which_label(names):
     assert score(baseline, unseen) == 1.0
 
 
+@pytest.mark.parametrize("seen", [["good", "bad"], ["bad", "odd"], ["odd"], ["good"]])
+@pytest.mark.parametrize("known", [["bad", "good", "odd"], ["bad", "good", "odd", "strange"]])
+def test_a_label_that_no_training_row_has_moves_no_other(seen, known, tmp_path):
+    """A rare one may stand in the held-out tenth alone."""
+    task = Classification(tuple(known))
+    baseline = Baseline.fit(verdicts(seen, SUBJECTS[:4]), verdicts(seen, SUBJECTS[4:5]), task)
+    unseen = verdicts(seen, SUBJECTS[5:])
+    assert baseline.logits(unseen.texts).shape == (len(unseen), len(known))
+    assert score(baseline, unseen) == 1.0
+    baseline.save(tmp_path)
+    assert score(Baseline.load(tmp_path), unseen) == 1.0
+
+
 def test_two_labels_are_as_probable_as_scikit_learn_says():
     from sklearn.linear_model import LogisticRegression
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from bertram.benchmark import bench as room
 from bertram.benchmark.bench import bench, render
 from bertram.benchmark.contestants import SETTINGS, _padded
-from bertram.errors import BadInput
+from bertram.errors import BadInput, BertramError
 from bertram.exporting import export
 from bertram.models.tensors import to_tensors
 from tiny import model_directory, rows, run
@@ -49,6 +49,20 @@ def test_a_directory_beside_another_library(place, tmp_path, capsys, monkeypatch
     console.print(render(found))
     assert "openvino none is left out" in console.file.getvalue()
     assert "onnxruntime fp32" in console.file.getvalue()
+
+
+def test_a_model_that_cannot_be_prepared_is_said(tmp_path):
+    broken = model_directory(tmp_path / "model")
+    (broken / "model.safetensors").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"bertram int8: .*model\.safetensors"):
+        bench(broken, rounds=1)
+
+
+def test_one_that_fails_leaves_the_field(monkeypatch):
+    workers, left_out = {"a": object(), "b": object()}, {}
+    with room._left_out("a", workers, left_out):
+        raise BertramError("a: no memory")
+    assert (list(workers), left_out) == (["b"], {"a": "a: no memory"})
 
 
 def test_an_engine_alone(place, tmp_path):

@@ -142,7 +142,7 @@ def test_tokens_of_a_preset_are_those_that_training_would_learn(tmp_path):
         "name": "bert-tiny",
         "vocab_size": tokenizer.vocab_size,
         "learned_here": True,
-        "positions": 512,
+        "max_length": 512,
     }
     assert found["tables"]["train"]["lengths"]["tokens"]["max"] == batch.lengths.max() == 602
     assert found["tables"]["train"]["truncated"] == 1
@@ -164,7 +164,7 @@ def test_tokens_of_a_directory_are_its_own(tmp_path):
         "name": "english",
         "vocab_size": tokenizer.vocab_size,
         "learned_here": False,
-        "positions": 8,
+        "max_length": 8,
     }
     train = found["tables"]["train"]
     assert train["lengths"]["tokens"]["max"] == 18

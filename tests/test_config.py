@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bertram.config import PRESETS, EncoderConfig, Objectives
+from bertram.config import PRESETS, EncoderConfig, Objectives, parse_fields
 from bertram.errors import BadInput
 
 TINY = EncoderConfig(
@@ -103,6 +103,14 @@ def test_objectives_that_are_refused_name_their_option(field: str, value: Any, m
     with pytest.raises(BadInput) as caught:
         Objectives(**{field: value})
     assert str(caught.value) == message
+
+
+def test_fields_on_the_command_line_have_their_types() -> None:
+    found = parse_fields(
+        "hidden_size=64,hidden_dropout_prob=0.1,shared=attention,normalize_before=true,scale_embedding=False"
+    )
+    assert list(found.values()) == [64, 0.1, "attention", True, False]
+    assert replace(TINY, normalize_before=found["normalize_before"]).normalize_before
 
 
 def test_a_long_value_makes_no_long_message() -> None:

@@ -48,7 +48,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module", params=["fp32", "int8"])
 def engine(request, trained):
     out = trained.parent / f"{request.param}.engine"
-    export(trained, format="engine", out=out, precision=request.param, texts=(TEXTS, None))
+    export(trained, format="engine", out=out, precision=request.param, texts=TEXTS)
     return out
 
 

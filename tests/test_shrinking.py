@@ -406,7 +406,7 @@ def test_what_else_stands_around_is_left_alone(tmp_path: Path) -> None:
         shrink(source, [lines], source, **dial, resume=True)
     labelled, out = tiny.table(tmp_path / "labelled.csv"), tmp_path / "out"
     bertram.train("classification", labelled, model=source, out=tmp_path / "trained", recipe=recipe)
-    with pytest.raises(BadInput, match="another command began there"):
+    with pytest.raises(BadInput, match="nothing that this command began"):
         shrink(source, [lines], tmp_path / "trained", **dial, resume=True)
     shrink(source, [lines], out, **dial)
     assert json.loads((out / "bertram.json").read_text())["task"]["labels"] == ["LABEL_0", "LABEL_1"]

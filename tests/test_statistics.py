@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertram.comparison import statistics
-from bertram.comparison.statistics import RESAMPLES, holm, interval, paired_difference
+from bertram.comparison.statistics import RESAMPLES, Resamples, holm, interval, paired_difference
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
 
@@ -22,6 +22,10 @@ def ones(logits):
 
 def run(rng, accuracy, items=200):
     return answering((rng.random(items) < accuracy).astype(float))
+
+
+def difference(a, b, targets):
+    return paired_difference(*(Resamples.of(BINARY, runs, targets) for runs in (a, b)))
 
 
 @pytest.fixture
@@ -81,11 +85,20 @@ class TestInterval:
         assert found["low"] == pytest.approx(low, abs=0.02)
         assert found["high"] == pytest.approx(high, abs=0.02)
 
+    @pytest.mark.parametrize("seeds", [2, 6, 7])
+    def test_lies_where_scores_can(self, seeds):
+        """Weights of runs are scaled, and add up to 1 but for rounding."""
+        right = [np.arange(50) < (50 if seed % 2 == 0 else 48) for seed in range(seeds)]
+        found = interval(BINARY, [answering(row.astype(float)) for row in right], np.ones(50, np.int64), split="test")
+        assert found["high"] <= 1
+        found = interval(BINARY, [answering(np.ones(50))] * seeds, np.ones(50, np.int64), split="test")
+        assert found["low"] == found["high"] == 1
+
 
 class TestPairedDifference:
     def test_of_a_model_and_itself_is_none(self):
         logits = run(np.random.default_rng(0), 0.7)
-        assert paired_difference(BINARY, [logits], [logits], ones(logits)) == {
+        assert difference([logits], [logits], ones(logits)) == {
             "difference": 0.0,
             "low": 0.0,
             "high": 0.0,
@@ -95,15 +108,20 @@ class TestPairedDifference:
     def test_turns_with_its_sides(self):
         rng = np.random.default_rng(1)
         a, b = [[run(rng, accuracy) for _ in range(2)] for accuracy in (0.7, 0.8)]
-        there, back = paired_difference(BINARY, a, b, ones(a[0])), paired_difference(BINARY, b, a, ones(a[0]))
+        there, back = difference(a, b, ones(a[0])), difference(b, a, ones(a[0]))
         assert there["difference"] == -back["difference"] < 0
         assert there["low"] == pytest.approx(-back["high"], abs=0.01)
         assert there["p"] == pytest.approx(back["p"], abs=0.01)
 
+    def test_more_resamples_leave_room_for_many_comparisons(self):
+        a, b = ([answering(np.full(50, value))] for value in (1, 0))
+        pair = [Resamples.of(BINARY, runs, ones(a[0]), 10_500) for runs in (a, b)]
+        assert holm([paired_difference(*pair)["p"]] + [1.0] * 104)[0] < 0.05
+
     def test_of_one_run_each_turns_exactly(self):
         rng = np.random.default_rng(1)
         a, b = [run(rng, 0.7)], [run(rng, 0.75)]
-        there, back = paired_difference(BINARY, a, b, ones(a[0])), paired_difference(BINARY, b, a, ones(a[0]))
+        there, back = difference(a, b, ones(a[0])), difference(b, a, ones(a[0]))
         assert there == {
             "difference": -back["difference"],
             "low": pytest.approx(-back["high"]),
@@ -114,7 +132,7 @@ class TestPairedDifference:
     def test_sees_on_the_same_items_what_intervals_apart_do_not(self):
         """a is right wherever b is and on 12 items more: the intervals overlap, the difference is clear."""
         a, b = answering(np.arange(200) < 132), answering(np.arange(200) < 120)
-        found = paired_difference(BINARY, [a], [b], ones(a))
+        found = difference([a], [b], ones(a))
         assert interval(BINARY, [a], ones(a), split="t")["low"] < interval(BINARY, [b], ones(b), split="t")["high"]
         assert found["difference"] == pytest.approx(0.06)
         assert found["low"] > 0.02
@@ -122,20 +140,18 @@ class TestPairedDifference:
 
     def test_p_is_never_zero(self):
         a, b = answering(np.ones(500)), answering(np.zeros(500))
-        assert paired_difference(BINARY, [a], [b], ones(a))["p"] == 1 / (1 + RESAMPLES)
+        assert difference([a], [b], ones(a))["p"] == 1 / (1 + RESAMPLES)
 
     def test_candidates_may_have_unequal_numbers_of_runs(self):
         rng = np.random.default_rng(2)
-        found = paired_difference(BINARY, [run(rng, 0.9) for _ in range(3)], [run(rng, 0.6)], np.ones(200, np.int64))
+        found = difference([run(rng, 0.9) for _ in range(3)], [run(rng, 0.6)], np.ones(200, np.int64))
         assert found["low"] > 0.1
         assert found["p"] < 0.01
 
     @pytest.mark.usefixtures("few_resamples")
     def test_p_is_uniform_where_there_is_no_difference(self):
         rng = np.random.default_rng(3)
-        p = [
-            paired_difference(BINARY, [run(rng, 0.8)], [run(rng, 0.8)], np.ones(200, np.int64))["p"] for _ in range(200)
-        ]
+        p = [difference([run(rng, 0.8)], [run(rng, 0.8)], np.ones(200, np.int64))["p"] for _ in range(200)]
         for level in (0.05, 0.25, 0.5, 0.75):
             assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=3.5 * np.sqrt(level * (1 - level) / 200))
 

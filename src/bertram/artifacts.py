@@ -14,7 +14,7 @@ from bertram.formats.marian_config import read_search
 from bertram.formats.sentence_transformers import has_pooling, read_max_length
 from bertram.formats.transformer_config import is_marian, is_transformer, read_transformer_config
 from bertram.inference.engine_runner import EngineRunner
-from bertram.inference.generator import GeneratingRunner, Generator
+from bertram.inference.generator import Generator
 from bertram.inference.predictor import Predictor
 from bertram.memory import peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest
@@ -57,9 +57,9 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderC
     if isinstance(model, str) and model in presets:
         return presets[model]
     path = Path(model)
-    if path.is_dir():
-        return path
-    if path.exists():
+    if _exists(path):
+        if path.is_dir():
+            return path
         raise BadInput(f"{path}: is a file; here a model is a directory with config.json, or a preset")
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
@@ -88,7 +88,7 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
         BadInput: there is none, it is damaged, or it is a bare preset, which has learned nothing.
     """
     path = OWN / f"{model}.engine" if model in (ENGLISH, SENTIMENT) else Path(model)
-    if path.is_file() and is_engine(path):
+    if _exists(path) and path.is_file() and is_engine(path):
         return _load_engine(path)
     source = resolve(model, allow_pickle=allow_pickle)
     if not isinstance(source, Path):
@@ -183,17 +183,18 @@ def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, al
     if (source / "model.bin").is_file():
         from bertram.inference.ctranslate2_runner import CTranslate2Runner
 
-        runner: GeneratingRunner = CTranslate2Runner(source)
+        runner = CTranslate2Runner(source)
         positions = manifest.get("max_length")
         if type(positions) is not int or positions < 3:
             raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 on")
-        tokenizers = _tokenizers(source)
+        known = runner.description
+        tokenizers = read_tokenizers(source, len(known.source_tokens), len(known.target_tokens))
         return Generator(task, *tokenizers, runner, positions, search)
     network = read_transformer(source, allow_pickle=allow_pickle)
     from bertram.training.torch_runner import TorchGenerator
 
     max_length = max_length_of(source, network.config.encoder)
-    tokenizers = read_tokenizers(source, network.config)
+    tokenizers = tokenizers_of(source, network.config)
     return Generator(task, *tokenizers, TorchGenerator(network), max_length, search)
 
 
@@ -264,26 +265,28 @@ def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transfo
     return transformer.read_transformer(directory, allow_pickle=allow_pickle)
 
 
-def read_tokenizers(directory: Path, config: TransformerConfig) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizers of what an encoder–decoder model of this configuration reads and writes, which may be one.
+def tokenizers_of(directory: Path, config: TransformerConfig) -> tuple[Tokenizer, Tokenizer]:
+    """`read_tokenizers` for a model of this configuration."""
+    return read_tokenizers(directory, config.encoder.vocab_size, config.decoder.vocab_size)
+
+
+def read_tokenizers(directory: Path, read: int, written: int) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizers of what an encoder–decoder model reads and writes, which may be one; it knows so many tokens.
 
     Raises:
         BadInput: one is missing or damaged, or of another vocabulary than the model's.
     """
-    found = source, target = _tokenizers(directory)
-    read, written = config.encoder.vocab_size, config.decoder.vocab_size
+    if (directory / marian.FIRST_FILE).is_file():
+        found = source, target = marian.read_marian(directory)
+    else:
+        source = Tokenizer.load(directory)
+        target = Tokenizer.load(directory / TARGET) if (directory / TARGET).is_dir() else source
+        found = source, target
     if source.vocab_size > read:
         raise BadInput(f"{directory}: the tokenizer has {source.vocab_size:,} entries, the model only {read:,}")
     if target.vocab_size != written:  # it could write what has no name
         raise BadInput(f"{directory}: the tokenizer has {target.vocab_size:,} entries, the model writes {written:,}")
     return found
-
-
-def _tokenizers(directory: Path) -> tuple[Tokenizer, Tokenizer]:
-    if (directory / marian.FIRST_FILE).is_file():
-        return marian.read_marian(directory)
-    source = Tokenizer.load(directory)
-    return source, Tokenizer.load(directory / TARGET) if (directory / TARGET).is_dir() else source
 
 
 def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pickle: bool = False) -> "Model":

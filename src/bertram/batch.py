@@ -86,8 +86,10 @@ class Examples:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all examples together; of two Batches those that a decoder learns."""
-        return len((self.inputs_b or self.inputs).token_ids)
+        """Tokens of all examples together; where a decoder learns, of those that it writes."""
+        if self.inputs_b is None:
+            return len(self.inputs.token_ids)
+        return len(self.inputs_b.token_ids) + (0 if self.token_labels else len(self.inputs.token_ids))
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Examples":
         """The examples at `indices`, in that order."""

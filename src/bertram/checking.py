@@ -37,7 +37,8 @@ class _Reader:
 
     model: str
     tokenizer: Tokenizer
-    positions: int
+    max_length: int
+    """Tokens that it cuts texts to."""
     learned_here: bool
     """Whether the tokenizer was learned from the training texts, as `train` does for a preset."""
 
@@ -48,8 +49,9 @@ class _Reader:
         if isinstance(source, EncoderConfig):
             tokenizer = Tokenizer.train(train.texts + (train.texts_b or []), source.model_type, source.vocab_size)
             return cls(name, tokenizer, source.max_position_embeddings, learned_here=True)
-        positions = artifacts.config_of(str(source)).max_position_embeddings
-        return cls(name, Tokenizer.load(source), positions, learned_here=False)
+        config = artifacts.config_of(source)
+        tokenizer = artifacts.read_tokenizer(source, config)
+        return cls(name, tokenizer, artifacts.max_length_of(source, config), learned_here=False)
 
 
 def check_tables(
@@ -67,7 +69,7 @@ def check_tables(
     texts.
 
     Returns:
-        "task": what the training labels look like; "model": name, vocabulary and positions, or None; "tables": for each
+        "task": what the training labels look like; "model": name, vocabulary and length, or None; "tables": for each
         of train, validation and test that is there, its counts; "warnings": what to look at, in plain words.
 
     Raises:
@@ -87,7 +89,7 @@ def check_tables(
             "name": reader.model,
             "vocab_size": reader.tokenizer.vocab_size,
             "learned_here": reader.learned_here,
-            "positions": reader.positions,
+            "max_length": reader.max_length,
         }
     known = {part: _labels_of_texts(table, task) for part, table in tables.items()}
     for part, table in tables.items():
@@ -184,7 +186,7 @@ def _lengths(table: Table, reader: _Reader | None) -> dict[str, Any]:
     lengths["tokens"] = _percentiles(batch.lengths)
     return {
         "lengths": lengths,
-        "truncated": int((batch.lengths > reader.positions).sum()),
+        "truncated": int((batch.lengths > reader.max_length).sum()),
         "unknown_tokens": float((batch.token_ids == reader.tokenizer.unk_id).mean()),
     }
 
@@ -238,11 +240,11 @@ def _warnings_of_balance(train: dict[str, Any]) -> Iterator[str]:
 
 
 def _warnings_of_tokens(found: dict[str, Any]) -> Iterator[str]:
-    name, positions = found["model"]["name"], found["model"]["positions"]
+    name, longest = found["model"]["name"], found["model"]["max_length"]
     for table in found["tables"].values():
         if table["truncated"] >= _NOTABLE * table["rows"]:
             past = _rows(table["truncated"], table, "run")
-            yield f"{past} past the {positions:,} tokens that {name} reads, and would be cut"
+            yield f"{past} past the {longest:,} tokens that {name} reads, and would be cut"
         if table["unknown_tokens"] >= _NOTABLE:
             share = f"{table['unknown_tokens']:.1%}"
             yield f"{share} of the tokens of {table['file']} are unknown to {name}: does it know the language?"
@@ -288,7 +290,7 @@ def _count_rows(found: dict[str, Any]) -> Iterator[list[str]]:
         yield [f"also in {other}", *("–" if overlap is None else f"{overlap['rows']:,}" for overlap in overlaps)]
     if found["model"] is not None:
         cut = [_share(table["truncated"], table) for table in tables.values()]
-        yield [f"past {found['model']['positions']:,} tokens", *cut]
+        yield [f"past {found['model']['max_length']:,} tokens", *cut]
         yield ["unknown tokens", *(f"{table['unknown_tokens']:.1%}" for table in tables.values())]
 
 

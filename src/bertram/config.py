@@ -336,18 +336,18 @@ class Objectives:
             raise BadInput(f"--max-length {self.max_length}: the least is 8, the most {2**20:,}")
 
 
-def parse_fields(text: str) -> dict[str, int | float | str]:
-    """Read `hidden_size=320,hidden_dropout_prob=0.1,shared=attention`.
+def parse_fields(text: str) -> dict[str, bool | int | float | str]:
+    """Read `hidden_size=320,hidden_dropout_prob=0.1,shared=attention,normalize_before=true`.
 
     Raises:
         BadInput: it does not read like that.
     """
-    found: dict[str, int | float | str] = {}
+    found: dict[str, bool | int | float | str] = {}
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
         if not equals or not name or not value or name in found:
             raise BadInput(f"--config {text!r:.80}: write it like hidden_size=320,num_attention_heads=5")
-        found[name] = value
+        found[name] = {"true": True, "false": False}.get(value.lower(), value)
         for kind in (float, int):  # the narrowest that reads it
             try:
                 found[name] = kind(value)

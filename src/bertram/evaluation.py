@@ -1,7 +1,7 @@
 """A trained model's scores on data that it has not seen: what `bertram evaluate` does."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bertram.config import Search, SearchOptions
@@ -20,14 +20,17 @@ def evaluate(predictor: Predictor, table: Table) -> list[Score]:
     Raises:
         BadInput: a label is not one that the model knows.
     """
-    targets = predictor.task.targets(table.labels or [])
+    targets = predictor.task.targets(table.labels)
     return predictor.task.scores(predictor.logits(table.texts, table.texts_b), targets)
 
 
 def evaluate_writing(generator: Generator, pairs: Pairs, search: Search | None = None) -> list[Score]:
     """Scores of the texts that a model writes against the right ones, the primary one first."""
-    found = generator.task.scores(generator.write(pairs.sources, search), pairs.targets)
-    return [score.signed(beam=(search or generator.search).beam_size) for score in found]
+    how = search or generator.search
+    unusual = {name: value for name, value in asdict(how).items() if value != getattr(Search(), name)}
+    told = {"beam": how.beam_size} | {name: value for name, value in unusual.items() if name != "beam_size"}
+    found = generator.task.scores(generator.write(pairs.sources, how), pairs.targets)
+    return [score.signed(**told) for score in found]
 
 
 def evaluate_files(
@@ -42,6 +45,8 @@ def evaluate_files(
         names = COLUMNS[model.task.name]
         pairs = read_pairs(*files, columns=parse_columns(columns, names), names=names)
         return evaluate_writing(model, pairs, replace(model.search, **(search or {})))
+    if search:
+        raise BadInput(f"--{next(iter(search)).replace('_', '-')}: is for models that write texts")
     if len(files) > 1:
         raise BadInput(f"{files[1]}: {model.task.name} reads one table")
     return evaluate(model, read_table(files[0], parse_columns(columns)))

@@ -1,6 +1,6 @@
 """A trained model in another format: what `bertram export` does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -13,17 +13,17 @@ from bertram.batch import Batch
 from bertram.errors import BadInput, require
 from bertram.files import write_json
 from bertram.formats.engine_layout import EMBEDDING
+from bertram.formats.quantization import Precision
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import columns_of
 from bertram.quantizing import Agreement, quantized
-from bertram.run_directory import MANIFEST, is_occupied, read_manifest
+from bertram.run_directory import MANIFEST, is_occupied, make_directory, read_manifest
 from bertram.text.records import read_inputs
 from bertram.text.tokenizer import Tokenizer
 
 Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
-Precision = Literal["fp32", "int8"]
-Texts = str | Path | tuple[Sequence[str], Sequence[str] | None]
-"""A file of inputs, or texts and their second texts."""
+Texts = str | Path | Sequence[str | Mapping[str, str]]
+"""A file of inputs, or inputs as `Predictor.predict` takes them."""
 
 _ENCODERS = ("engine", "onnx")
 _MOST_TEXTS = 512  # that agreement is measured on
@@ -67,6 +67,8 @@ def export(
     source, out = artifacts.resolve(model, allow_pickle=allow_pickle), Path(out)
     if not isinstance(source, Path):
         raise BadInput(f"{model} is a preset, sizes with random weights; train it first")
+    if (source / "model.bin").is_file():
+        raise BadInput(f"{model}: is exported for CTranslate2 already; name the model that it was made of")
     if is_transformer(source) == (format in _ENCODERS):
         kinds = ["an encoder", "an encoder–decoder model"][:: 1 if format in _ENCODERS else -1]
         raise BadInput(f"{model}: is {kinds[1]}, and --format {format} holds {kinds[0]}")
@@ -157,11 +159,16 @@ def _sample(texts: Texts | None, tokenizer: Tokenizer, max_length: int, vocabula
         drawn = np.random.default_rng(0).integers(0, vocabulary, (_DRAWN_TEXTS, min(_DRAWN_TOKENS, max_length)))
         return Batch.pack(drawn.tolist())
     if isinstance(texts, str | Path):
-        inputs = list(islice((given for chunk in read_inputs(str(texts)) for given in chunk), _MOST_TEXTS))
+        inputs: list[str | Mapping[str, str]] = list(
+            islice((given for chunk in read_inputs(str(texts)) for given in chunk), _MOST_TEXTS)
+        )
         if not inputs:
             raise BadInput(f"{texts}: holds no texts")
-        texts = columns_of(inputs)
-    firsts, more = texts[0][:_MOST_TEXTS], None if texts[1] is None else texts[1][:_MOST_TEXTS]
+    else:
+        inputs = list(texts[:_MOST_TEXTS])
+        if not inputs:
+            raise BadInput("texts: none are given to measure agreement on")
+    firsts, more = columns_of(inputs)
     if apart and more:
         firsts, more = [*firsts, *more], None
     return tokenizer.encode(firsts, more, max_length=max_length)[0]
@@ -178,7 +185,7 @@ def _export_transformer(
     if format == "huggingface" and precision == "int8":
         raise BadInput(f"--format {format}: has no other --precision than fp32")
     manifest, network = read_manifest(source), artifacts.read_transformer(source, allow_pickle=allow_pickle)
-    reader, writer = artifacts.read_tokenizers(source, network.config)
+    reader, writer = artifacts.tokenizers_of(source, network.config)
     kept: dict[str, Any] = {key: manifest[key] for key in ("format", "base_model") if key in manifest}
     kept |= {"search": asdict(artifacts.search_of(source, manifest))}
     kept |= {"task": artifacts.task_of(source, manifest).to_dict()}
@@ -189,6 +196,7 @@ def _export_transformer(
 
         if is_occupied(out):
             raise BadInput(f"{out}: is not empty; name another --out")
+        make_directory(out)
         write_marian(network, out, artifacts.search_of(source, manifest))
         kept |= {"config_overrides": config_overrides(network.config)}
     else:

@@ -56,7 +56,9 @@ class LabelledSplits(Splits[Table]):
             if (table.texts_b is None) != (tables["train"].texts_b is None):
                 raise BadInput(f"of {data} and {files[name]} one holds pairs of texts and the other single texts")
         names = {name: file.name for name, file in files.items()}
-        return cls.of(tables, names, {name: [file] for name, file in files.items()}, seed)
+        splits = cls.of(tables, names, {name: [file] for name, file in files.items()}, seed)
+        splits.description["columns"] = dict(columns or {})
+        return splits
 
     @property
     def labels(self) -> list[str]:

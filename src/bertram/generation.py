@@ -57,6 +57,7 @@ def read_splits(
     found = {name: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for name, paths in files.items()}
     names = {name: " and ".join(path.name for path in paths) for name, paths in files.items()}
     splits = Splits.of(found, names, files, seed)
+    splits.description["columns"] = dict(columns or {})
     splits.description["empty_pairs"] = sum(pairs.dropped for pairs in found.values())
     return splits
 
@@ -267,7 +268,7 @@ def _start(
         if not is_transformer(given):
             return _on_encoder(plan, given)
         network = artifacts.read_transformer(given, allow_pickle=plan.allow_pickle)
-        return network, *artifacts.read_tokenizers(given, network.config)
+        return network, *artifacts.tokenizers_of(given, network.config)
     source, target = _tokenizers(plan, given, splits, out)
     sizes = TransformerConfig(
         encoder=replace(changed(given.encoder, plan.config), vocab_size=source.vocab_size),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bertram.config import EncoderConfig, TransformerConfig
+from bertram.errors import BadInput
 
 
 def describe(config: EncoderConfig | TransformerConfig, tokens: int = 128) -> dict[str, Any]:
@@ -14,7 +15,12 @@ def describe(config: EncoderConfig | TransformerConfig, tokens: int = 128) -> di
     first and leaves the second, and the arithmetic, as they are. Of an encoder both count the pooler and no other head,
     the convention of the published totals (109M for BERT-base, 12M for ALBERT-base). Of an encoder–decoder model a
     token is one that is read and one that is written, the head counted, both texts being `tokens` long.
+
+    Raises:
+        BadInput: a text of no tokens.
     """
+    if tokens < 1:
+        raise BadInput(f"--tokens {tokens}: a text has one or more")
     if isinstance(config, TransformerConfig):
         unique, unshared = (_parts_of_both(config, count) for count in (_stored, _run))
         flops = sum(flops_per_token(stack, tokens) for stack in (config.encoder, config.decoder))

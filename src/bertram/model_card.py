@@ -107,7 +107,10 @@ def _card(
         "    metrics:",
         *metrics,
     ]
-    table = [f"| {split} | {metric} | {value:.4f} | `{signature}` |" for split, metric, value, signature in scores]
+    table = [  # a cell ends at every bar, also within backticks
+        f"| {split} | {metric} | {value:.4f} | `{signature.replace('|', chr(92) + '|')}` |"
+        for split, metric, value, signature in scores
+    ]
     front = ["---", "library_name: bertram", f"pipeline_tag: {hub_task}", *(index if metrics else []), "---"]
     body = [
         "",

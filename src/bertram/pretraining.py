@@ -210,7 +210,9 @@ def _feeds(out: Path, tokenizer: Tokenizer, objectives: Objectives, recipe: Reci
         )
 
     own = cast(SentenceObjective, objectives.sentence_objective)
-    train = feed(TokenStore.open(out / STORE / "train"), own, recipe.batch_size * objectives.max_length)
+    train = feed(
+        TokenStore.open(out / STORE / "train"), own, recipe.batch_tokens or recipe.batch_size * objectives.max_length
+    )
     text = TokenStore.open(out / STORE / "validation")
     possible: tuple[SentenceObjective, ...] = () if own == "none" else ("sop",)
     if possible and text.document_count > 1:

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch, budgeted
 from bertram.formats.engine_file import Engine
-from bertram.formats.engine_layout import EMBEDDING, layers_of
+from bertram.formats.engine_layout import EMBEDDING, MASKED, layers_of
 from bertram.formats.quantization import Matrix, pack, unpack
 from bertram.inference.engine_runner import EngineRunner
+from bertram.inference.predictor import cosines
 
+_HIDDEN = "hidden"
 Outputs = dict[str, NDArray[np.float32]]
 
 _MAX_TOKENS = 1024  # at a time
+_MOST_SCORES = 2**26  # of a vocabulary for every token, that are held to be compared
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,12 @@ class Agreement:
 def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agreement]:
     """The engine in int8, with as many of its weights in float32 as it takes to agree on `batch` by `least`.
 
-    Weights whose int8 form does most harm by itself come first. The best is returned where none agrees so far.
+    Weights whose int8 form does most harm by itself come first. The best is returned where none agrees so far. Where
+    every token has a score for every entry of the vocabulary, of many texts the first are looked at.
     """
+    if MASKED in engine.heads:
+        seen = int(np.searchsorted(batch.offsets[1:], _MOST_SCORES // engine.config.vocab_size, side="right"))
+        batch = batch.select(range(max(1, seen)))
     runs = [batch.select(rows) for rows in budgeted(batch.lengths, _MAX_TOKENS)]
     exact = EngineRunner(engine)
     expected = _outputs(exact, runs)
@@ -75,14 +82,11 @@ def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agree
 
 def agreement(expected: Outputs, found: Outputs, *, soft: bool = False) -> float:
     """`Agreement.share` of what two engines say; `soft` is the mean cosine of it all, which also tells small errors."""
-    heads = [name for name in expected if name not in ("hidden", "pooled")]
-    if soft or not heads:
-        return min(_cosine(expected[name], found[name]) for name in heads or ["hidden"])
     shares = []
-    for name in heads:
-        a, b = expected[name], found[name]
-        if name == EMBEDDING:
-            shares.append(_cosine(a, b))
+    for name, a in expected.items():
+        b = found[name]
+        if soft or name in (EMBEDDING, _HIDDEN):
+            shares.append(float(cosines(a, b).mean()))
         elif a.shape[1] == 1:
             shares.append(1 - float(np.abs(a - b).mean() / max(a.std(), 1e-9)))
         else:
@@ -90,18 +94,15 @@ def agreement(expected: Outputs, found: Outputs, *, soft: bool = False) -> float
     return min(shares)
 
 
-def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(1) / np.maximum(lengths, 1e-12)).mean())
-
-
 def _with(engine: Engine, matrices: Mapping[str, Matrix]) -> Engine:
     return replace(engine, matrices={**engine.matrices, **matrices})
 
 
 def _outputs(runner: EngineRunner, runs: Iterable[Batch]) -> Outputs:
-    found = [runner.run(batch) for batch in runs]
-    return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+    """What the heads say, or without heads the hidden states."""
+    names = list(runner.engine.heads) or [_HIDDEN]
+    found = [{name: said[name] for name in names} for said in map(runner.run, runs)]
+    return {name: np.concatenate([outputs[name] for outputs in found]) for name in names}
 
 
 def _layer_errors(exact: EngineRunner, other: EngineRunner, runs: list[Batch]) -> list[float]:

@@ -60,8 +60,8 @@ def prepare_directory(out: Path, model: str | Path, *, resume: bool, told: str =
     if is_occupied(out):
         if not resume:
             raise BadInput(f"{out}: is not empty; resume the training that began there, or name another directory")
-        if (settings := read_manifest(out, SETTINGS)) and told not in settings:
-            raise BadInput(f"{out}: another command began there; name another --out")
+        if told not in read_manifest(out, SETTINGS):
+            raise BadInput(f"{out}: is not empty, and nothing that this command began; name another --out")
         manifest = read_manifest(out)
         if "status" in manifest:
             return manifest

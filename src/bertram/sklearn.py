@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from bertram import artifacts, finetuning
 from bertram.errors import BadInput
+from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inference.predictor import Predictor
 from bertram.run_directory import MANIFEST, prepare_directory
 from bertram.tasks.classification import Classification
@@ -32,7 +33,7 @@ from bertram.tasks.task import Floats, Task
 from bertram.text.records import Table
 from bertram.training.recipe import Recipe
 
-_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MANIFEST)
+_FILES = ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json", "tokenizer_config.json", MANIFEST)
 
 
 class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
@@ -99,8 +100,8 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         super().__setstate__(state)
         if "model_files_" in state:
             with TemporaryDirectory() as scratch:
-                for name in _FILES:
-                    Path(scratch, name).write_bytes(self.model_files_[name])
+                for name, content in self.model_files_.items():
+                    Path(scratch, name).write_bytes(content)
                 self.predictor_: Predictor = artifacts.load_predictor(Path(scratch))
 
     def _examples(self, X: Any, y: Any, *, numeric: bool) -> tuple[list[list[str]], NDArray[Any]]:
@@ -150,7 +151,9 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
                 vocab_size=_plain(self.vocab_size),
                 max_length=_plain(self.max_length),
             )
-            self.model_files_ = {name: (directory / name).read_bytes() for name in _FILES}
+            self.model_files_ = {
+                name: (directory / name).read_bytes() for name in _FILES if (directory / name).exists()
+            }
             self.predictor_ = artifacts.load_predictor(directory)
         if manifest["status"] == "diverged":
             warnings.warn(f"the training diverged: {manifest['reason']}", ConvergenceWarning, stacklevel=3)

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class _Worker:
     """A contestant's process."""
 
     def __init__(self, name: str) -> None:
-        command = [sys.executable, "-m", "bertram.benchmark.worker", name, str(os.getpid())]
+        command = [sys.executable, "-P", "-m", "bertram.benchmark.worker", name, str(os.getpid())]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.name, self.process = name, subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
 
@@ -57,7 +58,7 @@ class _Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self.process:  # which closes its pipes
+        with suppress(BrokenPipeError), self.process:  # which closes its pipes; the process may be gone
             self.process.kill()
 
     def ask(self, kind: str, **job: Any) -> Any:
@@ -72,7 +73,7 @@ class _Worker:
             line = ""
         answer = json.loads(line) if line else {"error": f"its process ended with {self.process.wait()}"}
         if isinstance(answer, dict):
-            raise BertramError(answer["error"])
+            raise BertramError(f"{self.name}: {answer['error']}")
         return answer
 
 
@@ -110,22 +111,25 @@ def bench(
         place = Path(scratch)
         prepared, config, tokenizer, left_out = _prepare(model, place, against)
         ids = _drawn(config, lengths) if texts is None else _encoded(texts, tokenizer, config)
+        ceiling = _ceiling()
         rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}
-        for shape, (batch, length) in _MEMORY_SHAPES.items():
-            if length <= config.max_position_embeddings:
-                for name, row in rows.items():
-                    row["load_seconds"], row["peak_mb"][shape] = _alone(
-                        name, prepared[name], [[[7] * length] * batch] * 2
-                    )
         workers = {name: stack.enter_context(_Worker(name)) for name in prepared}
-        for name, worker in workers.items():
-            worker.ask("load", path=str(prepared[name]), text=[[7] * _STREAM_LENGTH])
-        _measure(workers, rows, ids, config, rounds)
+        for name in prepared:
+            with _left_out(name, workers, left_out):
+                for shape, (batch, length) in _MEMORY_SHAPES.items():
+                    if length <= config.max_position_embeddings:
+                        seconds, peak = _alone(name, prepared[name], [[[7] * length] * batch] * 2)
+                        rows[name]["load_seconds"], rows[name]["peak_mb"][shape] = seconds, peak
+                workers[name].ask("load", path=str(prepared[name]), text=[[7] * _STREAM_LENGTH])
+        measured = _measure(workers, left_out, ids, config, rounds)
+        if not measured:
+            raise BertramError(next(iter(left_out.values())))
+    found = [rows[name] | measured[name] for name in measured]
     return {"model": str(model), "texts": len(ids), "mean_tokens": round(float(np.mean([*map(len, ids)])), 1)} | {
         "rounds": rounds,
         "machine": environment(),
-        **_against_the_ceiling(rows, config, ids),
-        "rows": list(rows.values()),
+        "ceiling": ceiling,
+        "rows": [row | _share(row, ceiling, config, ids) for row in found],
         "left_out": left_out,
     }
 
@@ -154,6 +158,8 @@ def _prepare(
             except BertramError as error:
                 prepared.pop(name, None)
                 left_out[name] = str(error)
+    if not prepared:
+        raise BadInput(next(iter(left_out.values())))
     return prepared, read_config(source), tokenizer, left_out
 
 
@@ -176,7 +182,7 @@ def _drawn(config: EncoderConfig, lengths: str) -> Ids:
 
 
 def _encoded(texts: str | Path, tokenizer: Tokenizer, config: EncoderConfig) -> Ids:
-    inputs = [given for chunk in read_inputs(str(texts)) for given in chunk][: 8 * _TEXTS]
+    inputs = list(islice((given for chunk in read_inputs(str(texts)) for given in chunk), 8 * _TEXTS))
     if not inputs:
         raise BadInput(f"{texts}: holds no texts")
     words = [given if isinstance(given, str) else given["text"] for given in inputs]
@@ -194,39 +200,59 @@ def _alone(name: str, path: Path, batches: list[Ids]) -> tuple[float, float]:
         return round(seconds, 2), round(float(worker.ask("peak")), 1)
 
 
+@contextmanager
+def _left_out(name: str, workers: dict[str, _Worker], left_out: dict[str, str]) -> Iterator[None]:
+    """One contestant's turn: where it fails, it leaves the field, and the others go on."""
+    try:
+        yield
+    except BertramError as error:
+        left_out[name] = str(error)
+        del workers[name]
+
+
 def _measure(
-    workers: dict[str, _Worker], rows: dict[str, dict[str, Any]], ids: Ids, config: EncoderConfig, rounds: int
-) -> None:
+    workers: dict[str, _Worker], left_out: dict[str, str], ids: Ids, config: EncoderConfig, rounds: int
+) -> dict[str, dict[str, Any]]:
+    """What each that went through all rounds took."""
     single = [length for length in _SINGLE_LENGTHS if length <= config.max_position_embeddings]
     passes: dict[str, list[float]] = {name: [] for name in workers}
     singles: dict[tuple[str, int], list[float]] = {(name, length): [] for name in workers for length in single}
     streams: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(rounds):
-        for name, worker in workers.items():
+        for name, worker in list(workers.items()):
             order = sorted(ids, key=len) if SETTINGS[name].by_length else ids
             batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-            passes[name] += worker.ask("run", batches=batches, times=2)[1:]
-            for length in single:
-                singles[name, length] += worker.ask("run", batches=[[ids[0][:1] * length]], times=_SINGLES + 2)[2:]
-            streams[name] += worker.ask("run", batches=[[ids[0][:1] * _STREAM_LENGTH]], times=_STREAM + 2)[2:]
-    tokens = sum(map(len, ids))
-    for name, row in rows.items():
-        row["tokens_per_second"] = round(tokens / float(np.median(passes[name])), 1)
-        row["latency_ms"] = {length: round(float(np.median(singles[name, length])) * 1e3, 2) for length in single}
-        p50, p99 = np.percentile(streams[name], [50, 99])
-        row["stream"] = {"p50_ms": round(p50 * 1e3, 2), "p99_ms": round(p99 * 1e3, 2), "ratio": round(p99 / p50, 2)}
+            with _left_out(name, workers, left_out):
+                passes[name] += worker.ask("run", batches=batches, times=2)[1:]
+                for length in single:
+                    singles[name, length] += worker.ask("run", batches=[[ids[0][:1] * length]], times=_SINGLES + 2)[2:]
+                streams[name] += worker.ask("run", batches=[[ids[0][:1] * _STREAM_LENGTH]], times=_STREAM + 2)[2:]
+    tokens, rows = sum(map(len, ids)), dict[str, dict[str, Any]]()
+    for name in workers:
+        p50, p99 = np.percentile(streams[name], [50, 99]) * 1e3
+        rows[name] = {
+            "tokens_per_second": round(tokens / float(np.median(passes[name])), 1),
+            "latency_ms": {length: round(float(np.median(singles[name, length])) * 1e3, 2) for length in single},
+            "stream": {"p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "ratio": round(p99 / p50, 2)},
+        }
+    return rows
 
 
-def _against_the_ceiling(rows: dict[str, dict[str, Any]], config: EncoderConfig, ids: Ids) -> dict[str, Any]:
+def _ceiling() -> dict[str, float]:
+    """10⁹ operations a second of products of large matrices; nothing where torch is not installed."""
+    with _Worker("bertram int8") as worker, suppress(BertramError):
+        return {precision: round(worker.ask("ceiling", precision=precision), 1) for precision in ("int8", "fp32")}
+    return {}
+
+
+def _share(row: dict[str, Any], ceiling: dict[str, float], config: EncoderConfig, ids: Ids) -> dict[str, float]:
+    """The share of the ceiling that one of Bertram's settings reached."""
+    library, precision = row["setting"].split()
+    if library != "bertram" or precision not in ceiling:
+        return {}
     tokens = np.array([*map(len, ids)])
     flops = flops_per_token(config, max(1, round(float((tokens**2).sum() / tokens.sum()))))
-    with _Worker("bertram int8") as worker:
-        ceilings = {precision: worker.ask("ceiling", precision=precision) for precision in ("int8", "fp32")}
-    for row in rows.values():
-        precision = row["setting"].split()[1]
-        if row["setting"].startswith("bertram"):
-            row["ceiling_share"] = round(row["tokens_per_second"] * flops / ceilings[precision] / 1e9, 3)
-    return {"ceiling": {name: round(value, 1) for name, value in ceilings.items()}}
+    return {"ceiling_share": round(row["tokens_per_second"] * flops / ceiling[precision] / 1e9, 3)}
 
 
 def render(result: dict[str, Any]) -> Group:
@@ -251,11 +277,12 @@ def render(result: dict[str, Any]) -> Group:
             *(f"{row['peak_mb'][shape]:.0f}" for shape in shapes),
         )
     notes = [f"{name} is left out: {reason}" for name, reason in result["left_out"].items()]
-    ceiling = ", ".join(f"{value:,.0f} in {precision}" for precision, value in result["ceiling"].items())
-    notes.append(
-        f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, medians of {result['rounds']} "
-        f"rounds; the machine multiplies matrices at 10⁹ operations a second: {ceiling}"
+    how = (
+        f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, medians of {result['rounds']} rounds"
     )
+    if ceiling := ", ".join(f"{value:,.0f} in {precision}" for precision, value in result["ceiling"].items()):
+        how += f"; the machine multiplies matrices at 10⁹ operations a second: {ceiling}"
+    notes.append(how)
     return Group(Text(), speed, Text(), size, Text(), Text("\n".join(notes)))
 
 

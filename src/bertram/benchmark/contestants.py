@@ -8,7 +8,6 @@ Letters: B texts, S tokens of the longest.
 
 import importlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertram.batch import Batch
+from bertram.environment import usable_cores
 from bertram.errors import BadInput
 from bertram.files import write_json
 
@@ -90,7 +90,7 @@ class _OpenVino:
 class _CTranslate2:
     def __init__(self, path: Path) -> None:
         library = _library("ctranslate2")
-        threads = len(os.sched_getaffinity(0))
+        threads = usable_cores() or 1
         self.model = library.Encoder(str(path), device="cpu", intra_threads=threads, compute_type="int8")
 
     def run(self, texts: Ids) -> object:
@@ -115,8 +115,9 @@ def _onnx(model: Path, place: Path) -> Path:
     from bertram.artifacts import read_model
     from bertram.formats.engine import tensors_of
     from bertram.formats.onnx import write_onnx
+    from bertram.formats.residuals import untied
 
-    network = read_model(model, {})
+    network = untied(read_model(model, {}))
     write_onnx(place / "model.onnx", network.config, [], *tensors_of(network))
     return place / "model.onnx"
 

@@ -26,6 +26,7 @@ from bertram.text.records import Table
 
 _RUN_LENGTHS = (1, 3)
 _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of logistic regression, 1 / alpha of ridge
+_NEVER = np.float32(-1e4)  # a logit that is finite, and below every other
 _VOCABULARY = 200_000  # the most frequent runs; all 572,000 of ChnSentiCorp scored no higher
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]"
@@ -41,7 +42,7 @@ class Baseline:
     run_length: int
     vocabulary: list[str]
     idf: Weights  # [V]
-    coefficients: Weights  # [L, F]; [1, F] for two labels, whose first logit is 0
+    coefficients: Weights  # [L, F]; [1, F] for two labels that both were seen, whose first logit is 0
     intercept: Weights  # [L] or [1]
 
     @classmethod
@@ -52,7 +53,7 @@ class Baseline:
             BadInput: the training texts are blank, a label is not one that the task knows, or scikit-learn is not
                 installed.
         """
-        targets, held_targets = task.targets(train.labels or []), task.targets(validation.labels or [])
+        targets, held_targets = task.targets(train.labels), task.targets(validation.labels)
         best, best_score = None, -np.inf
         for run_length in _RUN_LENGTHS:
             vectorizer = _learned_vectorizer(run_length, train)
@@ -138,16 +139,32 @@ def _features(vectorizer: Any, texts: Sequence[str], texts_b: Sequence[str] | No
 def _fit_linear(task: Task, strength: float, features: Any, targets: Targets) -> tuple[Weights, Weights]:
     """Coefficients [L, F] or [1, F] and intercept [L] or [1]."""
     linear = require("sklearn.linear_model", "train")
-    if task.head == "classification":
-        model = linear.LogisticRegression(C=strength, max_iter=1000)
-    else:
+    classes = np.unique(targets) if task.head == "classification" else None
+    if classes is None:
         model = linear.Ridge(alpha=1 / strength, solver="sparse_cg")
+    elif len(classes) == 1:
+        return _of_all_labels(task, classes, np.zeros((1, features.shape[1]), np.float32), np.zeros(1, np.float32))
+    else:
+        model = linear.LogisticRegression(C=strength, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", require("sklearn.exceptions", "train").ConvergenceWarning)
         model.fit(features, targets)
     # scikit-learn's come transposed in memory, which safetensors would write as they lie.
     coefficients = np.atleast_2d(model.coef_).astype(np.float32, order="C")
-    return coefficients, np.atleast_1d(model.intercept_).astype(np.float32)
+    intercept = np.atleast_1d(model.intercept_).astype(np.float32)
+    return (coefficients, intercept) if classes is None else _of_all_labels(task, classes, coefficients, intercept)
+
+
+def _of_all_labels(
+    task: Task, classes: NDArray[Any], coefficients: Weights, intercept: Weights
+) -> tuple[Weights, Weights]:
+    """The same with a row for every label, where some have no training row: those are never answered."""
+    if len(classes) == task.outputs:
+        return coefficients, intercept
+    rows, biases = np.zeros((task.outputs, coefficients.shape[1]), np.float32), np.full(task.outputs, _NEVER)
+    biases[classes[0]] = 0.0  # where two labels are left, the one whose logit is not there
+    rows[classes[-len(coefficients) :]], biases[classes[-len(coefficients) :]] = coefficients, intercept
+    return rows, biases
 
 
 def _logits(features: Any, coefficients: Weights, intercept: Weights, outputs: int) -> Weights:

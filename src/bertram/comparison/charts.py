@@ -316,7 +316,7 @@ def _y_axis(scale: Scale, low: float, high: float, label: str) -> list[Element]:
 
 def _ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers from low to high, about so many."""
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         return [low]
     rough = (high - low) / about
     size = 10 ** math.floor(math.log10(rough))

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from bertram import artifacts
 from bertram.comparison.report import write_report
 from bertram.comparison.selection import Limits, choose
-from bertram.comparison.statistics import holm, interval, paired_difference
+from bertram.comparison.statistics import RESAMPLES, Resamples, holm, interval, paired_difference
 from bertram.comparison.worker import FIT
 from bertram.config import EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.files import replacing, write_json
 from bertram.finetuning import LEARNING_RATE, LabelledSplits, learn
+from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inspection import describe
 from bertram.run_directory import SETTINGS, is_occupied, keep, make_directory, prepare_directory
 from bertram.tasks.task import Targets, Task
@@ -35,6 +36,7 @@ from bertram.training.recipe import Recipe
 BASELINE = "tf-idf"
 BEST = "best.engine"
 _SETTINGS = "comparison.json"
+_RESAMPLES_A_PAIR = 100
 _SAMPLE = 256  # texts that inference is measured on
 
 
@@ -240,7 +242,7 @@ def _measure(row: dict[str, Any], sample: Table, out: Path) -> dict[str, Any]:
     place, name = out / row["directory"], row["model"]
     job = {"kind": "measure", "model": str(place), "sample": asdict(sample)}
     found: dict[str, Any] = {}
-    files = [place / file for file in ("config.json", "model.safetensors", "tokenizer.json")]
+    files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
     if "config" in row and any(run["status"] == "finished" for run in row["runs"]):
         files = [_engine(out, name)]
         export = job | {"kind": "export", "out": str(files[0])}
@@ -272,10 +274,15 @@ def _engine(out: Path, name: str) -> Path:
 
 
 def _comparisons(task: Task, logits: dict[str, list[NDArray[np.float32]]], targets: Targets) -> list[dict[str, Any]]:
-    """Every pair of candidates: the difference of their scores with interval and p, Holm-corrected over all pairs."""
+    """Every pair of candidates: the difference of their scores with interval and p, Holm-corrected over all pairs.
+
+    The least p is 1 over the resamples and one: there are enough that it stays below 0.05 when it is corrected.
+    """
     names = [name for name, values in logits.items() if values]
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    found = [paired_difference(task, logits[a], logits[b], targets) for a, b in pairs]
+    number = max(RESAMPLES, _RESAMPLES_A_PAIR * len(pairs))
+    resamples = {name: Resamples.of(task, logits[name], targets, number) for name in names}
+    found = [paired_difference(resamples[a], resamples[b]) for a, b in pairs]
     corrected = holm([row["p"] for row in found])
     return [{"a": a, "b": b, **row, "p_holm": p} for (a, b), row, p in zip(pairs, found, corrected, strict=True)]
 
@@ -288,7 +295,7 @@ def _work(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:
         BertramError: the job failed.
     """
     write_json(job_file, job)
-    command = [sys.executable, "-m", "bertram.comparison.worker", str(job_file), str(os.getpid())]
+    command = [sys.executable, "-P", "-m", "bertram.comparison.worker", str(job_file), str(os.getpid())]
     # A group of its own, so that a terminal's SIGINT comes by us alone.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as process:
         try:

@@ -59,8 +59,11 @@ def _transformer(model: Path, sample: Table) -> tuple[Answer, float, int | None]
 
     idle = current_memory_mb()
     predictor = load_predictor(model)
-    batch, _ = predictor.tokenizer.encode(*sample.inputs, max_length=predictor.max_length)
-    return predictor.logits, idle, len(batch.token_ids)
+    together = [sample.inputs]
+    if predictor.task.apart:
+        together = [(sample.texts, None), (sample.texts_b or [], None)]
+    read = [predictor.tokenizer.encode(*texts, max_length=predictor.max_length)[0] for texts in together]
+    return predictor.logits, idle, sum(len(batch.token_ids) for batch in read)
 
 
 def _baseline(model: Path) -> tuple[Answer, float, int | None]:

@@ -73,7 +73,7 @@ class Limits:
         metric, mean = row["score"]["metric"], row["score"]["mean"]
         if self.min_score is not None and mean < self.min_score:
             short = self.min_score - mean
-            found.append(Miss(f"{metric} {score(mean)}, {short:.2g} short", short / self.min_score))
+            found.append(Miss(f"{metric} {score(mean)}, {short:.2g} short", short / (abs(self.min_score) or 1.0)))
         return found
 
     def kept_by(self, row: Row) -> str:

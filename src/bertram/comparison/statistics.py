@@ -12,6 +12,7 @@ Letters: S runs (seeds) of one model, N items, K terms of the metric, R resample
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,35 +26,57 @@ _SEED = 20180715
 _ROUNDING = 1e-12
 
 
+@dataclass(frozen=True)
+class Resamples:
+    """The scores of one model's runs [S], and those of each run on each resample of the items [R, S]."""
+
+    scores: Floats
+    drawn: Floats
+
+    @classmethod
+    def of(cls, task: Task, runs: Sequence[Logits], targets: Targets, number: int | None = None) -> "Resamples":
+        """Of runs' logits, [N, L] each, against targets [N]. The items drawn depend on `number` and N alone."""
+        terms = np.stack([task.terms(logits, targets) for logits in runs])  # [S, N, K]
+        items = np.random.default_rng(_SEED)
+        drawn = np.empty((number or RESAMPLES, len(runs)))
+        for resample in drawn:
+            counts = np.bincount(items.integers(len(targets), size=len(targets)), minlength=len(targets))
+            resample[:] = task.score_of(counts @ terms / len(targets))
+        return cls(task.score_of(terms.mean(1)), drawn)
+
+    def means(self, stream: int = 0) -> Floats:
+        """The mean score of each resample of items and runs, [R]. `stream` numbers the draws of runs."""
+        number, runs = self.drawn.shape
+        means: Floats = (self.drawn * _run_weights(number, runs, stream)).sum(1)
+        return means
+
+
 def interval(task: Task, runs: Sequence[Logits], targets: Targets, *, split: str) -> dict[str, Any]:
     """Mean over runs of the primary metric, with a 95% percentile interval over items and seeds.
 
     `runs` holds one [N, L] for each seed; targets are [N]. Returns metric, mean, low, high and signature.
     """
-    scores, resampled = _resample(task, runs, targets)
-    low, high = _percentiles(resampled)
+    resamples = Resamples.of(task, runs, targets)
+    low, high = np.clip(_percentiles(resamples.means()), *task.bounds)  # weights of runs may lie below 0
     signed = task.scores(runs[0], targets)[0].signed(
         split=split, seeds=len(runs), interval=f"bootstrap-{LEVEL:.0%}-items-seeds", resamples=RESAMPLES
     )
-    mean = float(scores.mean())
-    return {"metric": task.metric, "mean": mean, "low": low, "high": high, "signature": signed.signature}
+    mean = float(resamples.scores.mean())
+    row = {"metric": task.metric, "mean": mean, "low": float(low), "high": float(high)}
+    return row | {"signature": signed.signature}
 
 
-def paired_difference(
-    task: Task, runs_a: Sequence[Logits], runs_b: Sequence[Logits], targets: Targets
-) -> dict[str, float]:
+def paired_difference(a: Resamples, b: Resamples) -> dict[str, float]:
     """The primary metric of a less that of b, its 95% interval, and the two-sided p of no difference.
 
     The paired bootstrap (Koehn 2004): each resample takes the same items for both. The p-value counts the resamples
     whose difference lies as far from the one measured as that lies from 0 (Efron and Tibshirani 1993, chapter 16), the
     measured one among them, so that it is never 0. Returns difference, low, high and p.
     """
-    scores_a, resampled_a = _resample(task, runs_a, targets, stream=0)
-    scores_b, resampled_b = _resample(task, runs_b, targets, stream=1)
-    difference, resampled = float(scores_a.mean() - scores_b.mean()), resampled_a - resampled_b
+    difference, resampled = float(a.scores.mean() - b.scores.mean()), a.means(stream=0) - b.means(stream=1)
     low, high = _percentiles(resampled)
     beyond = int((np.abs(resampled - difference) >= abs(difference) - _ROUNDING).sum())
-    return {"difference": difference, "low": low, "high": high, "p": (1 + beyond) / (1 + RESAMPLES)}
+    return {"difference": difference, "low": float(low), "high": float(high), "p": (1 + beyond) / (1 + len(resampled))}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -65,20 +88,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in found]
 
 
-def _resample(task: Task, runs: Sequence[Logits], targets: Targets, stream: int = 0) -> tuple[Floats, Floats]:
-    """The score of each run [S], and the mean score of each resample [R]. `stream` numbers the draws of runs."""
-    terms = np.stack([task.terms(logits, targets) for logits in runs])  # [S, N, K]
-    items = np.random.default_rng(_SEED)
-    scores = np.empty((RESAMPLES, len(runs)))
-    for resample in scores:
-        counts = np.bincount(items.integers(len(targets), size=len(targets)), minlength=len(targets))
-        resample[:] = task.score_of(counts @ terms / len(targets))
-    return task.score_of(terms.mean(1)), (scores * _run_weights(len(runs), stream)).sum(1)
-
-
-def _run_weights(runs: int, stream: int) -> Floats:
+def _run_weights(number: int, runs: int, stream: int) -> Floats:
     """Weights of S runs drawn S times with replacement, [R, S]."""
-    draws = np.random.default_rng([_SEED, runs, stream]).multinomial(runs, np.full(runs, 1 / runs), size=RESAMPLES)
+    draws = np.random.default_rng([_SEED, runs, stream]).multinomial(runs, np.full(runs, 1 / runs), size=number)
     # The mean of such draws varies only (S - 1)/S as much as that of S new runs; S is small, so it is put right
     # (Rao and Wu 1988).
     scale = np.sqrt(runs / (runs - 1)) if runs > 1 else 0.0
@@ -86,6 +98,7 @@ def _run_weights(runs: int, stream: int) -> Floats:
     return weights
 
 
-def _percentiles(resampled: Floats) -> tuple[float, float]:
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def _percentiles(resampled: Floats) -> Floats:
+    """The ends of the interval; weights that add up to 1 but for rounding make no difference."""
+    found: Floats = np.quantile(resampled.round(12), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return found

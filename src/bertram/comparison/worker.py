@@ -88,7 +88,7 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.exporting import export_alike
     from bertram.text.records import Table
 
-    found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).inputs)
+    found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).asked)
     return {"precision": "int8" if found else "fp32", "agreement": found.share if found else 1.0}
 
 

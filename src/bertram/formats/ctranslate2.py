@@ -218,6 +218,7 @@ def _copy(parameter: Tensor) -> Tensor:
 
 def _save(spec: Any, directory: Path) -> None:
     """Write all files beside `directory`, flush them and rename."""
+    directory = directory.resolve()  # "." has no name
     temporary = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
     temporary.mkdir(parents=True)

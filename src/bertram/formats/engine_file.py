@@ -14,7 +14,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,6 +30,7 @@ from bertram.text.tokenizer import Tokenizer
 MAGIC, VERSION = b"BERTRAM\x00", 1
 _START = struct.Struct("<8sII32s")
 _ALIGNMENT = 64
+_MOST_SUMMED = 64  # weights of layers with residuals, summed, a byte of the file
 _MOST_HEADER, _MOST_TOKENIZER = 2**24, 2**28
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
@@ -135,6 +136,14 @@ def _parsed(content: memoryview, length: int) -> Engine:
         raise BadInput("it has heads that are none")
     if not all(type(labels) is int and 0 <= labels <= 2**20 for labels in heads.values()):
         raise BadInput("a head's labels are not to be counted")
+    if not pooler and any(name in POOLED for name in heads):
+        raise BadInput("it has a head and no pooler for it to read")
+    if not isinstance(header["manifest"], dict):
+        raise BadInput("its manifest is no object")
+    if config.residual_rank:
+        summed = layout_of(replace(config, residual_rank=0, shared="none"), heads, pooler=pooler)
+        if sum(rows * columns for rows, columns in summed.matrices.values()) > _MOST_SUMMED * len(content):
+            raise BadInput("its layers are too many for what they share")
     layout = layout_of(config, heads, pooler=pooler)
     precisions = header["precisions"]
     if precisions.keys() != layout.matrices.keys() or not set(precisions.values()) <= set(get_args(Precision)):

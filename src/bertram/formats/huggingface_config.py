@@ -22,6 +22,8 @@ _CLASSES: dict[str, set[str]] = {
 _PROBLEMS = {"single_label_classification": "classification", "regression": "regression"}
 
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+RESIDUALS = "residuals.safetensors"
+"""What layers that share add to what they share, beside model.safetensors, where they stand one by one."""
 _SETTINGS = (
     *_SIZES,
     *("max_position_embeddings", "type_vocab_size", "hidden_act", "hidden_dropout_prob"),
@@ -79,7 +81,7 @@ def _parse(said: dict[str, Any], overrides: Mapping[str, Any]) -> Description:
         raise BadInput(f"has no field {min(unknown)!r:.80}")
     labels = _labels(said)
     num_labels = said.get("num_labels", len(labels) or 2)
-    if type(num_labels) is not int or not 1 <= num_labels <= 2**24:
+    if type(num_labels) is not int or not 1 <= num_labels <= 2**20:
         raise BadInput(f"num_labels must be a whole number from 1, not {num_labels!r:.80}")
     problem = said.get("problem_type")
     if problem is not None and problem not in list(_PROBLEMS):

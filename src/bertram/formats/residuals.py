@@ -12,12 +12,11 @@ import torch
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
+from bertram.formats.huggingface_config import RESIDUALS
 from bertram.formats.loading import check
 from bertram.formats.weights import read_tensors, write_tensors
 from bertram.models.heads import Model
 from bertram.models.layers import ResidualLinear
-
-FILE = "residuals.safetensors"
 
 _ROUNDING = 1e-4  # of a weight's largest value: sums of float32, or of the halves that a file may hold
 
@@ -47,7 +46,9 @@ def write_residuals(directory: Path, model: Model) -> None:
         OSError: the file cannot be written.
     """
     named = {name: weight for name, weight in model.named_parameters() if _is_residual(name)}
-    write_tensors(directory / FILE, {name: w.detach().to("cpu", torch.float32).clone() for name, w in named.items()})
+    write_tensors(
+        directory / RESIDUALS, {name: w.detach().to("cpu", torch.float32).clone() for name, w in named.items()}
+    )
 
 
 def read_residuals(directory: Path, plain: Model, config: EncoderConfig) -> Model:
@@ -56,9 +57,9 @@ def read_residuals(directory: Path, plain: Model, config: EncoderConfig) -> Mode
     Raises:
         BadInput: the file is missing or damaged, or gives other weights than `plain` has.
     """
-    path = directory / FILE
+    path = directory / RESIDUALS
     if not path.is_file():
-        raise BadInput(f"{directory}: holds no {FILE}, which its residual_rank asks for")
+        raise BadInput(f"{directory}: holds no {RESIDUALS}, which its residual_rank asks for")
     model, sources = Model(config, plain.labels(), pooler=plain.pooler is not None), read_tensors(path)
     targets = {name: weight.detach() for name, weight in model.named_parameters() if _is_residual(name)}
     check(path, {name: {name: tensor} for name, tensor in sources.items()}, targets)

@@ -4,7 +4,6 @@ Letters: T tokens of B texts, H hidden width, R rows, K inputs and N outputs of 
 """
 
 import ctypes
-import os
 from collections.abc import Mapping
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_void_p
 from functools import cache
@@ -15,6 +14,7 @@ import numpy as np
 
 from bertram.batch import Batch
 from bertram.config import EncoderConfig
+from bertram.environment import usable_cores
 from bertram.errors import BadInput
 from bertram.formats.engine_layout import layers_of
 from bertram.formats.quantization import Floats, Matrix
@@ -74,14 +74,13 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
+VARIANTS = ("avx512", "avx2", "portable")
+"""The kinds of processor that kernels are written for, the fastest first; not every machine can run the first two."""
+
+
 def available() -> bool:
     """Whether the kernels were built with the package."""
     return _library() is not None
-
-
-def variants() -> list[str]:
-    """The kinds of processor that there are kernels for here, the fastest first."""
-    return ["avx512", "avx2", "portable"]
 
 
 def check_batch(batch: Batch, config: EncoderConfig) -> None:
@@ -156,7 +155,7 @@ class NativeEncoder:
             self._norm(vectors, "embedding"),
             self._norm(vectors, "final"),
         )
-        count = threads or len(os.sched_getaffinity(0))
+        count = threads or usable_cores() or 1
         name = None if variant is None else variant.encode()
         self._handle = library.bertram_encoder_new(model, weights, len(matrices), layers, count, name)
         if not self._handle:

@@ -71,15 +71,16 @@ class Decoding:
 
     def keep(self, sentences: Tensor, beams: Tensor) -> None:
         """Go on with the sources [b] of the B, whose new k hypotheses continue the old ones at `beams` [b, k]."""
-        before = self.written[0].shape[1] // len(self.mask)
-        rows = (sentences[:, None] * before + beams).flatten()
-        self.written = [pair.index_select(1, rows) for pair in self.written]
+        if self.written:
+            before = self.written[0].shape[1] // len(self.mask)
+            rows = (sentences[:, None] * before + beams).flatten()
+            self.written = [pair.index_select(1, rows) for pair in self.written]
         if len(sentences) < len(self.mask):
             self.mask = self.mask[sentences]
             self.sources = {part: pair.index_select(1, sentences) for part, pair in self.sources.items()}
 
     def _make_room(self, rows: int, like: Tensor) -> None:
-        """Room for one more token, whose capacity doubles."""
+        """Room for one more token."""
         if self.written and self.length < self.written[0].shape[3]:
             return
         if not self.written:
@@ -87,7 +88,7 @@ class Decoding:
                 heads = layer.attention.heads
                 self.written.append(like.new_empty(2, rows, heads, _CAPACITY, like.shape[1] // heads))
         else:
-            self.written = [F.pad(pair, (0, 0, 0, _CAPACITY)) for pair in self.written]
+            self.written = [F.pad(pair, (0, 0, 0, pair.shape[3])) for pair in self.written]  # twice as many
 
     def _attend(self, part: Attention, x: Tensor, written: Tensor) -> Tensor:
         """Self-attention of the newest token, [R, H], whose keys and values join those written."""

@@ -18,7 +18,7 @@ from bertram.environment import environment
 from bertram.errors import BadInput
 from bertram.evaluation import evaluate_files
 from bertram.exporting import export_alike
-from bertram.files import write_text
+from bertram.files import fingerprint, write_text
 from bertram.run_directory import read_manifest
 from bertram.text.records import Table
 
@@ -47,7 +47,7 @@ def outcome(
         engines = {"teacher": Path(scratch) / ENGINE, "student": out / ENGINE}
         rows = {}
         for name, model in (("teacher", source), ("student", out)):
-            agreed = export_alike(model, engines[name], (texts, None), allow_pickle=allow_pickle)
+            agreed = export_alike(model, engines[name], texts, allow_pickle=allow_pickle)
             (measured,) = bench(engines[name], texts=lines)["rows"]
             rows[name] = {
                 "model": manifest["base_model"] if name == "teacher" else out.name,
@@ -68,6 +68,7 @@ def outcome(
         "agreement": manifest["agreement"],
         "data": manifest["data"],
         "evaluated_on": None if evaluate is None else evaluate.name,
+        "evaluated_sha256": None if evaluate is None else fingerprint(evaluate),
         "machine": environment(),
         **rows,
     }
@@ -138,6 +139,6 @@ def siblings(out: Path, results: Mapping[str, Any]) -> Sequence[Path]:
     for path in sorted(out.resolve().parent.glob(f"*/{RESULTS}")):
         with suppress(BadInput, KeyError, TypeError):  # what other commands left there is not looked at
             said = read_manifest(path.parent, RESULTS)
-            if "dial" in said and said["teacher"]["model"] == results["teacher"]["model"]:
+            if {"dial", "evaluated_sha256"} <= said.keys() and said["teacher"]["model"] == results["teacher"]["model"]:
                 found.append(path.parent)
     return found

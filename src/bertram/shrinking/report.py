@@ -1,6 +1,6 @@
 """report.html: how a shrinking went, and where its student stands among those of the same teacher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def _dial(dial: Row) -> str:
 
 def _pareto(found: Mapping[str, Row], own: str) -> list[Element]:
     """Agreement or, where all were scored on the same data, the score against the size of the engine."""
-    scored = {row["evaluated_on"] for row in found.values()}
+    scored = {row["evaluated_sha256"] for row in found.values()}
     if len(scored) == 1 and None not in scored:
         points = [(name, row["student"]["scores"]["engine"][0]) for name, row in found.items()]
         values = {name: (one["value"], one["value"], one["value"]) for name, one in points}
@@ -71,7 +71,7 @@ def _pareto(found: Mapping[str, Row], own: str) -> list[Element]:
             name,
             row["student"]["engine_bytes"] / 1e6,
             *values[name],
-            place % charts.COLOURS,
+            place,
             name == own,
             f"{name}: {label} {score(values[name][0])} ({interval(*values[name][1:])}), "
             f"{megabytes(row['student']['engine_bytes'])}; {_dial(row['dial'])}",
@@ -87,13 +87,10 @@ def _pareto(found: Mapping[str, Row], own: str) -> list[Element]:
 
 def _curve(out: Path) -> list[Element]:
     lines = read_metrics(out / "metrics.jsonl")
-    names = [name for name in ("validation_cosine",) if any(name in line for line in lines)]
-    drawn: Sequence[charts.Curve] = [
-        charts.Curve("held out", 0, [(line["step"], line[name]) for line in lines if name in line], False)
-        for name in names
-    ]
-    if not drawn:
+    points = [(line["step"], cosine) for line in lines if (cosine := line.get("validation_cosine")) is not None]
+    if not points:
         return []
-    chart = charts.curves(drawn, key="curve", title="Mean cosine with the teacher")
-    words = f"On the texts held out; the last is {quantity(drawn[0].points[-1][1])}."
+    curve = charts.Curve("held out", 0, points, False)
+    chart = charts.curves([curve], key="curve", title="Mean cosine with the teacher")
+    words = f"On the texts held out; the last is {quantity(points[-1][1])}."
     return [element("figure", element("h3", "Mean cosine with the teacher"), chart, element("figcaption", words))]

@@ -19,7 +19,7 @@ from bertram.tasks.similarity import Similarity
 from bertram.text.masking import Masker
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import Processes
-from bertram.training.loop import Evaluation, Loop, precision
+from bertram.training.loop import Evaluation, Loop
 from bertram.training.recipe import Recipe
 
 _MEASURED, _CHOOSING = 64, 256
@@ -63,8 +63,6 @@ def teach(
     initial = min(first_losses, key=first_losses.__getitem__)
     distillation = Distillation(students.pop(initial), teacher, lessons)
     students.clear()
-    processes = Processes(0, 1, device)
-    distillation.prepare(device, precision(recipe, processes), some)
 
     def evaluate() -> Evaluation:
         losses, student, original = compare(distillation, judged, device)
@@ -73,7 +71,10 @@ def teach(
         return Evaluation(-sum(losses.values()), figures)
 
     lesson = feed(train, recipe.batch_size, recipe.batch_tokens)
-    outcome = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes).run()
+    processes = Processes(0, 1, device)
+    loop = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes)
+    distillation.prepare(device, loop.precision, some)
+    outcome = loop.run()
     parameters = {
         name: sum(weight.numel() for weight in network.parameters())
         for name, network in (("teacher", teacher), ("student", distillation.student))

@@ -27,6 +27,7 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     head: ClassVar[str] = "classification"
     metric: ClassVar[str] = "accuracy"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     @property
     def outputs(self) -> int:

@@ -40,6 +40,8 @@ class Task(ABC):
     """Name of the head in models/heads.py that the logits come from."""
     metric: ClassVar[str]
     """The primary metric; more is better."""
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    """Between which it lies."""
     apart: ClassVar[bool] = False
     """Whether the texts of a pair are read each by itself, and it is their vectors' cosine, [N, 1], that is judged."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from bertram.errors import BadInput
-from bertram.text.records import checked_cell, numbered_lines, numbered_objects, opened
+from bertram.text.records import checked_cell, kind_of, numbered_lines, numbered_objects, opened
 from bertram.text.sentences import split_sentences
 
 Documents = Literal["file", "blank-line"]
@@ -60,13 +60,13 @@ def corpus_files(sources: Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            found = sorted(path for path in source.iterdir() if _kind(path) in _SUFFIXES and path.is_file())
+            found = sorted(path for path in source.iterdir() if kind_of(path) in _SUFFIXES and path.is_file())
             if not found:
                 raise BadInput(f"{source}: no file in it is named {' or '.join(_SUFFIXES)}; .gz may follow")
             files += found
         elif not source.exists():
             raise BadInput(f"{source}: no such file or directory")
-        elif _kind(source) not in _SUFFIXES:
+        elif kind_of(source) not in _SUFFIXES:
             raise BadInput(f"{source}: what kind of text is it? Names end with {', '.join(_SUFFIXES)}; .gz may follow")
         else:
             files.append(source)
@@ -79,7 +79,7 @@ def guess_documents(files: Sequence[Path]) -> Documents:
     No file is opened. A single file that is one long document is thus taken wrongly, and so are several collections of
     short ones; whoever guesses should say what was guessed.
     """
-    return "file" if sum(_kind(path) == ".txt" for path in files) > 1 else "blank-line"
+    return "file" if sum(kind_of(path) == ".txt" for path in files) > 1 else "blank-line"
 
 
 def read_parts(files: Sequence[Path], documents: Documents | None = None) -> Iterator[Part]:
@@ -104,13 +104,9 @@ def read_parts(files: Sequence[Path], documents: Documents | None = None) -> Ite
         number += part is not None
 
 
-def _kind(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix
-
-
 def _documents(path: Path, documents: Documents) -> Iterator[Iterable[str]]:
     """The sentences of each document; each document must be read to its end before the next is asked for."""
-    if _kind(path) == ".jsonl":
+    if kind_of(path) == ".jsonl":
         for number, value in numbered_objects(path):
             text = checked_cell(str(path), number, "text", value.get("text"))
             yield chain.from_iterable(map(_sentences, text.split("\n")))

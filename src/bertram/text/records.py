@@ -63,6 +63,13 @@ class Table:
         """Texts and second texts, as a tokenizer or a predictor takes them."""
         return self.texts, self.texts_b
 
+    @property
+    def asked(self) -> list[str | dict[str, str]]:
+        """The texts as inputs to answer, which `read_inputs` gives too."""
+        if self.texts_b is None:
+            return list(self.texts)
+        return [{"text": a, "text_b": b} for a, b in zip(self.texts, self.texts_b, strict=True)]
+
     def select(self, rows: Iterable[int] | NDArray[np.integer]) -> "Table":
         """The rows at these places, in their order, as a Table of their own."""
         places = [int(row) for row in rows]
@@ -140,8 +147,10 @@ def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
         if first is None:
             return
         lines = chain([first], lines)
-        objects = _object(first[1]) is not None
-        yield from _chunks(_checked_object(name, *line) if objects else line[1] for line in lines)
+        if _object(first[1]) is None:
+            yield from _chunks(line for _, line in lines)
+        else:
+            yield from _chunks(_checked_object(name, *line) for line in lines if line[1].strip())
 
 
 def read_lines(source: str) -> Iterator[list[str]]:
@@ -192,9 +201,8 @@ def _checked_object(name: str, number: int, line: str) -> dict[str, Any]:
     value = _object(line)
     if value is None:
         raise BadInput(f"{name}: line {number}: not an object with a text, as the first line is")
-    for field in ("text", "text_b"):
-        if not isinstance(value.get(field, ""), str):
-            raise BadInput(f"{name}: line {number}: {field} is no string: {value[field]!r:.60}")
+    for field in value.keys() & {"text", "text_b"}:
+        checked_cell(name, number, field, value[field])
     return value
 
 
@@ -254,10 +262,11 @@ _READERS: dict[str, Callable[[Path, Mapping[str, str], Sequence[str]], Rows]] = 
 
 def is_table(path: Path) -> bool:
     """Whether a file's name says that `read_rows` can read it."""
-    return _kind(path) in _READERS
+    return kind_of(path) in _READERS
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """The ending that says what a file is, .gz aside."""
     return Path(path.name.removesuffix(".gz")).suffix
 
 
@@ -267,7 +276,7 @@ def read_rows(path: Path, columns: Mapping[str, str], roles: Sequence[str] = _RO
     Raises:
         BadInput: the file is missing, empty or broken, or lacks a column.
     """
-    reader = _READERS.get(_kind(path))
+    reader = _READERS.get(kind_of(path))
     if reader is None:
         raise BadInput(f"{path}: what kind of table is it? Names end with {', '.join(_READERS)}; .gz may follow")
     if not path.exists():

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bertram.errors import BadInput
@@ -65,11 +64,6 @@ def load_latest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | N
     if steps:
         raise BadInput(f"{directory}: no checkpoint is whole; delete the directory to start again")
     return None
-
-
-def machine_state() -> dict[str, Any]:
-    """What bit-exact resume depends on besides the recipe."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def _steps(directory: Path) -> list[int]:

@@ -36,6 +36,7 @@ _LOSS_BUCKETS = 20
 _TRIED_ROWS, _TRIED_WIDTH, _TRIALS = 512, 768, 8
 _WORTHWHILE = 0.9
 """The share of float32's time in which bfloat16 must multiply to be taken: no chance decides near equality."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _AVERAGED = "averaged-{:09d}.safetensors"
 
 
@@ -57,6 +58,8 @@ class Outcome:
     tokens: int
     seconds: float
     best_step: int
+    precision: str = "fp32"
+    """What products were computed in, "fp32" or "bf16"."""
     averaged: int = 1
     """Evaluations whose weights' mean is kept, the one of best_step being the last of them."""
 
@@ -109,8 +112,8 @@ class Loop:
         model: a Trainable, trained on the device of `processes`; every head that the feed's examples have targets for.
         evaluate: called now and then with the model as it stands.
         report: hears of every step and evaluation, in the words of metrics.jsonl.
-        blind_loss: what a model that does not read reaches; a training that ends above it, or where it began, counts
-            as diverged. None where a loss that stays is no failure, as that of a model trained before.
+        blind_loss: what a model that does not read reaches; a training that ends above it counts as diverged.
+            None where such a loss is no failure.
         """
         keep_freed_memory()
         self.processes, self.model = processes, model.to(processes.device)
@@ -123,9 +126,11 @@ class Loop:
             if isinstance(module, ClassificationHead | LanguageModelHead):
                 module.label_smoothing = recipe.label_smoothing or 0.0
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
+        self._found = checkpoint.load_latest(self.checkpoints)
+        self.precision = _DTYPES[self._found[1]["precision"]] if self._found else precision(recipe, processes)
         self.optimizer = Optimizer(
             model,
-            precision(recipe, processes),
+            self.precision,
             rule=recipe.optimizer,
             weight_decay=recipe.weight_decay,
             rates=None if encoders is None else {"encoder.": encoders / highest},
@@ -168,7 +173,8 @@ class Loop:
                     line = self._train_step(state)
                     tell(line)
                     if not math.isfinite(line["loss"]) or not math.isfinite(line["gradient_norm"]):
-                        reason = f"the loss was {line['loss']} at step {state.step}"
+                        name = "gradient_norm" if math.isfinite(line["loss"]) else "loss"
+                        reason = f"the {name.replace('_', ' ')} was {line[name]} at step {state.step}"
                         break
                     if state.step % self.recipe.save_every == 0 and state.step < state.total:
                         self._save(state, started)
@@ -187,7 +193,7 @@ class Loop:
             if averaged == 1:
                 self.optimizer.load_weights(read_tensors(self.checkpoints / "best.safetensors"))
         status = "diverged" if reason else "finished"
-        return Outcome(status, reason, state.step, state.tokens, seconds, state.best_step, averaged)
+        return Outcome(status, reason, state.step, state.tokens, seconds, state.best_step, self._precision, averaged)
 
     def _train_step(self, state: State) -> dict[str, float]:
         """One optimizer step over one batch of examples, in passes of at most `max_tokens` tokens."""
@@ -301,8 +307,13 @@ class Loop:
         began = time.monotonic()
         self.evaluate()
         evaluation_seconds = (time.monotonic() - began) * recipe.evaluations
-        steps = (recipe.hours * 3600 - evaluation_seconds) / step_seconds
+        # An untrained decoder writes until it is stopped: what its evaluation takes says little, and so half at most.
+        steps = (recipe.hours * 3600 - min(evaluation_seconds, recipe.hours * 1800)) / step_seconds
         return max(1, int(self.processes.sums([steps])[0] / self.processes.size))
+
+    @property
+    def _precision(self) -> str:
+        return next(name for name, dtype in _DTYPES.items() if dtype is self.precision)
 
     def _not_finite(self) -> str:
         """Why a training whose last step spoiled the weights counts as diverged."""
@@ -311,16 +322,16 @@ class Loop:
 
     def _save(self, state: State, started: float) -> None:
         state.seconds = time.monotonic() - started
-        facts = {"state": asdict(state), "recipe": asdict(self.recipe), "machine": checkpoint.machine_state()}
+        facts = {"state": asdict(state), "recipe": asdict(self.recipe), "precision": self._precision}
         if self.processes.rank == 0:
             checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
 
     def _resume(self) -> State | None:
-        found = checkpoint.load_latest(self.checkpoints)
-        if found is None:
+        if self._found is None:
             return None
-        tensors, facts = found
+        tensors, facts = self._found
+        self._found = None  # so much memory
         try:
             state = State(**facts["state"])
             state.position = tuple(state.position)
@@ -338,14 +349,14 @@ def precision(recipe: Recipe, processes: Processes) -> torch.dtype:
     """The type that products are computed in: what is asked for, else bfloat16 where every process gains by it."""
     if recipe.precision == "auto":
         return torch.float32 if processes.any(not _gains_by_bfloat16(processes.device)) else torch.bfloat16
-    return torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    return _DTYPES[recipe.precision]
 
 
 @cache
 def _gains_by_bfloat16(device: torch.device) -> bool:
     """Tried out, for the instructions alone do not say: docs/experiments.md has a processor that loses by them."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not torch.cpu._is_avx512_bf16_supported():
         return False
     return _product_seconds(torch.bfloat16) < _WORTHWHILE * _product_seconds(torch.float32)
@@ -362,14 +373,16 @@ def _product_seconds(kind: torch.dtype) -> float:
 
 
 def _not_falling(state: State, blind_loss: float | None) -> str:
-    """Why a training that came to its end still counts as diverged: it ends no better than it began, or than a model
-    that does not read."""
+    """Why a training that came to its end still counts as diverged: it ends no better than a model that does not read.
+
+    One that begins with what it learned before may stay as good as it was.
+    """
     means = [s / n for s, n in zip(state.loss_sums, state.loss_counts, strict=True) if n]
     fifth = len(means) // 5
     if blind_loss is None or state.step < 100 or fifth == 0:
         return ""  # nothing to compare with, or too few steps to tell noise from no progress
     first, last = sum(means[:fifth]) / fifth, sum(means[-fifth:]) / fifth
-    if last < min(first, blind_loss):
+    if last < blind_loss:
         return ""
     return (
         f"the training loss did not fall: {first:.4f} in the first fifth and {last:.4f} in the last, "

@@ -30,7 +30,7 @@ class TorchRunner:
             Interrupted: a signal came.
         """
         check_stop()
-        if batch.segment_ids.max(initial=0) >= self.model.config.type_vocab_size:
+        if batch.segment_ids.max(initial=0) >= max(1, self.model.config.type_vocab_size):
             raise BadInput("the model knows one segment only, so it cannot read pairs of texts")
         self.model.eval()
         out = self.model(to_tensors(batch, self.device))

@@ -27,6 +27,8 @@ class Buffer {
   public:
     T* at_least(size_t n) {
         if (n > size_) {
+            size_ = 0;
+            memory_.reset();  // before the larger one is asked for, and so that none is left if it is not to be had
             memory_.reset(static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 191) / 64 * 64)));
             if (!memory_) throw std::bad_alloc();
             size_ = n;
@@ -230,12 +232,15 @@ class Encoder {
     Rows attend(const float* qkv, int stride, const int32_t* offsets, int texts, bool first_only, int total) {
         const int H = model_.hidden, heads = model_.heads, d = H / heads, out_stride = padded(H);
         float* context = context_.at_least(static_cast<size_t>(total) * out_stride);
+        int longest = 0;
+        for (int text = 0; text < texts; ++text) longest = std::max(longest, offsets[text + 1] - offsets[text]);
+        reserve(attention_scratch(longest, d));
         threads_.run(texts * heads, [&](int task, int thread) {
             const int text = task / heads, head = task % heads, begin = offsets[text] - offsets[0],
                       tokens = offsets[text + 1] - offsets[text];
             const float* q = qkv + static_cast<int64_t>(begin) * stride + head * d;
             float* out = context + static_cast<int64_t>(first_only ? text : begin) * out_stride + head * d;
-            float* scratch = scratch_[thread].at_least(attention_scratch(tokens, d));
+            float* scratch = scratch_[thread].at_least(0);
             kernels_.attend(q, q + H, q + 2 * H, stride, tokens, first_only ? 1 : tokens, d, out, out_stride, scratch);
         });
         const int rows = first_only ? texts : total;
@@ -244,6 +249,11 @@ class Encoder {
             for (int row = 16 * task; row < std::min(rows, 16 * task + 16); ++row) quantize(mixed, row, H);
         });
         return mixed;
+    }
+
+    // Room for every thread, asked for here because a task that fails to get it could not say so.
+    void reserve(size_t floats) {
+        for (Buffer<float>& scratch : scratch_) scratch.at_least(floats);
     }
 
     // The feed-forward part's inner rows are as wide as they are many; they are made and used up by blocks where there
@@ -270,10 +280,10 @@ class Encoder {
         if (rows >= threads * kLeastRows || threads == 1) {
             const int rounds = (rows + threads * kRows - 1) / (threads * kRows),
                       some = (rows + rounds * threads - 1) / (rounds * threads);
+            if (!out) reserve(static_cast<size_t>(kRows) * stride);
             threads_.run((rows + some - 1) / some, [&](int task, int thread) {
                 const int first = task * some, last = std::min(rows, first + some);
-                float* to = out ? out + static_cast<int64_t>(first) * stride
-                                : scratch_[thread].at_least(static_cast<size_t>(kRows) * stride);
+                float* to = out ? out + static_cast<int64_t>(first) * stride : scratch_[thread].at_least(0);
                 kernels_.product(m, in, first, last, 0, m.panels(), to, stride);
                 for (int row = first; row < last; ++row) finish(to + static_cast<int64_t>(row - first) * stride, row);
             });

@@ -268,7 +268,7 @@ void turn_keys(const float* k, int stride, int tokens, int d, float* keys) {
                 square[r] = r >= rows ? splat(0.0f) : columns == kLanes ? load(from) : load_some(from, columns, 0.0f);
             }
             transpose(square);
-            for (int c = 0; c < columns; ++c) store(keys + s * d + (i + c) * kLanes, square[c]);
+            for (int c = 0; c < columns; ++c) store(keys + static_cast<int64_t>(s) * d + (i + c) * kLanes, square[c]);
         }
 }
 
@@ -276,7 +276,7 @@ void turn_keys(const float* k, int stride, int tokens, int d, float* keys) {
 void attend(const float* q, const float* k, const float* v, int stride, int tokens, int queries, int d, float* out,
             int out_stride, float* scratch) {
     const int padded = (tokens + kLanes - 1) / kLanes * kLanes;
-    float *keys = scratch, *weights = keys + padded * d;
+    float *keys = scratch, *weights = keys + static_cast<int64_t>(padded) * d;
     turn_keys(k, stride, tokens, d, keys);
     const float factor = 1.0f / std::sqrt(static_cast<float>(d));
     tiles(0, queries, [&](int row, auto tile) {
@@ -285,7 +285,7 @@ void attend(const float* q, const float* k, const float* v, int stride, int toke
         const auto score = [&](int s, auto vectors) {
             constexpr int V = decltype(vectors)::rows;
             Floats sums[R][V] = {};
-            float_tile(rows, stride, keys + s * d, d * kLanes, kLanes, d, sums);
+            float_tile(rows, stride, keys + static_cast<int64_t>(s) * d, d * kLanes, kLanes, d, sums);
             for (int r = 0; r < R; ++r)
                 for (int v = 0; v < V; ++v) store(weights + r * padded + s + v * kLanes, sums[r][v]);
         };

@@ -3,6 +3,7 @@
 // Letters: K inputs and N outputs of a product, S tokens of a text, d width of a head.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace bertram {
@@ -59,7 +60,7 @@ struct Kernels {
 };
 
 // Floats that `attend` needs.
-inline int attention_scratch(int tokens, int d) { return (tokens + 15) / 16 * 16 * (d + 16); }
+inline size_t attention_scratch(int tokens, int d) { return static_cast<size_t>(tokens + 15) / 16 * 16 * (d + 16); }
 
 namespace portable {
 extern const Kernels kernels;

@@ -5,13 +5,14 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
 LIBRARY = HERE / "libbertram.so"
 FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
-LINKED = ["-shared", "-pthread", "-static-libstdc++", "-static-libgcc"]
+LINKED = ["-shared", "-pthread", *(["-static-libstdc++", "-static-libgcc"] if sys.platform == "linux" else [])]
 X86 = {
     "avx512": ["-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"],
     "avx2": ["-march=x86-64-v3"],

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -17,7 +18,10 @@ namespace bertram {
 class Threads {
   public:
     explicit Threads(int count) {
-        for (int i = 1; i < count; ++i) workers_.emplace_back([this, i] { work(i); });
+        try {
+            for (int i = 1; i < count; ++i) workers_.emplace_back([this, i] { work(i); });
+        } catch (const std::system_error&) {  // no more threads are to be had: those there are do the work
+        }
     }
 
     ~Threads() {
@@ -44,34 +48,34 @@ class Threads {
         call_ = [](void* context, int task, int thread) {
             (*static_cast<std::remove_reference_t<F>*>(context))(task, thread);
         };
-        tasks_.store(tasks, std::memory_order_relaxed);
         left_.store(tasks, std::memory_order_relaxed);
-        const uint64_t round = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-        ticket_.store(round << 32, std::memory_order_release);
+        const uint32_t round = round_of(ticket_.load(std::memory_order_relaxed)) + 1;
+        ticket_.store(uint64_t{round} << 32 | static_cast<uint32_t>(tasks), std::memory_order_release);
         if (sleeping_.load() > 0) ticket_.notify_all();
         take(round, 0);
         while (left_.load(std::memory_order_acquire) > 0) pause();
     }
 
   private:
-    // The ticket is the round and the next task in one number, so that a late worker cannot take a task of a later
-    // round for one of its own.
-    void take(uint64_t round, int thread) {
+    static uint32_t round_of(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
+
+    // The ticket is the round and how many of its tasks nobody took, in one number: a late worker cannot take a task of
+    // a later round for one of its own. Rounds begin again at 0 after 2^32.
+    void take(uint32_t round, int thread) {
         uint64_t ticket = ticket_.load(std::memory_order_acquire);
-        while (ticket >> 32 == round &&
-               static_cast<int>(ticket & 0xffffffff) < tasks_.load(std::memory_order_relaxed)) {
-            if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
-            call_(context_, static_cast<int>(ticket & 0xffffffff), thread);
+        while (round_of(ticket) == round && static_cast<uint32_t>(ticket) > 0) {
+            if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel)) continue;
+            call_(context_, static_cast<int>(static_cast<uint32_t>(ticket)) - 1, thread);
             left_.fetch_sub(1, std::memory_order_release);
             ticket = ticket_.load(std::memory_order_acquire);
         }
     }
 
     void work(int thread) {
-        uint64_t round = 0;
+        uint32_t round = 0;
         while (true) {
             uint64_t ticket = ticket_.load(std::memory_order_acquire);
-            for (int spins = 0; ticket >> 32 == round; ticket = ticket_.load(std::memory_order_acquire)) {
+            for (int spins = 0; round_of(ticket) == round; ticket = ticket_.load(std::memory_order_acquire)) {
                 if (++spins < kSpins) {
                     pause();
                     continue;
@@ -82,7 +86,7 @@ class Threads {
                 spins = 0;
             }
             if (stopping_) return;
-            round = ticket >> 32;
+            round = round_of(ticket);
             take(round, thread);
         }
     }
@@ -98,7 +102,7 @@ class Threads {
     const pid_t owner_ = getpid();
     std::vector<std::thread> workers_;
     std::atomic<uint64_t> ticket_{0};
-    std::atomic<int> tasks_{0}, left_{0}, sleeping_{0};
+    std::atomic<int> left_{0}, sleeping_{0};
     std::atomic<bool> stopping_{false};
     void* context_ = nullptr;
     void (*call_)(void*, int, int) = nullptr;
