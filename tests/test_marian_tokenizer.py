@@ -215,8 +215,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("[1]", "must hold a JSON object"),
-            ("{", "not JSON"),
+            ("[1]", "must hold one JSON object"),
+            ("{", "not readable as JSON"),
             ('{"</s>": 0, "<unk>": 1}', "lacks the pad token '<pad>'"),
             ('{"</s>": 0, "<unk>": "1", "<pad>": 2}', "the id of '<unk>' must be a number from 0 on, not '1'"),
             ('{"</s>": 0, "<unk>": -1, "<pad>": 2}', "must be a number from 0 on, not -1"),

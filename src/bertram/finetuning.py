@@ -22,7 +22,7 @@ from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from bertram.models.heads import Head, Model
+    from bertram.models.heads import ClassificationHead, EmbeddingHead, Model
 
 LEARNING_RATE = 5e-5
 """Where a recipe gives none (Devlin et al. 2018, A.3)."""
@@ -109,6 +109,8 @@ def train(
         Interrupted: a signal came; `resume` goes on from there.
     """
     recipe, out = recipe or Recipe(), Path(out)
+    if vocab_size is not None and isinstance(artifacts.resolve_encoder(model, allow_pickle=allow_pickle), Path):
+        raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
     if not dry_run and (finished := prepare_directory(out, model, resume=resume)) is not None:
         return finished
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
@@ -172,7 +174,7 @@ def run(
         evaluate=evaluate,
         report=report,
         processes=Processes(0, 1, device),
-        blind_loss=cast("Head", network.heads[task.head]).blind_loss(
+        blind_loss=cast("ClassificationHead | EmbeddingHead", network.heads[task.head]).blind_loss(
             torch.from_numpy(targets["train"]), recipe.label_smoothing or 0.0
         ),
     )

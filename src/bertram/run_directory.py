@@ -16,8 +16,6 @@ SETTINGS = "training.json"
 MANIFEST = "bertram.json"
 """What came of it; the last file."""
 
-_LARGEST_FILE = 2**24  # bytes
-
 
 def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any]:
     """bertram.json of a directory, or another file of settings; empty where there is none.
@@ -29,18 +27,27 @@ def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any]:
     return read_object(path) if path.exists() else {}
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A file of settings.
+def read_json(path: Path, most_bytes: int = 2**24) -> Any:
+    """What a JSON file says.
 
     Raises:
-        BadInput: it is no JSON object, or larger than any of settings.
+        BadInput: it is no JSON in UTF-8, or larger than a file of its kind may be.
     """
-    if path.stat().st_size > _LARGEST_FILE:
-        raise BadInput(f"{path}: larger than {_LARGEST_FILE:,} bytes")
+    if path.stat().st_size > most_bytes:
+        raise BadInput(f"{path}: larger than {most_bytes:,} bytes")
     try:
-        said = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:  # ValueError: bytes that are no text and endless numbers too
         raise BadInput(f"{path}: not readable as JSON: {error}") from None
+
+
+def read_object(path: Path, most_bytes: int = 2**24) -> dict[str, Any]:
+    """`read_json` where an object is wanted.
+
+    Raises:
+        BadInput: as `read_json`, or it holds something else.
+    """
+    said = read_json(path, most_bytes)
     if not isinstance(said, dict):
         raise BadInput(f"{path}: must hold one JSON object")
     return said

@@ -8,7 +8,6 @@ Letters: S source vocabulary, V target vocabulary, H hidden width, M the encoder
 width, P positions.
 """
 
-import json
 import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertram.errors import BadInput
-from bertram.run_directory import read_manifest
+from bertram.run_directory import read_json, read_manifest
 
 WEIGHTS, SETTINGS, VOCABULARY_MAP = "model.bin", "config.json", "vmap.txt"
 
 _VERSIONS = (6, "TransformerSpec", 7)  # of the file, and the specification's name and revision
+_MOST_VOCABULARY = 2**27  # bytes
 _TYPES = ("<f", "<b", "<h", "<i")
 _FLOAT, _INT8 = 0, 1
 _NUMBERS: dict[str, Collection[float] | None] = {
@@ -232,11 +232,9 @@ def _read_settings(directory: Path, target: list[str]) -> dict[str, Any]:
 def _read_tokens(path: Path, number: int) -> list[str]:
     """The tokens of so many embeddings."""
     try:
-        tokens = json.loads(path.read_text(encoding="utf-8"))
+        tokens = read_json(path, _MOST_VOCABULARY)
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise BadInput(f"{path}: must be a list of tokens")
     if len(tokens) != number:

@@ -4,17 +4,16 @@ modules.json lists what runs one behind the other: the Transformer, a Pooling, w
 its own, and perhaps Normalize. sentence_bert_config.json may say to how many tokens a text is cut.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
+from bertram.run_directory import read_json
 
 _MODULES, _LENGTH = "modules.json", "sentence_bert_config.json"
 _POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
-_LARGEST_FILE = 2**20  # bytes
 
 
 def has_pooling(directory: Path) -> bool:
@@ -97,9 +96,4 @@ def _mode(path: Path) -> str:
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise BadInput(f"{path}: no such file, which {_MODULES} asks for")
-    if path.stat().st_size > _LARGEST_FILE:
-        raise BadInput(f"{path}: larger than {_LARGEST_FILE:,} bytes")
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not readable as JSON: {error}") from None
+    return read_json(path)

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bertram.batch import IGNORED
 from bertram.config import EncoderConfig
 from bertram.models.dropout import dropout
 from bertram.models.encoder import Encoder, Pooler
@@ -33,10 +32,6 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss, a scalar in float32."""
-
-    @abstractmethod
-    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
-        """The least mean loss, while training, of a model that gives every text the same answer."""
 
 
 class MaskedLanguageModelHead(Head):
@@ -61,11 +56,6 @@ class MaskedLanguageModelHead(Head):
         """Mean cross-entropy of [M, V] against the original ids [M]; IGNORED ones do not count."""
         return F.cross_entropy(logits.float(), targets)
 
-    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
-        """The entropy of the shares of the ids, in nats."""
-        counts = torch.bincount(targets[targets != IGNORED]).double()
-        return _entropy(counts / counts.sum())
-
 
 class ClassificationHead(Head):
     """One score a label from the pooled state; with two labels also the sentence-pair head (NSP and SOP)."""
@@ -89,10 +79,11 @@ class ClassificationHead(Head):
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
     def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
-        """The entropy of the labels' shares, smoothed, in nats."""
+        """The least mean loss of one answer for all texts: the entropy of the labels' shares, smoothed, in nats."""
         labels = self.classifier.out_features
         shares = torch.bincount(targets, minlength=labels).double() / len(targets)
-        return _entropy((1 - label_smoothing) * shares + label_smoothing / labels)
+        smooth = (1 - label_smoothing) * shares + label_smoothing / labels
+        return float(torch.special.entr(smooth).sum())
 
 
 class RegressionHead(ClassificationHead):
@@ -106,7 +97,7 @@ class RegressionHead(ClassificationHead):
         return F.mse_loss(logits.squeeze(-1).float(), targets.float())
 
     def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
-        """The variance of the values."""
+        """The least mean loss of one answer for all texts: the variance of the values."""
         return float(targets.double().var(correction=0))
 
 
@@ -129,7 +120,7 @@ class EmbeddingHead(Head):
         return F.mse_loss(F.cosine_similarity(logits[0], logits[1], dim=-1), targets.float())
 
     def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
-        """The variance of the values."""
+        """The least mean loss of one answer for all texts: the variance of the values."""
         return float(targets.double().var(correction=0))
 
 
@@ -228,7 +219,3 @@ def means(hidden: Tensor, first: Tensor) -> Tensor:
     """The mean of each text's rows of `hidden` [T, H], of which `first` [B] names the first: [B, H] in float32."""
     lengths = torch.diff(first, append=first.new_tensor([len(hidden)]))
     return torch.segment_reduce(hidden.float(), "mean", lengths=lengths, unsafe=True)
-
-
-def _entropy(shares: Tensor) -> float:
-    return float(torch.special.entr(shares).sum())

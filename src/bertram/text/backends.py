@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from bertram.errors import BadInput
+from bertram.run_directory import read_object
 from bertram.text.sentencepiece import Kind, check_charsmap, read_unigram
 
 FILES = ("tokenizer.json", "vocab.txt", "spiece.model")
@@ -165,7 +166,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     settings: dict[str, Any] = {}
-    for key, value in read_object(file).items():
+    for key, value in read_object(file, MAX_BYTES).items():
         if key in _FLAGS and value is not None:
             if not isinstance(value, bool):
                 raise BadInput(f"{file}: {key} must be true or false, not {value!r}")
@@ -208,7 +209,7 @@ def read_backend(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenize
 
 
 def _read_json(file: Path) -> tokenizers.Tokenizer:
-    content = read_object(file)
+    content = read_object(file, MAX_BYTES)
     try:
         for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
             _check_part(content.get(part))
@@ -233,7 +234,12 @@ def _check_part(part: Any) -> None:
 
 
 def _read_vocabulary(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    _read_text(file)
+    if file.stat().st_size > MAX_BYTES:
+        raise BadInput(f"{file}: larger than {MAX_BYTES:,} bytes")
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file}: not UTF-8 at byte {error.start}") from None
     # The library's reader, so that stray white space and repeated lines count as they do in transformers.
     vocabulary = models.WordPiece.read_file(str(file))
     return bert(
@@ -258,22 +264,3 @@ def _read_sentencepiece(file: Path, settings: Mapping[str, Any]) -> tokenizers.T
         if piece.kind in (Kind.CONTROL, Kind.USER_DEFINED):
             backend.add_tokens([AddedToken(piece.text, normalized=False, special=piece.kind == Kind.CONTROL)])
     return backend
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{file}: not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise BadInput(f"{file}: must hold a JSON object")
-    return content
-
-
-def _read_text(file: Path) -> str:
-    if file.stat().st_size > MAX_BYTES:
-        raise BadInput(f"{file}: larger than {MAX_BYTES >> 20} MB, which no tokenizer is")
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{file}: not UTF-8 at byte {error.start}") from None

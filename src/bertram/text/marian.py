@@ -20,7 +20,8 @@ from tokenizers import AddedToken, models, pre_tokenizers
 
 from bertram.errors import BadInput
 from bertram.files import replacing
-from bertram.text.backends import BOUNDARY, TRANSFORMER_SPECIAL, read_object, read_settings
+from bertram.run_directory import read_object
+from bertram.text.backends import BOUNDARY, MAX_BYTES, TRANSFORMER_SPECIAL, read_settings
 from bertram.text.sentencepiece import Charsmap, Kind, UnigramModel, read_unigram
 from bertram.text.tokenizer import Tokenizer
 
@@ -70,7 +71,7 @@ def _read_side(model_file: Path, vocabulary_file: Path, special: Mapping[str, st
     model = read_unigram(model_file)
     if any(piece.kind in (Kind.USER_DEFINED, Kind.BYTE) for piece in model.pieces):
         raise BadInput(f"{model_file}: holds user-defined or byte pieces, as Marian's models do not")
-    vocabulary = read_object(vocabulary_file)
+    vocabulary = read_object(vocabulary_file, MAX_BYTES)
     for token, place in vocabulary.items():
         if type(place) is not int or place < 0:
             raise BadInput(f"{vocabulary_file}: the id of {token!r} must be a number from 0 on, not {place!r}")
