@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.models.heads import Model
 from bertram.models.tensors import targets_of
-from bertram.training import checkpoint, loop
+from bertram.training import checkpoint, interruption, loop
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows
 from bertram.training.loop import Evaluation, Loop, Outcome
@@ -251,9 +252,7 @@ def test_signals_leave_a_checkpoint(tmp_path: Path, number: signal.Signals) -> N
         if line["step"] == 12 and "loss" in line:
             os.kill(os.getpid(), number)
 
-    from bertram.training.interruption import Interrupted
-
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(interruption.Interrupted) as caught:
         train(tmp_path, report=interrupt)
     assert caught.value.exit_code == 128 + number
     found = checkpoint.load_latest(tmp_path / "checkpoints")
@@ -311,3 +310,14 @@ def test_bfloat16_is_taken_where_it_is_faster(
     monkeypatch.setattr(loop, "_gains_by_bfloat16", loop._gains_by_bfloat16.__wrapped__)  # what is kept stays kept
     assert loop.precision(Recipe(), alone) is kinds[expected]
     assert all(loop.precision(Recipe(precision=asked), alone) is kinds[asked] for asked in ("bf16", "fp32"))
+
+
+def test_a_signal_that_was_swallowed_stops_the_training() -> None:
+    """As where it comes in a destructor, whose exceptions Python tells and forgets."""
+    with interruption.stoppable():
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(interruption.Interrupted, match="SIGINT"), interruption.StopRequests() as stop:
+            stop.check()
+    with interruption.StopRequests() as stop:
+        assert not stop.requested

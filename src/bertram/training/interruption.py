@@ -13,6 +13,10 @@ _ECHO = 1.0  # seconds in which a signal that comes twice counts once: init syst
 _PATIENCE = 8.0  # seconds that native code may go on after a signal
 
 
+_on_its_way: list[int] = []
+"""A signal whose Interrupted has not come out yet, or never will: in a destructor Python says it and goes on."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked to stop; no `Exception`, so that nobody who waits for some failure takes it for one."""
 
@@ -45,6 +49,8 @@ class StopRequests:
             except ValueError:  # not the main thread: whoever runs us there handles signals
                 break
         StopRequests._active = self
+        if _on_its_way:
+            self._note(_on_its_way[0], None)
         return self
 
     def __exit__(
@@ -110,6 +116,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
+        _on_its_way.clear()
         left.set()
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
@@ -120,6 +127,7 @@ def stoppable() -> Iterator[None]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    _on_its_way[:] = [number]
     raise Interrupted(number)
 
 
