@@ -173,8 +173,19 @@ def stop(process: Process, number: int) -> tuple[int | None, str, float]:
     """Send a signal; exit code, what was said on stderr, and the seconds that it took to end."""
     began = time.monotonic()
     process.send_signal(number)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(60)
+    took = time.monotonic() - began
+    process.kill()
     line = process.communicate()[1]
-    return process.returncode, line, time.monotonic() - began
+    return process.returncode, line, took
+
+
+def handles(process: Process, number: int) -> bool:
+    """Whether a process has a handler of its own for a signal (proc_pid_status(5), SigCgt)."""
+    status = Path("/proc", str(process.pid), "status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def losses(out: Path) -> dict[int, float]:
