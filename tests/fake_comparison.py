@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from bertram.comparison.selection import Limits, choose
-from bertram.comparison.statistics import holm, interval, paired_difference
+from bertram.comparison.statistics import comparisons_of, interval
 from bertram.config import PRESETS
 from bertram.inspection import describe
 from bertram.tasks.classification import Classification
@@ -64,7 +64,7 @@ def comparison(fakes=USUAL, *, seeds=3, task=None, limits=None):
         "recipe": asdict(Recipe()),
         "seeds": seeds,
         "candidates": candidates,
-        "comparisons": _comparisons(task, logits, targets),
+        "comparisons": comparisons_of(task, logits, targets),
     }
     results["choice"] = choose(candidates, results["comparisons"], limits or Limits())
     curves = {f.name: {s: _lines(f, s) for s in range(seeds)} for f in fakes if f.preset is not None}
@@ -131,13 +131,6 @@ def _row(fake, seeds, task, logits, targets):
         "mean_tokens": None if fake.preset is None else 59.6,
         "runs": runs,
     }
-
-
-def _comparisons(task, logits, targets):
-    names = [name for name, values in logits.items() if values]
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    found = [{"a": a, "b": b} | paired_difference(task, logits[a], logits[b], targets) for a, b in pairs]
-    return [row | {"p_holm": p} for row, p in zip(found, holm([row["p"] for row in found]), strict=True)]
 
 
 def _lines(fake, seed):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bertram import artifacts
 from bertram.comparison.report import write_report
 from bertram.comparison.selection import Limits, choose
-from bertram.comparison.statistics import RESAMPLES, Resamples, holm, interval, paired_difference
+from bertram.comparison.statistics import comparisons_of, interval
 from bertram.comparison.worker import FIT
 from bertram.config import EncoderConfig
 from bertram.environment import environment
@@ -27,7 +27,7 @@ from bertram.finetuning import LEARNING_RATE, LabelledSplits, learn
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inspection import describe
 from bertram.run_directory import SETTINGS, is_occupied, keep, make_directory, prepare_directory
-from bertram.tasks.task import Targets, Task
+from bertram.tasks.task import Task
 from bertram.text.records import Table
 from bertram.training.interruption import StopRequests
 from bertram.training.metrics_file import read_metrics
@@ -36,7 +36,6 @@ from bertram.training.recipe import Recipe
 BASELINE = "tf-idf"
 BEST = "best.engine"
 _SETTINGS = "comparison.json"
-_RESAMPLES_A_PAIR = 100
 _SAMPLE = 256  # texts that inference is measured on
 
 
@@ -104,7 +103,7 @@ def compare(
         found = [_logits(out / run["directory"], split) for run in row["runs"] if run["status"] == "finished"]
         logits[row["model"]] = found
         row["score"] = interval(learned, found, targets[split], split=split) if found else None
-    comparisons = _comparisons(learned, logits, targets[split])
+    comparisons = comparisons_of(learned, logits, targets[split])
     results: dict[str, Any] = {
         "task": learned.to_dict(),
         "data": splits.description | {"split": split, "labels": _label_counts(splits.train, learned)},
@@ -271,20 +270,6 @@ def _ship(out: Path, candidates: list[dict[str, Any]], model: str | None) -> Non
 
 def _engine(out: Path, name: str) -> Path:
     return out / "engines" / f"{name}.engine"
-
-
-def _comparisons(task: Task, logits: dict[str, list[NDArray[np.float32]]], targets: Targets) -> list[dict[str, Any]]:
-    """Every pair of candidates: the difference of their scores with interval and p, Holm-corrected over all pairs.
-
-    The least p is 1 over the resamples and one: there are enough that it stays below 0.05 when it is corrected.
-    """
-    names = [name for name, values in logits.items() if values]
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    number = max(RESAMPLES, _RESAMPLES_A_PAIR * len(pairs))
-    resamples = {name: Resamples.of(task, logits[name], targets, number) for name in names}
-    found = [paired_difference(resamples[a], resamples[b]) for a, b in pairs]
-    corrected = holm([row["p"] for row in found])
-    return [{"a": a, "b": b, **row, "p_holm": p} for (a, b), row, p in zip(pairs, found, corrected, strict=True)]
 
 
 def _work(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:

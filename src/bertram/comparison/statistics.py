@@ -11,7 +11,7 @@ narrow, as those of every bootstrap are.
 Letters: S runs (seeds) of one model, N items, K terms of the metric, R resamples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from bertram.tasks.task import Floats, Logits, Targets, Task
 RESAMPLES = 2_000
 LEVEL = 0.95
 
+_RESAMPLES_A_PAIR = 100
 _SEED = 20180715
 _ROUNDING = 1e-12
 
@@ -77,6 +78,21 @@ def paired_difference(a: Resamples, b: Resamples) -> dict[str, float]:
     low, high = _percentiles(resampled)
     beyond = int((np.abs(resampled - difference) >= abs(difference) - _ROUNDING).sum())
     return {"difference": difference, "low": float(low), "high": float(high), "p": (1 + beyond) / (1 + len(resampled))}
+
+
+def comparisons_of(task: Task, logits: Mapping[str, Sequence[Logits]], targets: Targets) -> list[dict[str, Any]]:
+    """Every pair of candidates: the difference of their scores with interval and p, Holm-corrected over all pairs.
+
+    `logits` holds the runs of each by its name, [N, L] each; one without runs is not compared. The least p is 1 over
+    the resamples and one: there are enough that it stays below 0.05 when it is corrected.
+    """
+    names = [name for name, runs in logits.items() if runs]
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    number = max(RESAMPLES, _RESAMPLES_A_PAIR * len(pairs))
+    resamples = {name: Resamples.of(task, logits[name], targets, number) for name in names}
+    found = [paired_difference(resamples[a], resamples[b]) for a, b in pairs]
+    corrected = holm([row["p"] for row in found])
+    return [{"a": a, "b": b, **row, "p_holm": p} for (a, b), row, p in zip(pairs, found, corrected, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -55,7 +55,7 @@ def _dial(dial: Row) -> str:
 
 def _pareto(found: Mapping[str, Row], own: str) -> list[Element]:
     """Agreement or, where all were scored on the same data, the score against the size of the engine."""
-    scored = {row["evaluated_sha256"] for row in found.values()}
+    scored = {row.get("evaluated_sha256") for row in found.values()}
     if len(scored) == 1 and None not in scored:
         points = [(name, row["student"]["scores"]["engine"][0]) for name, row in found.items()]
         values = {name: (one["value"], one["value"], one["value"]) for name, one in points}

@@ -117,7 +117,7 @@ def shrink(
     if manifest["status"] == "diverged":
         raise BertramError(f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate")
     results = read_manifest(out, RESULTS)
-    if not results or (evaluate is not None and results["evaluated_sha256"] != fingerprint(Path(evaluate))):
+    if not results or (evaluate is not None and results.get("evaluated_sha256") != fingerprint(Path(evaluate))):
         data = None if evaluate is None else Path(evaluate)
         write_json(out / RESULTS, outcome(source, out, held_out, data, columns, allow_pickle))
         results = read_manifest(out, RESULTS)
