@@ -321,4 +321,4 @@ def _label_counts(table: Table, task: Task) -> dict[str, int] | None:
 
 
 def _bytes(*files: Path) -> int:
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in files if file.exists())
