@@ -33,7 +33,7 @@ from bertram.training.recipe import Recipe
 
 _TRIAL_STEPS = 8
 _LOSS_BUCKETS = 20
-_TRIED_ROWS, _TRIED_WIDTH, _TRIALS = 512, 768, 8
+_TRIED_ROWS, _TRIED_WIDTH, _TRIALS = 256, 512, 6
 _WORTHWHILE = 0.9
 """The share of float32's time in which bfloat16 must multiply to be taken: no chance decides near equality."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
