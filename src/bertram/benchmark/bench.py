@@ -113,13 +113,16 @@ def bench(
         ids = _drawn(config, lengths) if texts is None else _encoded(texts, tokenizer, config)
         ceiling = _ceiling()
         rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}
-        workers = {name: stack.enter_context(_Worker(name)) for name in prepared}
-        for name in prepared:
-            with _left_out(name, workers, left_out):
+        for name in prepared:  # before the others are there: a process that starts would be in the way
+            with _left_out(name, rows, left_out):
                 for shape, (batch, length) in _MEMORY_SHAPES.items():
                     if length <= config.max_position_embeddings:
                         seconds, peak = _alone(name, prepared[name], [[[7] * length] * batch] * 2)
                         rows[name]["load_seconds"], rows[name]["peak_mb"][shape] = seconds, peak
+        workers = dict[str, _Worker]()
+        for name in rows:
+            with _left_out(name, workers, left_out):
+                workers[name] = stack.enter_context(_Worker(name))
                 workers[name].ask("load", path=str(prepared[name]), text=[[7] * _STREAM_LENGTH])
         measured = _measure(workers, left_out, ids, config, rounds)
         if not measured:
@@ -201,13 +204,13 @@ def _alone(name: str, path: Path, batches: list[Ids]) -> tuple[float, float]:
 
 
 @contextmanager
-def _left_out(name: str, workers: dict[str, _Worker], left_out: dict[str, str]) -> Iterator[None]:
+def _left_out(name: str, field: dict[str, Any], left_out: dict[str, str]) -> Iterator[None]:
     """One contestant's turn: where it fails, it leaves the field, and the others go on."""
     try:
         yield
     except BertramError as error:
         left_out[name] = str(error)
-        del workers[name]
+        field.pop(name)
 
 
 def _measure(
