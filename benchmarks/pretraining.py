@@ -1,15 +1,17 @@
 """Pre-training beside transformers: a step, the data path alone, and a corpus made ready.
 
     python benchmarks/pretraining.py step --data ../shared/data
+    python benchmarks/pretraining.py gpu --data ../shared/data --models bert-mini albert-mini bert-base
     python benchmarks/pretraining.py data --data ../shared/data
     python benchmarks/pretraining.py corpus --data ../shared/data
 
 step: real tokens a second of an optimizer step over about 8,192 tokens of the novels, in sequences of at most 128,
 beside Bert- or AlbertForPreTraining on the very same sequences, padded to the longest of a batch, with logits of the
-whole vocabulary at every position; both in bfloat16 with fused AdamW. data: the feed of a step alone, beside
-DataCollatorForLanguageModeling, which masks and pads the same sequences, but neither cuts nor pairs them. corpus:
-learning a tokenizer and building the store for 100 MB of text, the corpora repeated. Every run is a process of its own,
-and the contestants take turns. Nothing else may run meanwhile.
+whole vocabulary at every position; both in bfloat16 with fused AdamW. gpu: likewise over about 32,768 tokens on a GPU,
+each as it is and compiled, and with Bertram's attention in padded blocks as on a CPU. data: the feed of a step alone,
+beside DataCollatorForLanguageModeling, which masks and pads the same sequences, but neither cuts nor pairs them.
+corpus: learning a tokenizer and building the store for 100 MB of text, the corpora repeated. Every run is a process of
+its own, and the contestants take turns. Nothing else may run meanwhile.
 """
 
 import argparse
@@ -20,18 +22,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-MODELS = {"bert-mini": "nsp", "albert-mini": "sop"}
+MODELS = ("bert-mini", "albert-mini")
 WARM_UP, STEPS = 3, 10
+GPU_BATCHES, GPU_WARM_UP, GPU_STEPS = 4, 20, 80
+"""As many batches at once as are one on a CPU. Warm-up is longer: what is compiled meets new cases for a while."""
 MAX_LENGTH, BATCH_SIZE = 128, 64
 SEQUENCES = 16384
 
 
-def prepare(data: Path, scratch: Path) -> None:
+def prepare(data: Path, scratch: Path, models: Sequence[str]) -> None:
     """A tokenizer of each kind and a store of the novels for each."""
     from bertram.config import PRESETS
     from bertram.pretraining import Corpus
@@ -41,14 +47,15 @@ def prepare(data: Path, scratch: Path) -> None:
     from bertram.text.tokenizer import Tokenizer
 
     novels = Corpus(corpus_files([data / "corpus_en_novels"]), "file")
-    for name in MODELS:
+    for name in models:
         sizes = PRESETS[name]
         tokenizer = Tokenizer.train(novels.sentences(silent), sizes.model_type, sizes.vocab_size)
         tokenizer.save(scratch / name)
         store.build(novels.parts(), tokenizer, scratch / name / "store", None)
 
 
-def blocks(scratch: Path, model: str, objective: str | None = None, masking: str = "token") -> Any:
+def blocks(scratch: Path, model: str, objective: str | None = None, masking: str = "token", batches: int = 1) -> Any:
+    from bertram.config import PRESETS
     from bertram.text.blocks import Blocks
     from bertram.text.store import TokenStore
     from bertram.text.tokenizer import Tokenizer
@@ -56,18 +63,26 @@ def blocks(scratch: Path, model: str, objective: str | None = None, masking: str
     return Blocks(
         TokenStore.open(scratch / model / "store"),
         Tokenizer.load(scratch / model),
-        objective or MODELS[model],  # type: ignore[arg-type]
+        objective or PRESETS[model].sentence_objective,  # type: ignore[arg-type]
         masking,  # type: ignore[arg-type]
         max_length=MAX_LENGTH,
-        batch_tokens=BATCH_SIZE * MAX_LENGTH,
+        batch_tokens=batches * BATCH_SIZE * MAX_LENGTH,
         seed=0,
     )
 
 
-def step_bertram(scratch: Path, model: str) -> dict[str, float]:
+def settings(device: str) -> tuple[int, int, int]:
+    """Batches of a CPU that a step takes, and steps before and while it is timed."""
+    return (GPU_BATCHES, GPU_WARM_UP, GPU_STEPS) if device == "cuda" else (1, WARM_UP, STEPS)
+
+
+def step_bertram(
+    scratch: Path, model: str, device: str = "cpu", *, compiled: bool = True, padded: bool = False
+) -> dict[str, float]:
     import torch
 
     from bertram.config import PRESETS
+    from bertram.models import layout
     from bertram.models.heads import Model
     from bertram.training.distributed import Processes
     from bertram.training.loop import Evaluation, Loop
@@ -81,22 +96,29 @@ def step_bertram(scratch: Path, model: str) -> dict[str, float]:
             marks.append((time.perf_counter(), line["tokens"]))
             shares.append(line["data_share"])
 
-    feed = blocks(scratch, model)
+    if padded:
+        layout._HALVES = ()
+    batches, warm_up, steps = settings(device)
+    feed = blocks(scratch, model, batches=batches)
     config = replace(PRESETS[model], vocab_size=feed.tokenizer.vocab_size)
+    recipe = Recipe(
+        **{"steps": warm_up + steps, "learning_rate": 1e-3, "evaluations": 1, "save_every": 10**6},
+        **{"compile": compiled, "max_tokens": batches * Recipe.max_tokens},
+    )
     with tempfile.TemporaryDirectory() as out:
         Loop(
             Model(config, {"masked_language_model": 0, "sentence_pair": 2}),
             feed,
-            Recipe(steps=WARM_UP + STEPS, learning_rate=1e-3, evaluations=1, save_every=10**6),
+            recipe,
             Path(out),
             evaluate=lambda: Evaluation(0.0, {}),
             report=report,
-            processes=Processes(0, 1, torch.device("cpu")),
+            processes=Processes(0, 1, torch.device(device)),
         ).run()
-    return speed(marks) | {"data_share": statistics.mean(shares[WARM_UP:])}
+    return speed(marks, warm_up - 1) | {"data_share": statistics.mean(shares[warm_up:])}
 
 
-def step_transformers(scratch: Path, model: str) -> dict[str, float]:
+def step_transformers(scratch: Path, model: str, device: str = "cpu", *, compiled: bool = False) -> dict[str, float]:
     import torch
     import transformers
 
@@ -104,33 +126,38 @@ def step_transformers(scratch: Path, model: str) -> dict[str, float]:
     from bertram.formats.huggingface import write
     from bertram.models.heads import Model
 
-    feed = blocks(scratch, model)
+    batches, warm_up, steps = settings(device)
+    feed = blocks(scratch, model, batches=batches)
     config = replace(PRESETS[model], vocab_size=feed.tokenizer.vocab_size)
     with tempfile.TemporaryDirectory() as directory:
         write(Model(config, {"masked_language_model": 0, "sentence_pair": 2}), Path(directory))
         network = transformers.AutoModelForPreTraining.from_pretrained(directory)
     pair_label = "next_sentence_label" if config.model_type == "bert" else "sentence_order_label"
-    network.train()
+    network.train().to(device)
+    if compiled:
+        network.compile(dynamic=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
     marks, position, tokens = [], feed.start, 0
-    for _ in range(WARM_UP + STEPS):
+    for _ in range(warm_up + steps):
         batch, position = feed.take(position)
-        ids, segments, targets = padded(batch)
-        with torch.autocast("cpu", torch.bfloat16):
+        pairs = torch.from_numpy(batch.labels["sentence_pair"]).long()
+        ids, segments, targets, pairs = (tensor.to(device) for tensor in (*padded(batch), pairs))
+        with torch.autocast(device, torch.bfloat16):
             loss = network(
                 input_ids=ids,
                 token_type_ids=segments,
                 attention_mask=(ids != feed.tokenizer.pad_id).long(),
                 labels=targets,
-                **{pair_label: torch.from_numpy(batch.labels["sentence_pair"]).long()},
+                **{pair_label: pairs},
             ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         tokens += len(batch.inputs.token_ids)
+        loss.item()  # a GPU is waited for, as anyone who reports losses does
         marks.append((time.perf_counter(), tokens))
-    return speed(marks)
+    return speed(marks, warm_up - 1)
 
 
 def padded(batch: Any) -> tuple[Any, ...]:
@@ -216,15 +243,31 @@ def make_corpus(data: Path, scratch: Path) -> None:
     (scratch / "corpus" / "all.txt").write_text("\n\n".join([text] * times)[: 10**8], encoding="utf-8")
 
 
-def speed(marks: list[tuple[float, int]], first: int = WARM_UP - 1) -> dict[str, float]:
+def speed(marks: list[tuple[float, int]], first: int) -> dict[str, float]:
+    """By the tokens seen at each mark, one a step; peak memory is the GPU's where one computes."""
+    import torch
+
     from bertram.memory import peak_memory_mb
 
     (start, before), (end, after) = marks[first], marks[-1]
-    return {"tokens_per_second": (after - before) / (end - start), "peak_memory_mb": peak_memory_mb()}
+    peak = torch.cuda.max_memory_reserved() / 1e6 if torch.cuda.is_initialized() else peak_memory_mb()
+    seconds = [b - a for (a, _), (b, _) in pairwise(marks[first:])]
+    return {
+        "tokens_per_second": (after - before) / (end - start),
+        "median_step_seconds": statistics.median(seconds),
+        "peak_memory_mb": peak,
+    }
 
 
 CONTESTS: dict[str, dict[str, Callable[..., dict[str, float]]]] = {
     "step": {"bertram": step_bertram, "transformers": step_transformers},
+    "gpu": {
+        "bertram": partial(step_bertram, device="cuda"),
+        "bertram, not compiled": partial(step_bertram, device="cuda", compiled=False),
+        "bertram, padded": partial(step_bertram, device="cuda", compiled=False, padded=True),
+        "transformers": partial(step_transformers, device="cuda"),
+        "transformers, compiled": partial(step_transformers, device="cuda", compiled=True),
+    },
     "data": {"bertram": data_bertram, "collator": data_collator},
     "corpus": {"bertram": corpus_bertram},
 }
@@ -237,7 +280,7 @@ def contest(options: argparse.Namespace) -> None:
         if options.what == "corpus":
             make_corpus(options.data, scratch)
         else:
-            prepare(options.data, scratch)
+            prepare(options.data, scratch, options.models)
         for model in options.models:
             found: dict[str, list[dict[str, float]]] = {contestant: [] for contestant in contestants}
             for _ in range(options.rounds):
@@ -250,7 +293,8 @@ def contest(options: argparse.Namespace) -> None:
             for contestant, runs in found.items():
                 row[contestant] = {key: round(statistics.median(run[key] for run in runs), 4) for key in runs[0]}
             for peer in list(contestants)[1:]:
-                ratios = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in zip(*found.values(), strict=True)]
+                pairs = zip(found["bertram"], found[peer], strict=True)
+                ratios = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs]
                 row[f"ratio to {peer}"] = {
                     "median": round(statistics.median(ratios), 2),
                     "all": [round(r, 2) for r in ratios],

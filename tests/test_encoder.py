@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,10 +18,11 @@ from bertram.errors import BadInput
 from bertram.models import attention as attention_module
 from bertram.models import heads as heads_module
 from bertram.models import layers as layers_module
-from bertram.models.attention import Block, attention, blocks
+from bertram.models.attention import attention
 from bertram.models.dropout import dropout
 from bertram.models.heads import Model
 from bertram.models.layers import ACTIVATIONS
+from bertram.models.layout import Block, Layout, layout
 from bertram.models.tensors import to_tensors
 
 SMALL = EncoderConfig(
@@ -144,11 +145,12 @@ def test_attention_without_preferences_is_the_mean_of_each_sequence(dropout_prob
     values = torch.tensor([1.0, 2.0, 6.0, 5.0, 10.0, 20.0])
     keys_values = torch.stack([torch.zeros(6), values], 1)  # width 1, one head
     batch = to_tensors(Batch.pack([[0, 0, 0], [0], [0, 0]]))
-    layout = blocks(batch.groups, batch.groups, 1)
-    mixed = attention(torch.zeros(6, 1), keys_values, layout, 1, dropout_prob)
+    queries = torch.zeros(6, 1)
+    own = layout(batch.lengths, batch.lengths, 1, queries)
+    mixed = attention(queries, keys_values, own, 1, dropout_prob)
     torch.testing.assert_close(mixed[:, 0], torch.tensor([3.0, 3.0, 3.0, 5.0, 15.0, 15.0]))
-    layout = blocks(batch.first_groups, batch.groups, 1)
-    first = attention(torch.zeros(3, 1), keys_values, layout, 1, dropout_prob)
+    of_first = layout(np.ones(3, np.int32), batch.lengths, 1, queries)
+    first = attention(queries[:3], keys_values, of_first, 1, dropout_prob)
     torch.testing.assert_close(first[:, 0], torch.tensor([3.0, 5.0, 15.0]))
 
 
@@ -180,17 +182,6 @@ def test_more_tokens_than_positions_are_refused() -> None:
     assert len(outputs(model, random_batch([16, 3]))["hidden"]) == 19
     with pytest.raises(BadInput, match=r"17 tokens .* 16"):
         outputs(model, random_batch([17, 3]))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("config", [SMALL, ALBERT])
-def test_the_gpu_agrees(config: EncoderConfig) -> None:
-    model, batch = make_model(config, {"classification": 2}), random_batch([3, 16, 1, 7, 7])
-    on_cpu = outputs(model, batch)
-    with torch.inference_mode():
-        on_gpu = model.to("cuda")(to_tensors(batch, "cuda"))
-    for name, expected in on_cpu.items():
-        torch.testing.assert_close(on_gpu[name].cpu(), expected, rtol=0, atol=1e-4)
 
 
 # Activations
@@ -337,24 +328,25 @@ def test_gradients_reach_every_parameter() -> None:
 @pytest.mark.parametrize("dropout_prob", [0.0, 1e-9, 0.5])
 def test_gradients_are_those_of_finite_differences(dropout_prob: float) -> None:
     """Attention has its gradient written by hand, so it is checked against the definition of one, in some direction."""
-    batch = to_tensors(random_batch([2] * 18 + [33], replace(SMALL, max_position_embeddings=64)))
-    layout = blocks(batch.groups, batch.groups, 2)
-    assert len(layout) > 1
-    assert any(block.mask is not None for block in layout)
+    lengths = np.array([2] * 18 + [33], np.int32)
     generator = torch.Generator().manual_seed(0)
     queries, keys_values = (
         torch.randn(69, width, dtype=torch.float64, generator=generator, requires_grad=True) for width in (6, 12)
     )
 
-    def attend(queries: Tensor, keys_values: Tensor, layout: list[Block]) -> Tensor:
+    own = layout(lengths, lengths, 2, queries)
+    assert len(own) > 1
+    assert any(block.mask is not None for block in cast(list[Block], own))
+
+    def attend(queries: Tensor, keys_values: Tensor, where: Layout) -> Tensor:
         torch.manual_seed(1)  # the same weights are dropped every time
-        return attention(queries, keys_values, layout, 2, dropout_prob)
+        return attention(queries, keys_values, where, 2, dropout_prob)
 
     first = queries.detach()[:19].requires_grad_()
     for inputs in (
-        (queries, keys_values, layout),
-        (queries, keys_values, blocks(batch.groups, batch.groups, 2, causal=True)),
-        (first, keys_values, blocks(batch.first_groups, batch.groups, 2)),
+        (queries, keys_values, own),
+        (queries, keys_values, layout(lengths, lengths, 2, queries, causal=True)),
+        (first, keys_values, layout(np.ones_like(lengths), lengths, 2, queries)),
     ):
         assert torch.autograd.gradcheck(attend, inputs, fast_mode=True)
 

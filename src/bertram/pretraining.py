@@ -93,7 +93,11 @@ def pretrain(
         raise BadInput("for how long? Give --steps, --tokens, --hours or --epochs")
     from bertram.training.distributed import together
 
-    out, recipe, asked = Path(out), recipe.resolved(learning_rate=_LEARNING_RATE), objectives or Objectives()
+    out, recipe, asked = (
+        Path(out),
+        recipe.resolved(learning_rate=_LEARNING_RATE, compile=True),
+        objectives or Objectives(),
+    )
     with together() as processes:
         source = artifacts.resolve_encoder(model)
         sizes = _sizes(source, config or {})

@@ -1,17 +1,12 @@
 """Scaled dot-product attention over packed sequences (Vaswani et al. 2017, section 3.2).
 
-Sequences of similar length stand in one block [b, s], padded; that is the only place where padding exists. Rows move
-between the packed order and the blocks head by head, in one gather each way, which also brings every head's rows
-together. Forward and backward are written out, since what autograd makes of the same steps is three times as slow for
-the short texts that most data sets hold (docs/experiments.md).
+In the blocks of a CPU forward and backward are written out, since what autograd makes of the same steps is three times
+as slow for the short texts that most data sets hold (docs/experiments.md).
 
-Letters: T tokens, R of them asking, B sequences, H width, h heads of d = H / h; inside a block b sequences of s slots,
-r slots for what asks, n real tokens. R is T and r is s where a text attends to itself.
+Letters are those of `layout`.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,79 +16,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bertram.models.dropout import keep_mask
-from bertram.models.tensors import AttentionGroup
+from bertram.models.layout import Block, Layout, Ragged, Side
 
 
-@dataclass(frozen=True)
-class Side:
-    """Where the heads of what asks, or of what is asked, stand in a block. A place is a row of d numbers."""
-
-    length: int  # s, or r
-    rows: slice  # its n of the T, or of the R
-    to_slots: Tensor  # [b * h * s], the place in [T, h] that every slot of [b, h, s] takes
-    from_slots: Tensor  # [n * h], the slot of every place
-
-
-@dataclass(frozen=True)
-class Block:
-    """Queries and keys of sequences that attention computes together. Values stand as keys do, beside them."""
-
-    queries: Side
-    keys: Side  # of keys and values side by side: [T, 2, h] and [2, b, h, s]
-    real: Tensor | None  # [b, 1, r, 1], 1 where a slot holds a query and 0 where it is padding; None: no padding
-    mask: Tensor | None  # [b, 1, 1, s] or [r, s], added to scores: 0 or -inf, float32
-
-
-def blocks(
-    queries: Sequence[AttentionGroup], keys: Sequence[AttentionGroup], heads: int, *, causal: bool = False
-) -> list[Block]:
-    """Where the heads of a batch's tokens stand; the same for all layers.
-
-    Args:
-        queries, keys: groups of the same sequences, and the very same groups where a text attends to itself.
-        causal: a token sees those before it and itself alone.
-    """
-    sides = zip(_sides(queries, heads, 1), _sides(keys, heads, 2), queries, keys, strict=True)
-    made = []
-    for asking, asked, query_group, key_group in sides:
-        real = None if query_group.mask is None else query_group.mask.view(-1, 1, asking.length, 1)
-        mask = None if key_group.mask is None else torch.where(key_group.mask, 0.0, -math.inf)
-        if causal:  # which hides the padding too, since it stands at the end
-            mask = torch.full((asking.length, asked.length), -math.inf, device=key_group.gather.device).triu(1)
-        made.append(Block(asking, asked, real, mask))
-    return made
-
-
-def _sides(groups: Sequence[AttentionGroup], heads: int, parts: int) -> Iterator[Side]:
-    """`parts` is how many matrices stand side by side."""
-    row = 0
-    for group in groups:
-        b, s, n = group.sequences, group.length, group.tokens
-        head = torch.arange(heads, device=group.gather.device)
-        part = torch.arange(parts, device=head.device)
-        rows = (group.gather + row).view(b, 1, s)
-        slots = (group.scatter // s * heads * s + group.scatter % s).view(n, 1) + head * s  # [n, h]
-        yield Side(
-            length=s,
-            rows=slice(row, row + n),
-            to_slots=((rows * parts + part.view(parts, 1, 1, 1)) * heads + head.view(heads, 1)).flatten(),
-            from_slots=(part.view(parts, 1) * (b * heads * s) + slots.view(n, 1, heads)).flatten(),
-        )
-        row += n
-
-
-def attention(query: Tensor, pair: Tensor, layout: list[Block], heads: int, dropout_prob: float) -> Tensor:
+def attention(query: Tensor, pair: Tensor, layout: Layout, heads: int, dropout_prob: float) -> Tensor:
     """softmax(QKᵀ / √d) V for every sequence by itself.
 
     Args:
         query: queries [R, H].
         pair: keys and values of every token side by side, [T, 2H]. In both, rows may follow that belong to no sequence.
-        layout: from `blocks`.
+        layout: from `layout.layout`; all rows that it does not name come last.
         dropout_prob: of each of the softmax's weights (Devlin et al. 2018 drop them).
 
-    Returns the mixed values, of `query`'s shape. Memory is that of the blocks' [b, h, r, s] weights; there is no mask
-    wider than [b, 1, 1, s] or [r, s].
+    Returns the mixed values, of `query`'s shape. Memory is that of the blocks' [b, h, r, s] weights, or none where
+    rows are read as they are; there is no mask wider than [b, 1, 1, s] or [r, s].
     """
+    if isinstance(layout, Ragged):
+        return _ragged(query, pair, layout, heads, dropout_prob)
     if torch.is_grad_enabled():
         mixed: Tensor = _Attention.apply(query, pair, layout, heads, dropout_prob)  # type: ignore[no-untyped-call]
         return mixed
@@ -104,6 +43,16 @@ def attention(query: Tensor, pair: Tensor, layout: list[Block], heads: int, drop
         mask = None if block.mask is None else block.mask.to(q.dtype)
         _write(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), block.queries, out)
     return out
+
+
+def _ragged(query: Tensor, pair: Tensor, layout: Ragged, heads: int, dropout_prob: float) -> Tensor:
+    """By torch's own kernel; what it has in public, `varlen_attn`, drops nothing."""
+    q, (k, v) = query.view(len(query), heads, -1), pair.view(len(pair), 2, heads, -1).unbind(1)
+    starts, longest = (layout.query_starts, layout.key_starts), (layout.longest_query, layout.longest_key)
+    mixed: Tensor = torch.ops.aten._flash_attention_forward(
+        q, k, v, *starts, *longest, dropout_prob, layout.causal, return_debug_mask=False
+    )[0]
+    return mixed.view_as(query)
 
 
 class _Attention(torch.autograd.Function):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
-from bertram.models.attention import blocks
 from bertram.models.cross_entropy import linear_cross_entropy
 from bertram.models.encoder import check_positions, fill_rows, precision_of
-from bertram.models.layers import Embeddings, Layer, layers_of, run_layer
+from bertram.models.layers import Embeddings, Layer, LayerNorm, layers_of, run_layer
+from bertram.models.layout import layout
 from bertram.models.tensors import PackedPairs
 
 
@@ -25,7 +25,7 @@ class Decoder(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(layers_of(config, memory_width))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.normalize_before else None
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.normalize_before else None
         self.gradient_checkpointing = False
 
     def forward(self, pairs: PackedPairs, memory: Tensor) -> Tensor:
@@ -38,15 +38,15 @@ class Decoder(nn.Module):
             BadInput: a target is longer than the positions that the model knows.
         """
         batch, heads = pairs.target, self.config.num_attention_heads
-        check_positions(batch.positions, self.config)
-        layout = blocks(batch.groups, batch.groups, heads, causal=True)
-        cross = blocks(pairs.target_groups, pairs.source_groups, heads)
+        check_positions(int(batch.lengths.max()), self.config)
         x: Tensor = self.embeddings(batch.token_ids, batch.positions, None, precision_of(self))
+        own = layout(batch.lengths, batch.lengths, heads, x, causal=True)
+        cross = layout(batch.lengths, pairs.source.lengths, heads, x)
         tokens = len(x)
         x, memory = fill_rows(x), fill_rows(memory)
         keep = not (self.gradient_checkpointing and torch.is_grad_enabled())
         for layer in cast(list[Layer], self.layers):
-            x = run_layer(layer, x, layout, memory=memory, cross=cross, keep_activations=keep)
+            x = run_layer(layer, x, own, memory=memory, cross=cross, keep_activations=keep)
         x = x[:tokens]
         return x if self.norm is None else self.norm(x)
 

@@ -36,7 +36,7 @@ class Decoding:
         self.layers = cast(list[Layer], model.decoder.layers)
         memory = model.encode(sources)
         ends = torch.cat([sources.first[1:], sources.first.new_tensor([len(memory)])])
-        places = torch.arange(int((ends - sources.first).max()), device=memory.device)
+        places = torch.arange(int(sources.lengths.max()), device=memory.device)
         rows = sources.first[:, None] + places  # [B, S]
         real = rows < ends[:, None]
         rows = torch.where(real, rows, 0)
@@ -57,7 +57,7 @@ class Decoding:
         """
         decoder = self.model.decoder
         positions = torch.full_like(tokens.flatten(), self.length)
-        check_positions(positions[:1], decoder.config)
+        check_positions(self.length + 1, decoder.config)
         x = decoder.embeddings(tokens.flatten(), positions, None, precision_of(decoder))
         self._make_room(len(x), x)
         for layer, written in zip(self.layers, self.written, strict=True):

@@ -6,14 +6,15 @@ Letters: T tokens, B sequences, H hidden width.
 from collections.abc import Iterator
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
-from bertram.models.attention import blocks
-from bertram.models.layers import Embeddings, Layer, layers_of, run_layer
+from bertram.models.layers import Embeddings, Layer, LayerNorm, layers_of, run_layer
+from bertram.models.layout import layout
 from bertram.models.tensors import PackedTensors
 
 # The library below compiles a kernel for each new shape of a product, so products get few: rows of zeros that belong to
@@ -29,7 +30,7 @@ class Encoder(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(layers_of(config))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.normalize_before else None
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.normalize_before else None
         self.gradient_checkpointing = False
 
     def forward(self, batch: PackedTensors, *, first_only: bool = False) -> Tensor:
@@ -56,19 +57,19 @@ class Encoder(nn.Module):
 
     def _run(self, batch: PackedTensors, *, first_only: bool = False) -> Iterator[Tensor]:
         """The same with further rows that belong to no sequence; with `first_only` [B, H] comes last."""
-        check_positions(batch.positions, self.config)
-        heads, last = self.config.num_attention_heads, len(self.layers)
-        layout = blocks(batch.groups, batch.groups, heads)
+        lengths, heads, last = batch.lengths, self.config.num_attention_heads, len(self.layers)
+        check_positions(int(lengths.max()), self.config)
         x: Tensor = self.embeddings(batch.token_ids, batch.positions, batch.segment_ids, precision_of(self))
+        own = layout(lengths, lengths, heads, x)
         x = fill_rows(x)
         yield x
         keep = not (self.gradient_checkpointing and torch.is_grad_enabled())
         for place, layer in enumerate(cast(list[Layer], self.layers), 1):
             if first_only and place == last:
-                layout, first = blocks(batch.first_groups, batch.groups, heads), batch.first
+                own, first = layout(np.ones_like(lengths), lengths, heads, x), batch.first
             else:
                 first = None
-            x = run_layer(layer, x, layout, first=first, keep_activations=keep)
+            x = run_layer(layer, x, own, first=first, keep_activations=keep)
             yield x
 
 
@@ -78,15 +79,14 @@ def precision_of(stack: nn.Module) -> torch.dtype:
 
 
 def fill_rows(x: Tensor) -> Tensor:
-    """[T, H] with rows of zeros below, up to a multiple of 32."""
-    return F.pad(x, (0, 0, 0, -len(x) % _ROW_MULTIPLE))
+    """[T, H] with rows of zeros below, up to a multiple of 32; on a GPU as it is."""
+    return x if x.is_cuda else F.pad(x, (0, 0, 0, -len(x) % _ROW_MULTIPLE))
 
 
-def check_positions(positions: Tensor, config: EncoderConfig) -> None:
+def check_positions(longest: int, config: EncoderConfig) -> None:
     """Raises:
-    BadInput: a sequence is longer than the positions that the model knows.
+    BadInput: a sequence of `longest` tokens is longer than the positions that the model knows.
     """
-    longest = int(positions.max()) + 1
     if longest > config.max_position_embeddings:
         raise BadInput(
             f"a text of {longest} tokens is longer than the model's {config.max_position_embeddings} positions"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bertram.config import EncoderConfig
 from bertram.models.dropout import dropout
 from bertram.models.encoder import Encoder, Pooler
-from bertram.models.layers import ACTIVATIONS, initialize_weights
+from bertram.models.layers import ACTIVATIONS, LayerNorm, initialize_weights
 from bertram.models.tensors import PackedPairs, PackedTensors, Targets
 
 Reads = Literal["hidden", "mean", "cls", "pooler"]
@@ -42,7 +42,7 @@ class MaskedLanguageModelHead(Head):
     def __init__(self, config: EncoderConfig, embeddings: nn.Embedding) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.embedding_width)
-        self.norm = nn.LayerNorm(config.embedding_width, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(config.embedding_width, eps=config.layer_norm_eps)
         self.decoder = nn.Linear(config.embedding_width, config.vocab_size)
         self.decoder.weight = embeddings.weight
         self.activation = ACTIVATIONS[config.hidden_act]

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
-from bertram.models.attention import Block, attention
+from bertram.models.attention import attention
 from bertram.models.dropout import dropout
+from bertram.models.layout import Layout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -23,6 +24,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
+
+
+class LayerNorm(nn.LayerNorm):
+    """Ba et al. 2016, by weights in float32 whatever the precision of what is normalised."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, H] → [T, H] in the precision of `x`."""
+        if x.is_cuda:  # where torch has no kernel for two precisions at once
+            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        return super().forward(x)
 
 
 class Embeddings(nn.Module):
@@ -39,7 +50,7 @@ class Embeddings(nn.Module):
             None if config.static_position_embeddings else nn.Embedding(config.max_position_embeddings, width)
         )
         self.segments = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.normalize_embedding else None
+        self.norm = LayerNorm(width, eps=config.layer_norm_eps) if config.normalize_embedding else None
         self.projection = None if config.embedding_size is None else nn.Linear(width, config.hidden_size)
         self.scale = math.sqrt(width) if config.scale_embedding else 1.0
         self.dropout_prob = config.hidden_dropout_prob
@@ -109,14 +120,14 @@ class Attention(nn.Module):
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key_value = nn.Linear(memory_width or config.hidden_size, 2 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.heads = config.num_attention_heads
         self.normalize_before = config.normalize_before
         self.attention_dropout_prob = config.attention_probs_dropout_prob
         self.dropout_prob = config.hidden_dropout_prob
 
     def forward(
-        self, x: Tensor, layout: list[Block], *, memory: Tensor | None = None, first: Tensor | None = None
+        self, x: Tensor, layout: Layout, *, memory: Tensor | None = None, first: Tensor | None = None
     ) -> Tensor:
         """[T, H] → [T, H], or [B, H] where `first` [B] names the rows that are asked for.
 
@@ -142,7 +153,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.activation = ACTIVATIONS[config.hidden_act]
         self.normalize_before = config.normalize_before
         self.activation_dropout_prob = config.activation_dropout
@@ -173,15 +184,15 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        layout: list[Block],
+        layout: Layout,
         *,
         memory: Tensor | None = None,
-        cross: list[Block] | None = None,
+        cross: Layout | None = None,
         first: Tensor | None = None,
     ) -> Tensor:
         """[T, H] → [T, H], or [B, H] where `first` [B] names the rows that are asked for.
 
-        A decoder's layer also attends to `memory` [S, memory width], by the blocks of `cross`.
+        A decoder's layer also attends to `memory` [S, memory width], as `cross` says.
         """
         x = self.attention(x, layout, first=first)
         if cross is not None:
@@ -264,7 +275,7 @@ def initialize_weights(model: nn.Module, std: float | None) -> None:
         nn.init.zeros_(up.weight)
 
 
-def run_layer(layer: Layer, x: Tensor, layout: list[Block], *, keep_activations: bool, **arguments: Any) -> Tensor:
+def run_layer(layer: Layer, x: Tensor, layout: Layout, *, keep_activations: bool, **arguments: Any) -> Tensor:
     """Run a layer; without its activations kept, the backward pass computes them again (Chen et al. 2016)."""
     if keep_activations:
         return cast(Tensor, layer(x, layout, **arguments))

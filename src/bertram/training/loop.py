@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from bertram.batch import budgeted
+from bertram.batch import Examples, budgeted
 from bertram.errors import BadInput
 from bertram.formats.weights import read_tensors, write_tensors
 from bertram.models.decoder import Decoder, LanguageModelHead
 from bertram.models.encoder import Encoder
 from bertram.models.heads import ClassificationHead
+from bertram.models.layers import Layer
 from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training import checkpoint
 from bertram.training.distributed import Processes
@@ -120,12 +121,15 @@ class Loop:
         self.feed, self.recipe, self.out = feed, recipe, out
         self.evaluate, self.report, self.blind_loss = evaluate, report, blind_loss
         self.checkpoints = out / "checkpoints"
+        if recipe.compile and processes.device.type == "cuda":
+            _compile(model)
         for module in model.modules():
             if isinstance(module, Encoder | Decoder):
                 module.gradient_checkpointing = recipe.gradient_checkpointing
             if isinstance(module, ClassificationHead | LanguageModelHead):
                 module.label_smoothing = recipe.label_smoothing or 0.0
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
+        self._ahead: tuple[Position, tuple[Examples, Position]] | None = None
         self._found = checkpoint.load_latest(self.checkpoints)
         self.precision = _DTYPES[self._found[1]["precision"]] if self._found else precision(recipe, processes)
         self.optimizer = Optimizer(
@@ -209,26 +213,32 @@ class Loop:
         """Several processes each take their share of the batch, and together make the same step as one would."""
         recipe, processes = self.recipe, self.processes
         began = time.monotonic()
-        batch, following = self.feed.take(position)
+        batch, following = self._take(position)
         counts = batch.counts()
         share = processes.share(batch)
         fed = time.monotonic()
         torch.manual_seed(recipe.seed * 2**32 + step * processes.size + processes.rank)
         self.model.train()
-        losses = dict.fromkeys(counts, 0.0)
+        found: list[tuple[str, Tensor]] = []
         for run in budgeted(share.lengths, recipe.max_tokens):
             if processes.size == 1:
                 check_stop()  # a step of many passes takes longer than a signal should wait
             part = share.select(run)
             targets = targets_of(part, processes.device)
-            found = cast(Trainable, self.model).losses(inputs_of(part, processes.device), targets)
-            weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in found.items()}
+            means = cast(Trainable, self.model).losses(inputs_of(part, processes.device), targets)
+            weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in means.items()}
             if weighted:
                 torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
-            for head, loss in weighted.items():
-                losses[head] += float(loss.detach())
-        losses = dict(zip(losses, processes.sums(list(losses.values())), strict=True))
+            found += [(head, loss.detach()) for head, loss in weighted.items()]
         norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
+        if processes.device.type == "cuda":  # which goes on computing until it is asked for a figure
+            taking = time.monotonic()
+            self._ahead = following, self.feed.take(following)
+            fed += time.monotonic() - taking
+        losses = dict.fromkeys(counts, 0.0)
+        for head, loss in found:
+            losses[head] += float(loss)
+        losses = dict(zip(losses, processes.sums(list(losses.values())), strict=True))
         tokens, seconds = batch.tokens, time.monotonic() - began
         return {
             "loss": sum(losses.values()),
@@ -239,6 +249,11 @@ class Loop:
             "tokens_per_second": tokens / seconds,
             "data_share": (fed - began) / seconds,
         }, following
+
+    def _take(self, position: Position) -> tuple[Examples, Position]:
+        """A batch and where the next begins, which the step before may have looked up."""
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead is not None and ahead[0] == position else self.feed.take(position)
 
     def _rate(self, state: State) -> float:
         """Linear warm-up, then decay to 0 (Devlin et al. 2018, A.2), or by the step's root (Vaswani et al. 2017)."""
@@ -343,6 +358,13 @@ class Loop:
                 f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
             )
         return state
+
+
+def _compile(model: nn.Module) -> None:
+    torch._dynamo.config.suppress_errors = True  # without a compiler layers run as they are, and a warning says why
+    for module in model.modules():
+        if isinstance(module, Layer):
+            module.compile(dynamic=True)
 
 
 def precision(recipe: Recipe, processes: Processes) -> torch.dtype:

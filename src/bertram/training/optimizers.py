@@ -18,7 +18,8 @@ EPS: Mapping[Rule, float] = {"adamw": 1e-8, "lamb": 1e-6}
 """What keeps the division from 0, as torch and You et al. have it."""
 
 _RUN = 2**18
-"""Elements updated together: with gradient and moments 4 MB, which stay in the cache between the passes over them."""
+"""Elements that a CPU updates together: with gradient and moments 4 MB, which stay in the cache between the passes over
+them. A GPU updates all together, in as few kernels as can be."""
 
 
 class Optimizer:
@@ -66,10 +67,11 @@ class Optimizer:
         multiplied = {id(p) for m in model.modules() if isinstance(m, nn.Linear) for p in m.parameters()}
         for module in model.modules():
             if isinstance(module, nn.Embedding) and id(module.weight) not in multiplied:
-                module.sparse = True  # a step reads some hundred of its many thousand rows
+                module.sparse = not module.weight.is_cuda  # a step reads some hundred of its many thousand rows
         self._masters = {name: p.detach().float() for name, p in self._parameters.items()}
         self._means = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         self._squares = {name: torch.zeros_like(master) for name, master in self._masters.items()}
+        self._elements = 2**62 if any(p.is_cuda for p in self._parameters.values()) else _RUN
         self._tables: dict[str, Tensor] = {}  # gradients of embeddings, zero between steps
         self._sum = None if reduce is None else _Sum(self._masters, reduce)
         for parameter in self._parameters.values():
@@ -86,18 +88,18 @@ class Optimizer:
         self._runs = [(*setting, run) for setting, names in alike.items() for run in self._cut(names)]
 
     def _cut(self, names: list[str]) -> list[list["_Piece"]]:
-        """All elements of these parameters, in runs of about `_RUN` that a core's cache holds with their moments."""
+        """All elements of these parameters, in runs of about `_elements`."""
         runs: list[list[_Piece]] = [[]]
         for piece in (piece for name in names for piece in self._pieces(name)):
-            if sum(len(other.master) for other in runs[-1]) + len(piece.master) > _RUN:
+            if sum(len(other.master) for other in runs[-1]) + len(piece.master) > self._elements:
                 runs.append([])
             runs[-1].append(piece)
         return runs
 
     def _pieces(self, name: str) -> list["_Piece"]:
-        """A parameter in pieces of at most `_RUN` elements."""
+        """A parameter in pieces of at most `_elements` elements."""
         kinds = (self._masters[name], self._means[name], self._squares[name], self._parameters[name].data)
-        parts = zip(*(torch.split(kind.view(-1), _RUN) for kind in kinds), strict=True)
+        parts = zip(*(torch.split(kind.view(-1), self._elements) for kind in kinds), strict=True)
         return [_Piece(name, place, *part) for place, part in enumerate(parts)]
 
     @torch.no_grad()
@@ -117,7 +119,7 @@ class Optimizer:
         norm = _norm([sparse[name].values() if name in sparse else grad for name, grad in found.items()])
         scale = torch.clamp(norm / max_norm, min=1.0)
         gradients = {
-            name: torch.split(self._dense(name, sparse.get(name, grad)).reshape(-1), _RUN)
+            name: torch.split(self._dense(name, sparse.get(name, grad)).reshape(-1), self._elements)
             for name, grad in found.items()
         }
         for rate, decay, run in self._runs:
@@ -158,7 +160,7 @@ class Optimizer:
             [piece.mean for piece in run],
             [piece.square for piece in run],
             [],
-            [torch.tensor(self.steps - 1.0, device=scale.device) for _ in run],
+            list(torch.full((len(run),), self.steps - 1.0, device=scale.device).unbind()),
             fused=True,
             grad_scale=scale,
             amsgrad=False,
@@ -263,12 +265,15 @@ class _Sum:
 
 def _norm(tensors: list[Tensor]) -> Tensor:
     """The Euclidean norm of all elements together, a scalar in float32."""
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(tensors, dtype=torch.float32))))
+    alike: dict[torch.dtype, list[Tensor]] = {}  # which a GPU takes together
+    for tensor in tensors:
+        alike.setdefault(tensor.dtype, []).append(tensor)
+    norms = [norm for some in alike.values() for norm in torch._foreach_norm(some, dtype=torch.float32)]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return norm
 
 
 def _round(run: list[_Piece]) -> None:
     """Give the model its weights in the precision that it computes in."""
-    for piece in run:
-        if piece.parameter.dtype != torch.float32:
-            piece.parameter.copy_(piece.master)
+    if rounded := [piece for piece in run if piece.parameter.dtype != torch.float32]:
+        torch._foreach_copy_([piece.parameter for piece in rounded], [piece.master for piece in rounded])

@@ -62,6 +62,8 @@ class Recipe:
     precision: Precision = "auto"
     """bf16: products in bfloat16 over float32 master weights. auto: bf16 where this machine multiplies it faster."""
     gradient_checkpointing: bool = False
+    compile: bool | None = None
+    """Compile the layers for a GPU, which takes a while. By default in pre-training."""
     evaluations: int = 10
     """Evaluations on the validation part, spread evenly over the budget; the best one's weights are kept."""
     average: int = 1
