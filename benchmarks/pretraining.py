@@ -101,9 +101,13 @@ def step_bertram(
     batches, warm_up, steps = settings(device)
     feed = blocks(scratch, model, batches=batches)
     config = replace(PRESETS[model], vocab_size=feed.tokenizer.vocab_size)
+    a_pass = Recipe.max_tokens if device == "cpu" else feed.batch_tokens
     recipe = Recipe(
         **{"steps": warm_up + steps, "learning_rate": 1e-3, "evaluations": 1, "save_every": 10**6},
-        **{"compile": compiled, "max_tokens": batches * Recipe.max_tokens},
+        **{
+            "compile": compiled,
+            "max_tokens": a_pass,
+        },
     )
     with tempfile.TemporaryDirectory() as out:
         Loop(
@@ -245,12 +249,12 @@ def make_corpus(data: Path, scratch: Path) -> None:
 
 def speed(marks: list[tuple[float, int]], first: int) -> dict[str, float]:
     """By the tokens seen at each mark, one a step; peak memory is the GPU's where one computes."""
-    import torch
-
     from bertram.memory import peak_memory_mb
 
     (start, before), (end, after) = marks[first], marks[-1]
-    peak = torch.cuda.max_memory_reserved() / 1e6 if torch.cuda.is_initialized() else peak_memory_mb()
+    torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_initialized()
+    peak = torch.cuda.max_memory_reserved() / 1e6 if on_gpu else peak_memory_mb()
     seconds = [b - a for (a, _), (b, _) in pairwise(marks[first:])]
     return {
         "tokens_per_second": (after - before) / (end - start),

@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from cyclopts import App
 from torch import Tensor
 
-from bertram.artifacts import config_of, read_model, read_tokenizer
 from bertram.batch import Batch
 from bertram.errors import BadInput
 from bertram.formats.huggingface import write
+from bertram.model_directory import read_model, read_tokenizer
+from bertram.model_names import config_of
 from bertram.models.encoder import Encoder
 from bertram.models.heads import Model
 from bertram.models.layers import Attention

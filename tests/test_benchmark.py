@@ -76,8 +76,8 @@ def test_an_engine_alone(place, tmp_path):
 @pytest.mark.parametrize("name", ["bertram fp32", "onnxruntime fp32", "transformers default", "ctranslate2 int8"])
 def test_all_compute_the_same(place, tmp_path, name):
     """Batches of ids in, the same hidden states of real tokens out."""
-    from bertram.artifacts import read_model
     from bertram.batch import Batch
+    from bertram.model_directory import read_model
 
     texts = [[5, 6, 7, 8], [9, 10], [11]]
     setting = SETTINGS[name]

@@ -18,10 +18,11 @@ from bertram.errors import BadInput
 from bertram.models import attention as attention_module
 from bertram.models import heads as heads_module
 from bertram.models import layers as layers_module
+from bertram.models import layout as layout_module
 from bertram.models.attention import attention
 from bertram.models.dropout import dropout
 from bertram.models.heads import Model
-from bertram.models.layers import ACTIVATIONS
+from bertram.models.layers import ACTIVATIONS, Layer
 from bertram.models.layout import Block, Layout, layout
 from bertram.models.tensors import to_tensors
 
@@ -182,6 +183,30 @@ def test_more_tokens_than_positions_are_refused() -> None:
     assert len(outputs(model, random_batch([16, 3]))["hidden"]) == 19
     with pytest.raises(BadInput, match=r"17 tokens .* 16"):
         outputs(model, random_batch([17, 3]))
+
+
+@pytest.mark.filterwarnings("ignore")  # of what the compiler does inside
+def test_layers_are_compiled_once_for_all_and_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, whose attention stands in for itself here: a graph in training, and one in answering."""
+    monkeypatch.setattr(layout_module, "_is_read_packed", lambda like, width: True)
+    monkeypatch.setattr(attention_module, "_ragged", lambda query, pair, *_: query + pair[:, : query.shape[1]])
+    monkeypatch.setattr(layers_module, "_has_compiler", lambda: True)
+    eager = torch.compile(Layer.forward, dynamic=True, backend="eager")
+    monkeypatch.setattr(layers_module, "_compiled", lambda: eager)
+    for config in (SMALL, ALBERT):
+        torch._dynamo.reset()
+        graphs = torch._dynamo.utils.counters["stats"]
+        graphs.clear()
+        model = make_model(config).train()
+        for lengths in ([3, 5], [16, 2, 9], [7] * 8):
+            results = []
+            for model.encoder.compiled in (False, True):
+                torch.manual_seed(0)
+                results.append(model(to_tensors(random_batch(lengths)))["hidden"])
+            torch.testing.assert_close(*results)
+        assert graphs["unique_graphs"] == 1
+        outputs(model, random_batch([4, 6]))
+        assert graphs["unique_graphs"] == 2
 
 
 # Activations

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bertram
-from bertram.artifacts import load, read_model, read_tokenizer
+from bertram.artifacts import load
 from bertram.batch import Batch
 from bertram.config import PRESETS
 from bertram.errors import BadInput
@@ -24,6 +24,7 @@ from bertram.formats.quantization import pack
 from bertram.inference import engine_runner
 from bertram.inference.engine_runner import EngineRunner
 from bertram.memory import current_memory_mb
+from bertram.model_directory import read_model, read_tokenizer
 from bertram.models.heads import Model
 from bertram.quantizing import agreement
 from bertram.training.recipe import Recipe

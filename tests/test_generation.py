@@ -19,6 +19,7 @@ from bertram.batch import Batch, Examples, Hypothesis
 from bertram.config import TRANSFORMERS, Search
 from bertram.errors import BadInput
 from bertram.inference.generator import Generator
+from bertram.model_directory import read_model, read_transformer
 from bertram.tasks.sequence_to_sequence import Summarization, Translation
 from bertram.text.pairs import Pairs
 from bertram.text.tokenizer import Tokenizer
@@ -155,8 +156,8 @@ def test_a_trained_encoder_gets_a_decoder_of_its_kind(family: str, tmp_path: Pat
     data = write_documents(tmp_path / "documents.jsonl")
     recipe = replace(SHORT, encoder_learning_rate=0.0, weight_decay=0.0)
     bertram.train("summarization", data, model=encoder, out=tmp_path / "out", recipe=recipe)
-    before = artifacts.read_model(encoder, {}).encoder.state_dict()
-    network = artifacts.read_transformer(tmp_path / "out")
+    before = read_model(encoder, {}).encoder.state_dict()
+    network = read_transformer(tmp_path / "out")
     for name, weight in network.encoder.state_dict().items():
         torch.testing.assert_close(weight, before[name], rtol=0, atol=0)
     layers = network.decoder.layers
@@ -170,8 +171,8 @@ def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:
     encoder, data = model_directory(tmp_path / "encoder"), write_documents(tmp_path / "documents.jsonl")
     recipe = replace(SHORT, steps=1, learning_rate=1e-3, encoder_learning_rate=1e-4, weight_decay=0.0, warmup=0.0)
     bertram.train("summarization", data, model=encoder, out=tmp_path / "out", recipe=recipe)
-    before = artifacts.read_model(encoder, {}).encoder.state_dict()
-    after = artifacts.read_transformer(tmp_path / "out").encoder.state_dict()
+    before = read_model(encoder, {}).encoder.state_dict()
+    after = read_transformer(tmp_path / "out").encoder.state_dict()
     moved = max(float((after[name] - before[name]).abs().max()) for name in before if "word" not in name)
     assert moved == pytest.approx(1e-4, rel=0.02)
 

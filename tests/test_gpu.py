@@ -105,6 +105,7 @@ def test_a_step_of_the_optimizer_agrees(rule: Any) -> None:
         torch.testing.assert_close(moved[1][name], weight, rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore")  # of what the compiler does inside
 @pytest.mark.parametrize("model", ["bert-tiny", "albert-tiny"])
 def test_pretraining_learns_compiled_and_not(model: str, tmp_path: Path) -> None:
     """Compiled layers, in bfloat16, learn as those that are not; dropout differs, and so they are not equal."""

@@ -14,7 +14,7 @@ from transformers import MarianConfig, MarianMTModel
 import bertram
 import test_marian_tokenizer
 import tiny
-from bertram import artifacts
+from bertram import artifacts, model_directory
 from bertram.batch import Batch
 from bertram.config import Search, TransformerConfig
 from bertram.errors import BadInput
@@ -142,8 +142,8 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
     model.generation_config.update(num_beams=3, length_penalty=0.5, num_return_sequences=2, no_repeat_ngram_size=4)
     model.save_pretrained(tmp_path)
     expected = Search(beam_size=3, length_penalty=0.5, n_best=2, no_repeat_ngram_size=4)
-    assert artifacts.search_of(tmp_path, {}) == expected
-    assert artifacts.search_of(tmp_path, {"search": {"beam_size": 7}}) == Search(beam_size=7)
+    assert model_directory.search_of(tmp_path, {}) == expected
+    assert model_directory.search_of(tmp_path, {"search": {"beam_size": 7}}) == Search(beam_size=7)
     for said, message in (
         ('{"num_beams": 0}', "beam-size 0"),
         ('{"num_beams": "3"}', "must be numbers"),
@@ -151,9 +151,9 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
     ):
         (tmp_path / "generation_config.json").write_text(said)
         with pytest.raises(BadInput, match=message):
-            artifacts.search_of(tmp_path, {})
+            model_directory.search_of(tmp_path, {})
     (tmp_path / "generation_config.json").unlink()
-    assert artifacts.search_of(tmp_path, {}) == Search()
+    assert model_directory.search_of(tmp_path, {}) == Search()
 
 
 def edit(directory: Path, **changes: torch.Tensor | None) -> None:
@@ -221,7 +221,7 @@ def test_what_is_shared_is_written_one_by_one_and_shared_again(tmp_path: Path) -
     bertram.export(tmp_path / "own", format="huggingface", out=tmp_path / "marian")
     ours, again = (artifacts.load_generator(tmp_path / name) for name in ("own", "marian"))
     assert ours.write(["one two", "six"]) == again.write(["one two", "six"])
-    network = artifacts.read_transformer(tmp_path / "marian")
+    network = model_directory.read_transformer(tmp_path / "marian")
     assert network.decoder.layers[0].cross_attention is network.decoder.layers[1].cross_attention
     theirs = MarianMTModel.from_pretrained(tmp_path / "marian")
     assert sum(p.numel() for p in theirs.parameters()) > sum(p.numel() for p in network.parameters())

@@ -7,10 +7,10 @@ import pytest
 import torch
 import transformers
 
-from bertram.artifacts import read_model
 from bertram.batch import Batch
 from bertram.errors import BadInput
 from bertram.exporting import export
+from bertram.model_directory import read_model
 from bertram.training.torch_runner import TorchRunner
 from tiny import model_directory, run
 

@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 import bertram
-from bertram.artifacts import ENGLISH, OWN, SENTIMENT, asked
+from bertram.artifacts import asked
 from bertram.errors import BadInput
+from bertram.model_names import ENGLISH, OWN, SENTIMENT
 from bertram.run_directory import read_manifest
 from test_floors import run_without_torch
 from tiny import model_directory, run, table

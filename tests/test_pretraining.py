@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from bertram.artifacts import read_model
+from bertram.model_directory import read_model
 from bertram.models.tensors import to_tensors
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics

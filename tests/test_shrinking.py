@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import bertram
 import tiny
-from bertram import artifacts
+from bertram import model_directory
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput, BertramError
 from bertram.formats.huggingface import read, write
@@ -176,7 +176,7 @@ def test_teaching_brings_a_student_near_and_leaves_an_albert(tmp_path: Path) -> 
 
     config = json.loads((out / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_groups"], config["embedding_size"]) == ("albert", 1, 16)
-    student = artifacts.read_model(out, {"embedding": 0})
+    student = model_directory.read_model(out, {"embedding": 0})
     text = "a warm room and a dull film"
     batch = to_tensors(Tokenizer.load(out).encode([text], max_length=32)[0])
     theirs = AutoModel.from_pretrained(out).eval()(**AutoTokenizer.from_pretrained(out)(text, return_tensors="pt"))
@@ -324,13 +324,13 @@ def test_residuals_come_back_to_the_bit_and_are_untied_for_transformers(tmp_path
         num_hidden_groups=2,
         residual_rank=3,
     )
-    network = artifacts.read_model(place)
+    network = model_directory.read_model(place)
     torch.manual_seed(3)
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.1 * torch.randn_like(weight)
     write(network, place)
-    again = artifacts.read_model(place)
+    again = model_directory.read_model(place)
     assert again.config == network.config
     states = network.state_dict(), again.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -347,10 +347,10 @@ def test_residuals_come_back_to_the_bit_and_are_untied_for_transformers(tmp_path
     damaged = {name: tensor + 1 for name, tensor in load_file(file).items()}
     save_file(damaged, file)
     with pytest.raises(BadInput, match=r"is not what model.safetensors holds"):
-        artifacts.read_model(place)
+        model_directory.read_model(place)
     file.unlink()
     with pytest.raises(BadInput, match=r"holds no residuals\.safetensors"):
-        artifacts.read_model(place)
+        model_directory.read_model(place)
 
 
 def test_a_shrunken_model_is_compared_by_its_engine_and_shown(tmp_path: Path) -> None:

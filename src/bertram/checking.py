@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from rich.cells import cell_len
 
-from bertram import artifacts
+from bertram import model_directory, model_names
 from bertram.config import EncoderConfig
 from bertram.tasks.registry import guess_task
 from bertram.tasks.task import Task, parse_number
@@ -44,14 +44,14 @@ class _Reader:
 
     @classmethod
     def of(cls, model: str | Path, train: Table) -> "_Reader":
-        source = artifacts.resolve_encoder(model)
+        source = model_names.resolve_encoder(model)
         name = Path(model).name
         if isinstance(source, EncoderConfig):
             tokenizer = Tokenizer.train(train.texts + (train.texts_b or []), source.model_type, source.vocab_size)
             return cls(name, tokenizer, source.max_position_embeddings, learned_here=True)
-        config = artifacts.config_of(source)
-        tokenizer = artifacts.read_tokenizer(source, config)
-        return cls(name, tokenizer, artifacts.max_length_of(source, config), learned_here=False)
+        config = model_names.config_of(source)
+        tokenizer = model_directory.read_tokenizer(source, config)
+        return cls(name, tokenizer, model_directory.max_length_of(source, config), learned_here=False)
 
 
 def check_tables(

@@ -421,7 +421,8 @@ def predict(
     text
         The one text, instead of a file.
     """
-    from bertram.artifacts import SENTIMENT, asked, load
+    from bertram.artifacts import asked, load
+    from bertram.model_names import SENTIMENT
 
     name, chunks = asked(model, source, text, SENTIMENT)
     predictor = load(name, allow_pickle=allow_pickle)
@@ -454,9 +455,10 @@ def embed(
     out
         A .npy file to write, float32 [texts, width], instead of lines.
     """
-    from bertram.artifacts import ENGLISH, asked, load_predictor
+    from bertram.artifacts import asked, load_predictor
     from bertram.inference.embedding import embed as vectors_of
     from bertram.inference.embedding import write_vectors
+    from bertram.model_names import ENGLISH
 
     name, inputs = asked(model, source, text, ENGLISH)
     chunks = vectors_of(load_predictor(name, allow_pickle=allow_pickle), inputs)
@@ -589,8 +591,8 @@ def inspect(
 
     Example: bertram inspect bert-base albert-base; bertram inspect out/en-de
     """
-    from bertram.artifacts import any_config_of
     from bertram.inspection import describe, render
+    from bertram.model_names import any_config_of
 
     found = {model: describe(any_config_of(model), tokens) for model in models}
     _print(found, render(found), as_json=json)

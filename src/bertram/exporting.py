@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bertram import artifacts
+from bertram import model_directory, model_names
 from bertram.batch import Batch
 from bertram.errors import BadInput, require
 from bertram.files import write_json
@@ -64,7 +64,7 @@ def export(
             little.
         OSError: a file cannot be written.
     """
-    source, out = artifacts.resolve(model, allow_pickle=allow_pickle), Path(out)
+    source, out = model_names.resolve(model, allow_pickle=allow_pickle), Path(out)
     if not isinstance(source, Path):
         raise BadInput(f"{model} is a preset, sizes with random weights; train it first")
     if (source / "model.bin").is_file():
@@ -110,13 +110,13 @@ def _export_engine(
 
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
-    manifest, network = read_manifest(source), artifacts.read_model(source, allow_pickle=allow_pickle)
-    tokenizer = artifacts.read_tokenizer(source, network.config)
+    manifest, network = read_manifest(source), model_directory.read_model(source, allow_pickle=allow_pickle)
+    tokenizer = model_directory.read_tokenizer(source, network.config)
     weights, vectors = tensors_of(network)
     kept: dict[str, Any] = {key: manifest[key] for key in ("base_model",) if key in manifest}
-    if (task := artifacts.find_task(source, manifest)) is not None:
+    if (task := model_directory.find_task(source, manifest)) is not None:
         kept["task"] = task.to_dict()
-    kept |= {"max_length": artifacts.max_length_of(source, network.config), "precision": precision}
+    kept |= {"max_length": model_directory.max_length_of(source, network.config), "precision": precision}
     pooler = network.pooler is not None
     matrices = {name: pack(weight, "fp32") for name, weight in weights.items()}
     engine, found = Engine(network.config, network.labels(), pooler, kept, tokenizer, matrices, vectors), None
@@ -145,7 +145,7 @@ def _export_onnx(source: Path, out: Path, precision: Precision | None, allow_pic
         raise BadInput("--format onnx: has no other --precision than fp32; runtimes quantize such files themselves")
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
-    network = untied(artifacts.read_model(source, allow_pickle=allow_pickle))
+    network = untied(model_directory.read_model(source, allow_pickle=allow_pickle))
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
@@ -184,12 +184,12 @@ def _export_transformer(
 ) -> None:
     if format == "huggingface" and precision == "int8":
         raise BadInput(f"--format {format}: has no other --precision than fp32")
-    manifest, network = read_manifest(source), artifacts.read_transformer(source, allow_pickle=allow_pickle)
-    reader, writer = artifacts.tokenizers_of(source, network.config)
+    manifest, network = read_manifest(source), model_directory.read_transformer(source, allow_pickle=allow_pickle)
+    reader, writer = model_directory.tokenizers_of(source, network.config)
     kept: dict[str, Any] = {key: manifest[key] for key in ("format", "base_model") if key in manifest}
-    kept |= {"search": asdict(artifacts.search_of(source, manifest))}
-    kept |= {"task": artifacts.task_of(source, manifest).to_dict()}
-    kept |= {"max_length": artifacts.max_length_of(source, network.config.encoder)}
+    kept |= {"search": asdict(model_directory.search_of(source, manifest))}
+    kept |= {"task": model_directory.task_of(source, manifest).to_dict()}
+    kept |= {"max_length": model_directory.max_length_of(source, network.config.encoder)}
     if format == "huggingface":
         from bertram.formats.marian_config import config_overrides
         from bertram.formats.transformer import write_marian
@@ -197,7 +197,7 @@ def _export_transformer(
         if is_occupied(out):
             raise BadInput(f"{out}: is not empty; name another --out")
         make_directory(out)
-        write_marian(network, out, artifacts.search_of(source, manifest))
+        write_marian(network, out, model_directory.search_of(source, manifest))
         kept |= {"config_overrides": config_overrides(network.config)}
     else:
         from bertram.formats.ctranslate2 import write_ctranslate2
@@ -207,5 +207,5 @@ def _export_transformer(
             *(network, reader.tokens, writer.tokens, out, kept["precision"]),
             vocabulary_map=None if vocabulary_map is None else Path(vocabulary_map),
         )
-    artifacts.save_tokenizers(reader, writer, out, network.config)
+    model_directory.save_tokenizers(reader, writer, out, network.config)
     write_json(out / MANIFEST, kept)

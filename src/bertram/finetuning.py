@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bertram import artifacts
+from bertram import model_directory, model_names
 from bertram.batch import Examples
 from bertram.errors import BadInput, require
 from bertram.files import write_array
@@ -109,7 +109,7 @@ def train(
         Interrupted: a signal came; `resume` goes on from there.
     """
     recipe, out = recipe or Recipe(), Path(out)
-    if vocab_size is not None and isinstance(artifacts.resolve_encoder(model, allow_pickle=allow_pickle), Path):
+    if vocab_size is not None and isinstance(model_names.resolve_encoder(model, allow_pickle=allow_pickle), Path):
         raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
     if not dry_run and (finished := prepare_directory(out, model, resume=resume)) is not None:
         return finished
@@ -157,7 +157,7 @@ def run(
         keep(out / SETTINGS, settings | {"vocab_size": vocab_size, "max_length": max_length})
         network, tokenizer = start(task, splits, model, out, vocab_size, allow_pickle)
         if max_length is None:
-            max_length = artifacts.max_length_of(artifacts.resolve_encoder(model), network.config)
+            max_length = model_directory.max_length_of(model_names.resolve_encoder(model), network.config)
         max_length = min(max_length, network.config.max_position_embeddings)
         examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
     predictor = Predictor(task, tokenizer, TorchRunner(network, device), max_length)
@@ -196,7 +196,7 @@ def run(
         "recipe": asdict(recipe),
         "scores": {name: [asdict(s) for s in values] for name, values in scores.items()},
     }
-    artifacts.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
+    model_directory.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
     return manifest
 
 
@@ -219,12 +219,12 @@ def start(
     task: Task, splits: LabelledSplits, model: str | Path, out: Path, vocab_size: int | None, allow_pickle: bool
 ) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
-    source = artifacts.resolve_encoder(model, allow_pickle=allow_pickle)
+    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
     if isinstance(source, Path):
-        network = artifacts.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle)
+        network = model_directory.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle)
         if splits.train.texts_b is not None and not task.apart and network.config.type_vocab_size < 2:
             raise BadInput(f"{model}: knows one segment only, so it cannot read pairs of texts")
-        return network, artifacts.read_tokenizer(source, network.config)
+        return network, model_directory.read_tokenizer(source, network.config)
     from bertram.models.heads import Model
 
     if (out / "tokenizer.json").exists():

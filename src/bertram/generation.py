@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertram import artifacts
+from bertram import model_directory, model_names
 from bertram.batch import Batch, Examples, Ints, ranges
 from bertram.config import EncoderConfig, Search, TransformerConfig, changed
 from bertram.errors import BadInput, require
@@ -165,7 +165,7 @@ def _run(plan: Plan, splits: Splits[Pairs], out: Path, report: Report) -> dict[s
         network, source, target = _start(plan, given, splits, out)
         search = Search()
         if isinstance(given, Path) and is_transformer(given):
-            search = artifacts.search_of(given, read_manifest(given))
+            search = model_directory.search_of(given, read_manifest(given))
         config = network.config
         positions = min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
         length = positions if plan.max_length is None else min(plan.max_length, positions)
@@ -205,7 +205,7 @@ def _run(plan: Plan, splits: Splits[Pairs], out: Path, report: Report) -> dict[s
         "recipe": asdict(recipe),
         "scores": {name: [asdict(s) for s in values] for name, values in found.items()},
     }
-    artifacts.save_transformer(network, source, target, out, manifest, model_card)
+    model_directory.save_transformer(network, source, target, out, manifest, model_card)
     return manifest
 
 
@@ -240,7 +240,7 @@ def _check(plan: Plan) -> Path | TransformerConfig:
     Raises:
         BadInput: there is no such model, or it cannot be trained as asked.
     """
-    given = artifacts.resolve(plan.model, allow_pickle=plan.allow_pickle)
+    given = model_names.resolve(plan.model, allow_pickle=plan.allow_pickle)
     if isinstance(given, EncoderConfig):
         raise BadInput(
             f"{plan.model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train"
@@ -252,7 +252,7 @@ def _check(plan: Plan) -> Path | TransformerConfig:
     if plan.vocab_size or plan.separate_vocabularies:
         raise BadInput(f"{plan.model}: has its tokenizer already; --vocab-size and its like are for presets")
     if not is_transformer(given):
-        changed(artifacts.config_of(given), plan.config)
+        changed(model_names.config_of(given), plan.config)
     elif plan.config:
         raise BadInput(f"{plan.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
     return given
@@ -267,8 +267,8 @@ def _start(
     if isinstance(given, Path):
         if not is_transformer(given):
             return _on_encoder(plan, given)
-        network = artifacts.read_transformer(given, allow_pickle=plan.allow_pickle)
-        return network, *artifacts.tokenizers_of(given, network.config)
+        network = model_directory.read_transformer(given, allow_pickle=plan.allow_pickle)
+        return network, *model_directory.tokenizers_of(given, network.config)
     source, target = _tokenizers(plan, given, splits, out)
     sizes = TransformerConfig(
         encoder=replace(changed(given.encoder, plan.config), vocab_size=source.vocab_size),
@@ -287,7 +287,7 @@ def _tokenizers(plan: Plan, preset: TransformerConfig, splits: Splits[Pairs], ou
     texts = sides if plan.separate_vocabularies else [[*sides[0], *sides[1]]]
     limit = preset.decoder.vocab_size if plan.vocab_size is None else min(plan.vocab_size, preset.decoder.vocab_size)
     found = []
-    for side, place in zip(texts, (out, out / artifacts.TARGET), strict=False):
+    for side, place in zip(texts, (out, out / model_directory.TARGET), strict=False):
         if not (place / "tokenizer.json").exists():
             place.mkdir(exist_ok=True)
             Tokenizer.train(side, "transformer", limit).save(place)
@@ -299,8 +299,8 @@ def _on_encoder(plan: Plan, directory: Path) -> tuple["Transformer", Tokenizer, 
     """A trained encoder under a new decoder, which embeds tokens as the encoder does where it is as wide."""
     from bertram.models.transformer import Transformer
 
-    encoder = artifacts.read_model(directory, {}, allow_pickle=plan.allow_pickle).encoder
-    tokenizer = artifacts.read_tokenizer(directory, encoder.config)
+    encoder = model_directory.read_model(directory, {}, allow_pickle=plan.allow_pickle).encoder
+    tokenizer = model_directory.read_tokenizer(directory, encoder.config)
     layers = min(encoder.config.num_hidden_layers, _MOST_DECODER_LAYERS)
     groups = encoder.config.num_hidden_groups
     plain = replace(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bertram import artifacts
+from bertram import model_directory, model_names
 from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed
 from bertram.errors import BadInput, require
 from bertram.model_card import pretraining_card
@@ -99,7 +99,7 @@ def pretrain(
         objectives or Objectives(),
     )
     with together() as processes:
-        source = artifacts.resolve_encoder(model)
+        source = model_names.resolve_encoder(model)
         sizes = _sizes(source, config or {})
         objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
         _check(objectives, sizes)
@@ -141,7 +141,7 @@ def _sizes(source: Path | EncoderConfig, changes: Mapping[str, Any]) -> EncoderC
     """
     if changes and isinstance(source, Path):
         raise BadInput(f"{source}: is a trained model, whose configuration cannot be changed")
-    return changed(source if isinstance(source, EncoderConfig) else artifacts.config_of(source), changes)
+    return changed(source if isinstance(source, EncoderConfig) else model_names.config_of(source), changes)
 
 
 def _check(objectives: Objectives, sizes: EncoderConfig) -> None:
@@ -174,7 +174,7 @@ def _tokenizer(
         limit = sizes.vocab_size if vocab_size is None else min(vocab_size, sizes.vocab_size)
         tokenizer = Tokenizer.train(corpus.sentences(report), source.model_type, limit)
     elif isinstance(source, Path):
-        tokenizer = artifacts.read_tokenizer(source if given is None else Path(given), sizes)
+        tokenizer = model_directory.read_tokenizer(source if given is None else Path(given), sizes)
     else:
         tokenizer = Tokenizer.load(cast(Path, given))
     tokenizer.save(out)
@@ -247,7 +247,7 @@ def _train(
     heads = {"masked_language_model": 0} | ({} if objectives.sentence_objective == "none" else {"sentence_pair": 2})
     torch.manual_seed(recipe.seed)
     if isinstance(source, Path):
-        network = artifacts.read_model(source, heads)
+        network = model_directory.read_model(source, heads)
     else:
         network = Model(replace(sizes, vocab_size=tokenizer.vocab_size), heads)
     objective = cast(SentenceObjective, objectives.sentence_objective)
@@ -275,7 +275,7 @@ def _train(
         "scores": {name: value for name, value in sorted(scores.items()) if math.isfinite(value)},
     }
     if processes.rank == 0:
-        artifacts.save(network, tokenizer, out, manifest, pretraining_card)
+        model_directory.save(network, tokenizer, out, manifest, pretraining_card)
     return manifest
 
 

@@ -21,7 +21,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bertram.artifacts import resolve_encoder
 from bertram.benchmark.contestants import SETTINGS, Ids
 from bertram.config import PRESETS, EncoderConfig
 from bertram.environment import environment
@@ -29,6 +28,7 @@ from bertram.errors import BadInput, BertramError
 from bertram.formats.engine_file import is_engine, read_engine
 from bertram.formats.huggingface_config import read_config
 from bertram.inspection import flops_per_token
+from bertram.model_names import resolve_encoder
 from bertram.text.records import read_inputs
 from bertram.text.tokenizer import Tokenizer
 

@@ -112,10 +112,10 @@ def _as_it_is(model: Path, _: Path) -> Path:
 
 
 def _onnx(model: Path, place: Path) -> Path:
-    from bertram.artifacts import read_model
     from bertram.formats.engine import tensors_of
     from bertram.formats.onnx import write_onnx
     from bertram.formats.residuals import untied
+    from bertram.model_directory import read_model
 
     network = untied(read_model(model, {}))
     write_onnx(place / "model.onnx", network.config, [], *tensors_of(network))

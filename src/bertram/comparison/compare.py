@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram import artifacts
+from bertram import model_directory, model_names
 from bertram.comparison.report import write_report
 from bertram.comparison.selection import Limits, choose
 from bertram.comparison.statistics import comparisons_of, interval
@@ -128,9 +128,9 @@ def _names(models: Sequence[str]) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for model in dict.fromkeys(map(str, models)):
-        config = artifacts.config_of(model)
-        if isinstance(source := artifacts.resolve_encoder(model), Path):
-            artifacts.read_tokenizer(source, config)
+        config = model_names.config_of(model)
+        if isinstance(source := model_names.resolve_encoder(model), Path):
+            model_directory.read_tokenizer(source, config)
         base = Path(model).name or "model"
         name, number = base, 2
         while name in names or name == BASELINE:

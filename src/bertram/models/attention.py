@@ -24,8 +24,9 @@ def attention(query: Tensor, pair: Tensor, layout: Layout, heads: int, dropout_p
 
     Args:
         query: queries [R, H].
-        pair: keys and values of every token side by side, [T, 2H]. In both, rows may follow that belong to no sequence.
-        layout: from `layout.layout`; all rows that it does not name come last.
+        pair: keys and values of every token side by side, [T, 2H]. In blocks, rows may follow in both
+            that belong to no sequence.
+        layout: from `layout.layout`.
         dropout_prob: of each of the softmax's weights (Devlin et al. 2018 drop them).
 
     Returns the mixed values, of `query`'s shape. Memory is that of the blocks' [b, h, r, s] weights, or none where

@@ -26,7 +26,7 @@ class Decoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(layers_of(config, memory_width))
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.normalize_before else None
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = self.compiled = False
 
     def forward(self, pairs: PackedPairs, memory: Tensor) -> Tensor:
         """Hidden states of all tokens of the targets, [T, H], each of what stands before it and itself.
@@ -46,7 +46,7 @@ class Decoder(nn.Module):
         x, memory = fill_rows(x), fill_rows(memory)
         keep = not (self.gradient_checkpointing and torch.is_grad_enabled())
         for layer in cast(list[Layer], self.layers):
-            x = run_layer(layer, x, own, memory=memory, cross=cross, keep_activations=keep)
+            x = run_layer(layer, x, own, memory=memory, cross=cross, keep_activations=keep, compiled=self.compiled)
         x = x[:tokens]
         return x if self.norm is None else self.norm(x)
 

@@ -31,7 +31,7 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(layers_of(config))
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.normalize_before else None
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = self.compiled = False
 
     def forward(self, batch: PackedTensors, *, first_only: bool = False) -> Tensor:
         """Hidden states of the last layer, [T, H], or those of first tokens alone, [B, H].
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
                 own, first = layout(np.ones_like(lengths), lengths, heads, x), batch.first
             else:
                 first = None
-            x = run_layer(layer, x, own, first=first, keep_activations=keep)
+            x = run_layer(layer, x, own, first=first, keep_activations=keep, compiled=self.compiled)
             yield x
 
 

@@ -1,8 +1,8 @@
 """Where the sequences of a packed batch stand while attention mixes them; the same for all layers.
 
-Attention pads on a CPU, and nowhere else is there padding: sequences of similar length stand in one block [b, s], and
-their rows move between the packed order and the blocks head by head, in one gather each way, which also brings every
-head's rows together. A GPU's kernels read packed rows as they are (Dao 2023), in 16 bits and for most widths of a head.
+Sequences of similar length stand in one block [b, s], padded; that is the only place in a model where padding exists.
+Rows move between the packed order and the blocks head by head, in one gather each way, which also brings every head's
+rows together. Kernels of newer GPUs read packed rows as they are (Dao 2023), in 16 bits and for most widths of a head.
 
 Letters: T tokens, R of them asking, B sequences, H width, h heads of d = H / h; inside a block b sequences of s slots,
 r slots for what asks, n real tokens. R is T and r is s where a text attends to itself.
@@ -23,7 +23,7 @@ from bertram.batch import Ints
 _GROUP_COST = 256
 _ROUNDING = 16
 _HALVES = (torch.float16, torch.bfloat16)
-_WIDEST_HEAD, _HEAD_MULTIPLE = 256, 8
+_WIDEST_HEAD, _HEAD_MULTIPLE, _LEAST_CAPABILITY = 256, 8, (8, 0)
 """What the kernels for packed rows take."""
 
 
@@ -64,18 +64,29 @@ def layout(queries: Ints, keys: Ints, heads: int, like: Tensor, *, causal: bool 
     """How attention reads B sequences.
 
     Args:
-        queries, keys: lengths [B] of what asks and of what is asked; the same where texts attend to themselves.
+        queries, keys: lengths [B] of what asks and of what is asked; the very same where texts attend to themselves.
             Sequences sorted by length give the least padding.
         like: has the device, the precision and, in its last dimension, the width of the queries.
         causal: a token sees those before it and itself alone.
     """
-    width = like.shape[-1] // heads
-    if like.is_cuda and like.dtype in _HALVES and width <= _WIDEST_HEAD and width % _HEAD_MULTIPLE == 0:
+    if _is_read_packed(like, like.shape[-1] // heads):
         starts = [torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)) for lengths in (queries, keys)]
         query_starts, key_starts = torch.stack(starts).to(like.device)
         return Ragged(query_starts, key_starts, int(queries.max()), int(keys.max()), causal)
-    cuts = attention_groups(queries, keys)
+    cuts = attention_groups(keys) if queries is keys else attention_groups(queries, keys)
     return list(_blocks(queries, keys, cuts, heads, like.device, causal=causal))
+
+
+def _is_read_packed(like: Tensor, width: int) -> bool:
+    """Whether there is a kernel that reads such rows, of heads of that width, as they are."""
+    return (
+        like.is_cuda
+        and like.dtype in _HALVES
+        and width <= _WIDEST_HEAD
+        and width % _HEAD_MULTIPLE == 0
+        and torch.cuda.get_device_capability(like.device) >= _LEAST_CAPABILITY
+        and torch.backends.cuda.is_flash_attention_available()
+    )
 
 
 def attention_groups(*lengths: Ints) -> list[tuple[int, int]]:

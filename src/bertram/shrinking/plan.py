@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bertram import artifacts
+from bertram import model_directory, model_names
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require
 from bertram.formats.engine_layout import layout_of
@@ -63,10 +63,10 @@ def plan(
 
     from bertram.shrinking.initial import LEAST_WIDTH, config_of, embedding_energy
 
-    source = artifacts.resolve_encoder(model, allow_pickle=allow_pickle)
+    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
     if isinstance(source, EncoderConfig):
         raise BadInput(f"{model} is a preset, which has learned nothing to be kept")
-    teacher = artifacts.read_model(source, {}, allow_pickle=allow_pickle)
+    teacher = model_directory.read_model(source, {}, allow_pickle=allow_pickle)
     config_of(teacher.config, 1, LEAST_WIDTH, depth=depth)  # what no setting makes fit
     width, layers = teacher.config.hidden_size, teacher.config.num_hidden_layers if depth is None else depth
     groups = groups or [number for number in range(1, layers + 1) if layers % number == 0]

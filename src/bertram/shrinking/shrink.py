@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bertram import artifacts
+from bertram import model_directory, model_names
 from bertram.config import LESSONS, EncoderConfig, Lesson
 from bertram.errors import BadInput, BertramError, require
 from bertram.files import fingerprint, write_json
@@ -72,20 +72,20 @@ def shrink(
     out, recipe = Path(out), recipe.resolved(learning_rate=LEARNING_RATE)
     lessons = tuple(LESSONS if lessons is None else lessons)
     source = _source(model, recipe, lessons, allow_pickle)
-    config_of(artifacts.config_of(source), groups, embedding_size, rank, depth)  # before the texts, which may be many
+    config_of(model_names.config_of(source), groups, embedding_size, rank, depth)  # before the texts, which may be many
     if evaluate is not None:
         _check_evaluated(source, Path(evaluate), columns)
     read = _texts(texts)
     train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
     manifest = prepare_directory(out, model, resume=resume, told="shrinking")
     if manifest is None:
-        teacher = artifacts.read_model(source, allow_pickle=allow_pickle)
+        teacher = model_directory.read_model(source, allow_pickle=allow_pickle)
         if not taught(teacher, lessons):
             raise BadInput(f"{model}: has no head whose logits could be taught; name other --lessons")
         sizes = config_of(teacher.config, groups, embedding_size, rank, depth)
-        tokenizer = artifacts.read_tokenizer(source, sizes)
+        tokenizer = model_directory.read_tokenizer(source, sizes)
         if max_length is None:
-            max_length = min(artifacts.max_length_of(source, sizes), _LONGEST)
+            max_length = min(model_directory.max_length_of(source, sizes), _LONGEST)
         max_length = min(max_length, sizes.max_position_embeddings)
         batch, truncated = tokenizer.encode(train.texts, max_length=max_length)
         judged, _ = tokenizer.encode(held_out.texts, max_length=max_length)
@@ -94,7 +94,7 @@ def shrink(
         settings = {"model": str(model), "texts": files, "shrinking": dial | {"lessons": lessons}}
         keep(out / SETTINGS, settings | {"max_length": max_length, "recipe": asdict(recipe)})
         student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
-        if (task := artifacts.find_task(source, read_manifest(source))) is not None:
+        if (task := model_directory.find_task(source, read_manifest(source))) is not None:
             came["task"] = task.to_dict()
         manifest = {
             "format": 1,
@@ -113,7 +113,7 @@ def shrink(
             write_json(out / MANIFEST, manifest)
         else:
             labels = manifest.get("task", {}).get("labels")
-            artifacts.save(student, tokenizer, out, manifest, shrinking_card, labels=labels)
+            model_directory.save(student, tokenizer, out, manifest, shrinking_card, labels=labels)
     if manifest["status"] == "diverged":
         raise BertramError(f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate")
     results = read_manifest(out, RESULTS)
@@ -127,7 +127,7 @@ def shrink(
 
 def _source(model: str | Path, recipe: Recipe, lessons: Collection[str], allow_pickle: bool) -> Path:
     """The teacher's directory, after the checks that need no model."""
-    source = artifacts.resolve_encoder(model, allow_pickle=allow_pickle)
+    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
     if isinstance(source, EncoderConfig):
         raise BadInput(f"{model} is a preset, which has learned nothing that it could teach")
     if not recipe.bounded:
@@ -143,7 +143,7 @@ def _check_evaluated(source: Path, data: Path, columns: str | None) -> None:
     """Raises:
     BadInput: the model has no task, or could not be scored on this table.
     """
-    task, table = artifacts.task_of(source, read_manifest(source)), read_table(data, parse_columns(columns))
+    task, table = model_directory.task_of(source, read_manifest(source)), read_table(data, parse_columns(columns))
     if isinstance(task, Task):
         task.targets(table.labels, str(data))
         if task.apart and table.texts_b is None:

@@ -21,7 +21,6 @@ from bertram.formats.weights import read_tensors, write_tensors
 from bertram.models.decoder import Decoder, LanguageModelHead
 from bertram.models.encoder import Encoder
 from bertram.models.heads import ClassificationHead
-from bertram.models.layers import Layer
 from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training import checkpoint
 from bertram.training.distributed import Processes
@@ -33,6 +32,8 @@ from bertram.training.optimizers import Optimizer
 from bertram.training.recipe import Recipe
 
 _TRIAL_STEPS = 8
+_COMPILING_STEPS = 16
+"""Steps before trial ones where layers are compiled: the first few meet new cases, for which it is done again."""
 _LOSS_BUCKETS = 20
 _TRIED_ROWS, _TRIED_WIDTH, _TRIALS = 256, 512, 6
 _WORTHWHILE = 0.9
@@ -121,11 +122,9 @@ class Loop:
         self.feed, self.recipe, self.out = feed, recipe, out
         self.evaluate, self.report, self.blind_loss = evaluate, report, blind_loss
         self.checkpoints = out / "checkpoints"
-        if recipe.compile and processes.device.type == "cuda":
-            _compile(model)
         for module in model.modules():
             if isinstance(module, Encoder | Decoder):
-                module.gradient_checkpointing = recipe.gradient_checkpointing
+                module.gradient_checkpointing, module.compiled = recipe.gradient_checkpointing, bool(recipe.compile)
             if isinstance(module, ClassificationHead | LanguageModelHead):
                 module.label_smoothing = recipe.label_smoothing or 0.0
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
@@ -216,7 +215,7 @@ class Loop:
         batch, following = self._take(position)
         counts = batch.counts()
         share = processes.share(batch)
-        fed = time.monotonic()
+        feeding = time.monotonic() - began
         torch.manual_seed(recipe.seed * 2**32 + step * processes.size + processes.rank)
         self.model.train()
         found: list[tuple[str, Tensor]] = []
@@ -234,7 +233,7 @@ class Loop:
         if processes.device.type == "cuda":  # which goes on computing until it is asked for a figure
             taking = time.monotonic()
             self._ahead = following, self.feed.take(following)
-            fed += time.monotonic() - taking
+            feeding += time.monotonic() - taking
         losses = dict.fromkeys(counts, 0.0)
         for head, loss in found:
             losses[head] += float(loss)
@@ -247,7 +246,7 @@ class Loop:
             "learning_rate": learning_rate,
             "batch_tokens": tokens,
             "tokens_per_second": tokens / seconds,
-            "data_share": (fed - began) / seconds,
+            "data_share": feeding / seconds,
         }, following
 
     def _take(self, position: Position) -> tuple[Examples, Position]:
@@ -312,13 +311,17 @@ class Loop:
         if recipe.hours is None:
             return math.ceil((3 if recipe.epochs is None else recipe.epochs) * self.feed.steps_per_epoch)
         # At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
-        _, position = self._pass(0, self.feed.start, 0.0)
+        position = self.feed.start
+        for step in range(_COMPILING_STEPS if recipe.compile else 1):
+            _, position = self._pass(step, position, 0.0)
         began = time.monotonic()
         for step in range(_TRIAL_STEPS):
             _, position = self._pass(step, position, 0.0)
         step_seconds = (time.monotonic() - began) / _TRIAL_STEPS
         self.optimizer.forget()
         self.model.eval()
+        if recipe.compile:
+            self.evaluate()
         began = time.monotonic()
         self.evaluate()
         evaluation_seconds = (time.monotonic() - began) * recipe.evaluations
@@ -358,13 +361,6 @@ class Loop:
                 f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
             )
         return state
-
-
-def _compile(model: nn.Module) -> None:
-    torch._dynamo.config.suppress_errors = True  # without a compiler layers run as they are, and a warning says why
-    for module in model.modules():
-        if isinstance(module, Layer):
-            module.compile(dynamic=True)
 
 
 def precision(recipe: Recipe, processes: Processes) -> torch.dtype:

@@ -17,9 +17,9 @@ from bertram.training.recipe import Rule
 EPS: Mapping[Rule, float] = {"adamw": 1e-8, "lamb": 1e-6}
 """What keeps the division from 0, as torch and You et al. have it."""
 
-_RUN = 2**18
-"""Elements that a CPU updates together: with gradient and moments 4 MB, which stay in the cache between the passes over
-them. A GPU updates all together, in as few kernels as can be."""
+_RUN, _GPU_RUN = 2**18, 2**26
+"""Elements updated together. On a CPU, with gradient and moments 4 MB, which stay in the cache between the passes over
+them; on a GPU, in as few kernels as can be, but not with all gradients in float32 at once."""
 
 
 class Optimizer:
@@ -71,7 +71,7 @@ class Optimizer:
         self._masters = {name: p.detach().float() for name, p in self._parameters.items()}
         self._means = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         self._squares = {name: torch.zeros_like(master) for name, master in self._masters.items()}
-        self._elements = 2**62 if any(p.is_cuda for p in self._parameters.values()) else _RUN
+        self._elements = _GPU_RUN if any(p.is_cuda for p in self._parameters.values()) else _RUN
         self._tables: dict[str, Tensor] = {}  # gradients of embeddings, zero between steps
         self._sum = None if reduce is None else _Sum(self._masters, reduce)
         for parameter in self._parameters.values():

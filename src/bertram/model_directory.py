@@ -1,0 +1,243 @@
+"""What stands in a directory with a trained model: weights, tokenizers, and what bertram.json says of them."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertram.config import EncoderConfig, Search, TransformerConfig
+from bertram.errors import BadInput, require
+from bertram.files import write_json, write_text
+from bertram.formats.marian_config import read_search
+from bertram.formats.sentence_transformers import has_pooling, read_max_length
+from bertram.formats.transformer_config import is_marian, is_transformer
+from bertram.memory import peak_memory_mb
+from bertram.run_directory import MANIFEST, read_manifest
+from bertram.tasks.classification import Classification
+from bertram.tasks.registry import any_task_from_dict
+from bertram.tasks.regression import Regression
+from bertram.tasks.sequence_to_sequence import Generation, Translation
+from bertram.tasks.similarity import Similarity
+from bertram.tasks.task import Task
+from bertram.text import marian
+from bertram.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from bertram.models.heads import Model
+    from bertram.models.transformer import Transformer
+
+TARGET = "target"
+"""Where in a model directory the tokenizer of what is written stands, if it is another than that of what is read."""
+
+
+def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pickle: bool = False) -> "Model":
+    """An encoder with the named heads, of which those that the directory lacks start with random weights.
+
+    Without `heads`, with those that the directory holds.
+
+    Raises:
+        BadInput: the directory holds no model, or a damaged one.
+    """
+    require("torch", "train")
+    require("safetensors", "train")
+    from bertram.formats.huggingface import read
+
+    return read(directory, heads=heads, overrides=_overrides(directory), allow_pickle=allow_pickle)
+
+
+def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transformer":
+    """The encoder–decoder model in a directory.
+
+    Raises:
+        BadInput: the directory holds none, or a damaged one.
+    """
+    require("torch", "train")
+    require("safetensors", "train")
+    from bertram.formats import transformer
+
+    return transformer.read_transformer(directory, allow_pickle=allow_pickle)
+
+
+def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
+    """The tokenizer that stands with a model of this configuration.
+
+    Raises:
+        BadInput: there is none, it is damaged, or it counts further than the model's vocabulary.
+    """
+    tokenizer = Tokenizer.load(directory)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise BadInput(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size:,} entries, the model only {config.vocab_size:,}"
+        )
+    return tokenizer
+
+
+def tokenizers_of(directory: Path, config: TransformerConfig) -> tuple[Tokenizer, Tokenizer]:
+    """`read_tokenizers` for a model of this configuration."""
+    return read_tokenizers(directory, config.encoder.vocab_size, config.decoder.vocab_size)
+
+
+def read_tokenizers(directory: Path, read: int, written: int) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizers of what an encoder–decoder model reads and writes, which may be one; it knows so many tokens.
+
+    Raises:
+        BadInput: one is missing or damaged, or of another vocabulary than the model's.
+    """
+    if (directory / marian.FIRST_FILE).is_file():
+        found = source, target = marian.read_marian(directory)
+    else:
+        source = Tokenizer.load(directory)
+        target = Tokenizer.load(directory / TARGET) if (directory / TARGET).is_dir() else source
+        found = source, target
+    if source.vocab_size > read:
+        raise BadInput(f"{directory}: the tokenizer has {source.vocab_size:,} entries, the model only {read:,}")
+    if target.vocab_size != written:  # it could write what has no name
+        raise BadInput(f"{directory}: the tokenizer has {target.vocab_size:,} entries, the model writes {written:,}")
+    return found
+
+
+def max_length_of(source: Path | EncoderConfig, config: EncoderConfig) -> int:
+    """Tokens of a text that a model reads: as many as it was trained on or its files say, or all it has positions for.
+
+    Raises:
+        BadInput: bertram.json says what cannot be.
+    """
+    positions = config.max_position_embeddings
+    if isinstance(source, EncoderConfig):
+        return positions
+    longest = min(read_max_length(source) or positions, positions)
+    max_length = read_manifest(source).get("max_length", longest)
+    if type(max_length) is not int or not 3 <= max_length <= positions:
+        raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 to {positions}")
+    return max_length
+
+
+def search_of(directory: Path, manifest: dict[str, Any]) -> Search:
+    """How a model directory says that its outputs are searched for; bertram.json first, else generation_config.json.
+
+    Raises:
+        BadInput: it says what cannot be.
+    """
+    if "search" not in manifest:
+        return read_search(directory) if is_marian(directory) else Search()
+    try:
+        return Search(**manifest["search"])
+    except (TypeError, BadInput):
+        raise BadInput(f"{directory / MANIFEST}: search must hold the settings of one") from None
+
+
+def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
+    """The task that a model directory was trained for.
+
+    Raises:
+        BadInput: no file in it says.
+    """
+    if (task := find_task(directory, manifest)) is None:
+        raise BadInput(
+            f"{directory}: no {MANIFEST} with a task, and no classifier; "
+            f"train it first: bertram train TASK DATA --model {directory}"
+        )
+    return task
+
+
+def find_task(directory: Path, manifest: dict[str, Any]) -> Task | Generation | None:
+    """The task that bertram.json names, or that other libraries' files imply; None where there is none.
+
+    Raises:
+        BadInput: bertram.json names none that is known.
+    """
+    if "task" in manifest:
+        try:
+            return any_task_from_dict(manifest["task"])
+        except BadInput as error:
+            raise BadInput(f"{directory / MANIFEST}: {error}") from None
+    if is_marian(directory):
+        return Translation()
+    return Similarity() if has_pooling(directory) else _task_of_class(directory)
+
+
+def _task_of_class(directory: Path) -> Task | None:
+    """What a published classifier is for, by the class that config.json names; its numbers are in the labels' unit."""
+    from bertram.formats.huggingface_config import read_description
+
+    if not (directory / "config.json").exists() or is_transformer(directory):
+        return None
+    said = read_description(directory, _overrides(directory))
+    if "regression" in said.heads:
+        return Regression(0.0, 1.0)
+    if "classification" not in said.heads:
+        return None
+    return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
+
+
+def read_config(directory: Path) -> EncoderConfig:
+    """The sizes of an encoder's directory.
+
+    Raises:
+        BadInput: its config.json or bertram.json cannot be used.
+    """
+    from bertram.formats import huggingface_config
+
+    return huggingface_config.read_config(directory, _overrides(directory))
+
+
+def _overrides(directory: Path) -> dict[str, Any]:
+    """What bertram.json adds to config.json."""
+    overrides = read_manifest(directory).get("config_overrides", {})
+    if not isinstance(overrides, dict):
+        raise BadInput(f"{directory / MANIFEST}: config_overrides must be an object")
+    return overrides
+
+
+def save(
+    network: "Model",
+    tokenizer: Tokenizer,
+    out: Path,
+    manifest: dict[str, Any],
+    card: Callable[[dict[str, Any]], str],
+    *,
+    labels: list[str] | None = None,
+) -> None:
+    """Write a trained model's directory; bertram.json comes last and makes the training count as finished.
+
+    Args:
+        manifest: what came of the training; the configuration and the peak memory are added.
+        card: makes README.md of it.
+        labels: names of a classification head's labels.
+    """
+    from bertram.formats.huggingface import write
+    from bertram.formats.huggingface_config import config_overrides
+
+    write(network, out, labels=labels)
+    tokenizer.save(out, max_length=network.config.max_position_embeddings)
+    manifest |= {"config": asdict(network.config), "config_overrides": config_overrides(network.config)}
+    write_text(out / "README.md", card(manifest))
+    manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
+    write_json(out / MANIFEST, manifest)
+
+
+def save_transformer(
+    network: "Transformer",
+    source: Tokenizer,
+    target: Tokenizer,
+    out: Path,
+    manifest: dict[str, Any],
+    card: Callable[[dict[str, Any]], str],
+) -> None:
+    """`save` for an encoder–decoder model and the tokenizers of what it reads and writes, which may be one."""
+    from bertram.formats.transformer import write_transformer
+
+    write_transformer(network, out)
+    save_tokenizers(source, target, out, network.config)
+    manifest["config"] = asdict(network.config)
+    write_text(out / "README.md", card(manifest))
+    manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
+    write_json(out / MANIFEST, manifest)
+
+
+def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: TransformerConfig) -> None:
+    """Write the tokenizers of what is read and written; where they are one, once."""
+    if target is not source:
+        place = out if isinstance(target, marian.MarianTokenizer) else out / TARGET
+        target.save(place, max_length=config.decoder.max_position_embeddings)
+    source.save(out, max_length=config.encoder.max_position_embeddings)

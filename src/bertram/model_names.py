@@ -1,0 +1,96 @@
+"""What a user may name as a model: a directory, a preset, a model on the hub, or one of Bertram's own."""
+
+import difflib
+from pathlib import Path
+
+from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
+from bertram.errors import BadInput, require
+from bertram.formats.transformer_config import is_transformer, read_transformer_config
+from bertram.model_directory import read_config
+
+OWN = Path(__file__).parent / "own"
+ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
+"""Models that come with Bertram: vectors of English texts, and how people feel who wrote them; docs/own-models.md."""
+
+
+def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderConfig | TransformerConfig:
+    """A model argument as the directory it names, or as a preset's sizes. Only a name with a slash reaches the hub.
+
+    Pickled weights are fetched from there if they are allowed.
+
+    Raises:
+        BadInput: nothing goes by that name.
+    """
+    if model == ENGLISH:
+        return OWN / ENGLISH
+    if model == SENTIMENT:
+        raise BadInput(f"{model}: answers, but is there as an engine alone; train on {ENGLISH}, which it was made of")
+    presets: dict[str, EncoderConfig | TransformerConfig] = {**PRESETS, **TRANSFORMERS}
+    if isinstance(model, str) and model in presets:
+        return presets[model]
+    path = Path(model)
+    if exists(path):
+        if path.is_dir():
+            return path
+        raise BadInput(f"{path}: is a file; here a model is a directory with config.json, or a preset")
+    name = str(model)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
+        return _from_hub(name, allow_pickle)
+    near = difflib.get_close_matches(name, presets, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(presets)}"
+    raise BadInput(f"{name}: no such directory or preset; {hint}")
+
+
+def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderConfig:
+    """`resolve` where an encoder alone is wanted.
+
+    Raises:
+        BadInput: nothing goes by that name, or it is an encoder–decoder model.
+    """
+    found = resolve(model, allow_pickle=allow_pickle)
+    if isinstance(found, TransformerConfig) or (isinstance(found, Path) and is_transformer(found)):
+        raise BadInput(f"{model}: is an encoder–decoder model, for translation or summarization; this needs an encoder")
+    return found
+
+
+def config_of(model: str | Path) -> EncoderConfig:
+    """The sizes of an encoder's preset or directory.
+
+    Raises:
+        BadInput: nothing goes by that name, or its config.json or bertram.json cannot be used.
+    """
+    source = resolve_encoder(model)
+    return source if isinstance(source, EncoderConfig) else read_config(source)
+
+
+def any_config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
+    """The sizes of a preset or directory of either kind.
+
+    Raises:
+        BadInput: as `config_of`.
+    """
+    found = resolve(model)
+    if isinstance(found, Path) and is_transformer(found):
+        return read_transformer_config(found)
+    return config_of(found) if isinstance(found, Path) else found
+
+
+def exists(path: Path) -> bool:
+    """Whether a path is there; a text may be no path at all."""
+    try:
+        return path.exists()
+    except OSError:  # a text, too long for a name
+        return False
+
+
+def _from_hub(name: str, allow_pickle: bool) -> Path:
+    try:
+        hub = require("huggingface_hub", "hub")
+    except BadInput as error:
+        raise BadInput(f"{name}: no such directory here, and for the Hugging Face hub {error}") from None
+    wanted = ["*.json", "*.safetensors", "*.spm", "vocab.txt", "spiece.model", *(["*.bin"] if allow_pickle else [])]
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:  # the hub's client raises errors of many libraries
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInput(f"{name}: neither a directory here nor to be had from the Hugging Face hub: {reason}") from None
