@@ -197,7 +197,7 @@ def test_layers_are_compiled_once_for_all_and_all_lengths(monkeypatch: pytest.Mo
         torch._dynamo.reset()
         graphs = torch._dynamo.utils.counters["stats"]
         graphs.clear()
-        model = make_model(config).train()
+        model = make_model(replace(config, **NO_DROPOUT)).train()  # a CPU's own draws break graphs
         for lengths in ([3, 5], [16, 2, 9], [7] * 8):
             results = []
             for model.encoder.compiled in (False, True):
