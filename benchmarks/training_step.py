@@ -20,10 +20,10 @@ from bertram.batch import Batch
 from bertram.formats.huggingface import read
 from bertram.memory import peak_memory_mb
 from bertram.models.tensors import to_tensors
-from bertram.training.distributed import Processes
-from bertram.training.loop import precision
+from bertram.training.distributed import alone
 from bertram.training.memory import keep_freed_memory
 from bertram.training.optimizers import Optimizer
+from bertram.training.precision import DTYPES, chosen
 from bertram.training.recipe import Recipe
 from finetune import encode, make_model
 
@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         make_model(options.size, Path(scratch))
         model = read(Path(scratch), heads={"classification": 2}).train()
-    optimizer = Optimizer(model, precision(Recipe(), Processes(0, 1, torch.device("cpu"))))
+    optimizer = Optimizer(model, DTYPES[chosen(Recipe(), alone())])
     head: Any = model.heads["classification"]
     phases: dict[str, list[float]] = {name: [] for name in ("data", "forward", "backward", "optimizer")}
 

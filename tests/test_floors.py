@@ -23,6 +23,7 @@ FLOORS = {
     "memory": 0,
     "processes": 0,
     "progress": 0,
+    "terminal": 0,
     "batch": 1,
     "config": 1,
     "environment": 1,
@@ -58,7 +59,10 @@ NEEDS_TORCH = {
         f"formats.{name}"
         for name in ("ctranslate2", "engine", "huggingface", "loading", "marian", "residuals", "transformer", "weights")
     ),
-    *(f"training.{name}" for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "torch_runner")),
+    *(
+        f"training.{name}"
+        for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "precision", "torch_runner")
+    ),
     *(f"shrinking.{name}" for name in ("distillation", "initial", "teaching")),
 }
 """Rooms, and modules of rooms, that cannot be imported without torch."""

@@ -24,7 +24,7 @@ from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.formats import weights
 from bertram.formats.huggingface import read, write
-from bertram.formats.huggingface_config import config_overrides, read_config, read_description
+from bertram.formats.huggingface_config import config_overrides, read_description
 from bertram.models.heads import Model
 from tiny import model_directory, run
 
@@ -134,7 +134,7 @@ def test_ours_reads_what_transformers_writes(family: str, name: str, seed: int, 
     scramble(theirs, seed)
     theirs.save_pretrained(tmp_path)
     ours = read(tmp_path)
-    assert ours.config == read_config(tmp_path) == config
+    assert ours.config == read_description(tmp_path).config == config
     assert set(ours.heads) == ({"regression"} if labels == 1 else set(HEADS[name]))
     assert_agree(ours, theirs, seed)
 

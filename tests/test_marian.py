@@ -146,7 +146,7 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
     assert model_directory.search_of(tmp_path, {"search": {"beam_size": 7}}) == Search(beam_size=7)
     for said, message in (
         ('{"num_beams": 0}', "beam-size 0"),
-        ('{"num_beams": "3"}', "must be numbers"),
+        ('{"num_beams": "3"}', "a whole number"),
         ("[", "JSON"),
     ):
         (tmp_path / "generation_config.json").write_text(said)

@@ -41,28 +41,6 @@ def test_parquet(tmp_path):
     assert read_table(tmp_path / "t.parquet") == TABLE
 
 
-class Frame:
-    """What is asked of a frame: names of columns, and columns by name."""
-
-    def __init__(self, columns):
-        self.columns, self._values = list(columns), columns
-
-    def __getitem__(self, name):
-        return iter(self._values[name])
-
-
-@pytest.mark.parametrize("library", [None, "polars", "pandas"])
-def test_frames(library):
-    frame = Frame if library is None else pytest.importorskip(library).DataFrame
-    numbers = Table(TABLE.texts, TABLE.texts[::-1], ["1", "2", "1", "3"])
-    found = frame({"more": [0.5] * 4, "label": [1, 2, 1, 3], "b": numbers.texts_b, "text": numbers.texts})
-    assert read_table(found, {"text_b": "b"}) == numbers
-    with pytest.raises(BadInput, match=r"the frame: line 2: text is (missing|no string: nan)"):
-        read_table(frame({"text": ["a", None], "label": ["x", "y"]}))
-    with pytest.raises(BadInput, match="the frame: no column 'label'"):
-        read_table(frame({"text": ["a"]}))
-
-
 def test_tsv_knows_no_quotes(tmp_path):
     path = write(tmp_path / "t.tsv", 'text\tlabel\n"open\tx\na "b"\ty\n')
     assert read_table(path) == Table(['"open', 'a "b"'], None, ["x", "y"])

@@ -90,7 +90,7 @@ def shrunken(place):
         "dial": {"groups": 1, "depth": 6, "embedding_size": 128, "rank": 8 * place},
         "agreement": {"vectors": near, "similarities": near},
         "data": {"rows": {"train": 10_000}},
-        "evaluated_on": None,
+        "evaluated": None,
     }
 
 

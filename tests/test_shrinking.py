@@ -415,7 +415,7 @@ def test_what_else_stands_around_is_left_alone(tmp_path: Path) -> None:
     named = tmp_path / "named.csv"
     named.write_text("text,label\na warm room,LABEL_0\na cold room,LABEL_1\n")
     found = shrink(source, [lines], out, **dial, evaluate=named, resume=True)
-    assert found["evaluated_on"] == "named.csv"
+    assert found["evaluated"]["file"] == "named.csv"
     assert found["student"]["scores"]["model"][0]["metric"] == "accuracy"
 
 

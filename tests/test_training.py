@@ -21,7 +21,7 @@ from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.models.heads import Model
 from bertram.models.tensors import targets_of
-from bertram.training import checkpoint, interruption, loop
+from bertram.training import checkpoint, interruption, precision
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows
 from bertram.training.loop import Evaluation, Loop, Outcome
@@ -303,13 +303,13 @@ def test_the_mean_of_weights_is_kept_where_it_scores_better(tmp_path: Path, last
 def test_bfloat16_is_taken_where_it_is_faster(
     monkeypatch: pytest.MonkeyPatch, native: bool, ratio: float, expected: str
 ) -> None:
-    kinds = {"bf16": torch.bfloat16, "fp32": torch.float32}
     alone = Processes(0, 1, torch.device("cpu"))
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    monkeypatch.setattr(loop, "_product_seconds", lambda kind: ratio if kind is torch.bfloat16 else 1.0)
-    monkeypatch.setattr(loop, "_gains_by_bfloat16", loop._gains_by_bfloat16.__wrapped__)  # what is kept stays kept
-    assert loop.precision(Recipe(), alone) is kinds[expected]
-    assert all(loop.precision(Recipe(precision=asked), alone) is kinds[asked] for asked in ("bf16", "fp32"))
+    monkeypatch.setattr(precision, "_product_seconds", lambda kind: ratio if kind is torch.bfloat16 else 1.0)
+    # What is kept stays kept.
+    monkeypatch.setattr(precision, "_gains_by_bfloat16", precision._gains_by_bfloat16.__wrapped__)
+    assert precision.chosen(Recipe(), alone) == expected
+    assert all(precision.chosen(Recipe(precision=asked), alone) == asked for asked in ("bf16", "fp32"))
 
 
 def test_a_signal_that_was_swallowed_stops_the_training() -> None:

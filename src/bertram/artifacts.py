@@ -84,7 +84,10 @@ def _load_engine(path: Path) -> Predictor:
     manifest, heads = engine.manifest, engine.heads
     if "task" not in manifest:
         raise BadInput(f"{path}: its model was trained for no task")
-    task = any_task_from_dict(manifest["task"])
+    try:
+        task = any_task_from_dict(manifest["task"])
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
     if isinstance(task, Generation) or heads.get(task.head) != (0 if task.apart else task.outputs):
         raise BadInput(f"{path}: holds no head for {task.name}")
     max_length = manifest.get("max_length")

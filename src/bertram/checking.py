@@ -49,7 +49,7 @@ class _Reader:
         if isinstance(source, EncoderConfig):
             tokenizer = Tokenizer.train(train.texts + (train.texts_b or []), source.model_type, source.vocab_size)
             return cls(name, tokenizer, source.max_position_embeddings, learned_here=True)
-        config = model_names.config_of(source)
+        config = model_directory.read_config(source)
         tokenizer = model_directory.read_tokenizer(source, config)
         return cls(name, tokenizer, model_directory.max_length_of(source, config), learned_here=False)
 

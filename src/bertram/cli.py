@@ -78,8 +78,8 @@ def train(
     *,
     model: str,
     out: Path,
-    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
-    test: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
+    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    test: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     columns: Columns = None,
     recipe: Training = Recipe(),  # noqa: B008  frozen
     vocab_size: int | None = None,
@@ -136,8 +136,8 @@ def train(
             [data] if data2 is None else [data, data2],
             model=model,
             out=out,
-            validation=validation,
-            test=test,
+            validation=validation or None,
+            test=test or None,
             columns=columns,
             recipe=recipe,
             vocab_size=vocab_size,
@@ -156,7 +156,7 @@ def train(
 def compare(
     data: Path,
     *,
-    models: Annotated[list[str], Parameter(consume_multiple=True)],
+    models: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
     out: Path,
     task: TaskName | None = None,
     validation: Path | None = None,
@@ -231,7 +231,7 @@ def pretrain(
     objectives: Annotated[Objectives, Parameter(name="*")] = Objectives(),  # noqa: B008  frozen
     recipe: Training = Recipe(),  # noqa: B008  frozen
     documents: Literal["file", "blank-line"] | None = None,
-    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
+    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     tokenizer: Path | None = None,
     vocab_size: int | None = None,
     config: str | None = None,
@@ -399,8 +399,8 @@ def evaluate(
 
     files = [data] if data2 is None else [data, data2]
     scores = evaluate_files(load(model, allow_pickle=allow_pickle), files, columns, search)
-    found = [{"metric": s.metric, "value": s.value, "signature": s.signature} for s in scores]
-    _print(found, "\n".join(f"{s.metric} {s.value:.4f}   {s.signature}" for s in scores), as_json=json)
+    said = "\n".join(f"{s.metric} {s.value:.4f}   {s.signature}" for s in scores)
+    _print([asdict(score) for score in scores], said, as_json=json)
 
 
 @app.command(alias="classify")

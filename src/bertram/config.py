@@ -111,6 +111,11 @@ class EncoderConfig:
             raise BadInput(f"config: {self.num_hidden_layers} × {self.inner_group_num} layers are more than 1,024")
 
     @property
+    def untied(self) -> "EncoderConfig":
+        """The configuration of the same model with every layer's weights its own, residuals summed."""
+        return replace(self, residual_rank=0, shared="none") if self.residual_rank else self
+
+    @property
     def embedding_width(self) -> int:
         return self.hidden_size if self.embedding_size is None else self.embedding_size
 
@@ -201,14 +206,16 @@ class Search:
 
     def __post_init__(self) -> None:
         for name, least in {"beam_size": 1, "n_best": 1, "no_repeat_ngram_size": 0, "min_length": 0}.items():
-            if not least <= getattr(self, name) <= 1024:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must lie in {least} to 1,024")
-        if not -10 <= self.length_penalty <= 10:
-            raise BadInput(f"--length-penalty {self.length_penalty}: must lie in -10 to 10")
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= 1024:
+                raise BadInput(f"--{name.replace('_', '-')} {value!r:.40}: must be a whole number in {least} to 1,024")
+        if type(self.length_penalty) not in (int, float) or not -10 <= self.length_penalty <= 10:
+            raise BadInput(f"--length-penalty {self.length_penalty!r:.40}: must lie in -10 to 10")
         if self.n_best > self.beam_size:
             raise BadInput(f"--n-best {self.n_best}: a beam of {self.beam_size} finds no more than {self.beam_size}")
-        if self.max_length is not None and not max(1, self.min_length) <= self.max_length <= 2**20:
-            raise BadInput(f"--max-length {self.max_length}: must lie in {max(1, self.min_length)} to {2**20:,}")
+        least, longest = max(1, self.min_length), self.max_length
+        if longest is not None and (type(longest) is not int or not least <= longest <= 2**20):
+            raise BadInput(f"--max-length {longest!r:.40}: must be a whole number in {least} to {2**20:,}")
 
 
 class SearchOptions(TypedDict, total=False):

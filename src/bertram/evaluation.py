@@ -14,13 +14,13 @@ from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.records import Table, parse_columns, read_table
 
 
-def evaluate(predictor: Predictor, table: Table) -> list[Score]:
-    """Scores of the model's task on labelled texts, the primary one first.
+def evaluate(predictor: Predictor, table: Table, name: str = "the data") -> list[Score]:
+    """Scores of the model's task on labelled texts, the primary one first; errors call the table by `name`.
 
     Raises:
         BadInput: a label is not one that the model knows.
     """
-    targets = predictor.task.targets(table.labels)
+    targets = predictor.task.targets(table.labels, name)
     return predictor.task.scores(predictor.logits(table.texts, table.texts_b), targets)
 
 
@@ -49,4 +49,4 @@ def evaluate_files(
         raise BadInput(f"--{next(iter(search)).replace('_', '-')}: is for models that write texts")
     if len(files) > 1:
         raise BadInput(f"{files[1]}: {model.task.name} reads one table")
-    return evaluate(model, read_table(files[0], parse_columns(columns)))
+    return evaluate(model, read_table(files[0], parse_columns(columns)), str(files[0]))

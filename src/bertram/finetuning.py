@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bertram import model_directory, model_names
 from bertram.batch import Examples
+from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require
 from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, empty_if_refused, keep, prepare_directory
+from bertram.run_directory import begun, prepare_directory
 from bertram.tasks.registry import TASKS, guess_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table
@@ -109,30 +110,44 @@ def train(
         Interrupted: a signal came; `resume` goes on from there.
     """
     recipe, out = recipe or Recipe(), Path(out)
-    if vocab_size is not None and isinstance(model_names.resolve_encoder(model, allow_pickle=allow_pickle), Path):
+    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
+    if vocab_size is not None and isinstance(source, Path):
         raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
-    if not dry_run and (finished := prepare_directory(out, model, resume=resume)) is not None:
+    if not dry_run and (finished := prepare_directory(out, source, resume=resume)) is not None:
         return finished
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
-    learned = learn(task, splits)
+    plan = Plan(learn(task, splits), model, recipe, vocab_size, max_length, allow_pickle)
     if not dry_run:
-        return run(learned, splits, model, out, recipe, vocab_size, max_length, allow_pickle, report)
+        return run(plan, splits, out, report)
     with tempfile.TemporaryDirectory() as scratch:
-        splits, recipe = splits.head(recipe.batch_size), recipe.of_one_step
-        return run(learned, splits, model, Path(scratch), recipe, vocab_size, max_length, allow_pickle, report)
+        short = replace(plan, recipe=recipe.of_one_step)
+        return run(short, splits.head(recipe.batch_size), Path(scratch), report)
 
 
-def run(
-    task: Task,
-    splits: LabelledSplits,
-    model: str | Path,
-    out: Path,
-    recipe: Recipe,
-    vocab_size: int | None = None,
-    max_length: int | None = None,
-    allow_pickle: bool = False,
-    report: Report = silent,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained, and how."""
+
+    task: Task
+    model: str | Path
+    recipe: Recipe
+    vocab_size: int | None = None
+    max_length: int | None = None
+    allow_pickle: bool = False
+
+    def settings(self, splits: LabelledSplits) -> dict[str, Any]:
+        """All that the training depends on, for training.json."""
+        return {
+            "task": self.task.to_dict(),
+            "data": splits.description,
+            "recipe": asdict(self.recipe),
+            "model": str(self.model),
+            "vocab_size": self.vocab_size,
+            "max_length": self.max_length,
+        }
+
+
+def run(plan: Plan, splits: LabelledSplits, out: Path, report: Report = silent) -> dict[str, Any]:
     """`train` after its arguments are read: one model, one seed, one directory.
 
     Raises:
@@ -143,24 +158,24 @@ def run(
         require(library, "train")
     import torch
 
-    from bertram.training.distributed import Processes
+    from bertram.training.distributed import alone
     from bertram.training.feed import ShuffledRows
     from bertram.training.loop import Evaluation, Loop
     from bertram.training.torch_runner import TorchRunner
 
-    recipe = recipe.resolved(learning_rate=LEARNING_RATE)
+    plan = replace(plan, recipe=plan.recipe.resolved(learning_rate=LEARNING_RATE))
+    task, recipe, processes = plan.task, plan.recipe, alone()
     targets = splits.targets(task)
-    settings = {"task": task.to_dict(), "data": splits.description, "recipe": asdict(recipe), "model": str(model)}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
-    with empty_if_refused(out):
-        keep(out / SETTINGS, settings | {"vocab_size": vocab_size, "max_length": max_length})
-        network, tokenizer = start(task, splits, model, out, vocab_size, allow_pickle)
+    with begun(out, plan.settings(splits)):
+        source = model_names.resolve_encoder(plan.model, allow_pickle=plan.allow_pickle)
+        network, tokenizer = start(plan, source, splits, out)
+        max_length = plan.max_length
         if max_length is None:
-            max_length = model_directory.max_length_of(model_names.resolve_encoder(model), network.config)
+            max_length = model_directory.max_length_of(source, network.config)
         max_length = min(max_length, network.config.max_position_embeddings)
         examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
-    predictor = Predictor(task, tokenizer, TorchRunner(network, device), max_length)
+    predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
     def evaluate() -> Evaluation:
         score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
@@ -173,13 +188,12 @@ def run(
         out,
         evaluate=evaluate,
         report=report,
-        processes=Processes(0, 1, device),
+        processes=processes,
         blind_loss=cast("ClassificationHead | EmbeddingHead", network.heads[task.head]).blind_loss(
             torch.from_numpy(targets["train"]), recipe.label_smoothing or 0.0
         ),
     )
     outcome = loop.run()
-    network.eval()
     scores: dict[str, list[Score]] = {}
     for name, table in splits.judged.items():
         values = predictor.logits(*table.inputs)
@@ -189,7 +203,7 @@ def run(
         "format": 1,
         **outcome.to_dict(),
         "task": task.to_dict(),
-        "base_model": Path(model).name,
+        "base_model": Path(plan.model).name,
         "max_length": max_length,
         "truncated_texts": truncated,
         "data": splits.description,
@@ -215,25 +229,20 @@ def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max
     return Examples(firsts, labels, inputs_b=seconds), cut + also_cut
 
 
-def start(
-    task: Task, splits: LabelledSplits, model: str | Path, out: Path, vocab_size: int | None, allow_pickle: bool
-) -> tuple["Model", Tokenizer]:
+def start(plan: Plan, source: Path | EncoderConfig, splits: LabelledSplits, out: Path) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
-    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
+    task, heads = plan.task, {plan.task.head: plan.task.outputs}
     if isinstance(source, Path):
-        network = model_directory.read_model(source, {task.head: task.outputs}, allow_pickle=allow_pickle)
+        network = model_directory.read_model(source, heads, allow_pickle=plan.allow_pickle)
         if splits.train.texts_b is not None and not task.apart and network.config.type_vocab_size < 2:
-            raise BadInput(f"{model}: knows one segment only, so it cannot read pairs of texts")
+            raise BadInput(f"{plan.model}: knows one segment only, so it cannot read pairs of texts")
         return network, model_directory.read_tokenizer(source, network.config)
     from bertram.models.heads import Model
 
-    if (out / "tokenizer.json").exists():
-        tokenizer = Tokenizer.load(out)
-    else:
-        limit = source.vocab_size if vocab_size is None else min(vocab_size, source.vocab_size)
-        tokenizer = Tokenizer.train(splits.texts(), source.model_type, limit)
-        tokenizer.save(out)
-    return Model(replace(source, vocab_size=tokenizer.vocab_size), {task.head: task.outputs}), tokenizer
+    tokenizer = model_directory.learned_tokenizer(
+        out, splits.texts(), source.model_type, source.vocab_size, plan.vocab_size
+    )
+    return Model(replace(source, vocab_size=tokenizer.vocab_size), heads), tokenizer
 
 
 def learn(name: str | None, splits: LabelledSplits) -> Task:

@@ -18,7 +18,7 @@ from bertram.formats.transformer_config import is_transformer
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, empty_if_refused, keep, prepare_directory, read_manifest
+from bertram.run_directory import begun, prepare_directory, read_manifest
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score
@@ -111,17 +111,19 @@ def train(
     recipe, out = (recipe or Recipe()).resolved(**_DEFAULTS), Path(out)
     if task not in GENERATIONS:
         raise BadInput(f"no task named {task}; there are {', '.join(GENERATIONS)}")
-    if not dry_run and (finished := prepare_directory(out, model, resume=resume)) is not None:
+    settings = (vocab_size, separate_vocabularies, config or {}, max_length, allow_pickle)
+    plan = Plan(GENERATIONS[task](), model, recipe, *settings)
+    given = _check(plan)
+    if not dry_run and (finished := prepare_directory(out, given, resume=resume)) is not None:
         return finished
     for library in _LIBRARIES:  # before hours of work that would end for want of one
         require(library, "train")
     splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
-    settings = (vocab_size, separate_vocabularies, config or {}, max_length, allow_pickle)
-    plan = Plan(GENERATIONS[task](), model, recipe, *settings)
     if not dry_run:
-        return _run(plan, splits, out, report)
+        return _run(plan, given, splits, out, report)
     with tempfile.TemporaryDirectory() as scratch:
-        return _run(replace(plan, recipe=recipe.of_one_step), splits.head(recipe.batch_size), Path(scratch), report)
+        short = replace(plan, recipe=recipe.of_one_step)
+        return _run(short, given, splits.head(recipe.batch_size), Path(scratch), report)
 
 
 @dataclass(frozen=True)
@@ -138,16 +140,17 @@ class Plan:
     allow_pickle: bool
 
 
-def _run(plan: Plan, splits: Splits[Pairs], out: Path, report: Report) -> dict[str, Any]:
+def _run(
+    plan: Plan, given: Path | TransformerConfig, splits: Splits[Pairs], out: Path, report: Report
+) -> dict[str, Any]:
     import torch
 
-    from bertram.training.distributed import Processes
+    from bertram.training.distributed import alone
     from bertram.training.feed import ShuffledRows
     from bertram.training.loop import Evaluation, Loop
     from bertram.training.torch_runner import TorchGenerator
 
-    given = _check(plan)
-    task, recipe = plan.task, plan.recipe
+    task, recipe, processes = plan.task, plan.recipe, alone()
     settings = {
         "task": task.to_dict(),
         "data": splits.description,
@@ -158,10 +161,8 @@ def _run(plan: Plan, splits: Splits[Pairs], out: Path, report: Report) -> dict[s
         "config": dict(plan.config),
         "max_length": plan.max_length,
     }
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
-    with empty_if_refused(out):
-        keep(out / SETTINGS, settings)
+    with begun(out, settings):
         network, source, target = _start(plan, given, splits, out)
         search = Search()
         if isinstance(given, Path) and is_transformer(given):
@@ -170,7 +171,7 @@ def _run(plan: Plan, splits: Splits[Pairs], out: Path, report: Report) -> dict[s
         positions = min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
         length = positions if plan.max_length is None else min(plan.max_length, positions)
         examples, truncated = learnable(splits.train, source, target, config, length)
-    runner = TorchGenerator(network, device)
+    runner = TorchGenerator(network, processes.device)
     generator = Generator(task, source, target, runner, length, search)
 
     def scores(pairs: Pairs, search: Search) -> list[Score]:
@@ -187,7 +188,7 @@ def _run(plan: Plan, splits: Splits[Pairs], out: Path, report: Report) -> dict[s
         out,
         evaluate=evaluate,
         report=report,
-        processes=Processes(0, 1, device),
+        processes=processes,
     ).run()
     found = {
         name: [s.signed(split=name, beam=search.beam_size, seed=recipe.seed) for s in scores(pairs, search)]
@@ -235,7 +236,7 @@ def learnable(
 
 
 def _check(plan: Plan) -> Path | TransformerConfig:
-    """The model argument, resolved, before anything is written at OUT.
+    """The model argument, resolved, before anything is read or written.
 
     Raises:
         BadInput: there is no such model, or it cannot be trained as asked.
@@ -252,7 +253,7 @@ def _check(plan: Plan) -> Path | TransformerConfig:
     if plan.vocab_size or plan.separate_vocabularies:
         raise BadInput(f"{plan.model}: has its tokenizer already; --vocab-size and its like are for presets")
     if not is_transformer(given):
-        changed(model_names.config_of(given), plan.config)
+        changed(model_directory.read_config(given), plan.config)
     elif plan.config:
         raise BadInput(f"{plan.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
     return given
@@ -285,13 +286,10 @@ def _tokenizers(plan: Plan, preset: TransformerConfig, splits: Splits[Pairs], ou
     """A preset's tokenizers, learned from the training pairs once for every OUT; one for both sides if not told."""
     sides = [splits.train.sources, [text for targets in splits.train.targets for text in targets]]
     texts = sides if plan.separate_vocabularies else [[*sides[0], *sides[1]]]
-    limit = preset.decoder.vocab_size if plan.vocab_size is None else min(plan.vocab_size, preset.decoder.vocab_size)
-    found = []
-    for side, place in zip(texts, (out, out / model_directory.TARGET), strict=False):
-        if not (place / "tokenizer.json").exists():
-            place.mkdir(exist_ok=True)
-            Tokenizer.train(side, "transformer", limit).save(place)
-        found.append(Tokenizer.load(place))
+    found = [
+        model_directory.learned_tokenizer(place, side, "transformer", preset.decoder.vocab_size, plan.vocab_size)
+        for side, place in zip(texts, (out, out / model_directory.TARGET), strict=False)
+    ]
     return found[0], found[-1]
 
 

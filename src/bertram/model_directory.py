@@ -1,6 +1,6 @@
 """What stands in a directory with a trained model: weights, tokenizers, and what bertram.json says of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from bertram.errors import BadInput, require
 from bertram.files import write_json, write_text
 from bertram.formats.marian_config import read_search
 from bertram.formats.sentence_transformers import has_pooling, read_max_length
-from bertram.formats.transformer_config import is_marian, is_transformer
+from bertram.formats.transformer_config import is_marian, is_transformer, overrides_of
 from bertram.memory import peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.classification import Classification
@@ -20,7 +20,7 @@ from bertram.tasks.sequence_to_sequence import Generation, Translation
 from bertram.tasks.similarity import Similarity
 from bertram.tasks.task import Task
 from bertram.text import marian
-from bertram.text.tokenizer import Tokenizer
+from bertram.text.tokenizer import Family, Tokenizer
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model
@@ -42,7 +42,7 @@ def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pi
     require("safetensors", "train")
     from bertram.formats.huggingface import read
 
-    return read(directory, heads=heads, overrides=_overrides(directory), allow_pickle=allow_pickle)
+    return read(directory, heads=heads, overrides=overrides_of(directory), allow_pickle=allow_pickle)
 
 
 def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transformer":
@@ -94,6 +94,19 @@ def read_tokenizers(directory: Path, read: int, written: int) -> tuple[Tokenizer
     if target.vocab_size != written:  # it could write what has no name
         raise BadInput(f"{directory}: the tokenizer has {target.vocab_size:,} entries, the model writes {written:,}")
     return found
+
+
+def learned_tokenizer(
+    place: Path, texts: Iterable[str], family: Family, most: int, vocab_size: int | None
+) -> Tokenizer:
+    """The tokenizer that stands at `place`, learned from `texts` where there is none yet.
+
+    A training that goes on finds its own there. It has `vocab_size` entries, and `most` at most.
+    """
+    if not (place / "tokenizer.json").exists():
+        place.mkdir(exist_ok=True)
+        Tokenizer.train(texts, family, most if vocab_size is None else min(vocab_size, most)).save(place)
+    return Tokenizer.load(place)
 
 
 def max_length_of(source: Path | EncoderConfig, config: EncoderConfig) -> int:
@@ -162,7 +175,7 @@ def _task_of_class(directory: Path) -> Task | None:
 
     if not (directory / "config.json").exists() or is_transformer(directory):
         return None
-    said = read_description(directory, _overrides(directory))
+    said = read_description(directory, overrides_of(directory))
     if "regression" in said.heads:
         return Regression(0.0, 1.0)
     if "classification" not in said.heads:
@@ -176,17 +189,9 @@ def read_config(directory: Path) -> EncoderConfig:
     Raises:
         BadInput: its config.json or bertram.json cannot be used.
     """
-    from bertram.formats import huggingface_config
+    from bertram.formats.huggingface_config import read_description
 
-    return huggingface_config.read_config(directory, _overrides(directory))
-
-
-def _overrides(directory: Path) -> dict[str, Any]:
-    """What bertram.json adds to config.json."""
-    overrides = read_manifest(directory).get("config_overrides", {})
-    if not isinstance(overrides, dict):
-        raise BadInput(f"{directory / MANIFEST}: config_overrides must be an object")
-    return overrides
+    return read_description(directory, overrides_of(directory)).config
 
 
 def save(
@@ -211,9 +216,7 @@ def save(
     write(network, out, labels=labels)
     tokenizer.save(out, max_length=network.config.max_position_embeddings)
     manifest |= {"config": asdict(network.config), "config_overrides": config_overrides(network.config)}
-    write_text(out / "README.md", card(manifest))
-    manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
-    write_json(out / MANIFEST, manifest)
+    _finish(out, manifest, card)
 
 
 def save_transformer(
@@ -230,6 +233,10 @@ def save_transformer(
     write_transformer(network, out)
     save_tokenizers(source, target, out, network.config)
     manifest["config"] = asdict(network.config)
+    _finish(out, manifest, card)
+
+
+def _finish(out: Path, manifest: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> None:
     write_text(out / "README.md", card(manifest))
     manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
     write_json(out / MANIFEST, manifest)

@@ -11,7 +11,7 @@ from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed
 from bertram.errors import BadInput, require
 from bertram.model_card import pretraining_card
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, empty_if_refused, keep, prepare_directory, read_manifest
+from bertram.run_directory import SETTINGS, begun, prepare_directory, read_if_there, read_manifest
 from bertram.text import store
 from bertram.text.blocks import Blocks
 from bertram.text.corpus import Documents, Part, corpus_files, guess_documents, read_parts
@@ -108,7 +108,7 @@ def pretrain(
         files = corpus_files(corpus)
         kind = documents or guess_documents(files)
         text, held_out = Corpus(files, kind), Corpus(corpus_files(validation), kind) if validation else None
-        if processes.rank == 0 and prepare_directory(out, model, resume=resume, told="corpus") is None:
+        if processes.rank == 0 and prepare_directory(out, source, resume=resume, told="corpus") is None:
             settings = {
                 "corpus": text.description(),
                 "validation": held_out.description() if held_out else None,
@@ -120,8 +120,7 @@ def pretrain(
                 "objectives": asdict(objectives),
                 "recipe": asdict(recipe),
             }
-            keep(out / SETTINGS, settings)
-            with empty_if_refused(out):
+            with begun(out, settings):
                 found = _tokenizer(out, source, sizes, tokenizer, text, vocab_size, report)
                 _build_stores(out, found, text, held_out, recipe.seed, report)
                 _feeds(out, found, objectives, recipe)
@@ -141,7 +140,7 @@ def _sizes(source: Path | EncoderConfig, changes: Mapping[str, Any]) -> EncoderC
     """
     if changes and isinstance(source, Path):
         raise BadInput(f"{source}: is a trained model, whose configuration cannot be changed")
-    return changed(source if isinstance(source, EncoderConfig) else model_names.config_of(source), changes)
+    return changed(source if isinstance(source, EncoderConfig) else model_directory.read_config(source), changes)
 
 
 def _check(objectives: Objectives, sizes: EncoderConfig) -> None:
@@ -168,12 +167,12 @@ def _tokenizer(
     Raises:
         BadInput: it cannot be used, or has more entries than the model.
     """
+    if isinstance(source, EncoderConfig) and given is None:
+        texts = corpus.sentences(report)
+        return model_directory.learned_tokenizer(out, texts, source.model_type, sizes.vocab_size, vocab_size)
     if (out / "tokenizer.json").exists():
         return Tokenizer.load(out)
-    if isinstance(source, EncoderConfig) and given is None:
-        limit = sizes.vocab_size if vocab_size is None else min(vocab_size, sizes.vocab_size)
-        tokenizer = Tokenizer.train(corpus.sentences(report), source.model_type, limit)
-    elif isinstance(source, Path):
+    if isinstance(source, Path):
         tokenizer = model_directory.read_tokenizer(source if given is None else Path(given), sizes)
     else:
         tokenizer = Tokenizer.load(cast(Path, given))
@@ -259,11 +258,11 @@ def _train(
         return Evaluation(-losses, {f"validation_{name}": value for name, value in figures.items()})
 
     outcome = Loop(network, train, recipe, out, evaluate=evaluate, report=report, processes=processes).run()
-    network.eval()
     scores = scores_on(network, held_out["own"], processes)
-    for name in held_out.keys() - {"own"}:
-        found = scores_on(network, held_out[name], processes)
-        scores |= {f"{name}_accuracy": found[key] for key in found if key == "sentence_pair_accuracy"}
+    for name in ("nsp", "sop"):  # in one order on all processes, which sum what they found
+        found = scores_on(network, held_out[name], processes) if name in held_out else {}
+        if "sentence_pair_accuracy" in found:
+            scores[f"{name}_accuracy"] = found["sentence_pair_accuracy"]
     manifest = {
         "format": 1,
         **outcome.to_dict(),
@@ -281,7 +280,7 @@ def _train(
 
 def _origin(out: Path, stores: Mapping[str, TokenStore]) -> dict[str, Any]:
     """The model that was begun with, and where each store's text comes from and how much it is."""
-    settings = read_manifest(out, SETTINGS)
+    settings = read_if_there(out / SETTINGS)
     sources = {name: _named([file for file, _ in settings[key] or []]) for name, key in _SOURCES.items()}
     sources["validation"] = sources["validation"] or "held out of the corpus"
     data = {

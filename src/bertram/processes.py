@@ -9,7 +9,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with(parent: int) -> None:
-    """A comparison that was killed must not leave a training behind that its successor would collide with."""
+    """Have this process killed when `parent` ends (Linux), lest its successor meets what it left at work."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

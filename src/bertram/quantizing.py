@@ -88,7 +88,8 @@ def agreement(expected: Outputs, found: Outputs, *, soft: bool = False) -> float
         if soft or name in (EMBEDDING, _HIDDEN):
             shares.append(float(cosines(a, b).mean()))
         elif a.shape[1] == 1:
-            shares.append(1 - float(np.abs(a - b).mean() / max(a.std(), 1e-9)))
+            spread = a.std() or np.abs(a).mean() or 1.0  # of one text the value itself
+            shares.append(1 - float(np.abs(a - b).mean() / spread))
         else:
             shares.append(float((a.argmax(1) == b.argmax(1)).mean()))
     return min(shares)

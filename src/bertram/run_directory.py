@@ -17,13 +17,21 @@ MANIFEST = "bertram.json"
 """What came of it; the last file."""
 
 
-def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any]:
-    """bertram.json of a directory, or another file of settings; empty where there is none.
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """bertram.json of a directory; empty where there is none.
 
     Raises:
         BadInput: as `read_object`.
     """
-    path = directory / name
+    return read_if_there(directory / MANIFEST)
+
+
+def read_if_there(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty where there is no such file.
+
+    Raises:
+        BadInput: as `read_object`.
+    """
     return read_object(path) if path.exists() else {}
 
 
@@ -53,21 +61,23 @@ def read_object(path: Path, most_bytes: int = 2**24) -> dict[str, Any]:
     return said
 
 
-def prepare_directory(out: Path, model: str | Path, *, resume: bool, told: str = "task") -> dict[str, Any] | None:
-    """Check that `out` can take a training of `model`; return the manifest of one that is finished there already.
+def prepare_directory(out: Path, source: object, *, resume: bool, told: str = "task") -> dict[str, Any] | None:
+    """Check that `out` can take a training; return the manifest of one that is finished there already.
 
-    `told` is what training.json tells of where the same command began.
+    Args:
+        source: the model to begin with, as `model_names.resolve` finds it.
+        told: what training.json tells of where the same command began.
 
     Raises:
         BadInput: it is the model, a file, not writable, or holds something, and `resume` is not given or it is another
             command's.
     """
-    if out.exists() and Path(model).exists() and out.samefile(model):
+    if isinstance(source, Path) and out.exists() and out.samefile(source):
         raise BadInput(f"{out}: is the model to begin with; name another --out")
     if is_occupied(out):
         if not resume:
             raise BadInput(f"{out}: is not empty; resume the training that began there, or name another directory")
-        if told not in read_manifest(out, SETTINGS):
+        if told not in read_if_there(out / SETTINGS):
             raise BadInput(f"{out}: is not empty, and nothing that this command began; name another --out")
         manifest = read_manifest(out)
         if "status" in manifest:
@@ -79,8 +89,15 @@ def prepare_directory(out: Path, model: str | Path, *, resume: bool, told: str =
 
 
 @contextmanager
-def empty_if_refused(out: Path) -> Iterator[None]:
-    """Where input cannot serve, take out of an `out` that was empty what was made of it: it would stop another try."""
+def begun(out: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """Keep what a training depends on at `out`.
+
+    Where input cannot serve, what was made of it is taken out of an `out` that was empty: it would stop another try.
+
+    Raises:
+        BadInput: as `keep`; or what is done inside raised it.
+    """
+    keep(out / SETTINGS, settings)
     occupied = is_occupied(out)
     try:
         yield
@@ -119,7 +136,7 @@ def keep(path: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, settings)
         return
-    kept = read_manifest(path.parent, path.name)
+    kept = read_object(path)
     settings = json.loads(json.dumps(settings))  # tuples as lists, as they come back
     if kept != settings:
         differing = [name for name in settings if kept.get(name) != settings[name]]

@@ -22,7 +22,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from bertram import artifacts, finetuning
+from bertram import artifacts, finetuning, model_names
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inference.predictor import Predictor
@@ -141,16 +141,9 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         splits = _splits(table, self.validation_fraction, recipe.seed)
         with TemporaryDirectory() as scratch:
             directory = Path(scratch if self.out is None else self.out)
-            prepare_directory(directory, self.model, resume=False)
-            manifest = finetuning.run(
-                task,
-                splits,
-                self.model,
-                directory,
-                recipe,
-                vocab_size=_plain(self.vocab_size),
-                max_length=_plain(self.max_length),
-            )
+            prepare_directory(directory, model_names.resolve_encoder(self.model), resume=False)
+            plan = finetuning.Plan(task, self.model, recipe, _plain(self.vocab_size), _plain(self.max_length))
+            manifest = finetuning.run(plan, splits, directory)
             self.model_files_ = {
                 name: (directory / name).read_bytes() for name in _FILES if (directory / name).exists()
             }

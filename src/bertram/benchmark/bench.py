@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from bertram.benchmark.contestants import SETTINGS, Ids
@@ -26,9 +24,10 @@ from bertram.config import PRESETS, EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.formats.engine_file import is_engine, read_engine
-from bertram.formats.huggingface_config import read_config
 from bertram.inspection import flops_per_token
+from bertram.model_directory import read_config
 from bertram.model_names import resolve_encoder
+from bertram.terminal import plain_table
 from bertram.text.records import read_inputs
 from bertram.text.tokenizer import Tokenizer
 
@@ -43,7 +42,7 @@ LENGTHS = {  # mean and deviation of the logarithms of the tokens of a text, and
 _TEXTS, _BATCH = 192, 32
 _SINGLE_LENGTHS = (8, 16, 32, 128)
 _SINGLES, _STREAM, _STREAM_LENGTH = 10, 100, 16
-_MEMORY_SHAPES = {"8 × 30": (8, 30), "32 × 128": (32, 128)}
+_MEMORY_SHAPES = (8, 30), (32, 128)  # texts, and tokens of each where the model has as many positions
 
 
 class _Worker:
@@ -115,10 +114,10 @@ def bench(
         rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}
         for name in prepared:  # before the others are there: a process that starts would be in the way
             with _left_out(name, rows, left_out):
-                for shape, (batch, length) in _MEMORY_SHAPES.items():
-                    if length <= config.max_position_embeddings:
-                        seconds, peak = _alone(name, prepared[name], [[[7] * length] * batch] * 2)
-                        rows[name]["load_seconds"], rows[name]["peak_mb"][shape] = seconds, peak
+                for batch, longest in _MEMORY_SHAPES:
+                    length = min(longest, config.max_position_embeddings)
+                    seconds, peak = _alone(name, prepared[name], [[[7] * length] * batch] * 2)
+                    rows[name]["load_seconds"], rows[name]["peak_mb"][f"{batch} × {length}"] = seconds, peak
         workers = dict[str, _Worker]()
         for name in rows:
             with _left_out(name, workers, left_out):
@@ -263,8 +262,8 @@ def render(result: dict[str, Any]) -> Group:
     rows = result["rows"]
     others = [row["tokens_per_second"] for row in rows if not row["setting"].startswith("bertram")]
     lengths, shapes = list(rows[0]["latency_ms"]), list(rows[0]["peak_mb"])
-    speed = _table("", "tokens a second", "to the best other", "of the ceiling", "stream's p99 / p50")
-    size = _table("", *(f"ms, {length}" for length in lengths), "load, s", *(f"MB, {shape}" for shape in shapes))
+    speed = plain_table("", "tokens a second", "to the best other", "of the ceiling", "stream's p99 / p50")
+    size = plain_table("", *(f"ms, {length}" for length in lengths), "load, s", *(f"MB, {shape}" for shape in shapes))
     for row in rows:
         speed.add_row(
             Text(row["setting"]),
@@ -287,10 +286,3 @@ def render(result: dict[str, Any]) -> Group:
         how += f"; the machine multiplies matrices at 10⁹ operations a second: {ceiling}"
     notes.append(how)
     return Group(Text(), speed, Text(), size, Text(), Text("\n".join(notes)))
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(Text(heading), justify="right" if place else "left", no_wrap=not place)
-    return table

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bertram.config import EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.files import replacing, write_json
-from bertram.finetuning import LEARNING_RATE, LabelledSplits, learn
+from bertram.finetuning import LEARNING_RATE, LabelledSplits, Plan, learn
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inspection import describe
 from bertram.run_directory import SETTINGS, is_occupied, keep, make_directory, prepare_directory
@@ -90,8 +90,8 @@ def compare(
     for name, model in names.items():
         runs = {}
         for seed in range(recipe.seed, recipe.seed + seeds):
-            run_settings = settings | {"recipe": asdict(recipe) | {"seed": seed}, "model": model}
-            runs[f"runs/{name}-seed-{seed}"] = _train(run_settings, files, out, f"{name}-seed-{seed}")
+            plan = Plan(learned, model, replace(recipe, seed=seed), vocab_size, max_length)
+            runs[f"runs/{name}-seed-{seed}"] = _train(plan.settings(splits), files, out, f"{name}-seed-{seed}")
         candidates.append(_candidate(name, runs, split))
         curves[name] = {
             run["recipe"]["seed"]: read_metrics(out / place / "metrics.jsonl") for place, run in runs.items()
@@ -128,9 +128,8 @@ def _names(models: Sequence[str]) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for model in dict.fromkeys(map(str, models)):
-        config = model_names.config_of(model)
         if isinstance(source := model_names.resolve_encoder(model), Path):
-            model_directory.read_tokenizer(source, config)
+            model_directory.read_tokenizer(source, model_directory.read_config(source))
         base = Path(model).name or "model"
         name, number = base, 2
         while name in names or name == BASELINE:
@@ -193,7 +192,7 @@ def _baseline(
 def _train(settings: dict[str, Any], files: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
     """Train one model with one seed, unless that was done; what its bertram.json says."""
     place = out / "runs" / name
-    finished = prepare_directory(place, settings["model"], resume=True)
+    finished = prepare_directory(place, model_names.resolve_encoder(settings["model"]), resume=True)
     keep(place / SETTINGS, settings)
     if finished is not None:
         return finished

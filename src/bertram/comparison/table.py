@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +10,7 @@ from rich.text import Text
 from bertram.comparison.differences import unsteady
 from bertram.comparison.figures import MISSING, count, interval, p_value, quantity, score
 from bertram.comparison.selection import difference_of
+from bertram.terminal import plain_table
 
 Row = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ def render_table(results: Row) -> Group:
 
 
 def _candidates(candidates: Sequence[Row], chosen: str | None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table()
     metric = next((row["score"]["metric"] for row in candidates if row["score"] is not None), "score")
     table.add_column(Text("model"), overflow="fold", min_width=10)
     for upper, lower in _COLUMNS:
@@ -76,7 +76,7 @@ def _figures(row: Row) -> list[tuple[str, str]]:
 
 
 def _differences(model: str, scored: Sequence[Row], comparisons: Sequence[Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table()
     table.add_column(Text(f"{model} less"), overflow="fold", min_width=10)
     for heading in ("difference", "95% interval", "p", "p by Holm"):
         table.add_column(heading, justify="right", no_wrap=True)

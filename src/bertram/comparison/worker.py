@@ -43,18 +43,10 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.tasks.registry import task_from_dict
     from bertram.training.recipe import Recipe
 
-    splits = finetuning.LabelledSplits.read(**job["files"])
+    splits, recipe = finetuning.LabelledSplits.read(**job["files"]), Recipe(**job["recipe"])
+    plan = finetuning.Plan(task_from_dict(job["task"]), job["model"], recipe, job["vocab_size"], job["max_length"])
     with training_progress(job["label"]) as report:
-        return finetuning.run(
-            task_from_dict(job["task"]),
-            splits,
-            job["model"],
-            Path(job["out"]),
-            Recipe(**job["recipe"]),
-            job["vocab_size"],
-            job["max_length"],
-            report=report,
-        )
+        return finetuning.run(plan, splits, Path(job["out"]), report)
 
 
 def _baseline(job: dict[str, Any]) -> dict[str, Any]:

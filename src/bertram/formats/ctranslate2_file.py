@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertram.errors import BadInput
-from bertram.run_directory import read_json, read_manifest
+from bertram.run_directory import read_if_there, read_json
 
 WEIGHTS, SETTINGS, VOCABULARY_MAP = "model.bin", "config.json", "vmap.txt"
 
@@ -215,7 +215,7 @@ def _layers(arrays: dict[str, Shape], side: str) -> Iterator[str]:
 
 def _read_settings(directory: Path, target: list[str]) -> dict[str, Any]:
     path = directory / SETTINGS
-    settings, known = read_manifest(directory, SETTINGS), set(target)
+    settings, known = read_if_there(directory / SETTINGS), set(target)
     if unknown := sorted(settings.keys() ^ _SETTINGS):
         raise BadInput(f"{path}: {unknown[0]!r:.80} is missing, or stands where Bertram writes nothing")
     for name in _TOKENS:

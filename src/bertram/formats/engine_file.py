@@ -14,7 +14,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -141,7 +141,7 @@ def _parsed(content: memoryview, length: int) -> Engine:
     if not isinstance(header["manifest"], dict):
         raise BadInput("its manifest is no object")
     if config.residual_rank:
-        summed = layout_of(replace(config, residual_rank=0, shared="none"), heads, pooler=pooler)
+        summed = layout_of(config.untied, heads, pooler=pooler)
         if sum(rows * columns for rows, columns in summed.matrices.values()) > _MOST_SUMMED * len(content):
             raise BadInput("its layers are too many for what they share")
     layout = layout_of(config, heads, pooler=pooler)

@@ -20,7 +20,7 @@ from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import groups_are_sayable, read_description, write_description
 from bertram.formats.loading import Sources, Undrawn, allocate, check, fill
-from bertram.formats.residuals import read_residuals, untied, untied_config, write_residuals
+from bertram.formats.residuals import read_residuals, untied, write_residuals
 from bertram.formats.sentence_transformers import has_pooling, read_pooling, write_pooling
 from bertram.formats.weights import find_weights, read_tensors, write_tensors
 from bertram.models.heads import Model
@@ -85,7 +85,7 @@ def read(
     if "embedding" in ({"embedding"} if heads is None and has_pooling(directory) else heads or ()):
         overrides = read_pooling(directory) | dict(overrides or {})
     description = read_description(directory, overrides)
-    config = untied_config(description.config)
+    config = description.config.untied
     path = find_weights(directory, allow_pickle=allow_pickle)
     sources = _sources(read_tensors(path))
 

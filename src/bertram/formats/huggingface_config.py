@@ -8,7 +8,7 @@ from typing import Any
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
-from bertram.formats.transformer_config import read_json
+from bertram.formats.transformer_config import read_config_json
 
 _FAMILIES = {"bert": "Bert", "albert": "Albert"}
 # The classes, without their family, and the heads that each promises.
@@ -63,16 +63,11 @@ def read_description(directory: Path, overrides: Mapping[str, Any] | None = None
     Raises:
         BadInput: there is no such file, or it describes no encoder of these families.
     """
-    said = read_json(directory)
+    said = read_config_json(directory)
     try:
         return _parse(said, overrides or {})
     except BadInput as error:
         raise BadInput(f"{directory / 'config.json'}: {str(error).removeprefix('config: ')}") from None
-
-
-def read_config(directory: Path, overrides: Mapping[str, Any] | None = None) -> EncoderConfig:
-    """The configuration alone; arguments and errors are those of `read_description`."""
-    return read_description(directory, overrides).config
 
 
 def _parse(said: dict[str, Any], overrides: Mapping[str, Any]) -> Description:

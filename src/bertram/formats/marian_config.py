@@ -10,7 +10,7 @@ from typing import Any
 
 from bertram.config import EncoderConfig, Search, TransformerConfig
 from bertram.errors import BadInput
-from bertram.run_directory import read_manifest
+from bertram.run_directory import read_if_there
 
 MODEL_TYPE = "marian"
 
@@ -133,7 +133,7 @@ def read_search(directory: Path) -> Search:
         BadInput: generation_config.json is damaged, or says what cannot be.
     """
     path = directory / "generation_config.json"
-    said = read_manifest(directory, path.name)
+    said = read_if_there(path)
     names = {
         "beam_size": "num_beams",
         "length_penalty": "length_penalty",
@@ -142,9 +142,6 @@ def read_search(directory: Path) -> Search:
         "min_length": "min_new_tokens",
     }
     found = {field: said[name] for field, name in names.items() if said.get(name) is not None}
-    whole = all(type(value) is int for field, value in found.items() if field != "length_penalty")
-    if not whole or type(found.get("length_penalty", 1.0)) not in (int, float):
-        raise BadInput(f"{path}: {', '.join(names.values())} must be numbers")
     try:
         return Search(**found)
     except BadInput as error:

@@ -5,7 +5,6 @@ summed of: for a layer's product "NAME.shared.weight", which all layers of a gro
 written, "NAME.up.weight" and "NAME.down.weight".
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,16 +20,11 @@ from bertram.models.layers import ResidualLinear
 _ROUNDING = 1e-4  # of a weight's largest value: sums of float32, or of the halves that a file may hold
 
 
-def untied_config(config: EncoderConfig) -> EncoderConfig:
-    """The configuration of the same model with every layer's weights its own."""
-    return replace(config, residual_rank=0, shared="none") if config.residual_rank else config
-
-
 def untied(model: Model) -> Model:
     """A model with every layer's weights summed and its own; one without residuals is returned as it is."""
     if not model.config.residual_rank:
         return model
-    found = Model(untied_config(model.config), model.labels(), pooler=model.pooler is not None)
+    found = Model(model.config.untied, model.labels(), pooler=model.pooler is not None)
     weights = model.state_dict()
     weights |= {f"{name}.weight": product.weight for name, product in _products(model).items()}
     with torch.no_grad():

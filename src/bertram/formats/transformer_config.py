@@ -9,7 +9,7 @@ from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
 from bertram.formats import marian_config
-from bertram.run_directory import read_manifest, read_object
+from bertram.run_directory import MANIFEST, read_manifest, read_object
 
 MODEL_TYPE = "bertram-transformer"
 
@@ -22,8 +22,7 @@ def is_transformer(directory: Path) -> bool:
     Raises:
         BadInput: the file is not JSON.
     """
-    path = directory / "config.json"
-    return path.is_file() and read_json(directory).get("model_type") in (MODEL_TYPE, marian_config.MODEL_TYPE)
+    return _model_type(directory) in (MODEL_TYPE, marian_config.MODEL_TYPE)
 
 
 def is_marian(directory: Path) -> bool:
@@ -32,7 +31,11 @@ def is_marian(directory: Path) -> bool:
     Raises:
         BadInput: the file is not JSON.
     """
-    return (directory / "config.json").is_file() and read_json(directory).get("model_type") == marian_config.MODEL_TYPE
+    return _model_type(directory) == marian_config.MODEL_TYPE
+
+
+def _model_type(directory: Path) -> str:
+    return str(read_config_json(directory).get("model_type")) if (directory / "config.json").is_file() else ""
 
 
 def read_transformer_config(directory: Path) -> TransformerConfig:
@@ -41,11 +44,10 @@ def read_transformer_config(directory: Path) -> TransformerConfig:
     Raises:
         BadInput: there is no such file, or it describes no encoder–decoder model of these kinds.
     """
-    said = read_json(directory)
+    said = read_config_json(directory)
     try:
         if said.get("model_type") == marian_config.MODEL_TYPE:
-            overrides = read_manifest(directory).get("config_overrides", {})
-            return marian_config.parse(said, overrides if isinstance(overrides, dict) else {})
+            return marian_config.parse(said, overrides_of(directory))
         values = {name: value for name, value in said.items() if name != "model_type"}
         values |= {name: EncoderConfig(**_only(EncoderConfig, said.get(name))) for name in _STACKS}
         return TransformerConfig(**_only(TransformerConfig, values))
@@ -60,7 +62,19 @@ def write_transformer_config(directory: Path, config: TransformerConfig) -> None
     write_json(directory / "config.json", {"model_type": MODEL_TYPE, **asdict(config)})
 
 
-def read_json(directory: Path) -> dict[str, Any]:
+def overrides_of(directory: Path) -> dict[str, Any]:
+    """What bertram.json says of a configuration that config.json cannot.
+
+    Raises:
+        BadInput: it is no object.
+    """
+    overrides = read_manifest(directory).get("config_overrides", {})
+    if not isinstance(overrides, dict):
+        raise BadInput(f"{directory / MANIFEST}: config_overrides must be an object")
+    return overrides
+
+
+def read_config_json(directory: Path) -> dict[str, Any]:
     """config.json as it stands.
 
     Raises:

@@ -20,11 +20,10 @@ _LEAST_LENGTH = 1e-12  # as in torch's normalize
 class EngineRunner:
     """Answers with an engine; in the compiled kernels where they were built, else in numpy."""
 
-    def __init__(self, engine: Engine, threads: int = 0) -> None:
-        """`threads` compute; 0 is one for each core that this process may use."""
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine = untied(engine)
         parts = engine.config, engine.matrices, engine.vectors
-        self.encoder = NativeEncoder(*parts, threads) if available() else NumpyEncoder(*parts)
+        self.encoder = NativeEncoder(*parts) if available() else NumpyEncoder(*parts)
 
     def run(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
         """Every head's logits by its name; "hidden" [T, H] and "pooled" [B, H] if a head reads them.

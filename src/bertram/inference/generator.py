@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from bertram.batch import Batch, Hypothesis, budgeted
 from bertram.config import Search
 from bertram.errors import BadInput
-from bertram.inference.predictor import pairs_of
+from bertram.inference.predictor import check_characters, pairs_of
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.sentences import split_long
 from bertram.text.tokenizer import Tokenizer
@@ -62,6 +62,7 @@ class Generator:
             if second is not None:
                 raise BadInput(f"inputs[{place}]: {self.task.name} reads one text, not a pair")
             texts.append(text)
+        check_characters(texts)
         answers: list[dict[str, Any]] = []
         for start in range(0, len(texts), _CHUNK):
             answers += self._answers(texts[start : start + _CHUNK], search or self.search)

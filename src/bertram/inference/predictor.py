@@ -64,8 +64,8 @@ class Predictor:
 
     def _run(self, texts: Sequence[str], texts_b: Sequence[str] | None, width: int | None) -> NDArray[np.float32]:
         """What the task's head says of every text, [N, width]; the first answer tells a width of None."""
-        _check_characters(texts)
-        _check_characters(texts_b or ())
+        check_characters(texts)
+        check_characters(texts_b or ())
         found = np.empty((len(texts), width or 0), np.float32)
         for start in range(0, len(texts), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -138,7 +138,10 @@ def _pair(given: object, place: int) -> tuple[str, str | None]:
     return fields["text"], fields.get("text_b")
 
 
-def _check_characters(texts: Sequence[str]) -> None:
+def check_characters(texts: Sequence[str]) -> None:
+    """Raises:
+    BadInput: a text is no valid Unicode.
+    """
     for place, text in enumerate(texts):
         try:
             text.encode()

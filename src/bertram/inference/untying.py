@@ -17,7 +17,7 @@ def untied(engine: Engine) -> Engine:
     residuals = layout_of(engine.config, engine.heads, pooler=engine.pooler).residuals
     if not residuals:
         return engine
-    config = replace(engine.config, residual_rank=0, shared="none")
+    config = engine.config.untied
     shared = {residual.shared for residual in residuals.values()}
     wide = {name: unpack(engine.matrices[name]) for name in shared}
     matrices = {}

@@ -3,12 +3,11 @@
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from bertram import artifacts
@@ -19,7 +18,8 @@ from bertram.errors import BadInput
 from bertram.evaluation import evaluate_files
 from bertram.exporting import export_alike
 from bertram.files import fingerprint, write_text
-from bertram.run_directory import read_manifest
+from bertram.run_directory import read_if_there, read_manifest
+from bertram.terminal import plain_table
 from bertram.text.records import Table
 
 ENGINE = "model.engine"
@@ -67,8 +67,7 @@ def outcome(
         "dial": manifest["shrinking"],
         "agreement": manifest["agreement"],
         "data": manifest["data"],
-        "evaluated_on": None if evaluate is None else evaluate.name,
-        "evaluated_sha256": None if evaluate is None else fingerprint(evaluate),
+        "evaluated": None if evaluate is None else evaluated(evaluate, columns),
         "machine": environment(),
         **rows,
     }
@@ -76,7 +75,12 @@ def outcome(
 
 def _scores(model: Path, data: Path, columns: str | None, allow_pickle: bool) -> list[dict[str, Any]]:
     found = evaluate_files(artifacts.load(model, allow_pickle=allow_pickle), [data], columns, None)
-    return [{"metric": s.metric, "value": s.value, "signature": s.signature} for s in found]
+    return [asdict(score) for score in found]
+
+
+def evaluated(data: Path, columns: str | None) -> dict[str, str | None]:
+    """What scores were computed on."""
+    return {"file": data.name, "sha256": fingerprint(data), "columns": columns}
 
 
 def figures(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -125,9 +129,7 @@ _NAMES = {
 
 def render(results: Mapping[str, Any]) -> Group:
     """What `rich` prints of results.json."""
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for place, heading in enumerate(("", results["teacher"]["model"], results["student"]["model"])):
-        shown.add_column(Text(heading), justify="right" if place else "left")
+    shown = plain_table("", results["teacher"]["model"], results["student"]["model"])
     for row in figures(results):
         shown.add_row(*map(Text, row))
     return Group(Text(), shown, Text(), Text("Agreement\n" + "\n".join(f"  {line}" for line in agreed(results))))
@@ -138,7 +140,7 @@ def siblings(out: Path, results: Mapping[str, Any]) -> Sequence[Path]:
     found = []
     for path in sorted(out.resolve().parent.glob(f"*/{RESULTS}")):
         with suppress(BadInput, KeyError, TypeError):  # what other commands left there is not looked at
-            said = read_manifest(path.parent, RESULTS)
+            said = read_if_there(path.parent / RESULTS)
             if "dial" in said and said["teacher"]["model"] == results["teacher"]["model"]:
                 found.append(path.parent)
     return found

@@ -71,6 +71,7 @@ def plan(
     width, layers = teacher.config.hidden_size, teacher.config.num_hidden_layers if depth is None else depth
     groups = groups or [number for number in range(1, layers + 1) if layers % number == 0]
     embedding_sizes = embedding_sizes or [*(size for size in EMBEDDING_SIZES if size < width), width]
+    untied = (0,) if ranks is None else ranks  # where nothing is shared there is nothing to add to
     ranks = ranks or [rank for rank in RANKS if rank < width]
     rows, energies = [], dict[tuple[int, int], float]()
     with torch.no_grad():
@@ -79,7 +80,7 @@ def plan(
             for size in embedding_sizes:
                 if (group, size) == (teacher.config.num_hidden_layers, width):
                     continue  # the model itself
-                for rank in ranks if group < layers else (0,):
+                for rank in ranks if group < layers else untied:
                     config = config_of(teacher.config, group, size, rank, depth)
                     if (group, rank) not in energies:
                         energies[group, rank] = _layer_energy(teacher, group, rank)

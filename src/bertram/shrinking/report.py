@@ -8,7 +8,7 @@ from bertram.comparison import charts
 from bertram.comparison.figures import interval, megabytes, quantity, score
 from bertram.comparison.markup import Element, element, page_of, table
 from bertram.files import write_text
-from bertram.run_directory import read_manifest
+from bertram.run_directory import read_if_there
 from bertram.shrinking.outcome import RESULTS, agreed, figures, siblings
 from bertram.training.metrics_file import read_metrics
 
@@ -29,7 +29,7 @@ def write_report(out: Path, results: Row) -> None:
         element("tr", element("th", name, scope="row"), *(element("td", cell) for cell in cells))
         for name, *cells in figures(results)
     ]
-    found = {path.name: read_manifest(path, RESULTS) for path in siblings(out, results)}
+    found = {path.name: read_if_there(path / RESULTS) for path in siblings(out, results)}
     page = page_of(
         f"{title} – Bertram",
         element("p", "Bertram shrink", class_="over"),
@@ -55,7 +55,7 @@ def _dial(dial: Row) -> str:
 
 def _pareto(found: Mapping[str, Row], own: str) -> list[Element]:
     """Agreement or, where all were scored on the same data, the score against the size of the engine."""
-    scored = {row.get("evaluated_sha256") for row in found.values()}
+    scored = {(row.get("evaluated") or {}).get("sha256") for row in found.values()}
     if len(scored) == 1 and None not in scored:
         points = [(name, row["student"]["scores"]["engine"][0]) for name, row in found.items()]
         values = {name: (one["value"], one["value"], one["value"]) for name, one in points}

@@ -11,8 +11,8 @@ from bertram.errors import BadInput, BertramError, require
 from bertram.files import fingerprint, write_json
 from bertram.model_card import shrinking_card
 from bertram.progress import Report, silent
-from bertram.run_directory import MANIFEST, SETTINGS, keep, prepare_directory, read_manifest
-from bertram.shrinking.outcome import RESULTS, outcome
+from bertram.run_directory import MANIFEST, begun, prepare_directory, read_if_there, read_manifest
+from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
 from bertram.text.records import Table, parse_columns, read_inputs, read_table, split
@@ -72,12 +72,13 @@ def shrink(
     out, recipe = Path(out), recipe.resolved(learning_rate=LEARNING_RATE)
     lessons = tuple(LESSONS if lessons is None else lessons)
     source = _source(model, recipe, lessons, allow_pickle)
-    config_of(model_names.config_of(source), groups, embedding_size, rank, depth)  # before the texts, which may be many
+    # Before the texts, which may be many.
+    config_of(model_directory.read_config(source), groups, embedding_size, rank, depth)
     if evaluate is not None:
         _check_evaluated(source, Path(evaluate), columns)
     read = _texts(texts)
     train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
-    manifest = prepare_directory(out, model, resume=resume, told="shrinking")
+    manifest = prepare_directory(out, source, resume=resume, told="shrinking")
     if manifest is None:
         teacher = model_directory.read_model(source, allow_pickle=allow_pickle)
         if not taught(teacher, lessons):
@@ -92,8 +93,8 @@ def shrink(
         files = [(Path(file).name, fingerprint(Path(file))) for file in texts]
         dial = {"groups": groups, "embedding_size": embedding_size, "rank": rank, "depth": sizes.num_hidden_layers}
         settings = {"model": str(model), "texts": files, "shrinking": dial | {"lessons": lessons}}
-        keep(out / SETTINGS, settings | {"max_length": max_length, "recipe": asdict(recipe)})
-        student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
+        with begun(out, settings | {"max_length": max_length, "recipe": asdict(recipe)}):
+            student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
         if (task := model_directory.find_task(source, read_manifest(source))) is not None:
             came["task"] = task.to_dict()
         manifest = {
@@ -116,11 +117,11 @@ def shrink(
             model_directory.save(student, tokenizer, out, manifest, shrinking_card, labels=labels)
     if manifest["status"] == "diverged":
         raise BertramError(f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate")
-    results = read_manifest(out, RESULTS)
-    if not results or (evaluate is not None and results.get("evaluated_sha256") != fingerprint(Path(evaluate))):
+    results = read_if_there(out / RESULTS)
+    if not results or (evaluate is not None and results.get("evaluated") != evaluated(Path(evaluate), columns)):
         data = None if evaluate is None else Path(evaluate)
         write_json(out / RESULTS, outcome(source, out, held_out, data, columns, allow_pickle))
-        results = read_manifest(out, RESULTS)
+        results = read_if_there(out / RESULTS)
     write_report(out, results)
     return results
 

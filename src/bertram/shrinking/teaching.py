@@ -18,8 +18,9 @@ from bertram.shrinking.initial import SCHEMES, student_of
 from bertram.tasks.similarity import Similarity
 from bertram.text.masking import Masker
 from bertram.text.tokenizer import Tokenizer
-from bertram.training.distributed import Processes
+from bertram.training.distributed import alone
 from bertram.training.loop import Evaluation, Loop
+from bertram.training.precision import DTYPES
 from bertram.training.recipe import Recipe
 
 _MEASURED, _CHOOSING = 64, 256
@@ -43,7 +44,8 @@ def teach(
 ) -> tuple[Model, dict[str, Any]]:
     """The student of `sizes` after its training, and what bertram.json says of that."""
     masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, "token")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = alone()
+    device = processes.device
 
     def feed(batch: Batch, size: int, tokens: int | None = None) -> Lessons:
         return Lessons(batch, lessons, taught_heads(teacher, lessons), masker, size, recipe.seed, tokens)
@@ -71,9 +73,8 @@ def teach(
         return Evaluation(-sum(losses.values()), figures)
 
     lesson = feed(train, recipe.batch_size, recipe.batch_tokens)
-    processes = Processes(0, 1, device)
     loop = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes)
-    distillation.prepare(device, loop.precision, some)
+    distillation.prepare(device, DTYPES[loop.precision], some)
     outcome = loop.run()
     parameters = {
         name: sum(weight.numel() for weight in network.parameters())

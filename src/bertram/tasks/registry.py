@@ -10,17 +10,10 @@ from bertram.tasks.sequence_to_sequence import Generation, Summarization, Transl
 from bertram.tasks.similarity import Similarity
 from bertram.tasks.task import Task, parse_number
 
-TASKS: dict[str, type[Task]] = {
-    "classification": Classification,
-    "regression": Regression,
-    "similarity": Similarity,
-}
+TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Regression, Similarity)}
 """Tasks of an encoder with a head."""
 
-GENERATIONS: dict[str, type[Generation]] = {
-    "translation": Translation,
-    "summarization": Summarization,
-}
+GENERATIONS: dict[str, type[Generation]] = {kind.name: kind for kind in (Translation, Summarization)}
 """Tasks of an encoder and a decoder."""
 
 COLUMNS: dict[str, tuple[str, str]] = {"translation": ("source", "target"), "summarization": ("document", "summary")}

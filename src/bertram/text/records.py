@@ -80,22 +80,18 @@ class Table:
         )
 
 
-def read_table(source: Any, columns: Mapping[str, str] | None = None) -> Table:
-    """Read a file of labelled texts, or take a polars or pandas frame.
+def read_table(path: str | Path, columns: Mapping[str, str] | None = None) -> Table:
+    """Read a file of labelled texts.
 
     Args:
-        source: a path that ends with .csv, .tsv, .jsonl or .parquet (.gz may follow), or a frame.
+        path: ends with .csv, .tsv, .jsonl or .parquet; .gz may follow.
         columns: names of the columns to read as text, text_b and label where they are called otherwise; numbers from 1
             for a file without a header.
 
     Raises:
         BadInput: the file is missing, empty or broken, or lacks a column, a text or a label somewhere.
     """
-    columns = columns or {}
-    if isinstance(source, str | Path):
-        return _table(str(source), *read_rows(Path(source), columns))
-    places = _places("the frame", [str(name) for name in source.columns], columns, _ROLES)
-    return _table("the frame", places, enumerate(zip(*(source[name] for name in source.columns), strict=True), 1))
+    return _table(str(path), *read_rows(Path(path), columns or {}))
 
 
 def parse_columns(text: str | None, roles: Sequence[str] = _ROLES) -> dict[str, str] | None:
@@ -136,7 +132,8 @@ def split(examples: E, share: float, seed: int) -> tuple[E, E]:
 def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
     """Inputs to answer, in lists of some: the lines of a text file, or of standard input where `source` is "-".
 
-    Lines are JSONL if the first of them is an object with a text.
+    Lines are JSONL if the file's name says so, or the first of them is an object with a text; of an object text and
+    text_b are taken, and all have the second or none.
 
     Raises:
         BadInput: there is no such file, or a line cannot be read; what stood before it was given.
@@ -147,10 +144,10 @@ def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
         if first is None:
             return
         lines = chain([first], lines)
-        if _object(first[1]) is None:
-            yield from _chunks(line for _, line in lines)
+        if kind_of(Path(name)) == ".jsonl" or _object(first[1]) is not None:
+            yield from _chunks(_checked_objects(name, lines))
         else:
-            yield from _chunks(_checked_object(name, *line) for line in lines if line[1].strip())
+            yield from _chunks(line for _, line in lines)
 
 
 def read_lines(source: str) -> Iterator[list[str]]:
@@ -197,13 +194,19 @@ def _object(line: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and "text" in value else None
 
 
-def _checked_object(name: str, number: int, line: str) -> dict[str, Any]:
-    value = _object(line)
-    if value is None:
-        raise BadInput(f"{name}: line {number}: not an object with a text, as the first line is")
-    for field in value.keys() & {"text", "text_b"}:
-        checked_cell(name, number, field, value[field])
-    return value
+def _checked_objects(name: str, lines: Iterator[tuple[int, str]]) -> Iterator[dict[str, str]]:
+    first: dict[str, str] = {}
+    for number, line in lines:
+        if not line.strip():
+            continue
+        value = _object(line)
+        if value is None:
+            raise BadInput(f"{name}: line {number}: not an object with a text")
+        found = {f: checked_cell(name, number, f, value[f]) for f in ("text", "text_b") if f in value}
+        first = first or found
+        if found.keys() != first.keys():
+            raise BadInput(f"{name}: line {number}: all must have a text_b, or none; this one is unlike the first")
+        yield found
 
 
 def _csv(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
@@ -238,7 +241,15 @@ def _jsonl(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows
         raise BadInput(f"{path}: is empty")
     names = list(first[1])
     places = _places(str(path), names, columns, roles)
-    return places, ((number, [value.get(name) for name in names]) for number, value in chain([first], found))
+    optional = _OPTIONAL if _OPTIONAL in roles and _OPTIONAL not in places else None
+
+    def rows() -> Iterator[Row]:
+        for number, value in chain([first], found):
+            if optional in value:
+                raise BadInput(f"{path}: line {number}: has a {optional}, which the first object lacks")
+            yield number, [value.get(name) for name in names]
+
+    return places, rows()
 
 
 def _parquet(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
@@ -288,10 +299,10 @@ def _headed(name: str, rows: Iterator[Row], columns: Mapping[str, str], roles: S
     """A file whose first row names its columns, unless `columns` counts them."""
     if columns and all(column.isdecimal() for column in columns.values()):
         needed = [role for role in roles if role != _OPTIONAL]
-        if not columns.keys() >= set(needed) or "0" in columns.values():
+        places = {role: int(column) - 1 for role, column in columns.items()}
+        if not columns.keys() >= set(needed) or min(places.values()) < 0:
             named = " and ".join(f"the {role}'s" for role in needed)
             raise BadInput(f"--columns: without a header, name {named} column by numbers from 1")
-        places = {role: int(column) - 1 for role, column in columns.items()}
         return places, _checked_width(name, rows, 1 + max(places.values()), "at least ")
     first = next(rows, None)
     if first is None:
@@ -338,10 +349,8 @@ def checked_cell(name: str, line: int, role: str, value: Any) -> str:
     Raises:
         BadInput: it is missing, no string, an empty label, or holds a NUL byte or half of a surrogate pair.
     """
-    if isinstance(value, bool):
-        value = str(value).lower()
     if isinstance(value, int | float) and role == "label" and value == value:
-        value = str(value)
+        value = str(value).lower() if isinstance(value, bool) else str(value)
     if not isinstance(value, str):
         raise BadInput(f"{name}: line {line}: {role} is {'missing' if value is None else f'no string: {value!r:.60}'}")
     if role == "label" and not value.strip():

@@ -50,7 +50,8 @@ from bertram.text.vocabulary import learn_merges, learn_pieces, learn_wordpieces
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-_FAMILIES: dict[str, tuple[Callable[[Iterable[str], int], tokenizers.Tokenizer], dict[str, str]]] = {
+Family = Literal["bert", "albert", "transformer"]
+_FAMILIES: dict[Family, tuple[Callable[[Iterable[str], int], tokenizers.Tokenizer], dict[str, str]]] = {
     "bert": (lambda texts, size: bert(learn_wordpieces(texts, size)), BERT_SPECIAL),
     "albert": (
         lambda texts, size: albert(learn_pieces(texts, size), unknown=list(ALBERT_SPECIAL).index("unk")),
@@ -112,9 +113,7 @@ class Tokenizer:
             raise BadInput(f"{file}: {error}") from None
 
     @classmethod
-    def train(
-        cls, texts: Iterable[str], family: Literal["bert", "albert", "transformer"], vocab_size: int
-    ) -> "Tokenizer":
+    def train(cls, texts: Iterable[str], family: Family, vocab_size: int) -> "Tokenizer":
         """Learn a vocabulary of at most `vocab_size` tokens, fewer where the texts do not support as many.
 
         In BERT's and ALBERT's, Chinese characters stand singly. Where there is no room for every character, the rarest

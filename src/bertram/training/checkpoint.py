@@ -1,6 +1,5 @@
 """Checkpoints: directories OUT/checkpoints/step-N that are whole or do not count."""
 
-import hashlib
 import json
 import logging
 import shutil
@@ -10,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from bertram.errors import BadInput
-from bertram.files import flush_directory, write_json
+from bertram.files import fingerprint, flush_directory, write_json
 from bertram.formats.weights import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -81,8 +80,4 @@ def _is_whole(place: Path) -> bool:
 
 def _checksums(place: Path) -> dict[str, str]:
     """SHA-256 of the two files that a checkpoint consists of."""
-    found = {}
-    for name in (_TENSORS, _STATE):
-        with (place / name).open("rb") as file:
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {name: fingerprint(place / name) for name in (_TENSORS, _STATE)}

@@ -99,6 +99,11 @@ class Processes:
         return make(*arguments) if self.rank == 0 else nullcontext()
 
 
+def alone() -> Processes:
+    """The one process of a training that is not shared, on a GPU where there is one."""
+    return Processes(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else _CPU)
+
+
 @contextmanager
 def together() -> Iterator[Processes]:
     """Join the processes that torchrun started; alone where it did not. NCCL on GPUs, Gloo on CPUs.
@@ -110,7 +115,7 @@ def together() -> Iterator[Processes]:
         BadInput: there are more processes on this machine than GPUs, or what torchrun says is not all there.
     """
     if not under_torchrun():
-        yield Processes(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else _CPU)
+        yield alone()
         return
     try:
         store, rank, size = next(rendezvous("env://"))

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -29,16 +28,13 @@ from bertram.training.interruption import Interrupted, StopRequests, check_stop
 from bertram.training.memory import keep_freed_memory
 from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import Optimizer
+from bertram.training.precision import DTYPES, Chosen, chosen
 from bertram.training.recipe import Recipe
 
 _TRIAL_STEPS = 8
 _COMPILING_STEPS = 16
 """Steps before trial ones where layers are compiled: the first few meet new cases, for which it is done again."""
 _LOSS_BUCKETS = 20
-_TRIED_ROWS, _TRIED_WIDTH, _TRIALS = 256, 512, 6
-_WORTHWHILE = 0.9
-"""The share of float32's time in which bfloat16 must multiply to be taken: no chance decides near equality."""
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _AVERAGED = "averaged-{:09d}.safetensors"
 
 
@@ -130,10 +126,10 @@ class Loop:
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
         self._ahead: tuple[Position, tuple[Examples, Position]] | None = None
         self._found = checkpoint.load_latest(self.checkpoints)
-        self.precision = _DTYPES[self._found[1]["precision"]] if self._found else precision(recipe, processes)
+        self.precision: Chosen = self._found[1]["precision"] if self._found else chosen(recipe, processes)
         self.optimizer = Optimizer(
             model,
-            self.precision,
+            DTYPES[self.precision],
             rule=recipe.optimizer,
             weight_decay=recipe.weight_decay,
             rates=None if encoders is None else {"encoder.": encoders / highest},
@@ -190,13 +186,15 @@ class Loop:
         reason = reason or self._not_finite() or _not_falling(state, self.blind_loss)
         self.optimizer.release()
         self.processes.wait()  # for process 0 to have written what now is read
-        averaged = 1
+        averaged, best_step = 1, state.best_step
         if not reason and state.best_step:
             averaged = self._average(state)
             if averaged == 1:
                 self.optimizer.load_weights(read_tensors(self.checkpoints / "best.safetensors"))
+            else:
+                best_step = state.evaluated
         status = "diverged" if reason else "finished"
-        return Outcome(status, reason, state.step, state.tokens, seconds, state.best_step, self._precision, averaged)
+        return Outcome(status, reason, state.step, state.tokens, seconds, best_step, self.precision, averaged)
 
     def _train_step(self, state: State) -> dict[str, float]:
         """One optimizer step over one batch of examples, in passes of at most `max_tokens` tokens."""
@@ -329,10 +327,6 @@ class Loop:
         steps = (recipe.hours * 3600 - min(evaluation_seconds, recipe.hours * 1800)) / step_seconds
         return max(1, int(self.processes.sums([steps])[0] / self.processes.size))
 
-    @property
-    def _precision(self) -> str:
-        return next(name for name, dtype in _DTYPES.items() if dtype is self.precision)
-
     def _not_finite(self) -> str:
         """Why a training whose last step spoiled the weights counts as diverged."""
         broken = [name for name, weight in self.optimizer.weights().items() if not weight.isfinite().all()]
@@ -340,7 +334,7 @@ class Loop:
 
     def _save(self, state: State, started: float) -> None:
         state.seconds = time.monotonic() - started
-        facts = {"state": asdict(state), "recipe": asdict(self.recipe), "precision": self._precision}
+        facts = {"state": asdict(state), "recipe": asdict(self.recipe), "precision": self.precision}
         if self.processes.rank == 0:
             checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
@@ -361,33 +355,6 @@ class Loop:
                 f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
             )
         return state
-
-
-def precision(recipe: Recipe, processes: Processes) -> torch.dtype:
-    """The type that products are computed in: what is asked for, else bfloat16 where every process gains by it."""
-    if recipe.precision == "auto":
-        return torch.float32 if processes.any(not _gains_by_bfloat16(processes.device)) else torch.bfloat16
-    return _DTYPES[recipe.precision]
-
-
-@cache
-def _gains_by_bfloat16(device: torch.device) -> bool:
-    """Tried out, for the instructions alone do not say: docs/experiments.md has a processor that loses by them."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if not torch.cpu._is_avx512_bf16_supported():
-        return False
-    return _product_seconds(torch.bfloat16) < _WORTHWHILE * _product_seconds(torch.float32)
-
-
-def _product_seconds(kind: torch.dtype) -> float:
-    x, weight = torch.ones(_TRIED_ROWS, _TRIED_WIDTH, dtype=kind), torch.ones(_TRIED_WIDTH, _TRIED_WIDTH, dtype=kind)
-    taken = []
-    for _ in range(_TRIALS):
-        began = time.perf_counter()
-        nn.functional.linear(x, weight)
-        taken.append(time.perf_counter() - began)
-    return min(taken)
 
 
 def _not_falling(state: State, blind_loss: float | None) -> str:

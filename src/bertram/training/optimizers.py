@@ -17,6 +17,8 @@ from bertram.training.recipe import Rule
 EPS: Mapping[Rule, float] = {"adamw": 1e-8, "lamb": 1e-6}
 """What keeps the division from 0, as torch and You et al. have it."""
 
+_BETAS = 0.9, 0.999
+
 _RUN, _GPU_RUN = 2**18, 2**26
 """Elements updated together. On a CPU, with gradient and moments 4 MB, which stay in the cache between the passes over
 them; on a GPU, in as few kernels as can be, but not with all gradients in float32 at once."""
@@ -43,7 +45,6 @@ class Optimizer:
         *,
         rule: Rule = "adamw",
         weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.999),
         eps: float | None = None,
         rates: Mapping[str, float] | None = None,
         reduce: Callable[[Tensor], object] | None = None,
@@ -61,7 +62,7 @@ class Optimizer:
                 process makes the same step. The losses must be scaled for the sum to be the whole batch's gradient.
         """
         self.rule: Rule = rule
-        self.weight_decay, self.betas, self.eps = weight_decay, betas, EPS[rule] if eps is None else eps
+        self.weight_decay, self.eps = weight_decay, EPS[rule] if eps is None else eps
         self.steps = 0
         self._parameters = dict(model.named_parameters())
         multiplied = {id(p) for m in model.modules() if isinstance(m, nn.Linear) for p in m.parameters()}
@@ -164,8 +165,8 @@ class Optimizer:
             fused=True,
             grad_scale=scale,
             amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
             lr=learning_rate,
             weight_decay=weight_decay,
             eps=self.eps,

@@ -21,7 +21,7 @@ _HIGHEST = {
 class Recipe:
     """Settings of a training.
 
-    The budget is the first of `steps`, `tokens`, `hours` and `epochs` that is given.
+    The budget is the first of `steps`, `tokens`, `hours` and `epochs` that is given; by default 3 epochs.
 
     Raises:
         BadInput: a value is out of range.
@@ -43,7 +43,7 @@ class Recipe:
     """Tokens of one forward and backward pass; a larger batch is accumulated over several."""
     learning_rate: float | None = None
     """The highest. By default 5e-5 in fine-tuning (Devlin et al. 2018, A.3); in pre-training and for an encoder–decoder
-    model 1e-3."""
+    model 1e-3; in shrinking 5e-4."""
     encoder_learning_rate: float | None = None
     """Another for the encoder, which may have been trained before what stands on it (Liu & Lapata 2019)."""
     warmup: float = 0.1

@@ -62,7 +62,9 @@ const Kernels* kernels_named(const char* name) {
         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
             ? &avx512::kernels
             : nullptr,
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2::kernels : nullptr,
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")
+            ? &avx2::kernels
+            : nullptr,
 #endif
         &portable::kernels,
     };

@@ -50,7 +50,7 @@ class Threads {
         };
         left_.store(tasks, std::memory_order_relaxed);
         const uint32_t round = round_of(ticket_.load(std::memory_order_relaxed)) + 1;
-        ticket_.store(uint64_t{round} << 32 | static_cast<uint32_t>(tasks), std::memory_order_release);
+        ticket_.store(uint64_t{round} << 32 | static_cast<uint32_t>(tasks));  // before sleeping_ is read
         if (sleeping_.load() > 0) ticket_.notify_all();
         take(round, 0);
         while (left_.load(std::memory_order_acquire) > 0) pause();
