@@ -1,6 +1,7 @@
 """What a training leaves: a model directory that Bertram, transformers, the hub and TensorBoard can read."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bertram.errors import BadInput
 from bertram.finetuning import LabelledSplits, train
 from bertram.model_card import model_card
 from bertram.models.heads import ClassificationHead
+from bertram.run_directory import SETTINGS
 from bertram.text.records import read_table
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -105,6 +107,27 @@ def test_dry_run_takes_every_part_and_leaves_nothing(place, tmp_path):
     assert found["steps"] == 1
     assert found["scores"].keys() == {"validation", "test"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_goes_on_where_out_is_called_as_its_preset(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"model": "bert-tiny", "out": "bert-tiny", "recipe": Recipe(steps=1, evaluations=1)}
+    begun = train("classification", place / "good.csv", **settings)
+    assert train("classification", place / "good.csv", **settings, resume=True) == begun
+
+
+def test_a_refused_resume_leaves_what_began_there(place, tmp_path):
+    def go_on(seed):
+        settings = {"model": "bert-tiny", "recipe": Recipe(steps=1, evaluations=1, seed=seed)}
+        return train("classification", place / "good.csv", **settings, out=tmp_path / "out", resume=True)
+
+    go_on(0)
+    for file in (tmp_path / "out").iterdir():  # as a kill right after the beginning leaves it
+        if file.name != SETTINGS:
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    for _ in range(2):
+        with pytest.raises(BadInput, match="began with another data and recipe"):
+            go_on(1)
 
 
 def test_a_diverged_training_is_called_so(place, tmp_path):

@@ -166,7 +166,24 @@ def test_a_line_unlike_the_first_is_refused(tmp_path):
         list(read_inputs(str(path)))
 
 
-@pytest.mark.parametrize("line", ['{"text": null}', '{"text": ["a"]}', '{"text": "a", "text_b": 5}'])
+def test_of_objects_text_and_text_b_are_taken(tmp_path):
+    path = write(tmp_path / "t.jsonl", '\n{"text": "a", "label": "x"}\n{"text": "b"}\n')
+    assert list(read_inputs(str(path))) == [[{"text": "a"}, {"text": "b"}]]
+    for content, message in (
+        ('{"review": "a film"}\n', "line 1: not an object with a text"),
+        ('{"text": "a"}\n{"text": "b", "text_b": "c"}\n', "line 2: all must have a text_b, or none"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            list(read_inputs(str(write(tmp_path / "odd.jsonl", content))))
+
+
+def test_a_second_text_that_comes_late_is_not_dropped(tmp_path):
+    path = write(tmp_path / "t.jsonl", '{"text": "a", "label": "x"}\n{"text": "b", "text_b": "c", "label": "y"}\n')
+    with pytest.raises(BadInput, match="line 2: has a text_b, which the first object lacks"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("line", ['{"text": null}', '{"text": true}', '{"text": ["a"]}', '{"text": "a", "text_b": 5}'])
 def test_a_text_that_is_no_string_is_refused(tmp_path, line):
     path = write(tmp_path / "t.jsonl", f'{{"text": "a"}}\n{line}\n')
     with pytest.raises(BadInput, match="line 2: text"):

@@ -277,10 +277,12 @@ def test_learning_rate_falls_by_the_root_of_the_step(tmp_path: Path) -> None:
     assert rates == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("last", "averaged"), [(0.6, 2), (0.4, 1)])
-def test_the_mean_of_weights_is_kept_where_it_scores_better(tmp_path: Path, last: float, averaged: int) -> None:
-    """The fifth evaluation is of the mean of the third and the fourth; the best of all is the fourth."""
-    scores = iter([0.1, 0.2, 0.3, 0.5, last])
+@pytest.mark.parametrize(("third", "last", "averaged"), [(0.3, 0.6, 2), (0.3, 0.4, 1), (0.55, 0.6, 2)])
+def test_the_mean_of_weights_is_kept_where_it_scores_better(
+    tmp_path: Path, third: float, last: float, averaged: int
+) -> None:
+    """The fifth evaluation is of the mean of the third and the fourth, one of which is the best of all."""
+    scores = iter([0.1, 0.2, third, 0.5, last])
     kept: list[torch.Tensor] = []
     torch.manual_seed(0)
     model = Model(CONFIG, {"classification": 2})

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from bertram.errors import BadInput, require
 
 _ROLES = ("text", "text_b", "label")
+_INPUT: Sequence[str] = ("text", "text_b")
 _OPTIONAL = "text_b"
 _LONGEST_LINE = 16 * 2**20  # bytes
 _CHUNK = 1024  # inputs answered at a time
@@ -202,7 +203,7 @@ def _checked_objects(name: str, lines: Iterator[tuple[int, str]]) -> Iterator[di
         value = _object(line)
         if value is None:
             raise BadInput(f"{name}: line {number}: not an object with a text")
-        found = {f: checked_cell(name, number, f, value[f]) for f in ("text", "text_b") if f in value}
+        found = {f: checked_cell(name, number, f, value[f]) for f in _INPUT if f in value}
         first = first or found
         if found.keys() != first.keys():
             raise BadInput(f"{name}: line {number}: all must have a text_b, or none; this one is unlike the first")
