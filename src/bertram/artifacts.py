@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.errors import BadInput
+from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import is_engine, read_engine
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import Generator
@@ -98,7 +99,7 @@ def _load_engine(path: Path) -> Predictor:
 
 def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, allow_pickle: bool) -> Generator:
     search = search_of(source, manifest)
-    if (source / "model.bin").is_file():
+    if is_ctranslate2(source):
         from bertram.inference.ctranslate2_runner import CTranslate2Runner
 
         runner = CTranslate2Runner(source)

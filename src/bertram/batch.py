@@ -32,14 +32,11 @@ class Batch:
     @classmethod
     def pack(cls, sequences: Sequence[Sequence[int]], segment_ids: Sequence[Sequence[int]] | None = None) -> "Batch":
         """Lay sequences of token ids end to end; without `segment_ids` all are 0."""
-        offsets = np.zeros(len(sequences) + 1, np.int32)
-        np.cumsum([len(sequence) for sequence in sequences], out=offsets[1:])
+        offsets, positions = laid_out(np.array([len(sequence) for sequence in sequences], np.int64))
         token_ids = np.fromiter((token for sequence in sequences for token in sequence), np.int32, count=offsets[-1])
         segments = np.zeros_like(token_ids)
         if segment_ids is not None:
             segments[:] = np.fromiter((s for sequence in segment_ids for s in sequence), np.int32, count=offsets[-1])
-        lengths = np.diff(offsets)
-        positions = ranges(np.zeros_like(lengths), lengths).astype(np.int32)
         return cls(token_ids, segments, positions, offsets)
 
     def __len__(self) -> int:
@@ -137,6 +134,12 @@ def output_limits(lengths: Ints, positions: int, max_length: int | None) -> Ints
     """
     limits = 2 * lengths + 16 if max_length is None else np.full_like(lengths, max_length)
     return np.minimum(limits, positions + 1)
+
+
+def laid_out(lengths: NDArray[np.integer]) -> tuple[Ints, Ints]:
+    """Offsets [B + 1] and positions [T] of sequences of these lengths, [B], laid end to end."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return offsets, ranges(np.zeros_like(lengths), lengths).astype(np.int32)
 
 
 def ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.int64]:

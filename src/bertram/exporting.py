@@ -12,6 +12,7 @@ from bertram import model_directory, model_names
 from bertram.batch import Batch
 from bertram.errors import BadInput, require
 from bertram.files import write_json
+from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_layout import EMBEDDING
 from bertram.formats.quantization import Precision
 from bertram.formats.transformer_config import is_transformer
@@ -67,7 +68,7 @@ def export(
     source, out = model_names.resolve(model, allow_pickle=allow_pickle), Path(out)
     if not isinstance(source, Path):
         raise BadInput(f"{model} is a preset, sizes with random weights; train it first")
-    if (source / "model.bin").is_file():
+    if is_ctranslate2(source):
         raise BadInput(f"{model}: is exported for CTranslate2 already; name the model that it was made of")
     if is_transformer(source) == (format in _ENCODERS):
         kinds = ["an encoder", "an encoder–decoder model"][:: 1 if format in _ENCODERS else -1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bertram import model_directory, model_names
-from bertram.batch import Batch, Examples, Ints, ranges
+from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import EncoderConfig, Search, TransformerConfig, changed
 from bertram.errors import BadInput, require
 from bertram.formats.transformer_config import is_transformer
@@ -225,12 +225,11 @@ def learnable(
     inputs, cut = source.encode(texts, max_length=max_length)
     pieces, lengths = target.pieces([text for targets in pairs.targets for text in targets], max_length - 1)
     kept = np.minimum(lengths, max_length - 1)
-    offsets = np.concatenate([[0], np.cumsum(kept + 1)]).astype(np.int32)
+    offsets, positions = laid_out(kept + 1)
     written = np.full(offsets[-1], config.decoder_start_token_id, np.int32)
     written[ranges(offsets[:-1] + 1, kept)] = pieces
     following: Ints = np.full(offsets[-1], config.eos_token_id, np.int32)
     following[ranges(offsets[:-1], kept)] = pieces
-    positions = ranges(np.zeros_like(kept), kept + 1).astype(np.int32)
     outputs = Batch(written, np.zeros_like(written), positions, offsets)
     return Examples(inputs, token_labels={HEAD: following}, inputs_b=outputs), cut + int((lengths > kept).sum())
 

@@ -47,6 +47,11 @@ _EMBEDDINGS = {"encoder": "embeddings_0", "decoder": "embeddings"}
 Shape = tuple[int, ...]
 
 
+def is_ctranslate2(directory: Path) -> bool:
+    """Whether a directory holds a model that was exported for CTranslate2."""
+    return (directory / WEIGHTS).is_file()
+
+
 @dataclass(frozen=True)
 class Description:
     """What is to be known of a directory to run it. No token stands twice in a list."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertram import model_directory, model_names
 from bertram.config import LESSONS, EncoderConfig, Lesson
@@ -17,6 +17,9 @@ from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
 from bertram.text.records import Table, parse_columns, read_inputs, read_table, split
 from bertram.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from bertram.models.heads import Model
 
 LEARNING_RATE = 5e-4
 """Where a recipe gives none."""
@@ -67,7 +70,6 @@ def shrink(
         require(library, "train")
     from bertram.shrinking.distillation import taught
     from bertram.shrinking.initial import config_of
-    from bertram.shrinking.teaching import teach
 
     out, recipe = Path(out), recipe.resolved(learning_rate=LEARNING_RATE)
     lessons = tuple(LESSONS if lessons is None else lessons)
@@ -84,37 +86,14 @@ def shrink(
         if not taught(teacher, lessons):
             raise BadInput(f"{model}: has no head whose logits could be taught; name other --lessons")
         sizes = config_of(teacher.config, groups, embedding_size, rank, depth)
-        tokenizer = model_directory.read_tokenizer(source, sizes)
-        if max_length is None:
-            max_length = min(model_directory.max_length_of(source, sizes), _LONGEST)
-        max_length = min(max_length, sizes.max_position_embeddings)
-        batch, truncated = tokenizer.encode(train.texts, max_length=max_length)
-        judged, _ = tokenizer.encode(held_out.texts, max_length=max_length)
-        files = [(Path(file).name, fingerprint(Path(file))) for file in texts]
         dial = {"groups": groups, "embedding_size": embedding_size, "rank": rank, "depth": sizes.num_hidden_layers}
-        settings = {"model": str(model), "texts": files, "shrinking": dial | {"lessons": lessons}}
-        with begun(out, settings | {"max_length": max_length, "recipe": asdict(recipe)}):
-            student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
-        if (task := model_directory.find_task(source, read_manifest(source))) is not None:
-            came["task"] = task.to_dict()
-        manifest = {
-            "format": 1,
-            "base_model": Path(model).name,
-            "max_length": max_length,
-            "truncated_texts": truncated,
-            "data": {
-                "train": ", ".join(name for name, _ in files),
-                "rows": {"train": len(train), "validation": len(held_out)},
-            },
+        settings = {
+            "model": str(model),
+            "texts": [(Path(file).name, fingerprint(Path(file))) for file in texts],
+            "shrinking": dial | {"lessons": lessons},
             "recipe": asdict(recipe),
-            **came,
-            "shrinking": settings["shrinking"] | came["shrinking"],
         }
-        if came["status"] == "diverged":
-            write_json(out / MANIFEST, manifest)
-        else:
-            labels = manifest.get("task", {}).get("labels")
-            model_directory.save(student, tokenizer, out, manifest, shrinking_card, labels=labels)
+        manifest = _teach(teacher, sizes, source, train, held_out, settings, max_length, recipe, out, report)
     if manifest["status"] == "diverged":
         raise BertramError(f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate")
     results = read_if_there(out / RESULTS)
@@ -124,6 +103,53 @@ def shrink(
         results = read_if_there(out / RESULTS)
     write_report(out, results)
     return results
+
+
+def _teach(
+    teacher: "Model",
+    sizes: EncoderConfig,
+    source: Path,
+    train: Table,
+    held_out: Table,
+    settings: dict[str, Any],
+    max_length: int | None,
+    recipe: Recipe,
+    out: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """Teach a student of `sizes`, leave it at `out`, and return what bertram.json says of it."""
+    from bertram.shrinking.teaching import teach
+
+    tokenizer = model_directory.read_tokenizer(source, sizes)
+    if max_length is None:
+        max_length = min(model_directory.max_length_of(source, sizes), _LONGEST)
+    max_length = min(max_length, sizes.max_position_embeddings)
+    batch, truncated = tokenizer.encode(train.texts, max_length=max_length)
+    judged, _ = tokenizer.encode(held_out.texts, max_length=max_length)
+    lessons = settings["shrinking"]["lessons"]
+    with begun(out, settings | {"max_length": max_length}):
+        student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
+    if (task := model_directory.find_task(source, read_manifest(source))) is not None:
+        came["task"] = task.to_dict()
+    manifest = {
+        "format": 1,
+        "base_model": Path(settings["model"]).name,
+        "max_length": max_length,
+        "truncated_texts": truncated,
+        "data": {
+            "train": ", ".join(name for name, _ in settings["texts"]),
+            "rows": {"train": len(train), "validation": len(held_out)},
+        },
+        "recipe": settings["recipe"],
+        **came,
+        "shrinking": settings["shrinking"] | came["shrinking"],
+    }
+    if came["status"] == "diverged":
+        write_json(out / MANIFEST, manifest)
+    else:
+        labels = manifest.get("task", {}).get("labels")
+        model_directory.save(student, tokenizer, out, manifest, shrinking_card, labels=labels)
+    return manifest
 
 
 def _source(model: str | Path, recipe: Recipe, lessons: Collection[str], allow_pickle: bool) -> Path:

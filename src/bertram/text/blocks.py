@@ -12,7 +12,7 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import Batch, Examples, Ints, ranges
+from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import Masking, SentenceObjective
 from bertram.errors import BadInput
 from bertram.text.masking import Masker
@@ -134,14 +134,13 @@ def assemble(store: TokenStore, pairs: NDArray[np.int64], tokenizer: Tokenizer) 
     a, a_end, b, b_end, label = pairs.T
     counts = np.stack([a_end - a, b_end - b], 1)  # [B, 2]
     lengths = counts.sum(1) + 2 + (counts[:, 1] > 0)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    offsets, positions = laid_out(lengths)
     token_ids = np.full(offsets[-1], tokenizer.sep_id, np.int32)
     token_ids[offsets[:-1]] = tokenizer.cls_id
     a_places = offsets[:-1] + 1
     b_places = a_places + counts[:, 0] + 1
     sources, targets = np.stack([a, b], 1).ravel(), np.stack([a_places, b_places], 1).ravel()
     token_ids[ranges(targets, counts.ravel())] = store.tokens[ranges(sources, counts.ravel())]
-    positions = ranges(np.zeros_like(lengths), lengths).astype(np.int32)
     segment_ids = (positions >= np.repeat(counts[:, 0] + 2, lengths)).astype(np.int32)
     return Batch(token_ids, segment_ids, positions, offsets), label.astype(np.int32)
 

@@ -25,7 +25,7 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from bertram.batch import Batch, ranges
+from bertram.batch import Batch, laid_out, ranges
 from bertram.errors import BadInput
 from bertram.files import write_json, write_text
 from bertram.text.backends import (
@@ -221,9 +221,9 @@ class Tokenizer:
         kept = _longest_first(lengths, budget)
 
         rows = before + kept.sum(0) + len(parts)
-        offsets = np.concatenate([[0], np.cumsum(rows)])
-        if offsets[-1] >= 2**31:
-            raise BadInput(f"{offsets[-1]} tokens are more than one batch holds; use fewer texts or a smaller length")
+        if (tokens := int(rows.sum())) >= 2**31:
+            raise BadInput(f"{tokens} tokens are more than one batch holds; use fewer texts or a smaller length")
+        offsets, positions = laid_out(rows)
         token_ids = np.full(offsets[-1], self.end_id, np.int32)
         segment_ids = np.zeros_like(token_ids)
         if self._start is not None:
@@ -234,8 +234,7 @@ class Tokenizer:
             token_ids[ranges(starts, kept[segment])] = pieces[ranges(np.cumsum(stored) - stored, kept[segment])]
             segment_ids[ranges(starts, kept[segment] + 1)] = segment
             starts = starts + kept[segment] + 1
-        positions = ranges(np.zeros_like(rows), rows).astype(np.int32)
-        batch = Batch(token_ids, segment_ids, positions, offsets.astype(np.int32))
+        batch = Batch(token_ids, segment_ids, positions, offsets)
         return batch, int((lengths.sum(0) > budget).sum())
 
     def pieces(self, texts: Sequence[str], limit: int | None = None) -> tuple[NDArray[np.int32], Ints]:
