@@ -5,7 +5,7 @@ of the Transformer (Vaswani et al. 2017) are settings of the same fields; `bert`
 the whole difference.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict, get_args
 
@@ -16,6 +16,33 @@ SentenceObjective = Literal["nsp", "sop", "none"]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]
 Masking = Literal["token", "word", "ngram"]
 Pooling = Literal["mean", "cls"]
+
+# What an EncoderConfig's fields may be: whole numbers from the least on, shares, switches and names.
+_LEAST = {
+    **dict.fromkeys(("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), 1),
+    **dict.fromkeys(("max_position_embeddings", "inner_group_num", "groups", "embedding_width"), 1),
+    **dict.fromkeys(("type_vocab_size", "residual_rank"), 0),
+}
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "classifier_dropout")
+_SWITCHES = (
+    "normalize_embedding",
+    "normalize_before",
+    "normalize_pooling",
+    "scale_embedding",
+    "static_position_embeddings",
+)
+_CHOICES = {
+    "hidden_act": Activation,
+    "shared": Sharing,
+    "sentence_objective": SentenceObjective,
+    "pooling": Pooling,
+}
+
+
+def _check_switches(config: object, names: Iterable[str]) -> None:
+    for name in names:
+        if not isinstance(getattr(config, name), bool):
+            raise BadInput(f"config: {name} must be true or false, not {getattr(config, name)!r:.80}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +98,16 @@ class EncoderConfig:
     """Sines and cosines of the position instead of learned embeddings (Vaswani et al. 2017, 3.5)."""
 
     def __post_init__(self) -> None:
-        sizes = ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
-        sizes += ["max_position_embeddings", "type_vocab_size", "inner_group_num", "groups", "embedding_width"]
-        sizes += ["residual_rank"]
-        for name in sizes:
-            value, least = getattr(self, name), 0 if name in ("type_vocab_size", "residual_rank") else 1
+        self._check_values()
+        self._check_fit()
+
+    def _check_values(self) -> None:
+        """Each by itself."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
             if type(value) is not int or not least <= value <= 2**24:
                 raise BadInput(f"config: {name} must be a whole number from {least} to {2**24}, not {value!r:.80}")
-        dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "classifier_dropout")
-        for name in dropouts:
+        for name in _DROPOUTS:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
                 raise BadInput(f"config: {name} must lie in [0, 1), not {value!r:.80}")
@@ -89,16 +117,14 @@ class EncoderConfig:
                 continue
             if not isinstance(value, int | float) or not 0 < value < 1:
                 raise BadInput(f"config: {name} must lie between 0 and 1, not {value!r:.80}")
-        switches = ["normalize_embedding", "normalize_before", "scale_embedding", "static_position_embeddings"]
-        for name in [*switches, "normalize_pooling"]:
-            if not isinstance(getattr(self, name), bool):
-                raise BadInput(f"config: {name} must be true or false, not {getattr(self, name)!r:.80}")
-        choices = {"hidden_act": Activation, "shared": Sharing, "sentence_objective": SentenceObjective}
-        choices["pooling"] = Pooling
-        for name, allowed in choices.items():
+        _check_switches(self, _SWITCHES)
+        for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise BadInput(f"config: {name} must be one of {', '.join(get_args(allowed))}, not {value!r:.80}")
+
+    def _check_fit(self) -> None:
+        """One beside another."""
         if self.hidden_size % self.num_attention_heads:
             raise BadInput(f"config: {self.num_attention_heads} heads do not divide a width of {self.hidden_size}")
         if self.groups > self.num_hidden_layers:
@@ -178,9 +204,7 @@ class TransformerConfig:
             raise BadInput("config: residual_rank is for an encoder that stands alone")
         if decoder.type_vocab_size:
             raise BadInput("config: a decoder knows no segments, its type_vocab_size must be 0")
-        for name in ("share_encoder_decoder_embeddings", "tie_word_embeddings"):
-            if not isinstance(getattr(self, name), bool):
-                raise BadInput(f"config: {name} must be true or false, not {getattr(self, name)!r:.80}")
+        _check_switches(self, ("share_encoder_decoder_embeddings", "tie_word_embeddings"))
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < decoder.vocab_size:

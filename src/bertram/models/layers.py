@@ -302,4 +302,5 @@ def _compiled() -> Callable[..., Tensor]:
 @cache
 def _has_compiler() -> bool:
     """Whether Triton is there, and what it looks for itself to build its launchers with."""
-    return find_spec("triton") is not None and any(map(which, (os.environ.get("CC", "clang"), "gcc")))
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return find_spec("triton") is not None and any(map(which, compilers))

@@ -118,9 +118,10 @@ class Loop:
         self.feed, self.recipe, self.out = feed, recipe, out
         self.evaluate, self.report, self.blind_loss = evaluate, report, blind_loss
         self.checkpoints = out / "checkpoints"
+        self.compiled = bool(recipe.compile) and processes.device.type == "cuda"
         for module in model.modules():
             if isinstance(module, Encoder | Decoder):
-                module.gradient_checkpointing, module.compiled = recipe.gradient_checkpointing, bool(recipe.compile)
+                module.gradient_checkpointing, module.compiled = recipe.gradient_checkpointing, self.compiled
             if isinstance(module, ClassificationHead | LanguageModelHead):
                 module.label_smoothing = recipe.label_smoothing or 0.0
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
@@ -310,7 +311,7 @@ class Loop:
             return math.ceil((3 if recipe.epochs is None else recipe.epochs) * self.feed.steps_per_epoch)
         # At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
         position = self.feed.start
-        for step in range(_COMPILING_STEPS if recipe.compile else 1):
+        for step in range(_COMPILING_STEPS if self.compiled else 1):
             _, position = self._pass(step, position, 0.0)
         began = time.monotonic()
         for step in range(_TRIAL_STEPS):
@@ -318,7 +319,7 @@ class Loop:
         step_seconds = (time.monotonic() - began) / _TRIAL_STEPS
         self.optimizer.forget()
         self.model.eval()
-        if recipe.compile:
+        if self.compiled:
             self.evaluate()
         began = time.monotonic()
         self.evaluate()
