@@ -619,7 +619,7 @@ def bench(
     texts
         A text file, one input a line, to measure on.
     lengths
-        Without texts: how long the drawn ones are, mixed (34 tokens on average) or as two data sets'.
+        Without texts: how long the drawn ones are, mixed (33 tokens on average) or as two data sets'.
     against
         transformers, onnxruntime, openvino, ctranslate2: those that are installed, each in its best settings.
     """
