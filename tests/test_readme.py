@@ -59,7 +59,6 @@ def run(tmp_path):
     (tmp_path / "mails.txt").write_text("".join(f"{text}\n" for text, _ in rows(200)))
     pairs = "".join(f"{text},{label} {text},{len(text) % 5}\n" for text, label in rows(20))
     (tmp_path / "pairs.csv").write_text(f"text,text_b,label\n{pairs}")
-    (tmp_path / "demo").mkdir()
     model_directory(tmp_path / "demo" / "MiniLM", {"embedding": 0})
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
