@@ -11,16 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from bertram.batch import Batch
 from bertram.config import PRESETS, EncoderConfig
 from bertram.errors import BadInput
+from bertram.inspection import flops_per_token
 from bertram.models import attention as attention_module
 from bertram.models import heads as heads_module
 from bertram.models import layers as layers_module
 from bertram.models import layout as layout_module
 from bertram.models.attention import attention
 from bertram.models.dropout import dropout
+from bertram.models.encoder import Encoder
 from bertram.models.heads import Model
 from bertram.models.layers import ACTIVATIONS, Layer
 from bertram.models.layout import Block, Layout, layout
@@ -207,6 +210,16 @@ def test_layers_are_compiled_once_for_all_and_all_lengths(monkeypatch: pytest.Mo
         assert graphs["unique_graphs"] == 1
         outputs(model, random_batch([4, 6]))
         assert graphs["unique_graphs"] == 2
+
+
+@pytest.mark.parametrize("name", ["bert-tiny", "albert-mini"])
+def test_arithmetic_is_what_torch_counts(name: str) -> None:
+    """A text of 128 tokens, with gradients on: attention is then products that the counter knows."""
+    config = replace(PRESETS[name], vocab_size=50)
+    batch = to_tensors(random_batch([128] * 2, config))
+    with FlopCounterMode(display=False) as counter:
+        Encoder(config).eval()(batch)
+    assert counter.get_total_flops() == 256 * flops_per_token(config, 128)
 
 
 # Activations

@@ -26,7 +26,7 @@ from bertram.inference.engine_runner import EngineRunner
 from bertram.memory import current_memory_mb
 from bertram.model_directory import read_model, read_tokenizer
 from bertram.models.heads import Model
-from bertram.quantizing import agreement
+from bertram.quantizing import agreement, quantized
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner
 from test_damage import refusal
@@ -81,6 +81,21 @@ def test_without_kernels_numpy_answers(engine, monkeypatch):
     np.testing.assert_allclose(load(engine).logits(TEXTS), expected, atol=0.1 if engine.stem == "int8" else 1e-5)
 
 
+def test_agreement_is_measured_on_the_texts_that_are_given(trained, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(*arguments):
+        seen.append(arguments[1])
+        return quantized(*arguments)
+
+    monkeypatch.setattr("bertram.exporting.quantized", watched)
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    found = export(trained, format="engine", out=tmp_path / "a.engine", texts=tmp_path / "texts.txt")
+    expected, _ = load(trained).tokenizer.encode(TEXTS, max_length=32)
+    assert found.texts == len(TEXTS)
+    np.testing.assert_array_equal(seen[0].token_ids, expected.token_ids)
+
+
 HEADS = [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}, {"embedding": 0}]
 
 
@@ -95,7 +110,7 @@ HEADS = [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}
     ],
 )
 def test_every_head_says_what_it_says_in_torch(tmp_path, heads, settings):
-    place = model_directory(tmp_path / "model", heads, **settings)
+    place = model_directory(tmp_path / "model", heads, unsettled=True, **settings)
     network = read_model(place)
     given, _ = read_tokenizer(place, network.config).encode(TEXTS[:20], max_length=32)
     export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")

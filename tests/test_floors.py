@@ -162,6 +162,32 @@ def run_without_torch(*arguments: object) -> subprocess.CompletedProcess[str]:
     return run_python(program)
 
 
+EXTRAS = (
+    *("torch", "safetensors", "sklearn", "scipy", "polars", "sacrebleu", "tensorboard"),
+    *("huggingface_hub", "ctranslate2", "onnx"),
+)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["classify", "what a film"],
+        ["embed", "--text", "what a film"],
+        ["predict", PACKAGE / "own" / "bertram-sentiment.engine", "--text", "a film"],
+        ["check", "TABLE", "--model", "albert-tiny"],
+        ["inspect", "bert-base"],
+        ["version", "--json"],
+    ],
+)
+def test_the_plain_installation_answers(tmp_path, arguments):
+    table = tmp_path / "table.tsv"
+    table.write_text("text\tlabel\n" + "".join(f"text {i}\t{i % 2}\n" for i in range(40)))
+    given = [str(table) if argument == "TABLE" else str(argument) for argument in arguments]
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"
+    said = run_python(f"{blocked}from bertram.cli import main; main({given!r})")
+    assert (said.returncode, said.stderr) == (0, "")
+
+
 SOURCE = """
 import numpy as np, bertram.config
 from bertram import __version__, artifacts

@@ -173,8 +173,11 @@ def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:
     bertram.train("summarization", data, model=encoder, out=tmp_path / "out", recipe=recipe)
     before = read_model(encoder, {}).encoder.state_dict()
     after = read_transformer(tmp_path / "out").encoder.state_dict()
-    moved = max(float((after[name] - before[name]).abs().max()) for name in before if "word" not in name)
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before)
     assert moved == pytest.approx(1e-4, rel=0.02)
+    decoder = read_transformer(tmp_path / "out").decoder.state_dict()
+    biases = [weight for name, weight in decoder.items() if name.endswith("bias") and "norm" not in name]
+    assert max(float(bias.abs().max()) for bias in biases) == pytest.approx(1e-3, rel=0.02)  # they begin at 0
 
 
 def test_batches_in_passes_give_the_gradient_of_the_whole(tmp_path: Path) -> None:

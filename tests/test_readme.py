@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bertram.config import PRESETS
+from bertram.inspection import describe
 from tiny import model_directory, rows, table
 
 ROOT = Path(__file__).parents[1]
@@ -91,3 +93,19 @@ def run_line(line, run):
         run(line, shell=True)
     else:
         pytest.fail(f"no way known to run this: {line}")
+
+
+def test_the_table_of_sizes_is_what_inspect_says():
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line[:2] == "| "]
+    told = {row[0]: row[1:] for row in rows if len(row) == 3}
+    costs = [describe(PRESETS[name]) for name in ("bert-base", "albert-base")]
+    for name, say in {
+        "unique parameters": lambda cost: f"{cost['unique_parameters']:,}",
+        "of them in layers": lambda cost: f"{cost['parts']['attention'] + cost['parts']['feed-forward']:,}",
+        "of them in embeddings": lambda cost: f"{cost['parts']['embeddings']:,}",
+        "of them in the pooler": lambda cost: f"{cost['parts']['pooler']:,}",
+        "arithmetic, MFLOP a token": lambda cost: f"{cost['flops_per_token'] / 1e6:.1f}",
+        "weights in fp32": lambda cost: f"{cost['weights_mb']['fp32']:.0f} MB",
+        "weights, gradients and moments in training": lambda cost: f"{cost['training_state_mb']:,.0f} MB",
+    }.items():
+        assert all(cell.startswith(say(cost)) for cell, cost in zip(told[name], costs, strict=True)), name

@@ -61,6 +61,14 @@ class TestInterval:
         assert narrow["mean"] == pytest.approx(wide["mean"])
         assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
 
+    def test_runs_vary_as_new_ones_would(self):
+        """The mean of S runs deviates by s / √S; of two candidates the squares add up."""
+        scores = np.array([0.6, 0.7, 0.8])  # s = 0.1
+        one = Resamples(scores, np.tile(scores, (20_000, 1)))
+        assert one.means().std() == pytest.approx(0.1 / 3**0.5, rel=0.03)
+        apart = one.means(stream=0) - one.means(stream=1)
+        assert apart.std() == pytest.approx(0.1 * (2 / 3) ** 0.5, rel=0.03)
+
     @pytest.mark.usefixtures("few_resamples")
     def test_covers_the_true_score(self):
         """Items and seeds both random: the truth lies in 95% of intervals, a little less with five seeds."""

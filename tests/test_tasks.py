@@ -13,6 +13,7 @@ from bertram.errors import BadInput
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import TASKS, guess_task, task_from_dict
 from bertram.tasks.regression import Regression
+from bertram.tasks.similarity import Similarity
 from bertram.tasks.task import Score
 
 LABELS = {
@@ -58,7 +59,7 @@ class TestEveryTask:
     @given(data=st.data())
     def test_mean_terms_give_the_primary_score(self, data):
         """What the bootstrap resamples is the metric that scikit-learn and scipy compute."""
-        task = data.draw(st.sampled_from([Classification(("a", "b", "c")), Regression(2.0, 3.0)]))
+        task = data.draw(st.sampled_from([Classification(("a", "b", "c")), Regression(2.0, 3.0), Similarity(0.0, 2.0)]))
         rows = data.draw(st.integers(1, 20))
         logits = data.draw(arrays(np.float32, (rows, task.outputs), elements=st.floats(-8, 8, width=16)))
         targets = data.draw(arrays(np.float32, rows, elements=st.integers(0, 2)))

@@ -85,7 +85,8 @@ def test_accumulation_changes_nothing(tmp_path: Path) -> None:
         model = Model(still, {"classification": 2})
         options: Any = {"evaluate": lambda: evaluation(0.0), "report": lambda line: None}
         make_loop(model, examples(), recipe, tmp_path / name, **options).run()
-        found.append(losses(tmp_path / name))
+        lines = read_metrics(tmp_path / name / "metrics.jsonl")
+        found.append([line[figure] for line in lines if "loss" in line for figure in ("loss", "gradient_norm")])
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
@@ -197,6 +198,20 @@ def test_hours_become_steps_once(tmp_path: Path) -> None:
     assert 0.5 < outcome.seconds < 8
 
 
+def test_hours_are_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(line: dict[str, Any]) -> None:
+        if line["step"] == 5:
+            raise Killed
+
+    recipe = replace(RECIPE, steps=None, hours=2 / 3600, save_every=2)
+    with pytest.raises(Killed):
+        train(tmp_path, recipe, report=die)
+    found = checkpoint.load_latest(tmp_path / "checkpoints")
+    assert found is not None
+    monkeypatch.setattr(Loop, "_budget", lambda self: pytest.fail("measured again"))
+    assert train(tmp_path, recipe)[1].steps == found[1]["state"]["total"]
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "manifest"])
 def test_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
     tensors = {"x": torch.arange(100.0)}
@@ -220,30 +235,33 @@ def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-4", "step-5"]
 
 
-@pytest.mark.parametrize("sixteenth", range(16))
-def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path, sixteenth: int) -> None:
+def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     """RLIMIT_FSIZE stands for a full disk: the save says so, and what was there is still whole."""
     code = f"""
-import resource, sys, torch
+import resource, torch
 from pathlib import Path
 from bertram.training import checkpoint
-place, tensors = Path({str(tmp_path)!r}), {{"x": torch.arange(4096.0)}}
-checkpoint.save(place, 1, tensors, {{}})
-size = (place / "step-1" / "state.safetensors").stat().st_size
-limit = size * {sixteenth} // 16
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    checkpoint.save(place, 2, tensors, {{}})
-except OSError as error:
-    print("told")
+free, tensors = resource.RLIM_INFINITY, {{"x": torch.arange(4096.0)}}
+for sixteenth in range(16):
+    place = Path({str(tmp_path)!r}) / str(sixteenth)
+    checkpoint.save(place, 1, tensors, {{}})
+    limit = (place / "step-1" / "state.safetensors").stat().st_size * sixteenth // 16
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, free))
+    try:
+        checkpoint.save(place, 2, tensors, {{}})
+    except OSError:
+        told = sixteenth
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free, free))
+    print(told)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout == "told\n"
-    found = checkpoint.load_latest(tmp_path)
-    assert found is not None
-    assert found[1]["step"] == 1
-    assert torch.equal(found[0]["x"], torch.arange(4096.0))
-    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+    assert answer.stdout.split() == [str(sixteenth) for sixteenth in range(16)]
+    for place in tmp_path.iterdir():
+        found = checkpoint.load_latest(place)
+        assert found is not None
+        assert found[1]["step"] == 1
+        assert torch.equal(found[0]["x"], torch.arange(4096.0))
+        assert [p.name for p in place.iterdir()] == ["step-1"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -47,13 +47,26 @@ def table(path: Path, number: int = 64, seed: int = 0) -> Path:
     return path
 
 
-def model_directory(path: Path, heads: dict[str, int] | None = None, **settings: object) -> Path:
+def unsettle(model: torch.nn.Module, seed: int = 0) -> None:
+    """Move every weight: fresh biases are 0, norms 1 and residuals nothing, which would hide a mix-up."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def model_directory(
+    path: Path, heads: dict[str, int] | None = None, *, unsettled: bool = False, **settings: object
+) -> Path:
     """A model directory with random weights and a tokenizer for `rows`."""
     path.mkdir(parents=True)
     tokenizer = Tokenizer.train([text for text, _ in rows(200)], "bert", 200)
     torch.manual_seed(0)
     config = EncoderConfig(**SIZES | {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 32} | settings)
-    write(Model(config, heads or {}), path)
+    model = Model(config, heads or {})
+    if unsettled:
+        unsettle(model)
+    write(model, path)
     tokenizer.save(path)
     if overrides := config_overrides(config):
         write_json(path / MANIFEST, {"config_overrides": overrides})

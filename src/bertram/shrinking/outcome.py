@@ -48,7 +48,7 @@ def outcome(
         rows = {}
         for name, model in (("teacher", source), ("student", out)):
             agreed = export_alike(model, engines[name], texts, allow_pickle=allow_pickle)
-            (measured,) = bench(engines[name], texts=lines)["rows"]
+            (measured,) = bench(engines[name], texts=lines, with_ceiling=False)["rows"]
             rows[name] = {
                 "model": manifest["base_model"] if name == "teacher" else out.name,
                 "parameters": manifest["parameters"][name],
