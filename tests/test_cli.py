@@ -67,19 +67,8 @@ def test_a_limit_that_nothing_keeps_is_exit_code_3(place, tmp_path, capsys):
 @pytest.mark.parametrize(
     "command",
     [
-        *(
-            "check",
-            "train",
-            "compare",
-            "pretrain",
-            "evaluate",
-            "predict",
-            "translate",
-            "summarize",
-            "export",
-            "inspect",
-        ),
-        "version",
+        *("check", "train", "compare", "pretrain", "shrink", "evaluate", "predict", "embed", "translate", "summarize"),
+        *("export", "inspect", "bench", "version"),
     ],
 )
 def test_help_has_an_example_or_says_what(command, capsys):

@@ -1,6 +1,8 @@
 """The compiled kernels: every kind of processor's are held to torch and to plain numpy."""
 
 import os
+import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,7 +74,18 @@ def batch(name, lengths=LENGTHS, seed=0):
     return Batch.pack(rows, [random.integers(0, types, length).tolist() for length in lengths])
 
 
-@pytest.mark.parametrize("variant", usable() if kernels.available() else [])
+USABLE = usable() if kernels.available() else []
+NEEDS = {"avx512": {"avx512_vnni", "avx512bw", "avx512vl"}, "avx2": {"avx2", "fma", "bmi2"}, "portable": set()}
+
+
+@pytest.mark.skipif(not USABLE or platform.machine() != "x86_64", reason="no kernels for x86-64")
+def test_each_variant_runs_where_the_processor_has_its_instructions():
+    flags = set(Path("/proc/cpuinfo").read_text().partition("\nflags")[2].splitlines()[0].split())
+    assert [name for name in kernels.VARIANTS if NEEDS[name] <= flags] == USABLE
+    assert encoder("bert", "fp32").variant == USABLE[0]
+
+
+@pytest.mark.parametrize("variant", USABLE)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_states_are_those_of_torch(name, variant):
     given = batch(name)
@@ -96,7 +109,7 @@ def test_plain_numpy_says_the_same(name):
     )
 
 
-@pytest.mark.parametrize("variant", usable() if kernels.available() else [])
+@pytest.mark.parametrize("variant", USABLE)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_int8_differs_by_its_rounding_alone(name, variant):
     """Weights rounded likewise in numpy; what is left is the rounding of activations to 256 steps."""
@@ -106,7 +119,7 @@ def test_int8_differs_by_its_rounding_alone(name, variant):
     assert 0 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.03
 
 
-@pytest.mark.parametrize("variant", usable() if kernels.available() else [])
+@pytest.mark.parametrize("variant", USABLE)
 def test_int8_products_are_exact(variant):
     """Inputs and weights of whole numbers up to 255 and 127, the highest there, are not rounded at all."""
     random = np.random.default_rng(0)
