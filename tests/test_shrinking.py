@@ -154,6 +154,10 @@ def test_the_plan_counts_what_would_be_there(tmp_path: Path) -> None:
     assert energy[1, 8, 0][1] < energy[2, 8, 0][1] < 1
     assert energy[1, 8, 0][1] < energy[1, 8, 4][1] < energy[1, 8, 32][1] == pytest.approx(1, abs=1e-6)
     assert [row.int8_bytes for row in rows] == sorted(row.int8_bytes for row in rows)
+    layers = original.config.num_hidden_layers
+    assert {row.rank for row in plan(directory, embedding_sizes=[16], ranks=[4]) if row.groups == layers} == {0}
+    with pytest.raises(BadInput, match="--rank 4: is for layers that share"):
+        plan(directory, groups=[layers], embedding_sizes=[16], ranks=[4])
 
 
 @pytest.mark.usefixtures("unmeasured")

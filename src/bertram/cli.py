@@ -511,7 +511,7 @@ def summarize(
 ) -> None:
     """Summarize every document of a file or of standard input, one summary a line, in order.
 
-    Example: bertram summarize out/mails mails.jsonl --beam-size 4 --no-repeat-ngram-size 3
+    Example: bertram summarize out/mails new.txt --beam-size 4 --no-repeat-ngram-size 3
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ the whole difference.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any, Literal, TypedDict, get_args
 
 from bertram.errors import BadInput
@@ -37,6 +38,10 @@ _CHOICES = {
     "sentence_objective": SentenceObjective,
     "pooling": Pooling,
 }
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_switches(config: object, names: Iterable[str]) -> None:
@@ -231,14 +236,14 @@ class Search:
     def __post_init__(self) -> None:
         for name, least in {"beam_size": 1, "n_best": 1, "no_repeat_ngram_size": 0, "min_length": 0}.items():
             value = getattr(self, name)
-            if type(value) is not int or not least <= value <= 1024:
+            if not _is_whole(value) or not least <= value <= 1024:
                 raise BadInput(f"--{name.replace('_', '-')} {value!r:.40}: must be a whole number in {least} to 1,024")
-        if type(self.length_penalty) not in (int, float) or not -10 <= self.length_penalty <= 10:
+        if not isinstance(self.length_penalty, int | float) or not -10 <= self.length_penalty <= 10:
             raise BadInput(f"--length-penalty {self.length_penalty!r:.40}: must lie in -10 to 10")
         if self.n_best > self.beam_size:
             raise BadInput(f"--n-best {self.n_best}: a beam of {self.beam_size} finds no more than {self.beam_size}")
         least, longest = max(1, self.min_length), self.max_length
-        if longest is not None and (type(longest) is not int or not least <= longest <= 2**20):
+        if longest is not None and (not _is_whole(longest) or not least <= longest <= 2**20):
             raise BadInput(f"--max-length {longest!r:.40}: must be a whole number in {least} to {2**20:,}")
 
 

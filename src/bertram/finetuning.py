@@ -110,10 +110,9 @@ def train(
         Interrupted: a signal came; `resume` goes on from there.
     """
     recipe, out = recipe or Recipe(), Path(out)
-    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
-    if vocab_size is not None and isinstance(source, Path):
+    if vocab_size is not None and isinstance(model_names.resolve_encoder(model, allow_pickle=allow_pickle), Path):
         raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
-    if not dry_run and (finished := prepare_directory(out, source, resume=resume)) is not None:
+    if not dry_run and (finished := prepare_directory(out, model_names.local(model), resume=resume)) is not None:
         return finished
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     plan = Plan(learn(task, splits), model, recipe, vocab_size, max_length, allow_pickle)

@@ -113,11 +113,11 @@ def train(
         raise BadInput(f"no task named {task}; there are {', '.join(GENERATIONS)}")
     settings = (vocab_size, separate_vocabularies, config or {}, max_length, allow_pickle)
     plan = Plan(GENERATIONS[task](), model, recipe, *settings)
-    given = _check(plan)
-    if not dry_run and (finished := prepare_directory(out, given, resume=resume)) is not None:
+    if not dry_run and (finished := prepare_directory(out, model_names.local(model), resume=resume)) is not None:
         return finished
     for library in _LIBRARIES:  # before hours of work that would end for want of one
         require(library, "train")
+    given = _check(plan)
     splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
     if not dry_run:
         return _run(plan, given, splits, out, report)
@@ -235,7 +235,7 @@ def learnable(
 
 
 def _check(plan: Plan) -> Path | TransformerConfig:
-    """The model argument, resolved, before anything is read or written.
+    """The model argument, resolved, before anything is read.
 
     Raises:
         BadInput: there is no such model, or it cannot be trained as asked.

@@ -41,6 +41,11 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderC
     raise BadInput(f"{name}: no such directory or preset; {hint}")
 
 
+def local(model: str | Path) -> Path | None:
+    """What a model argument names on this machine; None for a preset, a model on the hub, or where there is nothing."""
+    return None if model in PRESETS or model in TRANSFORMERS or not exists(Path(model)) else Path(model)
+
+
 def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderConfig:
     """`resolve` where an encoder alone is wanted.
 

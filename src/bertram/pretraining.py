@@ -93,11 +93,7 @@ def pretrain(
         raise BadInput("for how long? Give --steps, --tokens, --hours or --epochs")
     from bertram.training.distributed import together
 
-    out, recipe, asked = (
-        Path(out),
-        recipe.resolved(learning_rate=_LEARNING_RATE, compile=True),
-        objectives or Objectives(),
-    )
+    out, recipe, asked = Path(out), recipe.resolved(learning_rate=_LEARNING_RATE), objectives or Objectives()
     with together() as processes:
         source = model_names.resolve_encoder(model)
         sizes = _sizes(source, config or {})
@@ -108,7 +104,10 @@ def pretrain(
         files = corpus_files(corpus)
         kind = documents or guess_documents(files)
         text, held_out = Corpus(files, kind), Corpus(corpus_files(validation), kind) if validation else None
-        if processes.rank == 0 and prepare_directory(out, source, resume=resume, told="corpus") is None:
+        if (
+            processes.rank == 0
+            and prepare_directory(out, model_names.local(model), resume=resume, told="corpus") is None
+        ):
             settings = {
                 "corpus": text.description(),
                 "validation": held_out.description() if held_out else None,
@@ -257,7 +256,16 @@ def _train(
         losses = sum(value for name, value in figures.items() if name.endswith("_loss"))
         return Evaluation(-losses, {f"validation_{name}": value for name, value in figures.items()})
 
-    outcome = Loop(network, train, recipe, out, evaluate=evaluate, report=report, processes=processes).run()
+    outcome = Loop(
+        network,
+        train,
+        recipe,
+        out,
+        evaluate=evaluate,
+        report=report,
+        processes=processes,
+        compile_unasked=True,
+    ).run()
     scores = scores_on(network, held_out["own"], processes)
     for name in ("nsp", "sop"):  # in one order on all processes, which sum what they found
         found = scores_on(network, held_out[name], processes) if name in held_out else {}

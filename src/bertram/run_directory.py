@@ -61,18 +61,18 @@ def read_object(path: Path, most_bytes: int = 2**24) -> dict[str, Any]:
     return said
 
 
-def prepare_directory(out: Path, source: object, *, resume: bool, told: str = "task") -> dict[str, Any] | None:
+def prepare_directory(out: Path, model: Path | None, *, resume: bool, told: str = "task") -> dict[str, Any] | None:
     """Check that `out` can take a training; return the manifest of one that is finished there already.
 
     Args:
-        source: the model to begin with, as `model_names.resolve` finds it.
+        model: the directory of the model to begin with, if it has one.
         told: what training.json tells of where the same command began.
 
     Raises:
         BadInput: it is the model, a file, not writable, or holds something, and `resume` is not given or it is another
             command's.
     """
-    if isinstance(source, Path) and out.exists() and out.samefile(source):
+    if model is not None and out.exists() and out.samefile(model):
         raise BadInput(f"{out}: is the model to begin with; name another --out")
     if is_occupied(out):
         if not resume:

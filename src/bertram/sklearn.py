@@ -141,7 +141,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         splits = _splits(table, self.validation_fraction, recipe.seed)
         with TemporaryDirectory() as scratch:
             directory = Path(scratch if self.out is None else self.out)
-            prepare_directory(directory, model_names.resolve_encoder(self.model), resume=False)
+            prepare_directory(directory, model_names.local(self.model), resume=False)
             plan = finetuning.Plan(task, self.model, recipe, _plain(self.vocab_size), _plain(self.max_length))
             manifest = finetuning.run(plan, splits, directory)
             self.model_files_ = {

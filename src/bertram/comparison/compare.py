@@ -160,7 +160,7 @@ def _files(
 ) -> dict[str, Any]:
     """What `LabelledSplits.read` takes, for another process."""
     files = {"data": data, "validation": validation, "test": test}
-    absolute = {name: None if file is None else str(Path(file).resolve()) for name, file in files.items()}
+    absolute = {name: None if file is None else str(Path(file).absolute()) for name, file in files.items()}
     return absolute | {"columns": dict(columns or {}), "seed": seed}
 
 
@@ -192,7 +192,7 @@ def _baseline(
 def _train(settings: dict[str, Any], files: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
     """Train one model with one seed, unless that was done; what its bertram.json says."""
     place = out / "runs" / name
-    finished = prepare_directory(place, model_names.resolve_encoder(settings["model"]), resume=True)
+    finished = prepare_directory(place, model_names.local(settings["model"]), resume=True)
     keep(place / SETTINGS, settings)
     if finished is not None:
         return finished

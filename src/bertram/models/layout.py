@@ -23,8 +23,8 @@ from bertram.batch import Ints
 _GROUP_COST = 256
 _ROUNDING = 16
 _HALVES = (torch.float16, torch.bfloat16)
-_WIDEST_HEAD, _HEAD_MULTIPLE, _LEAST_CAPABILITY = 256, 8, (8, 0)
-"""What the kernels for packed rows take."""
+_WIDEST_HEAD, _HEAD_MULTIPLE, _LEAST_CAPABILITY = 192, 8, (8, 0)
+"""What the kernels for packed rows take, their gradients on every such GPU included."""
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,10 @@ def plan(
     teacher = model_directory.read_model(source, {}, allow_pickle=allow_pickle)
     config_of(teacher.config, 1, LEAST_WIDTH, depth=depth)  # what no setting makes fit
     width, layers = teacher.config.hidden_size, teacher.config.num_hidden_layers if depth is None else depth
+    # Where nothing is shared there is nothing to add to, and who asks for both is told so.
+    untied = (0,) if ranks is None or groups is None else ranks
     groups = groups or [number for number in range(1, layers + 1) if layers % number == 0]
     embedding_sizes = embedding_sizes or [*(size for size in EMBEDDING_SIZES if size < width), width]
-    untied = (0,) if ranks is None else ranks  # where nothing is shared there is nothing to add to
     ranks = ranks or [rank for rank in RANKS if rank < width]
     rows, energies = [], dict[tuple[int, int], float]()
     with torch.no_grad():

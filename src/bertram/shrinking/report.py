@@ -55,8 +55,8 @@ def _dial(dial: Row) -> str:
 
 def _pareto(found: Mapping[str, Row], own: str) -> list[Element]:
     """Agreement or, where all were scored on the same data, the score against the size of the engine."""
-    scored = {(row.get("evaluated") or {}).get("sha256") for row in found.values()}
-    if len(scored) == 1 and None not in scored:
+    on = [row.get("evaluated") for row in found.values()]
+    if on[0] is not None and all(data == on[0] for data in on):
         points = [(name, row["student"]["scores"]["engine"][0]) for name, row in found.items()]
         values = {name: (one["value"], one["value"], one["value"]) for name, one in points}
         label = points[0][1]["metric"]

@@ -11,7 +11,7 @@ from bertram.errors import BadInput, BertramError, require
 from bertram.files import fingerprint, write_json
 from bertram.model_card import shrinking_card
 from bertram.progress import Report, silent
-from bertram.run_directory import MANIFEST, begun, prepare_directory, read_if_there, read_manifest
+from bertram.run_directory import MANIFEST, SETTINGS, keep, prepare_directory, read_if_there, read_manifest
 from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
@@ -127,8 +127,8 @@ def _teach(
     batch, truncated = tokenizer.encode(train.texts, max_length=max_length)
     judged, _ = tokenizer.encode(held_out.texts, max_length=max_length)
     lessons = settings["shrinking"]["lessons"]
-    with begun(out, settings | {"max_length": max_length}):
-        student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
+    keep(out / SETTINGS, settings | {"max_length": max_length})
+    student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
     if (task := model_directory.find_task(source, read_manifest(source))) is not None:
         came["task"] = task.to_dict()
     manifest = {

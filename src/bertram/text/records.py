@@ -202,7 +202,7 @@ def _checked_objects(name: str, lines: Iterator[tuple[int, str]]) -> Iterator[di
             continue
         value = _object(line)
         if value is None:
-            raise BadInput(f"{name}: line {number}: not an object with a text")
+            raise BadInput(f'{name}: line {number}: not an object with a text, like {{"text": …}}')
         found = {f: checked_cell(name, number, f, value[f]) for f in _INPUT if f in value}
         first = first or found
         if found.keys() != first.keys():

@@ -105,6 +105,7 @@ class Loop:
         report: Callable[[dict[str, Any]], None],
         processes: Processes,
         blind_loss: float | None = None,
+        compile_unasked: bool = False,
     ) -> None:
         """Args:
         model: a Trainable, trained on the device of `processes`; every head that the feed's examples have targets for.
@@ -112,13 +113,15 @@ class Loop:
         report: hears of every step and evaluation, in the words of metrics.jsonl.
         blind_loss: what a model that does not read reaches; a training that ends above it counts as diverged.
             None where such a loss is no failure.
+        compile_unasked: whether layers are compiled where the recipe does not say.
         """
         keep_freed_memory()
         self.processes, self.model = processes, model.to(processes.device)
         self.feed, self.recipe, self.out = feed, recipe, out
         self.evaluate, self.report, self.blind_loss = evaluate, report, blind_loss
         self.checkpoints = out / "checkpoints"
-        self.compiled = bool(recipe.compile) and processes.device.type == "cuda"
+        wanted = compile_unasked if recipe.compile is None else recipe.compile
+        self.compiled = wanted and processes.device.type == "cuda"
         for module in model.modules():
             if isinstance(module, Encoder | Decoder):
                 module.gradient_checkpointing, module.compiled = recipe.gradient_checkpointing, self.compiled
@@ -351,7 +354,7 @@ class Loop:
             self.optimizer.load(tensors, state.step)
         except (KeyError, TypeError, RuntimeError):
             raise BadInput(f"{self.checkpoints}: these checkpoints are of another model; use another --out") from None
-        if facts["recipe"] != asdict(self.recipe):
+        if Recipe(**facts["recipe"]) != self.recipe:
             raise BadInput(
                 f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
             )
