@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertram.errors import BadInput
-from bertram.text.records import Table, parse_columns, read_inputs, read_table, split
+from bertram.text.inputs import read_inputs
+from bertram.text.records import Table, parse_columns, read_table, split
 
 TABLE = Table(["a, b", 'say "hi"', "two\nlines", "评论"], None, ["x", "y", "x", "<b>"])
 

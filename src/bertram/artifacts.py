@@ -24,7 +24,7 @@ from bertram.model_names import ENGLISH, OWN, SENTIMENT, exists, resolve
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
-from bertram.text.records import read_inputs
+from bertram.text.inputs import read_inputs
 
 _VERBS = {"translation": "translate", "summarization": "summarize"}
 

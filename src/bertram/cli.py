@@ -491,7 +491,7 @@ def translate(
         The one text to translate, instead of a file.
     """
     from bertram.artifacts import load_generator
-    from bertram.text.records import read_lines
+    from bertram.text.inputs import read_lines
 
     generator = load_generator(model, "translation", allow_pickle=allow_pickle)
     how = replace(generator.search, **(search or {}))
@@ -522,7 +522,7 @@ def summarize(
         The one document to summarize, instead of a file.
     """
     from bertram.artifacts import load_generator
-    from bertram.text.records import read_inputs
+    from bertram.text.inputs import read_inputs
 
     generator = load_generator(model, "summarization", allow_pickle=allow_pickle)
     how = replace(generator.search, **(search or {}))

@@ -19,7 +19,7 @@ from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import columns_of
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import MANIFEST, is_occupied, make_directory, read_manifest
-from bertram.text.records import read_inputs
+from bertram.text.inputs import read_inputs
 from bertram.text.tokenizer import Tokenizer
 
 Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]

@@ -28,7 +28,7 @@ from bertram.inspection import flops_per_token
 from bertram.model_directory import read_config
 from bertram.model_names import resolve_encoder
 from bertram.terminal import plain_table
-from bertram.text.records import read_inputs
+from bertram.text.inputs import read_inputs
 from bertram.text.tokenizer import Tokenizer
 
 LIBRARIES = ("transformers", "onnxruntime", "openvino", "ctranslate2")

@@ -15,7 +15,8 @@ from bertram.run_directory import MANIFEST, SETTINGS, keep, prepare_directory, r
 from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
-from bertram.text.records import Table, parse_columns, read_inputs, read_table, split
+from bertram.text.inputs import read_inputs
+from bertram.text.records import Table, parse_columns, read_table, split
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Files of examples: tables of labelled texts to train on, and lines of texts to answer.
+"""Tables of labelled texts to train on, and how any file of examples is read.
 
 CSV as in RFC 4180, TSV without quoting, JSONL and Parquet; all but the last optionally gzipped. What a file says is
 taken as it stands: labels are strings, and which numbers they stand for is a task's business.
@@ -9,10 +9,8 @@ import csv
 import gzip
 import json
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,10 +22,8 @@ from numpy.typing import NDArray
 from bertram.errors import BadInput, require
 
 _ROLES = ("text", "text_b", "label")
-_INPUT: Sequence[str] = ("text", "text_b")
 _OPTIONAL = "text_b"
 _LONGEST_LINE = 16 * 2**20  # bytes
-_CHUNK = 1024  # inputs answered at a time
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Row = tuple[int, Sequence[Any]]
@@ -128,86 +124,6 @@ def split(examples: E, share: float, seed: int) -> tuple[E, E]:
     chosen = np.zeros(len(examples), bool)
     chosen[np.random.default_rng([seed, len(examples)]).permutation(len(examples))[:held_out]] = True
     return examples.select(np.flatnonzero(~chosen)), examples.select(np.flatnonzero(chosen))
-
-
-def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
-    """Inputs to answer, in lists of some: the lines of a text file, or of standard input where `source` is "-".
-
-    Lines are JSONL if the file's name says so, or the first of them is an object with a text; of an object text and
-    text_b are taken, and all have the second or none.
-
-    Raises:
-        BadInput: there is no such file, or a line cannot be read; what stood before it was given.
-    """
-    with _source(source) as (name, stream):
-        lines = numbered_lines(name, stream)
-        first = next(lines, None)
-        if first is None:
-            return
-        lines = chain([first], lines)
-        if kind_of(Path(name)) == ".jsonl" or _object(first[1]) is not None:
-            yield from _chunks(_checked_objects(name, lines))
-        else:
-            yield from _chunks(line for _, line in lines)
-
-
-def read_lines(source: str) -> Iterator[list[str]]:
-    """The lines of a text file, in lists of some, or of standard input where `source` is "-"; whatever they hold.
-
-    Raises:
-        BadInput: there is no such file, or a line cannot be read; what stood before it was given.
-    """
-    with _source(source) as (name, stream):
-        yield from _chunks(line for _, line in numbered_lines(name, stream))
-
-
-@contextmanager
-def _source(source: str) -> Iterator[tuple[str, BinaryIO]]:
-    if source == "-":
-        yield "standard input", sys.stdin.buffer
-        return
-    path = Path(source)
-    with opened(path) as stream:
-        yield str(path), stream
-
-
-def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
-    chunk: list[Any] = []
-    try:
-        for item in items:
-            chunk.append(item)
-            if len(chunk) == _CHUNK:
-                yield chunk
-                chunk = []
-    except BadInput:
-        if chunk:
-            yield chunk
-        raise
-    if chunk:
-        yield chunk
-
-
-def _object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and "text" in value else None
-
-
-def _checked_objects(name: str, lines: Iterator[tuple[int, str]]) -> Iterator[dict[str, str]]:
-    first: dict[str, str] = {}
-    for number, line in lines:
-        if not line.strip():
-            continue
-        value = _object(line)
-        if value is None:
-            raise BadInput(f'{name}: line {number}: not an object with a text, like {{"text": …}}')
-        found = {f: checked_cell(name, number, f, value[f]) for f in _INPUT if f in value}
-        first = first or found
-        if found.keys() != first.keys():
-            raise BadInput(f"{name}: line {number}: all must have a text_b, or none; this one is unlike the first")
-        yield found
 
 
 def _csv(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
