@@ -39,11 +39,11 @@ def test_a_library_that_is_not_there_has_no_version(monkeypatch):
 def test_the_first_core_and_what_it_can_do(tmp_path):
     (tmp_path / "xeon").write_text(XEON)
     (tmp_path / "arm").write_text(ARM)
-    xeon, arm = room._processor(tmp_path / "xeon"), room._processor(tmp_path / "arm")
+    xeon, arm = room._fields(tmp_path / "xeon"), room._fields(tmp_path / "arm")
     assert xeon["model name"] == "Some Processor @ 2.60GHz"
     assert room._features(xeon) == ["avx2", "avx512f", "avx512_vnni", "amx_int8", "amx_bf16"]
     assert room._features(arm) == ["asimddp", "i8mm", "bf16", "sve"]
-    assert room._processor(tmp_path / "absent") == {}
+    assert room._fields(tmp_path / "absent") == {}
     assert room._features({}) == []
 
 
@@ -62,13 +62,13 @@ def test_memory_is_what_the_system_says():
     assert environment()["memory_mb"] == round(kilobytes * 1024 / 1e6)
 
 
-def test_graphics_are_named_where_torch_has_them(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"Card {number}")
-    assert environment()["graphics"] == ["Card 0", "Card 1"]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert environment()["graphics"] == []
+def test_graphics_are_named_as_their_driver_does(tmp_path):
+    for number in range(2):
+        (tmp_path / f"0000:0{number}:00.0").mkdir()
+        information = f"Model: \t\t NVIDIA Card {number}\nIRQ:   \t\t 16\n"
+        (tmp_path / f"0000:0{number}:00.0" / "information").write_text(information)
+    assert room._graphics(tmp_path) == ["NVIDIA Card 0", "NVIDIA Card 1"]
+    assert room._graphics(tmp_path / "absent") == []
 
 
 def test_no_library_is_imported_and_nobody_is_named(tmp_path):
@@ -88,4 +88,3 @@ def test_no_library_is_imported_and_nobody_is_named(tmp_path):
     assert "marker" not in run.stdout
     assert os.uname().nodename not in found.values()
     assert "/" not in found["platform"]
-    assert found["graphics"] == []

@@ -137,7 +137,10 @@ def test_a_diverged_training_is_called_so(place, tmp_path):
     found = train("classification", place / "good.csv", model=place / "bare", out=tmp_path / "out", recipe=wild)
     assert found["status"] == "diverged"
     assert found["reason"].startswith("the loss was")
-    assert "Status: diverged." in (tmp_path / "out" / "README.md").read_text()
+    assert found["scores"] == {}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Status: diverged." in card
+    assert "model-index" not in card
 
 
 @pytest.mark.parametrize("scores", [{}, {"validation": []}])

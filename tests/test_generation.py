@@ -79,7 +79,7 @@ def test_it_learns_to_translate(trained: Path) -> None:
     assert bleu["signature"].endswith("split:test|beam:5|seed:0")
     assert manifest["status"] == "finished"
     assert bertram.load(trained).predict(["two five"])[0]["text"] == "zwei fünf"
-    assert len(list((trained / "checkpoints").glob("averaged-*"))) <= 3
+    assert len(list((trained / "checkpoints" / "evaluated").glob("step-*"))) <= 3
     assert "bleu" in (trained / "README.md").read_text()
 
 

@@ -139,11 +139,13 @@ def pretrained(corpus: Path, out: Path, *arguments: object) -> object:
     return run(*command, "--max-length", "24", "--batch-size", "8", *arguments, "--out", out)
 
 
-def test_a_diverged_training_ends_as_such(corpus: Path, tmp_path: Path) -> None:
-    assert pretrained(corpus, tmp_path, "--learning-rate", "1e30", "--warmup", "0") == 0
+def test_a_diverged_training_ends_as_such(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrained(corpus, tmp_path, "--learning-rate", "1e30", "--warmup", "0") == 1
+    assert "the training diverged: the loss was" in capsys.readouterr().err
     manifest = json.loads((tmp_path / "bertram.json").read_text())
     assert manifest["status"] == "diverged"
-    assert (tmp_path / "README.md").exists()
+    assert manifest["scores"] == {}
+    assert "model-index" not in (tmp_path / "README.md").read_text()
 
 
 def test_one_held_out_document_is_judged_by_masked_tokens(corpus: Path, tmp_path: Path) -> None:

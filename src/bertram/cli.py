@@ -129,6 +129,7 @@ def train(
     """
     from bertram import supervised
     from bertram.progress import training_progress
+    from bertram.run_directory import check_converged
 
     with training_progress(Path(model).name) as report:
         manifest = supervised.train(
@@ -150,6 +151,7 @@ def train(
             report=report,
         )
     _print(manifest, supervised.summary(manifest), as_json=json)
+    check_converged(out, manifest)
 
 
 @app.command
@@ -265,6 +267,7 @@ def pretrain(
     """
     from bertram import pretraining
     from bertram.progress import speaks, training_progress
+    from bertram.run_directory import check_converged
 
     with training_progress(Path(model).name) as report:
         manifest = pretraining.pretrain(
@@ -283,6 +286,7 @@ def pretrain(
         )
     if speaks():
         _print(manifest, pretraining.summary(manifest), as_json=json)
+    check_converged(out, manifest)
 
 
 @app.command

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ _FEATURES = (
 def environment() -> dict[str, Any]:
     """Versions, processor, memory (MB, 10⁶ bytes) and graphics processors, without importing a library.
 
-    What the system does not say is None; a library that is not installed has the version None. Graphics processors are
-    named only where torch is imported already. Names of users, hosts and files are left out.
+    What the system does not say is None; a library that is not installed has the version None. Names of users, hosts
+    and files are left out.
     """
-    processor = _processor()
+    processor = _fields(Path("/proc/cpuinfo"))
     return {
         "bertram": __version__,
         "python": platform.python_version(),
@@ -40,8 +39,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _processor(source: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """What Linux says of the first core; empty elsewhere."""
+def _fields(source: Path) -> dict[str, str]:
+    """What Linux says of the first processor in one of its files; empty elsewhere."""
     try:
         first, _, _ = source.read_text(encoding="utf-8", errors="replace").partition("\n\n")
     except OSError:
@@ -66,11 +65,9 @@ def _memory_mb() -> int | None:
     return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
-def _graphics() -> list[str]:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return []
-    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+def _graphics(driver: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Names of NVIDIA's, as their driver tells Linux."""
+    return [_fields(card).get("Model", "unknown") for card in sorted(driver.glob("*/information"))]
 
 
 def _version(library: str) -> str | None:

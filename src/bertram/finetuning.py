@@ -103,7 +103,7 @@ def train(
     tokens, by default the model's positions. With `dry_run` one batch goes through training, validation and test, and
     nothing is left at `out`.
 
-    Returns what OUT/bertram.json says.
+    Returns what OUT/bertram.json says; there are no scores where the training diverged.
 
     Raises:
         BadInput: the data, the model or the settings cannot be used, or `out` is not empty and `resume` is not given.
@@ -194,7 +194,7 @@ def run(plan: Plan, splits: LabelledSplits, out: Path, report: Report = silent) 
     )
     outcome = loop.run()
     scores: dict[str, list[Score]] = {}
-    for name, table in splits.judged.items():
+    for name, table in splits.judged.items() if outcome.finished else ():
         values = predictor.logits(*table.inputs)
         write_array(out / f"logits-{name}.npy", values)
         scores[name] = [s.signed(split=name, seed=recipe.seed) for s in task.scores(values, targets[name])]

@@ -102,7 +102,7 @@ def train(
         config: fields to change, of both stacks of a preset or of a new decoder.
         max_length: tokens of a text that are read or learned to write, by default the model's positions.
 
-    Returns what OUT/bertram.json says.
+    Returns what OUT/bertram.json says; there are no scores where the training diverged.
 
     Raises:
         BadInput: the data, the model or the settings cannot be used, or `out` is not empty and `resume` is not given.
@@ -192,7 +192,7 @@ def _run(
     ).run()
     found = {
         name: [s.signed(split=name, beam=search.beam_size, seed=recipe.seed) for s in scores(pairs, search)]
-        for name, pairs in splits.judged.items()
+        for name, pairs in (splits.judged.items() if outcome.finished else ())
     }
     manifest = {
         "format": 1,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertram.config import EncoderConfig, Search, TransformerConfig
+from bertram.environment import environment
 from bertram.errors import BadInput, require
 from bertram.files import write_json, write_text
 from bertram.formats.marian_config import read_search
@@ -238,7 +239,7 @@ def save_transformer(
 
 def _finish(out: Path, manifest: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> None:
     write_text(out / "README.md", card(manifest))
-    manifest["peak_memory_mb"] = round(peak_memory_mb(), 1)
+    manifest |= {"peak_memory_mb": round(peak_memory_mb(), 1), "machine": environment()}
     write_json(out / MANIFEST, manifest)
 
 

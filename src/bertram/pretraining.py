@@ -20,6 +20,7 @@ from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from bertram.models.heads import Model
     from bertram.training.distributed import Processes
 
 STORE = "store"
@@ -266,11 +267,7 @@ def _train(
         processes=processes,
         compile_unasked=True,
     ).run()
-    scores = scores_on(network, held_out["own"], processes)
-    for name in ("nsp", "sop"):  # in one order on all processes, which sum what they found
-        found = scores_on(network, held_out[name], processes) if name in held_out else {}
-        if "sentence_pair_accuracy" in found:
-            scores[f"{name}_accuracy"] = found["sentence_pair_accuracy"]
+    scores = _scores(network, held_out, processes) if outcome.finished else {}
     manifest = {
         "format": 1,
         **outcome.to_dict(),
@@ -284,6 +281,18 @@ def _train(
     if processes.rank == 0:
         model_directory.save(network, tokenizer, out, manifest, pretraining_card)
     return manifest
+
+
+def _scores(network: "Model", held_out: Mapping[str, Blocks], processes: "Processes") -> dict[str, float]:
+    """Figures of the own objective, and the accuracy of both objectives of sentences where they can be judged."""
+    from bertram.training.held_out import scores_on
+
+    scores = scores_on(network, held_out["own"], processes)
+    for name in ("nsp", "sop"):  # in one order on all processes, which sum what they found
+        found = scores_on(network, held_out[name], processes) if name in held_out else {}
+        if "sentence_pair_accuracy" in found:
+            scores[f"{name}_accuracy"] = found["sentence_pair_accuracy"]
+    return scores
 
 
 def _origin(out: Path, stores: Mapping[str, TokenStore]) -> dict[str, Any]:
@@ -308,6 +317,6 @@ def summary(manifest: dict[str, Any]) -> str:
     train = manifest["data"]["train"]
     kind = {"file": "each text file one", "blank-line": "parted by blank lines"}[manifest["data"]["documents"]]
     lines = [f"{train['source']}: {train['tokens']:,} tokens in {train['documents']:,} documents ({kind})"]
-    lines += [f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s", manifest["reason"]]
+    lines.append(f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s")
     lines += [f"held-out {name.replace('_', ' ')} {value:.4f}" for name, value in manifest["scores"].items()]
-    return "\n".join(line for line in lines if line)
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, BertramError
 from bertram.files import write_json
 
 SETTINGS = "training.json"
@@ -86,6 +86,14 @@ def prepare_directory(out: Path, model: Path | None, *, resume: bool, told: str 
     if not resume:
         (out / SETTINGS).unlink(missing_ok=True)
     return None
+
+
+def check_converged(out: Path, manifest: dict[str, Any]) -> None:
+    """Raises:
+    BertramError: the training that left this manifest at `out` diverged.
+    """
+    if manifest["status"] == "diverged":
+        raise BertramError(f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate")
 
 
 @contextmanager

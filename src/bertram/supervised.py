@@ -38,7 +38,7 @@ def train(
     settings mean stands at `finetuning.train` and, where texts are written, at `generation.train`. With `dry_run` one
     batch goes through training, validation and test, and nothing is left at `out`.
 
-    Returns what OUT/bertram.json says.
+    Returns what OUT/bertram.json says; there are no scores where the training diverged.
 
     Raises:
         BadInput: the data, the model or the settings cannot be used, or `out` is not empty and `resume` is not given.
@@ -85,8 +85,6 @@ def summary(manifest: Mapping[str, Any]) -> str:
     """What a person wants to know after a training, in a few lines."""
     amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
     lines = [f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s"]
-    if manifest["reason"]:
-        lines.append(manifest["reason"])
     for name, scores in manifest["scores"].items():
         lines += [f"{name} {score['metric']} {score['value']:.4f}   {score['signature']}" for score in scores]
     return "\n".join(lines)

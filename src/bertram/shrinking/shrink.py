@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from bertram import model_directory, model_names
 from bertram.config import LESSONS, EncoderConfig, Lesson
-from bertram.errors import BadInput, BertramError, require
+from bertram.errors import BadInput, require
 from bertram.files import fingerprint, write_json
 from bertram.model_card import shrinking_card
 from bertram.progress import Report, silent
-from bertram.run_directory import MANIFEST, SETTINGS, keep, prepare_directory, read_if_there, read_manifest
+from bertram.run_directory import (
+    MANIFEST,
+    SETTINGS,
+    check_converged,
+    keep,
+    prepare_directory,
+    read_if_there,
+    read_manifest,
+)
 from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
@@ -95,8 +103,7 @@ def shrink(
             "recipe": asdict(recipe),
         }
         manifest = _teach(teacher, sizes, source, train, held_out, settings, max_length, recipe, out, report)
-    if manifest["status"] == "diverged":
-        raise BertramError(f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate")
+    check_converged(out, manifest)
     results = read_if_there(out / RESULTS)
     if not results or (evaluate is not None and results.get("evaluated") != evaluated(Path(evaluate), columns)):
         data = None if evaluate is None else Path(evaluate)

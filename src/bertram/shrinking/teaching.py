@@ -84,7 +84,7 @@ def teach(
         "shrinking": {"initial": initial, "initial_losses": first_losses},
         "parameters": parameters,
     }
-    if outcome.status != "diverged":
+    if outcome.finished:
         distillation.prepare(device, torch.float32, some)
         losses, student, original = compare(distillation, judged, device)
         came |= {"losses": losses, "agreement": agreement(student, original)}

@@ -1,8 +1,9 @@
-"""Checkpoints: directories OUT/checkpoints/step-N that are whole or do not count."""
+"""Checkpoints: directories step-N that are whole or do not count."""
 
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ from bertram.formats.weights import read_tensors, write_tensors
 logger = logging.getLogger(__name__)
 
 _TENSORS, _STATE, _MANIFEST = "state.safetensors", "state.json", "manifest.json"
-_KEPT = 2
 
 
-def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], kept: int = 2) -> None:
     """Write DIRECTORY/step-N: tensors and state, a manifest of their checksums, then the rename that makes it count.
 
-    The two newest checkpoints stay, older ones are deleted. One that is there and whole stands as it is: a step number
-    says all about the state of a training.
+    The `kept` newest checkpoints stay, older ones are deleted. One that is there and whole stands as it is: a step
+    number says all about the state of a training.
 
     Raises:
         OSError: the disk is full or not writable; checkpoints written before stand untouched.
@@ -43,32 +43,37 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     flush_directory(directory)
-    for old in _steps(directory)[_KEPT:]:
+    for old in _steps(directory)[kept:]:
         shutil.rmtree(directory / f"step-{old}", ignore_errors=True)
 
 
-def load_latest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint's tensors and state, or None. A damaged one is passed over with a warning.
+def load_latest(directory: Path, last: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest whole checkpoint's tensors and state, not counting those after step `last`; None where there is none.
 
     Raises:
         BadInput: checkpoints are there and none of them is whole.
     """
-    steps = _steps(directory)
-    for step in steps:
+    found = next(whole(directory, last), None)
+    if found is None and _steps(directory, last):
+        raise BadInput(f"{directory}: no checkpoint is whole; delete the directory to start again")
+    return found
+
+
+def whole(directory: Path, last: int | None = None) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """Tensors and state of every whole checkpoint up to step `last`, newest first; of a damaged one a warning."""
+    for step in _steps(directory, last):
         place = directory / f"step-{step}"
         if _is_whole(place):
-            state: dict[str, Any] = json.loads((place / _STATE).read_text(encoding="utf-8"))
-            return read_tensors(place / _TENSORS), state
-        logger.warning("bertram: %s: this checkpoint is damaged; trying the one before it", place)
-    if steps:
-        raise BadInput(f"{directory}: no checkpoint is whole; delete the directory to start again")
-    return None
+            yield read_tensors(place / _TENSORS), json.loads((place / _STATE).read_text(encoding="utf-8"))
+        else:
+            logger.warning("bertram: %s: this checkpoint is damaged; going on with the one before it", place)
 
 
-def _steps(directory: Path) -> list[int]:
-    """Steps that have a checkpoint, whole or not, newest first."""
-    found = [path.name.removeprefix("step-") for path in directory.glob("step-*")]
-    return sorted((int(step) for step in found if step.isdecimal()), reverse=True)
+def _steps(directory: Path, last: int | None = None) -> list[int]:
+    """Steps up to `last` that have a checkpoint, whole or not, newest first."""
+    names = [path.name.removeprefix("step-") for path in directory.glob("step-*")]
+    found = [int(name) for name in names if name.isdecimal()]
+    return sorted((step for step in found if last is None or step <= last), reverse=True)
 
 
 def _is_whole(place: Path) -> bool:

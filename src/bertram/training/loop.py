@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from bertram.batch import Examples, budgeted
 from bertram.errors import BadInput
-from bertram.formats.weights import read_tensors, write_tensors
 from bertram.models.decoder import Decoder, LanguageModelHead
 from bertram.models.encoder import Encoder
 from bertram.models.heads import ClassificationHead
@@ -35,7 +34,6 @@ _TRIAL_STEPS = 8
 _COMPILING_STEPS = 16
 """Steps before trial ones where layers are compiled: the first few meet new cases, for which it is done again."""
 _LOSS_BUCKETS = 20
-_AVERAGED = "averaged-{:09d}.safetensors"
 
 
 class Trainable(Protocol):
@@ -60,6 +58,11 @@ class Outcome:
     """What products were computed in, "fp32" or "bf16"."""
     averaged: int = 1
     """Evaluations whose weights' mean is kept, the one of best_step being the last of them."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model is worth a score."""
+        return self.status == "finished"
 
     def to_dict(self) -> dict[str, Any]:
         """For bertram.json, with the speed."""
@@ -120,6 +123,7 @@ class Loop:
         self.feed, self.recipe, self.out = feed, recipe, out
         self.evaluate, self.report, self.blind_loss = evaluate, report, blind_loss
         self.checkpoints = out / "checkpoints"
+        self._best, self._evaluated = self.checkpoints / "best", self.checkpoints / "evaluated"
         wanted = compile_unasked if recipe.compile is None else recipe.compile
         self.compiled = wanted and processes.device.type == "cuda"
         for module in model.modules():
@@ -191,12 +195,14 @@ class Loop:
         self.optimizer.release()
         self.processes.wait()  # for process 0 to have written what now is read
         averaged, best_step = 1, state.best_step
-        if not reason and state.best_step:
+        if not reason and best_step:
             averaged = self._average(state)
-            if averaged == 1:
-                self.optimizer.load_weights(read_tensors(self.checkpoints / "best.safetensors"))
-            else:
+            if averaged > 1:
                 best_step = state.evaluated
+            elif best := checkpoint.load_latest(self._best, best_step):
+                weights, facts = best
+                self.optimizer.load_weights(weights)
+                best_step = facts["step"]
         status = "diverged" if reason else "finished"
         return Outcome(status, reason, state.step, state.tokens, seconds, best_step, self.precision, averaged)
 
@@ -273,35 +279,31 @@ class Loop:
         if math.isfinite(score) and (state.best_score is None or score > state.best_score):
             state.best_score, state.best_step, state.stale = score, state.step, 0
             if self.processes.rank == 0:
-                write_tensors(self.checkpoints / "best.safetensors", self.optimizer.weights())
+                checkpoint.save(self._best, state.step, self.optimizer.weights(), {})
         else:
             state.stale += 1
         if self.recipe.average > 1 and self.processes.rank == 0:
-            write_tensors(self.checkpoints / _AVERAGED.format(state.step), self.optimizer.weights())
-            for path in self._averaged(state)[: -self.recipe.average]:
-                path.unlink()
+            checkpoint.save(self._evaluated, state.step, self.optimizer.weights(), {}, self.recipe.average)
         return figures
-
-    def _averaged(self, state: State) -> list[Path]:
-        """Weights of past evaluations, the newest last; those after `state` were written before a kill."""
-        newest = self.checkpoints / _AVERAGED.format(state.step)
-        return sorted(path for path in self.checkpoints.glob("averaged-*.safetensors") if path <= newest)
 
     def _average(self, state: State) -> int:
         """Give the model the mean of its last evaluations' weights, if that scores better than the best of all.
 
         Returns of how many; 1 where the best stays.
         """
-        paths = self._averaged(state)[-self.recipe.average :]
-        if len(paths) < 2 or self.recipe.average == 1:
+        if self.recipe.average == 1:
             return 1
-        mean = {name: weight.to(self.processes.device) for name, weight in read_tensors(paths[0]).items()}
-        for path in paths[1:]:
-            for name, weight in read_tensors(path).items():
-                mean[name] += weight.to(self.processes.device)
-        self.optimizer.load_weights({name: weight / len(paths) for name, weight in mean.items()})
+        sums, count = dict[str, Tensor](), 0
+        for weights, _ in checkpoint.whole(self._evaluated, state.step):  # later ones were written before a kill
+            for name, weight in weights.items():
+                weight = weight.to(self.processes.device)
+                sums[name] = sums[name] + weight if count else weight
+            count += 1
+        if count < 2:
+            return 1
+        self.optimizer.load_weights({name: total / count for name, total in sums.items()})
         self.model.eval()
-        return len(paths) if self.evaluate()[0] > cast(float, state.best_score) else 1
+        return count if self.evaluate()[0] > cast(float, state.best_score) else 1
 
     def _budget(self) -> int:
         """Steps that the recipe's budget stands for."""
