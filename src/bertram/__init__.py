@@ -1,4 +1,4 @@
-"""Bertram trains, compares and ships Transformer models on the hardware that people have."""
+"""Bertram trains, compares and ships BERT, ALBERT and encoder–decoder models on your own hardware."""
 
 from importlib import import_module
 from typing import Any

@@ -21,7 +21,7 @@ from bertram.training.recipe import Recipe
 app = App(
     name="bertram",
     version=__version__,
-    help="Train, compare and ship Transformer models on the hardware you have.",
+    help="Train, compare and ship BERT, ALBERT and encoder–decoder models on your own hardware.",
     suppress_keyboard_interrupt=False,
 )
 
@@ -52,7 +52,7 @@ def check(
     columns: Columns = None,
     json: Json = False,
 ) -> None:
-    """Look at a table before training: columns, labels, duplicates within and across files, lengths.
+    """Check a table before training: columns, labels, text lengths, duplicates within and across files.
 
     Example: bertram check reviews.csv --test test.csv --model bert-mini
 
@@ -60,8 +60,12 @@ def check(
     ----------
     data
         CSV, TSV, JSONL or Parquet with the columns text [, text_b], label.
+    validation
+        The validation table, checked together with DATA.
+    test
+        The test table, checked together with DATA.
     model
-        Count lengths in this model's tokens and against its positions.
+        Measure lengths with this model's tokenizer and against its maximum length.
     """
     from bertram.checking import check_tables, render
     from bertram.text.records import parse_columns
@@ -91,7 +95,7 @@ def train(
     allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
-    """Train a model on a table of labelled texts, or on pairs of texts of which one is to be written from the other.
+    """Train a model on labelled texts, or a translation or summarization model on pairs of texts.
 
     Example: bertram train classification reviews.csv --model bert-mini --out out/reviews;
     bertram train translation train.en train.de --model transformer-tiny --out out/en-de
@@ -99,33 +103,33 @@ def train(
     Parameters
     ----------
     data
-        CSV, TSV, JSONL or Parquet with text [, text_b], label; for translation source, target; for summarization
-        document, summary.
+        A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label; for translation, source and
+        target; for summarization, document and summary.
     data2
-        For translation: the file whose lines are the translations of those of DATA.
+        For translation from two text files: the target side, whose lines translate those of DATA.
     model
-        A directory, a preset such as bert-mini or transformer-tiny, or owner/name on the Hugging Face hub. An encoder's
-        directory gets a new decoder for summarization or translation.
+        A directory, a preset such as bert-mini or transformer-tiny, or owner/name on the Hugging Face hub. For
+        summarization and translation, a BERT or ALBERT directory becomes the encoder and gets a new decoder.
     out
-        The model directory to make.
+        The model directory to write.
     validation
-        A table, or two files of lines, to choose the best evaluation by; without it a tenth of the data is held out.
+        A table, or two aligned text files, used to pick the best checkpoint. Default: a tenth of DATA is held out.
     test
-        A table, or two files of lines, to report scores on at the end.
+        A table, or two aligned text files, scored once at the end.
     vocab_size
-        Entries of a preset's tokenizer, at most the preset's own number.
+        Size of the vocabulary to learn for a preset, at most the preset's own.
     separate_vocabularies
-        Learn a tokenizer for what is read and another for what is written.
+        Learn separate source and target tokenizers instead of a joint one.
     config
-        Fields to change of an encoder–decoder preset or of a new decoder: num_hidden_groups=1,embedding_size=64
+        Override settings of an encoder–decoder preset or of a new decoder: num_hidden_groups=1,embedding_size=64
     max_length
-        Tokens of a text that are read; by default all that the model has positions for.
+        Truncate texts to this many tokens. Default: the maximum length of the model.
     resume
-        Go on with the training at OUT; one that is finished is left as it is.
+        Resume the training in OUT. A finished training is left unchanged.
     dry_run
-        Take one batch through training, validation and test, and leave nothing behind.
+        Run one batch through training, validation and test, and write nothing.
     allow_pickle
-        Read a pytorch_model.bin, tensors only.
+        Also accept weights in a pytorch_model.bin; only tensors are unpickled.
     """
     from bertram import supervised
     from bertram.progress import training_progress
@@ -173,24 +177,36 @@ def compare(
     min_score: float | None = None,
     json: Json = False,
 ) -> None:
-    """Train several models with several seeds, measure them here, and say which to ship.
+    """Train several models with several seeds, measure them on this machine, and recommend which one to ship.
 
     Example: bertram compare reviews.csv --models bert-mini albert-mini --out out/compared --seeds 3 --max-latency 20ms
 
     Parameters
     ----------
+    data
+        A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label.
     models
-        Directories, presets or hub names. tf-idf with a linear model always takes part.
+        Model directories, presets or hub names. A tf-idf baseline with a linear model is always included.
     out
-        Where results.json, report.html and the trained models go; what is finished there is not repeated.
+        Output directory for results.json, report.html and the trained models. Finished trainings there are kept.
+    task
+        Default: guessed from the labels.
+    validation
+        A table used to pick the best checkpoints. Default: a tenth of DATA is held out.
+    test
+        A table on which to compare the models. Default: the validation data.
     seeds
-        Trainings of each model, with seeds 0, 1, …
+        Training runs per model, with seeds 0, 1, …
+    vocab_size
+        Size of the vocabulary to learn for a preset, at most the preset's own.
+    max_length
+        Truncate texts to this many tokens. Default: the maximum length of the model.
     max_memory
-        What a model may add to the idle process, such as 64MB.
+        Upper limit on the memory that a model adds to an idle process, such as 64MB.
     max_latency
-        What 95 of 100 single texts may take at most, such as 20ms.
+        Upper limit on the latency of a single text, 95th percentile, such as 20ms.
     min_score
-        The least score to accept.
+        Lowest acceptable score.
     """
     from rich.console import Console
 
@@ -240,30 +256,30 @@ def pretrain(
     resume: Flag = False,
     json: Json = False,
 ) -> None:
-    """Pre-train a model on raw text: masked tokens, and a sentence objective.
+    """Pre-train a BERT or ALBERT on raw text: masked language modelling and a sentence objective.
 
     Example: bertram pretrain novels/ --model bert-mini --out out/novels --hours 8
 
     Parameters
     ----------
     corpus
-        Text files or JSONL with `text`, perhaps gzipped, or directories of them.
+        Text files or JSONL with a `text` field, optionally gzipped, or directories of them.
     model
-        A preset such as albert-mini, or a model directory to train on.
+        A preset such as albert-mini, or a model directory whose pre-training to continue.
     out
-        The model directory to make. Started by torchrun, all processes must see it.
+        The model directory to write. Under torchrun, all processes must be able to see it.
     documents
-        What parts documents of text files: each file is one, or a blank line ends one.
+        How text files are split into documents: one per file, or at blank lines. Default: guessed.
     validation
-        Text to evaluate on; without it a tenth of the corpus is held out.
+        Text to evaluate on. Default: a tenth of the corpus is held out.
     tokenizer
-        A tokenizer's directory or file; without it a preset's is learned from the corpus.
+        Directory or file of an existing tokenizer. Default: for a preset, one is learned from the corpus.
     vocab_size
-        Entries of that tokenizer, at most the preset's own number.
+        Size of the vocabulary to learn, at most the preset's own.
     config
-        Fields of the preset to change: hidden_size=320,intermediate_size=1280,num_attention_heads=5
+        Override settings of the preset: hidden_size=320,intermediate_size=1280,num_attention_heads=5
     resume
-        Go on with the training at OUT; one that is finished is left as it is.
+        Resume the training in OUT. A finished training is left unchanged.
     """
     from bertram import pretraining
     from bertram.progress import speaks, training_progress
@@ -309,37 +325,38 @@ def shrink(
     allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
-    """Make an ALBERT of a BERT, taught by it on your texts: its layers tied, its embeddings narrow.
+    """Distil a BERT into a smaller ALBERT on your texts: layers share weights, embeddings are factorised.
 
     Example: bertram shrink MiniLM/ --texts mails.txt --out out/small --hours 1; bertram shrink MiniLM/ --plan
 
     Parameters
     ----------
     model
-        A BERT with whatever heads it has: a directory, or owner/name on the Hugging Face hub.
+        The BERT to shrink, with its heads: a directory, or owner/name on the Hugging Face hub.
     texts
-        Text files, a text a line, or JSONL with text: what the model is taught on. A tenth is held out, 1,000 at most.
+        Unlabelled training texts: text files with one text a line, or JSONL with a text field. A tenth, at most 1,000,
+        is held out.
     out
-        The model directory to make. The student's engine, results.json and report.html come with it.
+        The model directory to write. The student's engine, results.json and report.html are written there too.
     groups
-        Of layers that share their weights, from 1 (the default) to the number of layers.
+        Number of groups of layers that share weights, from 1 (the default) to the number of layers.
     embedding_size
-        Width of the embeddings, by default 128.
+        Width of the factorised embeddings. Default: 128.
     rank
-        Of what each layer adds to the weights it shares; by default 0, nothing.
+        Rank of the residual that each layer adds to its shared weights. Default: 0, none.
     depth
-        Layers; by default as many as the model has.
+        Number of layers. Default: as many as the model has.
     lessons
-        What is taught: hidden states where groups end, vectors of texts, similarities of texts, logits of heads. By
-        default all that the model has.
+        What to distil: hidden states at the end of each group, text vectors, similarities between texts, logits of the
+        heads. Default: all that the model has.
     evaluate
-        A table of labelled data to score both on at the end; the model must have a task.
+        A labelled table on which teacher and student are scored at the end; the model must have a task.
     columns
-        Which columns of that to read: text=1,text_b=2,label=3 (numbers: no header).
+        Which columns of that table to read: text=1,text_b=2,label=3 (numbers: no header).
     plan
-        Print what settings of the dial come to, before anything trains; those given here alone.
+        Print the sizes that different settings would give, without training. Settings given here are held fixed.
     resume
-        Go on with the training at OUT.
+        Resume the training in OUT.
     """
     if plan:
         from bertram.shrinking.plan import plan as planned
@@ -394,7 +411,7 @@ def evaluate(
     allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
-    """Score a trained model on a table of labelled texts, or on pairs of texts.
+    """Score a trained model on a labelled table, or on aligned source and target texts.
 
     Example: bertram evaluate out/reviews test.csv; bertram evaluate out/en-de test.en test.de --beam-size 4
     """
@@ -411,19 +428,19 @@ def evaluate(
 def predict(
     model: Source | None = None, source: Source | None = None, *, text: str | None = None, allow_pickle: Flag = False
 ) -> None:
-    """Answer every line of a file or of standard input, one JSON object a line, in order.
+    """Predict for every line of a file or of standard input. Prints one JSON object a line, in order.
 
     Example: echo 'what a film' | bertram predict out/reviews; bertram classify 'what a film'
 
     Parameters
     ----------
     model
-        A trained model or an engine; without one bertram-sentiment, which is part of Bertram: English texts as
-        negative, neutral or positive.
+        A trained model or an engine. Default: the built-in bertram-sentiment, which labels English texts negative,
+        neutral or positive.
     source
-        A text file, one input a line, or JSONL with text [, text_b]; - and nothing are standard input.
+        A text file with one input a line, or JSONL with text [, text_b]. Default, or -: standard input.
     text
-        The one text, instead of a file.
+        A single text, instead of a file.
     """
     from bertram.artifacts import asked, load
     from bertram.model_names import SENTIMENT
@@ -443,21 +460,21 @@ def embed(
     out: Path | None = None,
     allow_pickle: Flag = False,
 ) -> None:
-    """Make a vector of every line of a file or of standard input, one JSON object a line, in order.
+    """Embed every line of a file or of standard input as a vector. Prints one JSON object a line, in order.
 
     Example: bertram embed sentences.txt --out vectors.npy; bertram embed MiniLM/ --text 'A dog runs.'
 
     Parameters
     ----------
     model
-        A directory with sentence-transformers' files, one that was trained for similarity, or an engine of either;
-        without one bertram-english, which is part of Bertram.
+        A sentence-transformers directory, a model trained for similarity, or an engine of either. Default: the
+        built-in bertram-english.
     source
-        A text file, one text a line, or JSONL with text; - and nothing are standard input.
+        A text file with one text a line, or JSONL with a text field. Default, or -: standard input.
     text
-        The one text, instead of a file.
+        A single text, instead of a file.
     out
-        A .npy file to write, float32 [texts, width], instead of lines.
+        Write the vectors to this .npy file, float32 [texts, width], instead of printing them.
     """
     from bertram.artifacts import asked, load_predictor
     from bertram.inference.embedding import embed as vectors_of
@@ -520,10 +537,10 @@ def summarize(
     Parameters
     ----------
     source
-        A text file, one document a line, or JSONL with text; - is standard input. What is longer than the model reads
-        loses its end.
+        A text file with one document a line, or JSONL with a text field; - is standard input. Documents longer than the
+        model's maximum length are truncated.
     text
-        The one document to summarize, instead of a file.
+        A single document, instead of a file.
     """
     from bertram.artifacts import load_generator
     from bertram.text.inputs import read_inputs
@@ -547,7 +564,7 @@ def export(
     allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
-    """Write a model in another format.
+    """Export a trained model as an engine, or for ONNX runtimes, CTranslate2 or transformers.
 
     Example: bertram export out/reviews --format engine --out reviews.engine --texts reviews.txt; bertram export
     out/en-de --format ctranslate2 --out out/en-de.ct2
@@ -555,21 +572,21 @@ def export(
     Parameters
     ----------
     format
-        engine: one file of an encoder with its heads, which answers without torch. onnx: an encoder for other runtimes.
-        ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: one for transformers'
-        MarianMTModel.
+        engine: a single file with an encoder and its heads, which answers without torch. onnx: an encoder for other
+        runtimes. ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: an
+        encoder–decoder model as transformers' MarianMTModel.
     out
-        The file or directory to make.
+        The file or directory to write.
     precision
-        Of the weights: fp32, or int8 (the default of engine and ctranslate2) with a scale for each row.
+        Precision of the weights: fp32, or int8 with one scale per row. engine and ctranslate2 default to int8.
     texts
-        A text file, one input a line, or JSONL with text [, text_b]: what an int8 engine's answers are measured on, up
-        to 512. Without it on drawn tokens.
+        A text file with one input a line, or JSONL with text [, text_b]. The int8 engine's agreement with the model is
+        measured on up to 512 of them. Default: random tokens.
     min_agreement
-        The share of answers in which an int8 engine must agree with the model. Weights stay in fp32 as it takes; what
-        then agrees less is not written. 0 always writes.
+        Share of answers in which an int8 engine must agree with the model. As many weights as needed stay in fp32; if
+        it still agrees less, nothing is written. 0 always writes.
     vocabulary_map
-        CTranslate2's vmap.txt: which target tokens source tokens may become.
+        CTranslate2's vmap.txt, which restricts the target tokens that source tokens can be translated to.
     """
     from bertram.exporting import export as write
 
@@ -591,9 +608,16 @@ def export(
 def inspect(
     models: Annotated[list[str], Parameter(name=["MODEL"])], /, *, tokens: int = 128, json: Json = False
 ) -> None:
-    """Parameters, arithmetic and memory of models side by side.
+    """Show parameters, FLOPs and memory of models side by side.
 
     Example: bertram inspect bert-base albert-base; bertram inspect out/en-de
+
+    Parameters
+    ----------
+    models
+        Presets or model directories.
+    tokens
+        Length of the text for which FLOPs are counted.
     """
     from bertram.inspection import describe, render
     from bertram.model_names import any_config_of
@@ -612,7 +636,7 @@ def bench(
     rounds: int = 3,
     json: Json = False,
 ) -> None:
-    """Measure an encoder as an engine: speed, latency, memory, beside other libraries in the same run.
+    """Benchmark an encoder as an engine: throughput, latency and memory, beside other runtimes in the same run.
 
     Example: bertram bench albert-base --against transformers onnxruntime openvino
 
@@ -621,11 +645,13 @@ def bench(
     model
         A model directory, an engine file, or a preset with random weights.
     texts
-        A text file, one input a line, to measure on.
+        A text file with one input a line, to measure on. Default: random tokens, with lengths as --lengths says.
     lengths
-        Without texts: how long the drawn ones are, mixed (33 tokens on average) or as two data sets'.
+        Length distribution of the random texts: mixed (33 tokens on average), or that of SST-2 or IMDB.
     against
-        transformers, onnxruntime, openvino, ctranslate2: those that are installed, each in its best settings.
+        Libraries to compare with, if installed, each at its best: transformers, onnxruntime, openvino, ctranslate2.
+    rounds
+        Rounds to measure; medians are reported.
     """
     from bertram.benchmark.bench import bench as measure
     from bertram.benchmark.bench import render

@@ -251,17 +251,17 @@ class SearchOptions(TypedDict, total=False):
     """What to search otherwise than a model's own `Search` says, whose defaults are 5 hypotheses and a penalty of 1."""
 
     beam_size: int
-    """Hypotheses that are kept at every step; 1 is greedy."""
+    """Number of beams; 1 is greedy search."""
     length_penalty: float
-    """A hypothesis' score is its log-probability divided by its length, the end token counted, to this power."""
+    """A hypothesis is scored by its log-probability divided by its length, end token included, to this power."""
     n_best: int
-    """Outputs to give of each input, the best first."""
+    """Number of outputs for each input, best first."""
     no_repeat_ngram_size: int
-    """No sequence of so many tokens twice in one output; 0: no such rule."""
+    """Forbid n-grams of this many tokens from occurring twice in an output; 0: allow them."""
     min_length: int
-    """Tokens before an output may end."""
+    """Minimum length of an output in tokens."""
     max_length: int
-    """Tokens of an output at most, the end token counted; by default by the length of the input."""
+    """Maximum length of an output in tokens, end token included. Default: depends on the length of the input."""
 
 
 Lesson = Literal["states", "vectors", "similarities", "logits"]
@@ -355,11 +355,12 @@ class Objectives:
     """
 
     sentence_objective: SentenceObjective | None = None
-    """Next sentence, sentence order, or neither; by default the model's own: nsp for BERT, sop for ALBERT."""
+    """Next-sentence prediction, sentence-order prediction, or none. Default: the model's own, nsp for BERT and sop for
+    ALBERT."""
     masking: Masking = "token"
     """Mask single tokens, whole words, or n-grams of one to three words (Lan et al. 2019)."""
     max_length: int = 128
-    """Tokens of a sequence, special ones included; positions beyond stay untrained."""
+    """Sequence length in tokens, special tokens included; position embeddings beyond it stay untrained."""
 
     def __post_init__(self) -> None:
         choices = {"sentence_objective": SentenceObjective, "masking": Masking}

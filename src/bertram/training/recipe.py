@@ -28,48 +28,53 @@ class Recipe:
     """
 
     epochs: float | None = None
+    """Training budget in epochs, 3 if no budget is given. Pre-training and shrinking need a budget: epochs, steps,
+    tokens or hours."""
     steps: int | None = None
+    """Training budget in optimizer steps. It comes before the other budgets, then tokens, hours and epochs."""
     tokens: int | None = None
-    """Tokens to train on. They and epochs are turned into steps before the first one; in pre-training by what the first
-    block of text holds, so that both are met roughly."""
+    """Training budget in tokens. Tokens and epochs are converted to steps before training starts; in pre-training by
+    the contents of the first block of text, so both are met only roughly."""
     hours: float | None = None
-    """Wall-clock, evaluation included. The speed is measured once, before the first step, and turned into steps."""
+    """Training budget in wall-clock hours, evaluation included. Speed is measured once, before the first step, and the
+    hours are converted to steps."""
     batch_size: int = 32
-    """Examples an optimizer step; in pre-training, the tokens of so many of the greatest length."""
+    """Examples per optimizer step. In pre-training, a batch holds the tokens of this many sequences of full length."""
     batch_tokens: int | None = None
-    """Fill an optimizer step with examples up to so many tokens instead, of a pair those of the longer text; with an
-    encoder–decoder model by default 4,096."""
+    """Instead of a fixed number of examples, fill each optimizer step up to this many tokens; of a pair, the longer
+    text counts. Default for an encoder–decoder model: 4,096."""
     max_tokens: int = 4096
-    """Tokens of one forward and backward pass; a larger batch is accumulated over several."""
+    """Tokens per forward and backward pass. Gradients of larger batches are accumulated over several passes."""
     learning_rate: float | None = None
-    """The highest. By default 5e-5 in fine-tuning (Devlin et al. 2018, A.3); in pre-training and for an encoder–decoder
-    model 1e-3; in shrinking 5e-4."""
+    """Peak learning rate. Default: 5e-5 for fine-tuning (Devlin et al. 2018, A.3), 1e-3 for pre-training and
+    encoder–decoder models, 5e-4 for shrinking."""
     encoder_learning_rate: float | None = None
-    """Another for the encoder, which may have been trained before what stands on it (Liu & Lapata 2019)."""
+    """Separate learning rate for a pre-trained encoder under a new decoder or head (Liu & Lapata 2019)."""
     warmup: float = 0.1
-    """Share of all steps over which the learning rate rises from 0; then it falls."""
+    """Share of all steps over which the learning rate rises from 0 to its peak, before it decays."""
     schedule: Schedule = "polynomial"
-    """It falls to 0, as a power of the share of steps that is left; or inverse-sqrt, as 1 / √step (Vaswani et al.)."""
+    """Decay of the learning rate: polynomial, down to 0, or inverse-sqrt, as 1 / √step (Vaswani et al.)."""
     decay_power: float = 1.0
-    """The polynomial's power: 1 falls linearly."""
+    """Power of the polynomial decay; 1 is linear."""
     label_smoothing: float | None = None
-    """Share of a target's probability that goes to all others alike (Szegedy et al. 2016), of labels and of tokens that
-    are written. By default 0.1 for an encoder–decoder model and 0 for others."""
+    """Share of the target's probability that is spread evenly over all labels or output tokens (Szegedy et al. 2016).
+    Default: 0.1 for an encoder–decoder model, otherwise 0."""
     optimizer: Rule = "adamw"
-    """lamb: AdamW's steps scaled to each tensor's norm (You et al. 2020), for large batches."""
+    """lamb is AdamW with each tensor's step scaled to the norm of its weights (You et al. 2020), for large batches."""
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     precision: Precision = "auto"
-    """bf16: products in bfloat16 over float32 master weights. auto: bf16 where this machine multiplies it faster."""
+    """bf16: matrix products in bfloat16, with float32 master weights. auto: bf16 if it is faster on this machine."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass, to save memory."""
     compile: bool | None = None
-    """Compile the layers for a GPU, which takes a while. By default in pre-training."""
+    """Compile the layers with torch.compile on a GPU, which takes a while at first. Default: only in pre-training."""
     evaluations: int = 10
-    """Evaluations on the validation part, spread evenly over the budget; the best one's weights are kept."""
+    """Number of evaluations on the validation data, evenly spread over training. The best checkpoint is kept."""
     average: int = 1
-    """Also try the mean of the weights at the last so many evaluations, and keep it if it scores better."""
+    """Also average the weights of this many last evaluations, and keep the average if it scores better."""
     patience: int | None = None
-    """Stop after this many evaluations without a better score."""
+    """Early stopping: stop after this many evaluations without a better score."""
     save_every: int = 500
     """Steps between checkpoints."""
     log_every: int = 10
