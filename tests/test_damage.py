@@ -10,8 +10,8 @@ import pytest
 
 from bertram import artifacts
 from bertram.errors import BertramError
-from bertram.finetuning import train
 from bertram.memory import current_memory_mb
+from bertram.supervised import train
 from bertram.training.recipe import Recipe
 from tiny import model_directory, table
 

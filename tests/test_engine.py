@@ -15,7 +15,6 @@ from bertram.batch import Batch
 from bertram.config import PRESETS
 from bertram.errors import BadInput
 from bertram.exporting import export
-from bertram.finetuning import train
 from bertram.formats import engine_file
 from bertram.formats.engine import tensors_of
 from bertram.formats.engine_file import Engine, read_engine, write_engine
@@ -27,6 +26,7 @@ from bertram.memory import current_memory_mb
 from bertram.model_directory import read_model, read_tokenizer
 from bertram.models.heads import Model
 from bertram.quantizing import agreement, quantized
+from bertram.supervised import train
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner
 from test_damage import refusal

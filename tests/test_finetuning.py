@@ -12,10 +12,11 @@ from huggingface_hub import ModelCard
 import bertram
 from bertram.config import bert
 from bertram.errors import BadInput
-from bertram.finetuning import LabelledSplits, train
+from bertram.finetuning import LabelledSplits
 from bertram.model_card import model_card
 from bertram.models.heads import ClassificationHead
 from bertram.run_directory import SETTINGS
+from bertram.supervised import train
 from bertram.text.records import read_table
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -121,7 +122,10 @@ def test_a_refused_resume_leaves_what_began_there(place, tmp_path):
         settings = {"model": "bert-tiny", "recipe": Recipe(steps=1, evaluations=1, seed=seed)}
         return train("classification", place / "good.csv", **settings, out=tmp_path / "out", resume=True)
 
-    go_on(0)
+    finished = go_on(0)
+    with pytest.raises(BadInput, match="began with another data and recipe"):
+        go_on(1)
+    assert go_on(0) == finished
     for file in (tmp_path / "out").iterdir():  # as a kill right after the beginning leaves it
         if file.name != SETTINGS:
             shutil.rmtree(file) if file.is_dir() else file.unlink()

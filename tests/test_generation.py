@@ -224,6 +224,12 @@ def test_a_stopped_training_goes_on_to_the_same_losses(tmp_path: Path, monkeypat
     assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
 
 
+def test_what_another_command_finished_is_not_this_ones_result(trained: Path) -> None:
+    labelled = table(trained.parent / "labelled.csv")
+    with pytest.raises(BadInput, match="was not started by this command"):
+        bertram.train("classification", labelled, model="bert-tiny", out=trained, resume=True)
+
+
 def test_a_dry_run_leaves_nothing(tmp_path: Path) -> None:
     files = write_pairs(tmp_path, 60)
     before = set(tmp_path.iterdir())

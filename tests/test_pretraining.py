@@ -114,7 +114,7 @@ def test_budgets(corpus: Path, tmp_path: Path, budget: list[str], steps: range) 
         (["--steps", "2", "--config", "hidden_size=101"], "heads do not divide"),
         (["--steps", "2", "--max-length", "1000"], "the model has 512 positions"),
         (["--steps", "2", "--max-length", "4"], "the least is 8"),
-        ([], "for how long"),
+        ([], "no training budget"),
         (["--steps", "2", "--tokenizer", "nowhere"], "nowhere"),
         (["--steps", "2", "--tokenizer", "TOKENIZER", "--vocab-size", "100"], "which has its own size"),
         (["--steps", "2", "--config", "type_vocab_size=1"], "cannot read pairs"),

@@ -263,7 +263,7 @@ def test_agreement_of_a_model_with_itself_is_whole() -> None:
         ({"depth": 0}, "--depth 0: the model has 4 layers"),
         ({"lessons": ["logits"]}, "no head whose logits could be taught"),
         ({"recipe": replace(RECIPE, encoder_learning_rate=1e-4)}, "--encoder-learning-rate"),
-        ({"recipe": Recipe()}, "for how long"),
+        ({"recipe": Recipe()}, "no training budget"),
     ],
 )
 def test_a_dial_that_does_not_fit_is_told_in_one_line(dial: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_what_else_stands_around_is_left_alone(tmp_path: Path) -> None:
         shrink(source, [lines], source, **dial, resume=True)
     labelled, out = tiny.table(tmp_path / "labelled.csv"), tmp_path / "out"
     bertram.train("classification", labelled, model=source, out=tmp_path / "trained", recipe=recipe)
-    with pytest.raises(BadInput, match="nothing that this command began"):
+    with pytest.raises(BadInput, match="was not started by this command"):
         shrink(source, [lines], tmp_path / "trained", **dial, resume=True)
     shrink(source, [lines], out, **dial)
     assert json.loads((out / "bertram.json").read_text())["task"]["labels"] == ["LABEL_0", "LABEL_1"]

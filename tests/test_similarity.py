@@ -16,12 +16,12 @@ from bertram.comparison.compare import compare
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.exporting import export
-from bertram.finetuning import train
 from bertram.formats.huggingface import read, write
 from bertram.formats.sentence_transformers import read_max_length, read_pooling
 from bertram.inference.predictor import Predictor
 from bertram.models.heads import Model
 from bertram.models.tensors import inputs_of, targets_of
+from bertram.supervised import train
 from bertram.tasks.correlation import ranks
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.similarity import Similarity

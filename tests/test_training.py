@@ -160,6 +160,46 @@ def test_best_evaluation_is_kept(tmp_path: Path) -> None:
     assert torch.equal(model.heads["classification"].classifier.bias, kept[1])
 
 
+def test_a_damaged_best_evaluation_is_told_and_the_one_before_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = iter([0.5, 0.9, 0.3, 0.2])
+    kept: list[torch.Tensor] = []
+    torch.manual_seed(0)
+    model = Model(CONFIG, {"classification": 2})
+
+    def evaluate() -> Evaluation:
+        kept.append(model.heads["classification"].classifier.bias.detach().float().clone())
+        if len(kept) == 4:
+            file = tmp_path / "checkpoints" / "best" / "step-20" / "state.safetensors"
+            content = bytearray(file.read_bytes())
+            content[-5] ^= 1
+            file.write_bytes(content)
+        return evaluation(next(scores))
+
+    recipe = replace(RECIPE, precision="fp32")
+    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
+    assert outcome.best_step == 10
+    assert torch.equal(model.heads["classification"].classifier.bias, kept[0])
+    assert "best/step-20: this checkpoint is damaged" in caplog.text
+
+
+def test_another_machine_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def die(line: dict[str, Any]) -> None:
+        if line.get("step") == 15:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path, replace(RECIPE, save_every=10), report=die)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        train(tmp_path, replace(RECIPE, save_every=10))
+    finally:
+        torch.set_num_threads(threads)
+    assert f"this training began with threads {threads}; losses may differ" in caplog.text
+
+
 def test_nan_is_divergence(tmp_path: Path) -> None:
     _, outcome = train(tmp_path, replace(RECIPE, learning_rate=1e30, precision="fp32"))
     assert outcome.status == "diverged"
@@ -286,6 +326,12 @@ def test_learning_rate_rises_and_falls(tmp_path: Path) -> None:
     assert np.all(np.diff(rates[:11]) > 0)
     assert np.all(np.diff(rates[10:]) < 0)
     assert math.isclose(rates[-1], RECIPE.learning_rate / 30)
+
+
+def test_learning_rate_falls_by_a_power_of_what_is_left(tmp_path: Path) -> None:
+    train(tmp_path, replace(RECIPE, warmup=0.25, decay_power=2.0))
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert rates[10:] == pytest.approx([3e-3 * ((40 - step) / 30) ** 2 for step in range(10, 40)])
 
 
 def test_learning_rate_falls_by_the_root_of_the_step(tmp_path: Path) -> None:

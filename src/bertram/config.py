@@ -137,7 +137,7 @@ class EncoderConfig:
         if self.residual_rank > self.hidden_size:
             raise BadInput(f"config: a rank of {self.residual_rank} is more than the width of {self.hidden_size}")
         if self.residual_rank and (self.shared != "all" or self.groups == self.num_hidden_layers):
-            raise BadInput("config: residual_rank is for layers that share all they have")
+            raise BadInput('config: residual_rank needs shared="all" and fewer groups than layers')
         if self.num_hidden_layers * self.inner_group_num > 1024:
             raise BadInput(f"config: {self.num_hidden_layers} × {self.inner_group_num} layers are more than 1,024")
 

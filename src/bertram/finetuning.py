@@ -1,6 +1,5 @@
-"""From a table and a model argument to a trained model directory: what `bertram train` does."""
+"""From labelled texts and a model argument to a trained encoder's directory."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
-from bertram.run_directory import begun, prepare_directory
+from bertram.run_directory import begun
 from bertram.tasks.registry import TASKS, guess_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table
@@ -80,137 +79,128 @@ class LabelledSplits(Splits[Table]):
         return {name: task.targets(table.labels, self.description[name]) for name, table in self.all.items()}
 
 
-def train(
-    task: str | None,
-    data: str | Path,
-    *,
-    model: str | Path,
-    out: str | Path,
-    validation: str | Path | None = None,
-    test: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    recipe: Recipe | None = None,
-    vocab_size: int | None = None,
-    max_length: int | None = None,
-    resume: bool = False,
-    dry_run: bool = False,
-    allow_pickle: bool = False,
-    report: Report = silent,
-) -> dict[str, Any]:
-    """Train `model` on a table of labelled texts and leave a model directory at `out`.
-
-    `task` is one of `bertram.tasks.registry.TASKS`; None guesses from the labels. Longer texts are cut to `max_length`
-    tokens, by default the model's positions. With `dry_run` one batch goes through training, validation and test, and
-    nothing is left at `out`.
-
-    Returns what OUT/bertram.json says; there are no scores where the training diverged.
-
-    Raises:
-        BadInput: the data, the model or the settings cannot be used, or `out` is not empty and `resume` is not given.
-        Interrupted: a signal came; `resume` goes on from there.
-    """
-    recipe, out = recipe or Recipe(), Path(out)
-    if vocab_size is not None and isinstance(model_names.resolve_encoder(model, allow_pickle=allow_pickle), Path):
-        raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
-    if not dry_run and (finished := prepare_directory(out, model_names.local(model), resume=resume)) is not None:
-        return finished
-    splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
-    plan = Plan(learn(task, splits), model, recipe, vocab_size, max_length, allow_pickle)
-    if not dry_run:
-        return run(plan, splits, out, report)
-    with tempfile.TemporaryDirectory() as scratch:
-        short = replace(plan, recipe=recipe.of_one_step)
-        return run(short, splits.head(recipe.batch_size), Path(scratch), report)
-
-
 @dataclass(frozen=True)
-class Plan:
-    """What is to be trained, and how."""
+class Training:
+    """What is to be trained, on what and how; the recipe has this task's defaults where it said nothing."""
 
     task: Task
+    splits: LabelledSplits
     model: str | Path
     recipe: Recipe
     vocab_size: int | None = None
     max_length: int | None = None
     allow_pickle: bool = False
 
-    def settings(self, splits: LabelledSplits) -> dict[str, Any]:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recipe", self.recipe.resolved(learning_rate=LEARNING_RATE))
+
+    @property
+    def settings(self) -> dict[str, Any]:
         """All that the training depends on, for training.json."""
         return {
             "task": self.task.to_dict(),
-            "data": splits.description,
+            "data": self.splits.description,
             "recipe": asdict(self.recipe),
             "model": str(self.model),
             "vocab_size": self.vocab_size,
             "max_length": self.max_length,
         }
 
+    @property
+    def of_one_step(self) -> "Training":
+        """A trial of this training: one step on the first rows."""
+        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.batch_size))
 
-def run(plan: Plan, splits: LabelledSplits, out: Path, report: Report = silent) -> dict[str, Any]:
-    """`train` after its arguments are read: one model, one seed, one directory.
+    def run(self, out: Path, report: Report = silent) -> dict[str, Any]:
+        """Train one model with one seed and leave a model directory at `out`.
+
+        Returns what OUT/bertram.json says; there are no scores where the training diverged.
+
+        Raises:
+            BadInput: a label, the model or a setting cannot be used, or another training began at `out`.
+            Interrupted: a signal came; the same call goes on from there.
+        """
+        for library in _LIBRARIES:  # before hours of work that would end for want of one
+            require(library, "train")
+        import torch
+
+        from bertram.training.distributed import alone
+        from bertram.training.feed import ShuffledRows
+        from bertram.training.loop import Evaluation, Loop
+        from bertram.training.torch_runner import TorchRunner
+
+        task, splits, recipe, processes = self.task, self.splits, self.recipe, alone()
+        targets = splits.targets(task)
+        torch.manual_seed(recipe.seed)
+        with begun(out, self.settings):
+            source = model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
+            network, tokenizer = start(self, source, out)
+            max_length = self.max_length
+            if max_length is None:
+                max_length = model_directory.max_length_of(source, network.config)
+            max_length = min(max_length, network.config.max_position_embeddings)
+            examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
+        predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
+
+        def evaluate() -> Evaluation:
+            score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
+            return Evaluation(score, {"validation": score})
+
+        loop = Loop(
+            network,
+            ShuffledRows(examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
+            recipe,
+            out,
+            evaluate=evaluate,
+            report=report,
+            processes=processes,
+            blind_loss=cast("ClassificationHead | EmbeddingHead", network.heads[task.head]).blind_loss(
+                torch.from_numpy(targets["train"]), recipe.label_smoothing or 0.0
+            ),
+        )
+        outcome = loop.run()
+        scores: dict[str, list[Score]] = {}
+        for name, table in splits.judged.items() if outcome.finished else ():
+            values = predictor.logits(*table.inputs)
+            write_array(out / f"logits-{name}.npy", values)
+            scores[name] = [s.signed(split=name, seed=recipe.seed) for s in task.scores(values, targets[name])]
+        manifest = {
+            "format": 1,
+            **outcome.to_dict(),
+            "task": task.to_dict(),
+            "base_model": Path(self.model).name,
+            "max_length": max_length,
+            "truncated_texts": truncated,
+            "data": splits.description,
+            "recipe": asdict(recipe),
+            "scores": {name: [asdict(s) for s in values] for name, values in scores.items()},
+        }
+        model_directory.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
+        return manifest
+
+
+def prepare(
+    task: str | None,
+    data: str | Path,
+    *,
+    model: str | Path,
+    validation: str | Path | None,
+    test: str | Path | None,
+    columns: Mapping[str, str] | None,
+    recipe: Recipe,
+    vocab_size: int | None,
+    max_length: int | None,
+    allow_pickle: bool,
+) -> Training:
+    """Check the model, read the tables, learn the task from their labels.
 
     Raises:
-        BadInput: a label, the model or a setting cannot be used, or another training began at `out`.
-        Interrupted: a signal came; the same call goes on from there.
+        BadInput: the data or the model cannot be used as asked.
     """
-    for library in _LIBRARIES:  # before hours of work that would end for want of one
-        require(library, "train")
-    import torch
-
-    from bertram.training.distributed import alone
-    from bertram.training.feed import ShuffledRows
-    from bertram.training.loop import Evaluation, Loop
-    from bertram.training.torch_runner import TorchRunner
-
-    plan = replace(plan, recipe=plan.recipe.resolved(learning_rate=LEARNING_RATE))
-    task, recipe, processes = plan.task, plan.recipe, alone()
-    targets = splits.targets(task)
-    torch.manual_seed(recipe.seed)
-    with begun(out, plan.settings(splits)):
-        source = model_names.resolve_encoder(plan.model, allow_pickle=plan.allow_pickle)
-        network, tokenizer = start(plan, source, splits, out)
-        max_length = plan.max_length
-        if max_length is None:
-            max_length = model_directory.max_length_of(source, network.config)
-        max_length = min(max_length, network.config.max_position_embeddings)
-        examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
-    predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
-
-    def evaluate() -> Evaluation:
-        score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
-        return Evaluation(score, {"validation": score})
-
-    loop = Loop(
-        network,
-        ShuffledRows(examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
-        recipe,
-        out,
-        evaluate=evaluate,
-        report=report,
-        processes=processes,
-        blind_loss=cast("ClassificationHead | EmbeddingHead", network.heads[task.head]).blind_loss(
-            torch.from_numpy(targets["train"]), recipe.label_smoothing or 0.0
-        ),
-    )
-    outcome = loop.run()
-    scores: dict[str, list[Score]] = {}
-    for name, table in splits.judged.items() if outcome.finished else ():
-        values = predictor.logits(*table.inputs)
-        write_array(out / f"logits-{name}.npy", values)
-        scores[name] = [s.signed(split=name, seed=recipe.seed) for s in task.scores(values, targets[name])]
-    manifest = {
-        "format": 1,
-        **outcome.to_dict(),
-        "task": task.to_dict(),
-        "base_model": Path(plan.model).name,
-        "max_length": max_length,
-        "truncated_texts": truncated,
-        "data": splits.description,
-        "recipe": asdict(recipe),
-        "scores": {name: [asdict(s) for s in values] for name, values in scores.items()},
-    }
-    model_directory.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
-    return manifest
+    if vocab_size is not None and isinstance(model_names.resolve_encoder(model, allow_pickle=allow_pickle), Path):
+        raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
+    splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
+    return Training(learn(task, splits), splits, model, recipe, vocab_size, max_length, allow_pickle)
 
 
 def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int) -> tuple[Examples, int]:
@@ -228,18 +218,18 @@ def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max
     return Examples(firsts, labels, inputs_b=seconds), cut + also_cut
 
 
-def start(plan: Plan, source: Path | EncoderConfig, splits: LabelledSplits, out: Path) -> tuple["Model", Tokenizer]:
+def start(training: Training, source: Path | EncoderConfig, out: Path) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
-    task, heads = plan.task, {plan.task.head: plan.task.outputs}
+    task, heads = training.task, {training.task.head: training.task.outputs}
     if isinstance(source, Path):
-        network = model_directory.read_model(source, heads, allow_pickle=plan.allow_pickle)
-        if splits.train.texts_b is not None and not task.apart and network.config.type_vocab_size < 2:
-            raise BadInput(f"{plan.model}: knows one segment only, so it cannot read pairs of texts")
+        network = model_directory.read_model(source, heads, allow_pickle=training.allow_pickle)
+        if training.splits.train.texts_b is not None and not task.apart and network.config.type_vocab_size < 2:
+            raise BadInput(f"{training.model}: knows one segment only, so it cannot read pairs of texts")
         return network, model_directory.read_tokenizer(source, network.config)
     from bertram.models.heads import Model
 
     tokenizer = model_directory.learned_tokenizer(
-        out, splits.texts(), source.model_type, source.vocab_size, plan.vocab_size
+        out, training.splits.texts(), source.model_type, source.vocab_size, training.vocab_size
     )
     return Model(replace(source, vocab_size=tokenizer.vocab_size), heads), tokenizer
 

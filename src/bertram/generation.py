@@ -1,12 +1,9 @@
-"""From pairs of texts and a model argument to a trained encoder–decoder directory: `bertram train translation` and
-`bertram train summarization`.
-"""
+"""From pairs of texts and a model argument to a trained encoder–decoder directory."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -18,7 +15,7 @@ from bertram.formats.transformer_config import is_transformer
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
-from bertram.run_directory import begun, prepare_directory, read_manifest
+from bertram.run_directory import begun, read_manifest
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score
@@ -69,68 +66,12 @@ def _paths(files: Files) -> list[Path]:
     return paths
 
 
-def train(
-    task: str,
-    data: Files,
-    *,
-    model: str | Path,
-    out: str | Path,
-    validation: Files | None = None,
-    test: Files | None = None,
-    columns: Mapping[str, str] | None = None,
-    recipe: Recipe | None = None,
-    vocab_size: int | None = None,
-    separate_vocabularies: bool = False,
-    config: Mapping[str, Any] | None = None,
-    max_length: int | None = None,
-    resume: bool = False,
-    dry_run: bool = False,
-    allow_pickle: bool = False,
-    report: Report = silent,
-) -> dict[str, Any]:
-    """Train `model` to write one text from another and leave a model directory at `out`.
-
-    Evaluations while training are greedy; the finished model searches as `model` does, if that says how.
-
-    Args:
-        task: "translation" or "summarization".
-        data: two files of aligned lines, or a table.
-        model: a preset such as transformer-tiny, a trained encoder–decoder directory, or a trained encoder's, which
-            then gets a new decoder of the same kind (Rothe et al. 2020): a BERT's for a BERT, an ALBERT's for an
-            ALBERT.
-        separate_vocabularies: a preset learns a tokenizer for each side.
-        config: fields to change, of both stacks of a preset or of a new decoder.
-        max_length: tokens of a text that are read or learned to write, by default the model's positions.
-
-    Returns what OUT/bertram.json says; there are no scores where the training diverged.
-
-    Raises:
-        BadInput: the data, the model or the settings cannot be used, or `out` is not empty and `resume` is not given.
-        Interrupted: a signal came; `resume` goes on from there.
-    """
-    recipe, out = (recipe or Recipe()).resolved(**_DEFAULTS), Path(out)
-    if task not in GENERATIONS:
-        raise BadInput(f"no task named {task}; there are {', '.join(GENERATIONS)}")
-    settings = (vocab_size, separate_vocabularies, config or {}, max_length, allow_pickle)
-    plan = Plan(GENERATIONS[task](), model, recipe, *settings)
-    if not dry_run and (finished := prepare_directory(out, model_names.local(model), resume=resume)) is not None:
-        return finished
-    for library in _LIBRARIES:  # before hours of work that would end for want of one
-        require(library, "train")
-    given = _check(plan)
-    splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
-    if not dry_run:
-        return _run(plan, given, splits, out, report)
-    with tempfile.TemporaryDirectory() as scratch:
-        short = replace(plan, recipe=recipe.of_one_step)
-        return _run(short, given, splits.head(recipe.batch_size), Path(scratch), report)
-
-
 @dataclass(frozen=True)
-class Plan:
-    """What is to be trained, and how."""
+class Training:
+    """What is to be trained, on what and how; the recipe has this task's defaults where it said nothing."""
 
     task: Generation
+    splits: Splits[Pairs]
     model: str | Path
     recipe: Recipe
     vocab_size: int | None
@@ -139,75 +80,123 @@ class Plan:
     max_length: int | None
     allow_pickle: bool
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recipe", self.recipe.resolved(**_DEFAULTS))
 
-def _run(
-    plan: Plan, given: Path | TransformerConfig, splits: Splits[Pairs], out: Path, report: Report
-) -> dict[str, Any]:
-    import torch
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the training depends on, for training.json."""
+        return {
+            "task": self.task.to_dict(),
+            "data": self.splits.description,
+            "recipe": asdict(self.recipe),
+            "model": str(self.model),
+            "vocab_size": self.vocab_size,
+            "separate_vocabularies": self.separate_vocabularies,
+            "config": dict(self.config),
+            "max_length": self.max_length,
+        }
 
-    from bertram.training.distributed import alone
-    from bertram.training.feed import ShuffledRows
-    from bertram.training.loop import Evaluation, Loop
-    from bertram.training.torch_runner import TorchGenerator
+    @property
+    def of_one_step(self) -> "Training":
+        """A trial of this training: one step on the first rows."""
+        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.batch_size))
 
-    task, recipe, processes = plan.task, plan.recipe, alone()
-    settings = {
-        "task": task.to_dict(),
-        "data": splits.description,
-        "recipe": asdict(recipe),
-        "model": str(plan.model),
-        "vocab_size": plan.vocab_size,
-        "separate_vocabularies": plan.separate_vocabularies,
-        "config": dict(plan.config),
-        "max_length": plan.max_length,
-    }
-    torch.manual_seed(recipe.seed)
-    with begun(out, settings):
-        network, source, target = _start(plan, given, splits, out)
-        search = Search()
-        if isinstance(given, Path) and is_transformer(given):
-            search = model_directory.search_of(given, read_manifest(given))
-        config = network.config
-        positions = min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
-        length = positions if plan.max_length is None else min(plan.max_length, positions)
-        examples, truncated = learnable(splits.train, source, target, config, length)
-    runner = TorchGenerator(network, processes.device)
-    generator = Generator(task, source, target, runner, length, search)
+    def run(self, out: Path, report: Report = silent) -> dict[str, Any]:
+        """Train one model and leave its directory at `out`.
 
-    def scores(pairs: Pairs, search: Search) -> list[Score]:
-        return task.scores(generator.write(pairs.sources, search), pairs.targets)
+        Evaluations while training are greedy; the finished model searches as the one it began with, if that says how.
 
-    def evaluate() -> Evaluation:
-        score = scores(splits.validation, Search(beam_size=1))[0].value
-        return Evaluation(score, {f"validation_{task.metric}": score})
+        Returns what OUT/bertram.json says; there are no scores where the training diverged.
 
-    outcome = Loop(
-        network,
-        ShuffledRows(examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
-        recipe,
-        out,
-        evaluate=evaluate,
-        report=report,
-        processes=processes,
-    ).run()
-    found = {
-        name: [s.signed(split=name, beam=search.beam_size, seed=recipe.seed) for s in scores(pairs, search)]
-        for name, pairs in (splits.judged.items() if outcome.finished else ())
-    }
-    manifest = {
-        "format": 1,
-        **outcome.to_dict(),
-        "task": task.to_dict(),
-        "base_model": Path(plan.model).name,
-        "max_length": length,
-        "truncated_texts": truncated,
-        "search": asdict(search),
-        "data": splits.description,
-        "recipe": asdict(recipe),
-        "scores": {name: [asdict(s) for s in values] for name, values in found.items()},
-    }
-    model_directory.save_transformer(network, source, target, out, manifest, model_card)
-    return manifest
+        Raises:
+            BadInput: the model or a setting cannot be used, or another training began at `out`.
+            Interrupted: a signal came; the same call goes on from there.
+        """
+        for library in _LIBRARIES:  # before hours of work that would end for want of one
+            require(library, "train")
+        import torch
+
+        from bertram.training.distributed import alone
+        from bertram.training.feed import ShuffledRows
+        from bertram.training.loop import Evaluation, Loop
+        from bertram.training.torch_runner import TorchGenerator
+
+        task, splits, recipe, processes = self.task, self.splits, self.recipe, alone()
+        torch.manual_seed(recipe.seed)
+        with begun(out, self.settings):
+            given = cast("Path | TransformerConfig", model_names.resolve(self.model, allow_pickle=self.allow_pickle))
+            network, source, target = _start(self, given, out)
+            search = Search()
+            if isinstance(given, Path) and is_transformer(given):
+                search = model_directory.search_of(given, read_manifest(given))
+            config = network.config
+            positions = min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
+            length = positions if self.max_length is None else min(self.max_length, positions)
+            examples, truncated = learnable(splits.train, source, target, config, length)
+        runner = TorchGenerator(network, processes.device)
+        generator = Generator(task, source, target, runner, length, search)
+
+        def scores(pairs: Pairs, search: Search) -> list[Score]:
+            return task.scores(generator.write(pairs.sources, search), pairs.targets)
+
+        def evaluate() -> Evaluation:
+            score = scores(splits.validation, Search(beam_size=1))[0].value
+            return Evaluation(score, {f"validation_{task.metric}": score})
+
+        outcome = Loop(
+            network,
+            ShuffledRows(examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
+            recipe,
+            out,
+            evaluate=evaluate,
+            report=report,
+            processes=processes,
+        ).run()
+        found = {
+            name: [s.signed(split=name, beam=search.beam_size, seed=recipe.seed) for s in scores(pairs, search)]
+            for name, pairs in (splits.judged.items() if outcome.finished else ())
+        }
+        manifest = {
+            "format": 1,
+            **outcome.to_dict(),
+            "task": task.to_dict(),
+            "base_model": Path(self.model).name,
+            "max_length": length,
+            "truncated_texts": truncated,
+            "search": asdict(search),
+            "data": splits.description,
+            "recipe": asdict(recipe),
+            "scores": {name: [asdict(s) for s in values] for name, values in found.items()},
+        }
+        model_directory.save_transformer(network, source, target, out, manifest, model_card)
+        return manifest
+
+
+def prepare(
+    task: str,
+    data: Files,
+    *,
+    model: str | Path,
+    validation: Files | None,
+    test: Files | None,
+    columns: Mapping[str, str] | None,
+    recipe: Recipe,
+    vocab_size: int | None,
+    separate_vocabularies: bool,
+    config: Mapping[str, Any],
+    max_length: int | None,
+    allow_pickle: bool,
+) -> Training:
+    """Check the model, read the pairs.
+
+    Raises:
+        BadInput: the data or the model cannot be used as asked.
+    """
+    _check_model(model, vocab_size, separate_vocabularies, config, allow_pickle)
+    splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
+    settings = (vocab_size, separate_vocabularies, config, max_length, allow_pickle)
+    return Training(GENERATIONS[task](), splits, model, recipe, *settings)
 
 
 def learnable(
@@ -234,45 +223,46 @@ def learnable(
     return Examples(inputs, token_labels={HEAD: following}, inputs_b=outputs), cut + int((lengths > kept).sum())
 
 
-def _check(plan: Plan) -> Path | TransformerConfig:
-    """The model argument, resolved, before anything is read.
-
-    Raises:
-        BadInput: there is no such model, or it cannot be trained as asked.
+def _check_model(
+    model: str | Path,
+    vocab_size: int | None,
+    separate_vocabularies: bool,
+    config: Mapping[str, Any],
+    allow_pickle: bool,
+) -> None:
+    """Raises:
+    BadInput: there is no such model, or it cannot be trained as asked.
     """
-    given = model_names.resolve(plan.model, allow_pickle=plan.allow_pickle)
+    given = model_names.resolve(model, allow_pickle=allow_pickle)
     if isinstance(given, EncoderConfig):
-        raise BadInput(
-            f"{plan.model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train"
-        )
+        raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
     if isinstance(given, TransformerConfig):
         for stack in (given.encoder, given.decoder):
-            changed(stack, plan.config)
-        return given
-    if plan.vocab_size or plan.separate_vocabularies:
-        raise BadInput(f"{plan.model}: has its tokenizer already; --vocab-size and its like are for presets")
+            changed(stack, config)
+        return
+    if vocab_size or separate_vocabularies:
+        raise BadInput(f"{model}: has its tokenizer already; --vocab-size and its like are for presets")
     if not is_transformer(given):
-        changed(model_directory.read_config(given), plan.config)
-    elif plan.config:
-        raise BadInput(f"{plan.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
-    return given
+        changed(model_directory.read_config(given), config)
+    elif config:
+        raise BadInput(f"{model}: is a trained encoder–decoder model, whose sizes cannot be changed")
 
 
 def _start(
-    plan: Plan, given: Path | TransformerConfig, splits: Splits[Pairs], out: Path
+    training: Training, given: Path | TransformerConfig, out: Path
 ) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """The model to train, and the tokenizers of what it reads and of what it writes."""
     from bertram.models.transformer import Transformer
 
     if isinstance(given, Path):
         if not is_transformer(given):
-            return _on_encoder(plan, given)
-        network = model_directory.read_transformer(given, allow_pickle=plan.allow_pickle)
+            return _on_encoder(training, given)
+        network = model_directory.read_transformer(given, allow_pickle=training.allow_pickle)
         return network, *model_directory.tokenizers_of(given, network.config)
-    source, target = _tokenizers(plan, given, splits, out)
+    source, target = _tokenizers(training, given, out)
     sizes = TransformerConfig(
-        encoder=replace(changed(given.encoder, plan.config), vocab_size=source.vocab_size),
-        decoder=replace(changed(given.decoder, plan.config), vocab_size=target.vocab_size),
+        encoder=replace(changed(given.encoder, training.config), vocab_size=source.vocab_size),
+        decoder=replace(changed(given.decoder, training.config), vocab_size=target.vocab_size),
         share_encoder_decoder_embeddings=source is target,
         pad_token_id=target.pad_id,
         eos_token_id=target.end_id,
@@ -281,22 +271,23 @@ def _start(
     return Transformer(sizes), source, target
 
 
-def _tokenizers(plan: Plan, preset: TransformerConfig, splits: Splits[Pairs], out: Path) -> tuple[Tokenizer, Tokenizer]:
+def _tokenizers(training: Training, preset: TransformerConfig, out: Path) -> tuple[Tokenizer, Tokenizer]:
     """A preset's tokenizers, learned from the training pairs once for every OUT; one for both sides if not told."""
-    sides = [splits.train.sources, [text for targets in splits.train.targets for text in targets]]
-    texts = sides if plan.separate_vocabularies else [[*sides[0], *sides[1]]]
+    pairs = training.splits.train
+    sides = [pairs.sources, [text for targets in pairs.targets for text in targets]]
+    texts = sides if training.separate_vocabularies else [[*sides[0], *sides[1]]]
     found = [
-        model_directory.learned_tokenizer(place, side, "transformer", preset.decoder.vocab_size, plan.vocab_size)
+        model_directory.learned_tokenizer(place, side, "transformer", preset.decoder.vocab_size, training.vocab_size)
         for side, place in zip(texts, (out, out / model_directory.TARGET), strict=False)
     ]
     return found[0], found[-1]
 
 
-def _on_encoder(plan: Plan, directory: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:
+def _on_encoder(training: Training, directory: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """A trained encoder under a new decoder, which embeds tokens as the encoder does where it is as wide."""
     from bertram.models.transformer import Transformer
 
-    encoder = model_directory.read_model(directory, {}, allow_pickle=plan.allow_pickle).encoder
+    encoder = model_directory.read_model(directory, {}, allow_pickle=training.allow_pickle).encoder
     tokenizer = model_directory.read_tokenizer(directory, encoder.config)
     layers = min(encoder.config.num_hidden_layers, _MOST_DECODER_LAYERS)
     groups = encoder.config.num_hidden_groups
@@ -307,7 +298,7 @@ def _on_encoder(plan: Plan, directory: Path) -> tuple["Transformer", Tokenizer, 
         num_hidden_layers=layers,
         num_hidden_groups=None if groups is None else min(groups, layers),
     )
-    decoder = replace(changed(plain, plan.config), vocab_size=tokenizer.vocab_size)
+    decoder = replace(changed(plain, training.config), vocab_size=tokenizer.vocab_size)
     shapes = [(stack.vocab_size, stack.embedding_width) for stack in (encoder.config, decoder)]
     network = Transformer(
         TransformerConfig(

@@ -91,7 +91,7 @@ def pretrain(
     for library in _LIBRARIES:
         require(library, "train")
     if not recipe.bounded:
-        raise BadInput("for how long? Give --steps, --tokens, --hours or --epochs")
+        raise BadInput("no training budget: give --steps, --tokens, --hours or --epochs")
     from bertram.training.distributed import together
 
     out, recipe, asked = Path(out), recipe.resolved(learning_rate=_LEARNING_RATE), objectives or Objectives()
@@ -105,10 +105,7 @@ def pretrain(
         files = corpus_files(corpus)
         kind = documents or guess_documents(files)
         text, held_out = Corpus(files, kind), Corpus(corpus_files(validation), kind) if validation else None
-        if (
-            processes.rank == 0
-            and prepare_directory(out, model_names.local(model), resume=resume, told="corpus") is None
-        ):
+        if processes.rank == 0:
             settings = {
                 "corpus": text.description(),
                 "validation": held_out.description() if held_out else None,
@@ -120,10 +117,11 @@ def pretrain(
                 "objectives": asdict(objectives),
                 "recipe": asdict(recipe),
             }
-            with begun(out, settings):
-                found = _tokenizer(out, source, sizes, tokenizer, text, vocab_size, report)
-                _build_stores(out, found, text, held_out, recipe.seed, report)
-                _feeds(out, found, objectives, recipe)
+            if prepare_directory(out, model_names.local(model), settings, resume=resume) is None:
+                with begun(out, settings):
+                    found = _tokenizer(out, source, sizes, tokenizer, text, vocab_size, report)
+                    _build_stores(out, found, text, held_out, recipe.seed, report)
+                    _feeds(out, found, objectives, recipe)
         processes.wait()
         finished = read_manifest(out)
         if "status" in finished:

@@ -61,26 +61,29 @@ def read_object(path: Path, most_bytes: int = 2**24) -> dict[str, Any]:
     return said
 
 
-def prepare_directory(out: Path, model: Path | None, *, resume: bool, told: str = "task") -> dict[str, Any] | None:
-    """Check that `out` can take a training; return the manifest of one that is finished there already.
+def prepare_directory(
+    out: Path, model: Path | None, settings: dict[str, Any], *, resume: bool
+) -> dict[str, Any] | None:
+    """Check that `out` can take a training; return the manifest if this training is already finished there.
 
     Args:
-        model: the directory of the model to begin with, if it has one.
-        told: what training.json tells of where the same command began.
+        model: the directory of the model to start from, if it has one.
+        settings: all that the training depends on, as `begun` takes it.
 
     Raises:
-        BadInput: it is the model, a file, not writable, or holds something, and `resume` is not given or it is another
-            command's.
+        BadInput: `out` is the model, a file, not writable, or not empty: without `resume`, or where another command or
+            other settings began.
     """
     if model is not None and out.exists() and out.samefile(model):
         raise BadInput(f"{out}: is the model to begin with; name another --out")
     if is_occupied(out):
         if not resume:
             raise BadInput(f"{out}: is not empty; resume the training that began there, or name another directory")
-        if told not in read_if_there(out / SETTINGS):
-            raise BadInput(f"{out}: is not empty, and nothing that this command began; name another --out")
+        if read_if_there(out / SETTINGS).keys() != settings.keys():
+            raise BadInput(f"{out}: is not empty and was not started by this command; name another --out")
         manifest = read_manifest(out)
         if "status" in manifest:
+            keep(out / SETTINGS, settings)
             return manifest
     make_directory(out)
     if not resume:
@@ -100,7 +103,7 @@ def check_converged(out: Path, manifest: dict[str, Any]) -> None:
 def begun(out: Path, settings: dict[str, Any]) -> Iterator[None]:
     """Keep what a training depends on at `out`.
 
-    Where input cannot serve, what was made of it is taken out of an `out` that was empty: it would stop another try.
+    If the input proves unusable, an `out` that was empty is emptied again, so that the next attempt is not refused.
 
     Raises:
         BadInput: as `keep`; or what is done inside raised it.

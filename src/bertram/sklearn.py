@@ -141,9 +141,10 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         splits = _splits(table, self.validation_fraction, recipe.seed)
         with TemporaryDirectory() as scratch:
             directory = Path(scratch if self.out is None else self.out)
-            prepare_directory(directory, model_names.local(self.model), resume=False)
-            plan = finetuning.Plan(task, self.model, recipe, _plain(self.vocab_size), _plain(self.max_length))
-            manifest = finetuning.run(plan, splits, directory)
+            sizes = _plain(self.vocab_size), _plain(self.max_length)
+            training = finetuning.Training(task, splits, self.model, recipe, *sizes)
+            prepare_directory(directory, model_names.local(self.model), training.settings, resume=False)
+            manifest = training.run(directory)
             self.model_files_ = {
                 name: (directory / name).read_bytes() for name in _FILES if (directory / name).exists()
             }

@@ -1,13 +1,15 @@
 """Any task by its name: what `bertram train` does."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertram import finetuning, generation
+from bertram import finetuning, generation, model_names
 from bertram.errors import BadInput
 from bertram.generation import Files
 from bertram.progress import Report, silent
+from bertram.run_directory import prepare_directory
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.records import parse_columns
 from bertram.training.recipe import Recipe
@@ -34,9 +36,17 @@ def train(
 ) -> dict[str, Any]:
     """Train `model` for a task and leave a model directory at `out`.
 
-    `task` is one of `bertram.tasks.registry`; None guesses classification or regression from the labels. What the
-    settings mean stands at `finetuning.train` and, where texts are written, at `generation.train`. With `dry_run` one
-    batch goes through training, validation and test, and nothing is left at `out`.
+    Args:
+        task: one of `bertram.tasks.registry`; None guesses classification or regression from the labels.
+        data: a table; for translation and summarization also two files of aligned lines.
+        model: a preset, a directory or a name on the hub. Where texts are written: a preset such as transformer-tiny, a
+            trained encoder–decoder directory, or a trained encoder's, which gets a new decoder of the same kind (Rothe
+            et al. 2020): a BERT's for a BERT, an ALBERT's for an ALBERT.
+        validation: chooses the best weights; without it a seeded tenth of the training data is held out.
+        separate_vocabularies: an encoder–decoder preset learns a tokenizer for each side.
+        config: fields to change, of both stacks of an encoder–decoder preset or of a new decoder.
+        max_length: tokens that texts are truncated to, by default the model's positions.
+        dry_run: one batch goes through training, validation and test, and nothing is left at `out`.
 
     Returns what OUT/bertram.json says; there are no scores where the training diverged.
 
@@ -44,33 +54,40 @@ def train(
         BadInput: the data, the model or the settings cannot be used, or `out` is not empty and `resume` is not given.
         Interrupted: a signal came; `resume` goes on from there.
     """
-    settings: dict[str, Any] = {
-        **{"model": model, "out": out, "recipe": recipe, "vocab_size": vocab_size, "max_length": max_length},
-        **{"resume": resume, "dry_run": dry_run, "allow_pickle": allow_pickle, "report": report},
+    out, recipe = Path(out), recipe or Recipe()
+    given: dict[str, Any] = {
+        **{"model": model, "recipe": recipe, "vocab_size": vocab_size, "max_length": max_length},
+        "allow_pickle": allow_pickle,
     }
+    training: finetuning.Training | generation.Training
     if task in GENERATIONS:
-        roles = COLUMNS[task]
-        return generation.train(
+        training = generation.prepare(
             task,
             data,
             validation=validation,
             test=test,
-            columns=parse_columns(columns, roles) if isinstance(columns, str) else columns,
+            columns=parse_columns(columns, COLUMNS[task]) if isinstance(columns, str) else columns,
             separate_vocabularies=separate_vocabularies,
-            config=config,
-            **settings,
+            config=config or {},
+            **given,
         )
-    if separate_vocabularies or config:
+    elif separate_vocabularies or config:
         option = "--config" if config else "--separate-vocabularies"
         raise BadInput(f"{option}: is for {' and '.join(GENERATIONS)} alone")
-    return finetuning.train(
-        task,
-        _one(data),
-        validation=None if validation is None else _one(validation),
-        test=None if test is None else _one(test),
-        columns=parse_columns(columns) if isinstance(columns, str) else columns,
-        **settings,
-    )
+    else:
+        training = finetuning.prepare(
+            task,
+            _one(data),
+            validation=None if validation is None else _one(validation),
+            test=None if test is None else _one(test),
+            columns=parse_columns(columns) if isinstance(columns, str) else columns,
+            **given,
+        )
+    if dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            return training.of_one_step.run(Path(scratch), report)
+    finished = prepare_directory(out, model_names.local(model), training.settings, resume=resume)
+    return training.run(out, report) if finished is None else finished
 
 
 def _one(files: Files) -> str | Path:

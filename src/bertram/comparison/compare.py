@@ -23,10 +23,10 @@ from bertram.config import EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.files import replacing, write_json
-from bertram.finetuning import LEARNING_RATE, LabelledSplits, Plan, learn
+from bertram.finetuning import LEARNING_RATE, LabelledSplits, Training, learn
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inspection import describe
-from bertram.run_directory import SETTINGS, is_occupied, keep, make_directory, prepare_directory
+from bertram.run_directory import is_occupied, keep, make_directory, prepare_directory
 from bertram.tasks.task import Task
 from bertram.text.records import Table
 from bertram.training.interruption import StopRequests
@@ -90,8 +90,8 @@ def compare(
     for name, model in names.items():
         runs = {}
         for seed in range(recipe.seed, recipe.seed + seeds):
-            plan = Plan(learned, model, replace(recipe, seed=seed), vocab_size, max_length)
-            runs[f"runs/{name}-seed-{seed}"] = _train(plan.settings(splits), files, out, f"{name}-seed-{seed}")
+            training = Training(learned, splits, model, replace(recipe, seed=seed), vocab_size, max_length)
+            runs[f"runs/{name}-seed-{seed}"] = _train(training.settings, files, out, f"{name}-seed-{seed}")
         candidates.append(_candidate(name, runs, split))
         curves[name] = {
             run["recipe"]["seed"]: read_metrics(out / place / "metrics.jsonl") for place, run in runs.items()
@@ -192,8 +192,7 @@ def _baseline(
 def _train(settings: dict[str, Any], files: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
     """Train one model with one seed, unless that was done; what its bertram.json says."""
     place = out / "runs" / name
-    finished = prepare_directory(place, model_names.local(settings["model"]), resume=True)
-    keep(place / SETTINGS, settings)
+    finished = prepare_directory(place, model_names.local(settings["model"]), settings, resume=True)
     if finished is not None:
         return finished
     job = settings | {"kind": "train", "files": files, "label": name, "out": str(place)}

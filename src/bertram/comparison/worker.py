@@ -44,9 +44,10 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.training.recipe import Recipe
 
     splits, recipe = finetuning.LabelledSplits.read(**job["files"]), Recipe(**job["recipe"])
-    plan = finetuning.Plan(task_from_dict(job["task"]), job["model"], recipe, job["vocab_size"], job["max_length"])
+    task, sizes = task_from_dict(job["task"]), (job["vocab_size"], job["max_length"])
+    training = finetuning.Training(task, splits, job["model"], recipe, *sizes)
     with training_progress(job["label"]) as report:
-        return finetuning.run(plan, splits, Path(job["out"]), report)
+        return training.run(Path(job["out"]), report)
 
 
 def _baseline(job: dict[str, Any]) -> dict[str, Any]:

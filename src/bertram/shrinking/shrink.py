@@ -84,25 +84,27 @@ def shrink(
     lessons = tuple(LESSONS if lessons is None else lessons)
     source = _source(model, recipe, lessons, allow_pickle)
     # Before the texts, which may be many.
-    config_of(model_directory.read_config(source), groups, embedding_size, rank, depth)
+    sizes = config_of(model_directory.read_config(source), groups, embedding_size, rank, depth)
     if evaluate is not None:
         _check_evaluated(source, Path(evaluate), columns)
     read = _texts(texts)
     train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
-    manifest = prepare_directory(out, source, resume=resume, told="shrinking")
+    if max_length is None:
+        max_length = min(model_directory.max_length_of(source, sizes), _LONGEST)
+    dial = {"groups": groups, "embedding_size": embedding_size, "rank": rank, "depth": sizes.num_hidden_layers}
+    settings = {
+        "model": str(model),
+        "texts": [(Path(file).name, fingerprint(Path(file))) for file in texts],
+        "shrinking": dial | {"lessons": lessons},
+        "recipe": asdict(recipe),
+        "max_length": min(max_length, sizes.max_position_embeddings),
+    }
+    manifest = prepare_directory(out, source, settings, resume=resume)
     if manifest is None:
         teacher = model_directory.read_model(source, allow_pickle=allow_pickle)
         if not taught(teacher, lessons):
             raise BadInput(f"{model}: has no head whose logits could be taught; name other --lessons")
-        sizes = config_of(teacher.config, groups, embedding_size, rank, depth)
-        dial = {"groups": groups, "embedding_size": embedding_size, "rank": rank, "depth": sizes.num_hidden_layers}
-        settings = {
-            "model": str(model),
-            "texts": [(Path(file).name, fingerprint(Path(file))) for file in texts],
-            "shrinking": dial | {"lessons": lessons},
-            "recipe": asdict(recipe),
-        }
-        manifest = _teach(teacher, sizes, source, train, held_out, settings, max_length, recipe, out, report)
+        manifest = _teach(teacher, sizes, source, train, held_out, settings, recipe, out, report)
     check_converged(out, manifest)
     results = read_if_there(out / RESULTS)
     if not results or (evaluate is not None and results.get("evaluated") != evaluated(Path(evaluate), columns)):
@@ -120,7 +122,6 @@ def _teach(
     train: Table,
     held_out: Table,
     settings: dict[str, Any],
-    max_length: int | None,
     recipe: Recipe,
     out: Path,
     report: Report,
@@ -129,13 +130,11 @@ def _teach(
     from bertram.shrinking.teaching import teach
 
     tokenizer = model_directory.read_tokenizer(source, sizes)
-    if max_length is None:
-        max_length = min(model_directory.max_length_of(source, sizes), _LONGEST)
-    max_length = min(max_length, sizes.max_position_embeddings)
+    max_length = settings["max_length"]
     batch, truncated = tokenizer.encode(train.texts, max_length=max_length)
     judged, _ = tokenizer.encode(held_out.texts, max_length=max_length)
     lessons = settings["shrinking"]["lessons"]
-    keep(out / SETTINGS, settings | {"max_length": max_length})
+    keep(out / SETTINGS, settings)
     student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
     if (task := model_directory.find_task(source, read_manifest(source))) is not None:
         came["task"] = task.to_dict()
@@ -166,7 +165,7 @@ def _source(model: str | Path, recipe: Recipe, lessons: Collection[str], allow_p
     if isinstance(source, EncoderConfig):
         raise BadInput(f"{model} is a preset, which has learned nothing that it could teach")
     if not recipe.bounded:
-        raise BadInput("for how long? Give --hours, --steps, --tokens or --epochs")
+        raise BadInput("no training budget: give --hours, --steps, --tokens or --epochs")
     if recipe.encoder_learning_rate is not None:
         raise BadInput("--encoder-learning-rate: shrink trains one stack; give --learning-rate")
     if unknown := [name for name in lessons if name not in LESSONS]:

@@ -4,6 +4,7 @@ All that is random is drawn from the seed and a step number or a place in the da
 all that resuming needs to know.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bertram.batch import Examples, budgeted
+from bertram.environment import environment
 from bertram.errors import BadInput
 from bertram.models.decoder import Decoder, LanguageModelHead
 from bertram.models.encoder import Encoder
@@ -29,6 +31,8 @@ from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import Optimizer
 from bertram.training.precision import DTYPES, Chosen, chosen
 from bertram.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 _TRIAL_STEPS = 8
 _COMPILING_STEPS = 16
@@ -114,7 +118,7 @@ class Loop:
         model: a Trainable, trained on the device of `processes`; every head that the feed's examples have targets for.
         evaluate: called now and then with the model as it stands.
         report: hears of every step and evaluation, in the words of metrics.jsonl.
-        blind_loss: what a model that does not read reaches; a training that ends above it counts as diverged.
+        blind_loss: the loss of the best constant prediction; a training that ends above it counts as diverged.
             None where such a loss is no failure.
         compile_unasked: whether layers are compiled where the recipe does not say.
         """
@@ -336,11 +340,16 @@ class Loop:
     def _not_finite(self) -> str:
         """Why a training whose last step spoiled the weights counts as diverged."""
         broken = [name for name, weight in self.optimizer.weights().items() if not weight.isfinite().all()]
-        return f"the last step made {broken[0]} no finite numbers" if broken else ""
+        return f"the last step left non-finite values in {broken[0]}" if broken else ""
 
     def _save(self, state: State, started: float) -> None:
         state.seconds = time.monotonic() - started
-        facts = {"state": asdict(state), "recipe": asdict(self.recipe), "precision": self.precision}
+        facts = {
+            "state": asdict(state),
+            "recipe": asdict(self.recipe),
+            "precision": self.precision,
+            "machine": _machine(),
+        }
         if self.processes.rank == 0:
             checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
@@ -349,7 +358,7 @@ class Loop:
         if self._found is None:
             return None
         tensors, facts = self._found
-        self._found = None  # so much memory
+        self._found = None  # frees its tensors
         try:
             state = State(**facts["state"])
             state.position = tuple(state.position)
@@ -360,11 +369,23 @@ class Loop:
             raise BadInput(
                 f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
             )
+        if (began := facts["machine"]) != (now := _machine()):
+            then = " and ".join(f"{name} {began[name]}" for name in now if began[name] != now[name])
+            logger.warning("bertram: this training began with %s; losses may differ in their last digits", then)
         return state
 
 
+def _machine() -> dict[str, Any]:
+    """What a resumed training must share with its beginning to give the same bits."""
+    return {
+        "processor": environment()["processor"],
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
 def _not_falling(state: State, blind_loss: float | None) -> str:
-    """Why a training that came to its end still counts as diverged: it ends no better than a model that does not read.
+    """Why a training that came to its end still counts as diverged: it is no better than the best constant prediction.
 
     One that begins with what it learned before may stay as good as it was.
     """

@@ -94,7 +94,7 @@ class Recipe:
                 raise BadInput(f"--{field.name.replace('_', '-')} {value} is out of range")
 
         if self.encoder_learning_rate is not None and self.learning_rate == 0:
-            raise BadInput("--encoder-learning-rate: is a share of --learning-rate inside, which must not be 0")
+            raise BadInput("--encoder-learning-rate: cannot be combined with --learning-rate 0")
 
     @property
     def bounded(self) -> bool:
