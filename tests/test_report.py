@@ -130,8 +130,8 @@ class TestPage:
         told = re.search(r"albert-mini against bert-mini\.(.*?)(?=albert-mini against|Score against)", text, re.DOTALL)[
             1
         ]
-        assert "arithmetic is about the same" in told
-        assert "sharing parameters saves storage, not work" in told
+        assert "Both compute about the same" in told
+        assert "sharing parameters saves storage, not computation" in told
         assert text.count("sharing parameters saves") == 1
 
     def test_names_and_labels_are_text(self, nasty):

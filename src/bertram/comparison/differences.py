@@ -46,41 +46,41 @@ def unsteady(candidates: Sequence[Row]) -> str | None:
     if not spans:
         return None
     return (
-        f"The machine seems to have been busy while latency was measured; p95 by round: {', '.join(spans)}. The same "
-        "command measures anew and repeats no finished training."
+        f"The machine seems to have been busy while latency was measured; p95 by round: {', '.join(spans)}. Repeat the "
+        "command to measure again; finished trainings are not repeated."
     )
 
 
 def _judged(a: Row, b: Row, results: Row) -> str:
     found = difference_of(a["model"], b["model"], results["comparisons"])
     metric, value = a["score"]["metric"], found["difference"]
-    apart, means = score(abs(value)), f"{score(a['score']['mean'])} to {score(b['score']['mean'])}"
-    verdict = "more than chance explains" if found["p_holm"] < SIGNIFICANT else "no more than chance may explain"
+    apart, means = score(abs(value)), f"{score(a['score']['mean'])} against {score(b['score']['mean'])}"
+    verdict = "a significant difference" if found["p_holm"] < SIGNIFICANT else "which may be chance"
     way = f"{apart} {'higher' if value > 0 else 'lower'} ({means}), {verdict}"
     within = f"95% interval {interval(found['low'], found['high'])}, {p_equals(found['p_holm'])} by Holm's correction"
-    return f"Its {metric} is {f'the same ({means})' if apart == score(0.0) else way}: {within}."
+    return f"Its {metric} is {f'the same ({means})' if apart == score(0.0) else way} ({within})."
 
 
 def _stored(a: Row, b: Row) -> str:
     parameters = relative(a["unique_parameters"], b["unique_parameters"])
     size = relative(a["bytes_on_disk"], b["bytes_on_disk"])
     return (
-        f"It stores {count(a['unique_parameters'])} parameters to {count(b['unique_parameters'])} ({parameters}) in "
-        f"{megabytes(a['bytes_on_disk'])} to {megabytes(b['bytes_on_disk'])} ({size})."
+        f"It stores {count(a['unique_parameters'])} parameters against {count(b['unique_parameters'])} ({parameters}), "
+        f"in {megabytes(a['bytes_on_disk'])} against {megabytes(b['bytes_on_disk'])} ({size})."
     )
 
 
 def _computed(a: Row, b: Row) -> list[str]:
-    """Arithmetic, where both count it; equal arithmetic in unequal storage is what sharing does, so it is said."""
+    """Arithmetic, where both count it; equal arithmetic in unequal storage is what sharing does, so that is told."""
     mine, theirs = a["flops_per_token"], b["flops_per_token"]
     if mine is None or theirs is None:
         return []
-    figures = f"{quantity(mine / 1e6)} to {quantity(theirs / 1e6)} MFLOP a token"
+    figures = f"{quantity(mine / 1e6)} against {quantity(theirs / 1e6)} MFLOP per token"
     if abs(mine / theirs - 1) >= _SAME:
-        return [f"Its arithmetic is {figures} ({relative(mine, theirs)})."]
+        return [f"It computes {figures} ({relative(mine, theirs)})."]
     shares = [row for row in (a, b) if row["unique_parameters"] < row["parameters"]]
-    why = "; sharing parameters saves storage, not work" if len(shares) == 1 else ""
-    return [f"The arithmetic is about the same, {figures}{why}."]
+    why = "; sharing parameters saves storage, not computation" if len(shares) == 1 else ""
+    return [f"Both compute about the same, {figures}{why}."]
 
 
 def _answered(a: Row, b: Row) -> str:
@@ -89,6 +89,6 @@ def _answered(a: Row, b: Row) -> str:
     took = f" ({relative(mine, theirs)})" if mine and theirs else ""
     held = f" ({relative(memory, other_memory)})" if memory and other_memory else ""
     return (
-        f"One text takes it {quantity(mine)} ms to {quantity(theirs)}{took}, and memory "
-        f"{quantity(memory)} MB to {quantity(other_memory)}{held}."
+        f"One text takes {quantity(mine)} ms against {quantity(theirs)} ms{took}, and {quantity(memory)} MB of memory "
+        f"against {quantity(other_memory)} MB{held}."
     )
