@@ -197,7 +197,7 @@ class TestPage:
         assert "A dotted line is a limit" not in harmless
 
     def test_a_busy_machine_is_told_of(self, usual):
-        told = "p95 by round: bert-tiny 1.84 to 5.82 ms. The same command measures anew"
+        told = "p95 by round: bert-tiny 1.84 to 5.82 ms. Repeat the command to measure again"
         busy, curves = comparison([USUAL[0], replace(USUAL[1], slowest=3.0), USUAL[2]])
         assert told in "".join(Page(page(busy, curves)).text)
         assert told in " ".join(printed(busy, 80).split())
