@@ -2,10 +2,13 @@
 
 from itertools import chain, pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bertram.batch import IGNORED, Examples
 from bertram.errors import BadInput
@@ -43,8 +46,8 @@ def corpus(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> To
 
 
 def feed(corpus: TokenStore, tokenizer: Tokenizer, objective: Any, **options: Any) -> Blocks:
-    settings = {"max_length": 40, "batch_tokens": 400, "seed": 0, "masking": "token"} | options
-    return Blocks(corpus, tokenizer, objective, settings.pop("masking"), **settings)
+    chosen = {"max_length": 40, "batch_tokens": 400, "seed": 0, "masking": "token"} | options
+    return Blocks(corpus, tokenizer, objective, chosen.pop("masking"), **chosen)
 
 
 def epoch(source: Blocks, number: int = 0) -> list[Examples]:
@@ -99,6 +102,30 @@ def test_an_epoch_is_the_whole_corpus_with_pure_labels(
             assert b or label == IGNORED
     assert (seen == 1).all()
     assert set(labels) - {IGNORED} == (set() if objective == "none" else {0, 1})
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=8), st.integers(0, 2**16))
+def test_a_negative_comes_from_no_part_of_the_same_document(
+    tokenizer: Tokenizer, numbers: list[int], seed: int
+) -> None:
+    """Documents of several parts of 40 words each, as a novel has hundreds."""
+    parts = [
+        Part(document, [" ".join(WORDS[start : start + 8]) for start in range(40 * place, 40 * place + 40, 8)])
+        for place, document in enumerate(np.repeat(np.arange(len(numbers)), numbers).tolist())
+    ]
+    with TemporaryDirectory() as directory:
+        build(parts, tokenizer, Path(directory), None)
+        corpus = TokenStore.open(Path(directory))
+        negatives = 0
+        for batch in epoch(feed(corpus, tokenizer, "nsp", seed=seed, max_length=24)):
+            for a, b, label in spans(batch, corpus, tokenizer):
+                documents = [{parts[place // 40].document for place in span} for span in (a, b)]
+                assert len(documents[0]) == 1
+                if b:
+                    assert (documents[0] == documents[1]) == (label == IS_NEXT)
+                    negatives += label != IS_NEXT
+        assert negatives
 
 
 def test_every_position_stands_by_itself(corpus: TokenStore, tokenizer: Tokenizer) -> None:

@@ -27,7 +27,7 @@ from bertram.models.encoder import Encoder
 from bertram.models.heads import Model
 from bertram.models.layers import ACTIVATIONS, Layer
 from bertram.models.layout import Block, Layout, layout
-from bertram.models.tensors import to_tensors
+from bertram.models.tensors import Targets, to_tensors
 
 SMALL = EncoderConfig(
     vocab_size=50,
@@ -351,6 +351,15 @@ def test_losses_are_what_they_are_called() -> None:
     assert losses["classification"](even, torch.tensor([0, 1, 1])).item() == pytest.approx(math.log(2))
     assert losses["masked_language_model"](even, torch.tensor([0, -100, 1])).item() == pytest.approx(math.log(2))
     assert losses["regression"](torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 0.0])).item() == pytest.approx(5)
+
+
+def test_the_masked_language_model_computes_masked_positions_alone() -> None:
+    model, seen = make_model(SMALL, {"masked_language_model": 0}), []
+    head = model.heads["masked_language_model"]
+    head.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    rows = torch.tensor([2, 5, 11])
+    model.losses(to_tensors(random_batch([6, 8])), {"masked_language_model": Targets(rows, torch.tensor([3, 4, 5]))})
+    assert seen == [3]
 
 
 def test_gradients_reach_every_parameter() -> None:

@@ -1,6 +1,7 @@
 """Token stores: what went in comes out, held out once, also when building was stopped on the way."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -87,6 +88,21 @@ def test_no_more_than_a_limit_is_held_out(tmp_path: Path, monkeypatch: pytest.Mo
     held_out = content(tmp_path / "held")
     assert sum(len(ids) for _, sentences in held_out[:-1] for ids in sentences) < 50
     assert len(held_out) < 8
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_CHUNK", 10_000)
+
+    def peak(times: int) -> int:
+        """Python's and numpy's own memory at its most, in bytes, for so many times the parts."""
+        tracemalloc.start()
+        try:
+            build((part for _ in range(times) for part in PARTS), TOKENIZER, tmp_path / str(times), None)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(60) < 1.5 * peak(20)
 
 
 @pytest.mark.parametrize(("parts", "message"), [([], "no text"), (PARTS[:1], "too short")])
