@@ -21,9 +21,10 @@ Pooling = Literal["mean", "cls"]
 # What an EncoderConfig's fields may be: whole numbers from the least on, shares, switches and names.
 _LEAST = {
     **dict.fromkeys(("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), 1),
-    **dict.fromkeys(("max_position_embeddings", "inner_group_num", "groups", "embedding_width"), 1),
+    **dict.fromkeys(("max_position_embeddings", "inner_group_num", "num_hidden_groups", "embedding_size"), 1),
     **dict.fromkeys(("type_vocab_size", "residual_rank"), 0),
 }
+_MAY_BE_NONE = ("num_hidden_groups", "embedding_size", "initializer_range")
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "classifier_dropout")
 _SWITCHES = (
     "normalize_embedding",
@@ -110,6 +111,8 @@ class EncoderConfig:
         """Each by itself."""
         for name, least in _LEAST.items():
             value = getattr(self, name)
+            if value is None and name in _MAY_BE_NONE:
+                continue
             if type(value) is not int or not least <= value <= 2**24:
                 raise BadInput(f"config: {name} must be a whole number from {least} to {2**24}, not {value!r:.80}")
         for name in _DROPOUTS:
@@ -118,7 +121,7 @@ class EncoderConfig:
                 raise BadInput(f"config: {name} must lie in [0, 1), not {value!r:.80}")
         for name in ("initializer_range", "layer_norm_eps"):
             value = getattr(self, name)
-            if name == "initializer_range" and value is None:
+            if value is None and name in _MAY_BE_NONE:
                 continue
             if not isinstance(value, int | float) or not 0 < value < 1:
                 raise BadInput(f"config: {name} must lie between 0 and 1, not {value!r:.80}")

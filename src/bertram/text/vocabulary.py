@@ -154,7 +154,7 @@ def _count_words(
 def _count_stretches(texts: Iterable[str]) -> Iterator[Mapping[str, int]]:
     """How often each stretch between spaces or line ends stands in the texts, for every `_HELD` characters of them.
 
-    Both families take a space and a line end for the end of a word; what else ends one is theirs to say.
+    All families take a space and a line end for the end of a word; what else ends one is theirs to say.
     """
     stretches: Counter[str] = Counter()
     held = 0
