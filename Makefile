@@ -24,9 +24,7 @@ test-all: env  ## these and the slow ones
 	$(BIN)/pytest $(TOGETHER)
 
 check: env  ## style, types and whitespace
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/pre-commit run --all-files
 
 format: env
 	$(BIN)/ruff check --fix
