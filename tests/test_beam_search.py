@@ -72,9 +72,13 @@ def may_follow(word, prefix, size):
     return size == 0 or not grams or grams[-1] not in grams[:-1]
 
 
-def log_softmax(logits):
-    wide = logits.astype(np.float64)
-    return wide - np.log(np.exp(wide).sum())
+def following(seed, sentence, prefix, search):
+    """The log-probability of each token that may follow a prefix, by tokens: theirs add up to 1."""
+    allowed = [word for word in WORDS if may_follow(word, prefix, search.no_repeat_ngram_size)]
+    allowed += [END] * (len(prefix) >= search.min_length)
+    logits = toy_logits(seed, sentence, (START, *prefix)).astype(np.float64)
+    total = np.exp(logits[allowed]).sum()
+    return {token: logits[token] - np.log(total) for token in allowed}
 
 
 def every_hypothesis(seed, sentence, max_length, search, prefix=(), total=0.0):
@@ -83,12 +87,11 @@ def every_hypothesis(seed, sentence, max_length, search, prefix=(), total=0.0):
     if length == max_length:
         yield prefix, total / length**search.length_penalty
         return
-    scores = total + log_softmax(toy_logits(seed, sentence, (START, *prefix)))
-    if len(prefix) >= search.min_length:
-        yield prefix, scores[END] / length**search.length_penalty
-    for word in WORDS:
-        if may_follow(word, prefix, search.no_repeat_ngram_size):
-            yield from every_hypothesis(seed, sentence, max_length, search, (*prefix, word), scores[word])
+    for token, score in following(seed, sentence, prefix, search).items():
+        if token == END:
+            yield prefix, (total + score) / length**search.length_penalty
+        else:
+            yield from every_hypothesis(seed, sentence, max_length, search, (*prefix, token), total + score)
 
 
 def assert_same(ours, expected, rel=1e-5):
@@ -151,13 +154,11 @@ def test_greedy_takes_the_likeliest_token_until_the_first_end(seed, settings):
     rules = Search(beam_size=1, **settings)
     prefix, total = (), 0.0
     while len(prefix) < 7:
-        scores = log_softmax(toy_logits(seed, 0, (START, *prefix)))
-        allowed = [word for word in WORDS if may_follow(word, prefix, rules.no_repeat_ngram_size)]
-        allowed += [END] * (len(prefix) >= rules.min_length)
-        if not allowed:
+        scores = following(seed, 0, prefix, rules)
+        if not scores:
             assert found_by(toy(seed, 1), [8], beam_size=1, **settings) == [[]]
             return
-        token = max(allowed, key=lambda word: scores[word])
+        token = max(scores, key=lambda word: scores[word])
         total += scores[token]
         if token == END:
             break
@@ -306,15 +307,15 @@ def theirs(model, sources, settings):
         max_new_tokens=settings.max_length,
         forced_eos_token_id=EOS,
         bad_words_ids=[[PAD]],
+        renormalize_logits=True,
         return_dict_in_generate=True,
         output_scores=True,
-        output_logits=True,
     )
     ids = [row[1 : row.index(EOS, 1)] for row in output.sequences.tolist()]
     if settings.beam_size > 1:
         scores = output.sequences_scores.tolist()
     else:  # greedy: the likelihood of what it took; a forced end counts for nothing
-        steps = torch.stack(output.logits, 1).log_softmax(-1)[:, : settings.max_length - 1]
+        steps = torch.stack(output.scores, 1)[:, : settings.max_length - 1]
         scores = [
             float(sum(step[token] for step, token in zip(row, [*found, EOS], strict=False)))
             / (len(found) + 1) ** settings.length_penalty
@@ -344,6 +345,19 @@ def test_the_same_hypotheses_as_transformers(seed, scale):
     model, sources, settings = marian(seed, scale), ragged(seed), random_settings(seed)
     for found, expected in zip(ours(model, sources, settings), theirs(model, sources, settings), strict=True):
         assert_same(found, expected)
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_what_is_forbidden_takes_no_probability(beam_size):
+    """Neither does a padding whose logit is the highest change a score, nor an end that may not come yet."""
+    model, sources = marian(0, 3.0), ragged(0)
+    settings = Search(beam_size=beam_size, n_best=beam_size, min_length=4, max_length=12)
+    plain = ours(model, sources, settings)
+    model.final_logits_bias[0, PAD] += 20
+    found = ours(model, sources, settings)
+    for hypotheses, expected, published in zip(found, plain, theirs(model, sources, settings), strict=True):
+        assert_same(hypotheses, expected)
+        assert_same(hypotheses, published)
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 5])

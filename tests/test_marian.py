@@ -102,7 +102,9 @@ def padded(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("search", [Search(beam_size=1), Search(), Search(beam_size=4, length_penalty=0.6, n_best=3)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_best_hypotheses_are_those_of_generate(seed: int, search: Search, tmp_path: Path) -> None:
+    """By the settings of published models, whose logit of the padding was never learned."""
     theirs = marian(seed)
+    theirs.final_logits_bias[0, PAD] = 10
     theirs.save_pretrained(tmp_path)
     source, _ = batches(seed)
     ids, mask = padded(source)
@@ -110,15 +112,19 @@ def test_the_best_hypotheses_are_those_of_generate(seed: int, search: Search, tm
         expected = theirs.generate(
             **{"input_ids": ids, "attention_mask": mask, "num_beams": search.beam_size, "max_new_tokens": 20},
             **{"length_penalty": search.length_penalty, "num_return_sequences": search.n_best},
-            **{"early_stopping": False, "do_sample": False, "bad_words_ids": [[PAD]]},
-        ).view(len(source), search.n_best, -1)
+            **{"early_stopping": False, "do_sample": False, "bad_words_ids": [[PAD]], "renormalize_logits": True},
+            **{"return_dict_in_generate": True, "output_scores": True},
+        )
     settings = Search(
         beam_size=search.beam_size, length_penalty=search.length_penalty, n_best=search.n_best, max_length=20
     )
     found = TorchGenerator(read_transformer(tmp_path)).generate(source, settings)
-    for ranked, rows in zip(found, expected.tolist(), strict=True):
-        wanted = [[token for token in row[1:] if token not in (PAD, END)] for row in rows]
-        assert [hypothesis.ids for hypothesis in ranked] == wanted
+    written = [[token for token in row[1:] if token not in (PAD, END)] for row in expected.sequences.tolist()]
+    best = [hypothesis for ranked in found for hypothesis in ranked]
+    assert [hypothesis.ids for hypothesis in best] == written
+    if search.beam_size > 1:  # a greedy search of theirs keeps no scores
+        scores = expected.sequences_scores.tolist()
+        assert [hypothesis.score for hypothesis in best] == pytest.approx(scores, abs=1e-5)
 
 
 def test_generate_searches_as_the_directory_says(tmp_path: Path) -> None:
@@ -278,7 +284,8 @@ def test_a_directory_as_it_is_published_translates_trains_and_is_exported(
     numbers = json.loads((place / "vocab.json").read_text())
     special = {"pad_token_id": numbers["<pad>"], "decoder_start_token_id": numbers["<pad>"]}
     theirs = marian(0, vocab_size=max(numbers.values()) + 1, max_position_embeddings=128, **special)
-    settings = {"max_new_tokens": 39, "early_stopping": False, "bad_words_ids": [[special["pad_token_id"]]]}
+    settings = {"max_new_tokens": 39, "early_stopping": False, "renormalize_logits": True}
+    settings |= {"bad_words_ids": [[special["pad_token_id"]]]}
     theirs.generation_config.update(num_beams=2, **settings)
     theirs.save_pretrained(place)
     texts = [*test_marian_tokenizer.SOURCE, "a small dog"]

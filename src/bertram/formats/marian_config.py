@@ -117,6 +117,7 @@ def describe_search(config: TransformerConfig, search: Search) -> dict[str, Any]
         **{name: getattr(config, name) for name in _IDS},
         "forced_eos_token_id": config.eos_token_id,
         "bad_words_ids": [[config.pad_token_id]],
+        "renormalize_logits": True,
         "num_beams": search.beam_size,
         "length_penalty": search.length_penalty,
         "num_return_sequences": search.n_best,

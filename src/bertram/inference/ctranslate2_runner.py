@@ -40,11 +40,9 @@ class CTranslate2Runner:
         """The n_best hypotheses of each of the B sources, best first.
 
         The rules are those of `bertram.models.beam_search`, but for these. A source is done when `beam_size` hypotheses
-        have ended, whatever the others promise. Where tokens are forbidden (the padding always; by
-        `no_repeat_ngram_size`, which does not see the start token; by `min_length` the end), the probabilities of the
-        rest are scaled up to 1, so that scores are a little higher. All sources are searched up to the batch's longest
-        limit (`output_limits`) and what is longer than its own is cut, with the score of the whole. A source of nothing
-        but an end token has outputs of nothing, with a score of 0.
+        have ended, whatever the others promise. The rule against repeated n-grams does not see the start token. All
+        sources are searched up to the batch's longest limit (`output_limits`) and what is longer than its own is cut,
+        with the score of the whole. A source of nothing but an end token has outputs of nothing, with a score of 0.
 
         Raises:
             BadInput: a source is a pair of texts, or longer than the positions that the model knows.

@@ -63,10 +63,12 @@ def search(
     that go on, divided by its present length ** length_penalty, is no better than the worst of them. (Ends that come
     later might still be better where the penalty is above 0; that is the common heuristic.) With a beam of 1 that is
     greedy search: the first end that is the likeliest token is the last. What is one token short of its maximum length
-    ends there, at no cost. Probabilities are those of the model, also where tokens are forbidden. Scores are float32.
+    ends there, at no cost. Probabilities are shared out among the tokens that may follow: a logit that means nothing,
+    such as that of the padding in a model that Marian trained without one, takes nothing from them. Scores are float32.
 
     These are the rules of transformers' `generate` with early_stopping=False, forced_eos_token_id=eos_id,
-    bad_words_ids=[[id] for id in never], min_new_tokens=min_length and max_new_tokens=max_length.
+    bad_words_ids=[[id] for id in never], renormalize_logits=True, min_new_tokens=min_length and
+    max_new_tokens=max_length.
 
     Args:
         decoding: fresh; its first step has k = 1, the later ones k = beam_size (or as many as V offers).
@@ -107,9 +109,10 @@ def search(
         numbers, limits, going, ended = numbers[stay], limits[stay], going.of(stay), ended.of(stay)
 
         logits = decoding.step(going.ids[:, :, -1]).float()
-        peaks = logits.amax(-1, keepdim=True)
-        totals = (logits - peaks).exp_().sum(-1, keepdim=True).log()
         _forbid(logits, going.ids, eos_id, never, settings)
+        # Where nothing may follow, the peak is finite and the sum is 1, and every score stays -inf: never -inf + inf.
+        peaks = logits.amax(-1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)
+        totals = (logits - peaks).exp_().sum(-1, keepdim=True).clamp_min_(1).log_()
         candidates, beams = _continue(going, logits, peaks, totals, 2 * beam)
         ends = candidates.ids[:, :, -1] == eos_id
         if ends[:, :beam].any():
