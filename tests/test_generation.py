@@ -76,7 +76,7 @@ def test_it_learns_to_translate(trained: Path) -> None:
     bleu = manifest["scores"]["test"][0]
     assert bleu["metric"] == "bleu"
     assert bleu["value"] > 80
-    assert bleu["signature"].endswith("split:test|beam:5|seed:0")
+    assert bleu["signature"].endswith("|beam:5|split:test|seed:0")
     assert manifest["status"] == "finished"
     assert bertram.load(trained).predict(["two five"])[0]["text"] == "zwei fünf"
     assert len(list((trained / "checkpoints" / "evaluated").glob("step-*"))) <= 3
@@ -120,7 +120,23 @@ def test_evaluate_gives_the_score_of_training(trained: Path, capsys: pytest.Capt
     assert run("evaluate", trained, *files, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     kept = json.loads((trained / "bertram.json").read_text())["scores"]["test"]
-    assert [score["value"] for score in found] == [score["value"] for score in kept]
+    assert [score | {"signature": f"{score['signature']}|split:test|seed:0"} for score in found] == kept
+
+
+def test_a_training_signs_how_its_test_was_searched(tmp_path: Path) -> None:
+    """By the search of the model that it began with, all that is unusual of it."""
+    data = write_pairs(tmp_path, 60)
+    bertram.train("translation", data, model="transformer-tiny", config=SIZES, out=tmp_path / "first", recipe=SHORT)
+    manifest = json.loads((tmp_path / "first" / "bertram.json").read_text())
+    manifest["search"] |= {"beam_size": 3, "length_penalty": 0.6, "no_repeat_ngram_size": 2}
+    (tmp_path / "first" / "bertram.json").write_text(json.dumps(manifest))
+    again = bertram.train(
+        "translation", data, test=data, model=tmp_path / "first", out=tmp_path / "second", recipe=SHORT
+    )
+    signatures = [score["signature"] for score in again["scores"]["test"]]
+    wanted = "|beam:3|length_penalty:0.6|no_repeat_ngram_size:2|split:test|seed:0"
+    assert all(signature.endswith(wanted) for signature in signatures), signatures
+    assert len(signatures) == 2
 
 
 def test_the_exported_model_writes_the_same(trained: Path, tmp_path: Path) -> None:

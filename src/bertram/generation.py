@@ -11,6 +11,7 @@ from bertram import model_directory, model_names
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import EncoderConfig, Search, TransformerConfig, changed
 from bertram.errors import BadInput, require
+from bertram.evaluation import evaluate_writing
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
@@ -18,7 +19,6 @@ from bertram.progress import Report, silent
 from bertram.run_directory import begun, read_manifest
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
-from bertram.tasks.task import Score
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.splits import NAMES, Splits
 from bertram.text.tokenizer import Tokenizer
@@ -137,11 +137,8 @@ class Training:
         runner = TorchGenerator(network, processes.device)
         generator = Generator(task, source, target, runner, length, search)
 
-        def scores(pairs: Pairs, search: Search) -> list[Score]:
-            return task.scores(generator.write(pairs.sources, search), pairs.targets)
-
         def evaluate() -> Evaluation:
-            score = scores(splits.validation, Search(beam_size=1))[0].value
+            score = evaluate_writing(generator, splits.validation, Search(beam_size=1))[0].value
             return Evaluation(score, {f"validation_{task.metric}": score})
 
         outcome = Loop(
@@ -154,7 +151,7 @@ class Training:
             processes=processes,
         ).run()
         found = {
-            name: [s.signed(split=name, beam=search.beam_size, seed=recipe.seed) for s in scores(pairs, search)]
+            name: [s.signed(split=name, seed=recipe.seed) for s in evaluate_writing(generator, pairs)]
             for name, pairs in (splits.judged.items() if outcome.finished else ())
         }
         manifest = {
@@ -202,7 +199,8 @@ def prepare(
 def learnable(
     pairs: Pairs, source: Tokenizer, target: Tokenizer, config: TransformerConfig, max_length: int
 ) -> tuple[Examples, int]:
-    """Pairs as a decoder learns them: from a start token and the tokens so far it tells the next, at last the end.
+    """Pairs as a decoder learns them: given the start token and the tokens so far, it predicts the next token, and
+    finally the end.
 
     A text with several right ones stands there once for each. Longer texts are cut to `max_length` tokens.
 
