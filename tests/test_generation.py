@@ -93,11 +93,22 @@ def test_translate_keeps_files_line_for_line(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'one\n{"text": "two"}\n')))
     assert run("translate", trained, "--beam-size", 1) == 0
     assert capsys.readouterr().out.splitlines()[0] == "eins"
-    assert run("translate", trained, "--text", "one two", "--n-best", 2, "--json") == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["text"] == "eins zwei"
-    assert len(answer["others"]) == 1
-    assert answer["score"] >= answer["others"][0]["score"]
+
+
+def test_the_n_best_are_different_texts_with_falling_scores(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "numbers.en"
+    source.write_text("one two\n\nsix\n")
+    assert run("translate", trained, source, "--n-best", 3, "--json") == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["text"] for answer in answers] == ["eins zwei", "", "sechs"]
+    for answer in (answers[0], answers[2]):
+        ranked = [answer, *answer["others"]]
+        assert len({each["text"] for each in ranked}) == len(ranked) == 3
+        assert [each["score"] for each in ranked] == sorted((each["score"] for each in ranked), reverse=True)
+    assert run("translate", trained, source, "--n-best", 1) == 0
+    assert capsys.readouterr().out == "eins zwei\n\nsechs\n"
 
 
 def test_a_stream_that_breaks_gives_what_came_before(
@@ -276,7 +287,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ([*train, german, *to, "--config", "layers=3"], "no field 'layers'"),
         (["train", "classification", english, german, *to], "a second file"),
         (["translate", trained, english, "--beam-size", 0], "--beam-size 0"),
-        (["translate", trained, english, "--n-best", 9], "--n-best 9"),
+        (["translate", trained, english, "--n-best", 9, "--json"], "--n-best 9: a beam of 5"),
+        (["translate", trained, english, "--n-best", 2], "--n-best 2: a line holds one text; with --json"),
         (["translate", wrong, english], "entries, the model writes"),
         (["translate", encoder, english], "with a task"),
         (["translate", "transformer-tiny", english], "is a preset"),

@@ -5,7 +5,7 @@ Heavy rooms are imported inside the commands, so that `bertram --help` answers a
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -511,13 +511,10 @@ def translate(
     text
         The one text to translate, instead of a file.
     """
-    from bertram.artifacts import load_generator
     from bertram.text.inputs import read_lines
 
-    generator = load_generator(model, "translation", allow_pickle=allow_pickle)
-    how = replace(generator.search, **(search or {}))
-    for chunk in read_lines(source) if text is None else [[text]]:
-        _texts(generator.predict(chunk, how), as_json=json)
+    chunks = read_lines(source) if text is None else [[text]]
+    _write("translation", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
 
 
 @app.command
@@ -542,13 +539,10 @@ def summarize(
     text
         A single document, instead of a file.
     """
-    from bertram.artifacts import load_generator
     from bertram.text.inputs import read_inputs
 
-    generator = load_generator(model, "summarization", allow_pickle=allow_pickle)
-    how = replace(generator.search, **(search or {}))
-    for chunk in read_inputs(source) if text is None else [[text]]:
-        _texts(generator.predict(chunk, how), as_json=json)
+    chunks = read_inputs(source) if text is None else [[text]]
+    _write("summarization", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
 
 
 @app.command
@@ -699,9 +693,26 @@ def _fail(line: str, code: int) -> None:
     sys.exit(code)
 
 
-def _texts(answers: Iterable[dict[str, Any]], *, as_json: bool) -> None:
-    """The texts of answers, one a line whatever they hold."""
-    _lines(_dumps(answer) if as_json else " ".join(answer["text"].splitlines()) for answer in answers)
+def _write(
+    task: WritingTask,
+    model: str,
+    chunks: Iterable[Sequence[str | Mapping[str, str]]],
+    search: SearchOptions | None,
+    *,
+    allow_pickle: bool,
+    as_json: bool,
+) -> None:
+    """What a model writes for each input, a line each whatever the text holds."""
+    from bertram.artifacts import load_generator
+
+    options = search or {}
+    if (wanted := options.get("n_best", 1)) > 1 and not as_json:
+        raise BadInput(f"--n-best {wanted}: a line holds one text; with --json it holds all of them")
+    generator = load_generator(model, task, allow_pickle=allow_pickle)
+    how = replace(generator.search, **options)
+    for chunk in chunks:
+        answers = generator.predict(chunk, how)
+        _lines(_dumps(answer) if as_json else " ".join(answer["text"].splitlines()) for answer in answers)
 
 
 def _lines(lines: Iterable[str]) -> None:

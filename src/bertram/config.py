@@ -258,7 +258,7 @@ class SearchOptions(TypedDict, total=False):
     length_penalty: float
     """A hypothesis is scored by its log-probability divided by its length, end token included, to this power."""
     n_best: int
-    """Number of outputs for each input, best first."""
+    """Number of outputs for each input, best first; above 1 only with --json."""
     no_repeat_ngram_size: int
     """Forbid n-grams of this many tokens from occurring twice in an output; 0: allow them."""
     min_length: int
