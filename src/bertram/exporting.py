@@ -208,5 +208,5 @@ def _export_transformer(
             *(network, reader.tokens, writer.tokens, out, kept["precision"]),
             vocabulary_map=None if vocabulary_map is None else Path(vocabulary_map),
         )
-    model_directory.save_tokenizers(reader, writer, out, network.config)
+    kept |= model_directory.save_tokenizers(reader, writer, out, network.config)
     write_json(out / MANIFEST, kept)

@@ -63,13 +63,15 @@ def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
     """The tokenizer that stands with a model of this configuration.
 
     Raises:
-        BadInput: there is none, it is damaged, or it counts further than the model's vocabulary.
+        BadInput: there is none, it is damaged, it counts further than the model's vocabulary, or is not the one that
+            the model was saved with.
     """
     tokenizer = Tokenizer.load(directory)
     if tokenizer.vocab_size > config.vocab_size:
         raise BadInput(
             f"{directory}: the tokenizer has {tokenizer.vocab_size:,} entries, the model only {config.vocab_size:,}"
         )
+    _check_vocabularies(directory, tokenizer)
     return tokenizer
 
 
@@ -94,7 +96,23 @@ def read_tokenizers(directory: Path, read: int, written: int) -> tuple[Tokenizer
         raise BadInput(f"{directory}: the tokenizer has {source.vocab_size:,} entries, the model only {read:,}")
     if target.vocab_size != written:  # it could write what has no name
         raise BadInput(f"{directory}: the tokenizer has {target.vocab_size:,} entries, the model writes {written:,}")
+    _check_vocabularies(directory, *found)
     return found
+
+
+def _check_vocabularies(directory: Path, *tokenizers: Tokenizer) -> None:
+    """Tell a model's own tokenizers from others of the same size, where bertram.json has their fingerprints.
+
+    Raises:
+        BadInput: these are others.
+    """
+    expected = read_manifest(directory).get("vocabularies")
+    if expected is not None and expected != _fingerprints(*tokenizers):
+        raise BadInput(f"{directory}: the tokenizer's vocabulary is not the one that the model was saved with")
+
+
+def _fingerprints(*tokenizers: Tokenizer) -> list[str]:
+    return [tokenizer.fingerprint for tokenizer in tokenizers]
 
 
 def learned_tokenizer(
@@ -137,7 +155,7 @@ def search_of(directory: Path, manifest: dict[str, Any]) -> Search:
     try:
         return Search(**manifest["search"])
     except (TypeError, BadInput):
-        raise BadInput(f"{directory / MANIFEST}: search must hold the settings of one") from None
+        raise BadInput(f"{directory / MANIFEST}: search must be an object of search settings") from None
 
 
 def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
@@ -217,6 +235,7 @@ def save(
     write(network, out, labels=labels)
     tokenizer.save(out, max_length=network.config.max_position_embeddings)
     manifest |= {"config": asdict(network.config), "config_overrides": config_overrides(network.config)}
+    manifest["vocabularies"] = _fingerprints(tokenizer)
     _finish(out, manifest, card)
 
 
@@ -232,7 +251,7 @@ def save_transformer(
     from bertram.formats.transformer import write_transformer
 
     write_transformer(network, out)
-    save_tokenizers(source, target, out, network.config)
+    manifest |= save_tokenizers(source, target, out, network.config)
     manifest["config"] = asdict(network.config)
     _finish(out, manifest, card)
 
@@ -243,9 +262,13 @@ def _finish(out: Path, manifest: dict[str, Any], card: Callable[[dict[str, Any]]
     write_json(out / MANIFEST, manifest)
 
 
-def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: TransformerConfig) -> None:
-    """Write the tokenizers of what is read and written; where they are one, once."""
+def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: TransformerConfig) -> dict[str, Any]:
+    """Write the tokenizers of what is read and written; where they are one, once.
+
+    Returns what bertram.json is to say of them.
+    """
     if target is not source:
         place = out if isinstance(target, marian.MarianTokenizer) else out / TARGET
         target.save(place, max_length=config.decoder.max_position_embeddings)
     source.save(out, max_length=config.encoder.max_position_embeddings)
+    return {"vocabularies": _fingerprints(source, target)}

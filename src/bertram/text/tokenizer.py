@@ -14,6 +14,8 @@ where Google's own code keeps the word around them.
 Letters: B rows, T tokens of all of them together.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -161,6 +163,11 @@ class Tokenizer:
         for name, place in self._backend.get_vocab().items():
             names[place] = name
         return names
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the vocabulary, in hexadecimal: of every token by its id, whatever file they stand in."""
+        return hashlib.sha256(json.dumps(self.tokens).encode()).hexdigest()
 
     @cached_property
     def special(self) -> Flags:
