@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from nltk.stem.porter import PorterStemmer
 from rouge_score.rouge_scorer import RougeScorer
 
 from bertram.tasks import porter
-from bertram.tasks.rouge import KINDS, longest_common, rouge
+from bertram.tasks.rouge import KINDS, has_cjk, longest_common, rouge
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 NAMES = [kind.replace("-", "").replace("l", "L") for kind in KINDS]
@@ -25,7 +25,7 @@ SUFFIXES = ["", "s", "es", "ies", "ied", "ed", "ing", "eed", "y", "alli", "ation
 SUFFIXES += ["fulli", "ness", "icate", "ement", "ment", "sion", "tion", "ll", "e", "ate", "iviti", "ous", "3", "yy"]
 WORDS = st.lists(st.sampled_from([*PREFIXES, *SUFFIXES]), min_size=1, max_size=4).map("".join)
 TEXTS = st.lists(
-    st.one_of(WORDS, st.sampled_from(["The", "cats,", "cat-like", "Ünder", "İ", "評論", "-", "_"])), max_size=12
+    st.one_of(WORDS, st.sampled_from(["The", "cats,", "cat-like", "Ünder", "İ", "отзыв", "-", "_"])), max_size=12
 )
 
 
@@ -71,10 +71,28 @@ def test_stems_find_what_words_do_not():
 
 
 @pytest.mark.parametrize(
-    "texts", [("", "a"), ("a", ""), ("", ""), ("—", "—"), ("评论", "评论"), ("a", "a"), ("a", "b c")]
+    "texts", [("", "a"), ("a", ""), ("", ""), ("—", "—"), ("отзыв", "отзыв"), ("a", "a"), ("a", "b c")]
 )
 def test_short_and_empty_texts(texts):
     same([texts[0]], [[texts[1]]], True)
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "reference", "expected"),
+    [
+        # 5 of 6 characters are shared, 3 of 5 pairs (在垫, 垫子, 子上), and 猫在垫子上 stand in order.
+        ("猫坐在垫子上。", "猫在，垫子上睡", [5 / 6, 3 / 5, 5 / 6]),
+        # All 7 of the one are among the 8 of the other, of 6 and 7 pairs all but those with 台 and 3を.
+        ("カメラ3を見る", "カメラ3台を見る", [14 / 15, 10 / 13, 14 / 15]),
+        # 한국 and 서울 are shared of 5 syllables, as pairs of 4; either one stands in order.
+        ("한국의 서울", "서울 한국어", [4 / 5, 1 / 2, 2 / 5]),
+        ("电影", "film", [0, 0, 0]),
+        ("NLP 论文", "nlp论文", [1, 1, 1]),
+    ],
+)
+def test_chinese_japanese_and_korean_by_character(hypothesis, reference, expected):
+    assert rouge([hypothesis], [[reference]])[0] == pytest.approx(expected)
+    assert rouge([reference], [[hypothesis]])[0] == pytest.approx(expected)
 
 
 def test_no_texts():
@@ -88,6 +106,7 @@ def test_equals_rouge_score(hypothesis, references, stemmed):
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_equals_rouge_score_on_any_characters(hypothesis, reference):
+    assume(not has_cjk([hypothesis, reference]))
     same([hypothesis], [[reference]], True)
 
 

@@ -114,3 +114,9 @@ class TestSummarization:
     def test_signature(self):
         (score, *_) = Summarization().scores(HYPOTHESES, REFERENCES)
         assert score.signature == "rouge|f1|as:rouge-score-0.1.2|stemmer:porter|nrefs:1|n:3"
+
+    def test_chinese_is_scored_by_character_and_the_signature_says_so(self):
+        score, *kinds = Summarization().scores(["好电影", "a film"], [["电影"], ["a film"]])
+        # Of 3 characters and 2, both of the latter; of 2 pairs and 1, that one; the other text is right.
+        assert [each.value for each in kinds] == pytest.approx([90, 100 * (1 + 2 / 3) / 2, 90])
+        assert score.signature == "rouge|f1|as:rouge-score-0.1.2|cjk:characters|stemmer:porter|nrefs:1|n:2"

@@ -1,7 +1,9 @@
 """ROUGE (Lin 2004): how many words, pairs of words, and words in order a summary shares with a reference.
 
-The figures are those of Google's rouge-score 0.1.2, which papers report; tests hold them to it. Words are runs of the
-letters a–z and digits in any case, so texts in other scripts have none and score 0.
+The figures are those of Google's rouge-score 0.1.2, which papers report; tests hold them to it. Its words are runs of
+the letters a–z and digits in any case. What it drops of Chinese, Japanese and Korean is scored by character here, as is
+usual for them: every Han character, kana and Hangul syllable is a word. Texts in other scripts have no words, and score
+0 as they do there.
 """
 
 import re
@@ -16,7 +18,15 @@ from bertram.tasks.task import Floats
 
 KINDS = ("rouge-1", "rouge-2", "rouge-l")
 
-_WORD = re.compile("[a-z0-9]+")
+_CJK = (
+    "["
+    "\u3041-\u3096\u309d\u309e"  # Hiragana
+    "\u30a1-\u30fa\u30fc-\u30fe"  # Katakana
+    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    "\uac00-\ud7a3"  # Hangul
+    "]"
+)
+_WORD = re.compile(f"[a-z0-9]+|{_CJK}")
 
 
 def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, stemmed: bool = True) -> Floats:
@@ -29,6 +39,11 @@ def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, ste
         found = _words(hypothesis, stemmed)
         row[:] = np.max([_figures(found, _words(text, stemmed)) for text in texts], axis=0)
     return rows
+
+
+def has_cjk(texts: Iterable[str]) -> bool:
+    """Whether any text holds a word that rouge-score does not know: a character of Chinese, Japanese or Korean."""
+    return any(re.search(_CJK, text) for text in texts)
 
 
 def _words(text: str, stemmed: bool) -> list[str]:

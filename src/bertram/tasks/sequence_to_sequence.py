@@ -6,11 +6,11 @@ Letters: N texts.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any, ClassVar, Self
 
 from bertram.errors import require
-from bertram.tasks.rouge import KINDS, rouge
+from bertram.tasks.rouge import KINDS, has_cjk, rouge
 from bertram.tasks.task import Score
 
 
@@ -77,11 +77,14 @@ class Summarization(Generation):
         """Mean F1 over the texts by ROUGE-1, ROUGE-2 and ROUGE-L, in percent, and before them the mean of the three.
 
         Papers report all three and select by one or another of them; by their mean, a model is not the best for a
-        gain in one that the others pay for.
+        gain in one that the others pay for. Where texts hold Chinese, Japanese or Korean characters, each of which
+        counts as a word, the signature says so.
         """
         kinds = (100 * rouge(hypotheses, references).mean(0)).tolist()
         counts = {len(texts) for texts in references}
-        facts = f"f1|as:rouge-score-0.1.2|stemmer:porter|nrefs:{counts.pop() if len(counts) == 1 else 'var'}"
+        words = "|cjk:characters" if has_cjk(chain(hypotheses, *references)) else ""
+        nrefs = counts.pop() if len(counts) == 1 else "var"
+        facts = f"f1|as:rouge-score-0.1.2{words}|stemmer:porter|nrefs:{nrefs}"
         named = zip((self.metric, *KINDS), (sum(kinds) / len(kinds), *kinds), strict=True)
         return [Score(metric, value, f"{metric}|{facts}|n:{len(hypotheses)}") for metric, value in named]
 
