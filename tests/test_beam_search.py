@@ -20,7 +20,7 @@ EVERY = 121
 
 
 class Recomputing:
-    """A Decoding that remembers the ids alone, and the number of hypotheses at each step."""
+    """A StepwiseDecoder that remembers the ids alone, and the number of hypotheses at each step."""
 
     def __init__(self, logits, sentences):
         """`logits` makes [B, k, V] of the sentences' numbers [B] and their hypotheses' ids [B, k, t]."""

@@ -327,7 +327,7 @@ class TestFiles:
         assert list((tmp_path / "new").iterdir()) == []
 
     @pytest.mark.parametrize(("config", "reason"), REFUSED)
-    def test_models_that_it_cannot_say(self, config, reason, tmp_path):
+    def test_models_that_it_cannot_represent(self, config, reason, tmp_path):
         with pytest.raises(BadInput, match=reason):
             write_ctranslate2(Transformer(config), [], [], tmp_path / "out")
         assert not (tmp_path / "out").exists()

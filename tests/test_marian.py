@@ -190,10 +190,10 @@ def test_older_files(dtype: torch.dtype, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        (TABLE, lambda table: table.flip(1), "is no table of the sinusoids of 64 positions, 16 wide"),
-        (TABLE, lambda table: table[:50], "is no table of the sinusoids"),
-        (TABLE, lambda table: table.long(), "is no table of the sinusoids"),
-        (TABLE, lambda table: table * torch.nan, "is no table of the sinusoids"),
+        (TABLE, lambda table: table.flip(1), r"is not a sinusoidal position table of shape \[64, 16\]"),
+        (TABLE, lambda table: table[:50], "is not a sinusoidal position table"),
+        (TABLE, lambda table: table.long(), "is not a sinusoidal position table"),
+        (TABLE, lambda table: table * torch.nan, "is not a sinusoidal position table"),
         ("lm_head.weight", lambda weight: weight + 1, "differs from what the configuration makes it share"),
         ("final_logits_bias", lambda bias: bias[0], r"is \[40\] but config.json makes it \[1, 40\]"),
         ("model.encoder.layers.0.fc1.bias", lambda bias: bias.double(), "must be F32, F16 or BF16"),
@@ -241,9 +241,9 @@ def test_what_is_shared_is_written_one_by_one_and_shared_again(tmp_path: Path) -
         ("a BERT encoder of another width", "type_vocab_size"),
     ],
 )
-def test_what_the_format_cannot_say_is_refused(name: str, reason: str, tmp_path: Path) -> None:
+def test_what_the_format_cannot_represent_is_refused(name: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(
-        BadInput, match=rf"cannot say this model: (its encoder has|encoder and decoder differ in) {reason}"
+        BadInput, match=rf"cannot represent this model: (its encoder has|encoder and decoder differ in) {reason}"
     ):
         write_marian(make(CONFIGS[name]), tmp_path, Search())
     assert not list(tmp_path.iterdir())

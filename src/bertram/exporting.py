@@ -61,8 +61,8 @@ def export(
     Returns how far an int8 engine agrees.
 
     Raises:
-        BadInput: there is no such model, the format cannot say it, `out` holds something, or the engine agrees too
-            little.
+        BadInput: there is no such model, the format cannot represent it, `out` holds something, or the engine agrees
+            too little.
         OSError: a file cannot be written.
     """
     source, out = model_names.resolve(model, allow_pickle=allow_pickle), Path(out)

@@ -52,11 +52,11 @@ def write_ctranslate2(
             a search sees no other targets than those of all sources in its batch.
 
     Raises:
-        BadInput: CTranslate2 cannot say this model, tokens or map do not fit, or `directory` holds something.
+        BadInput: CTranslate2 cannot represent this model, tokens or map do not fit, or `directory` holds something.
         OSError: a file cannot be written.
     """
-    if reason := _unsayable(model.config):
-        raise BadInput(f"CTranslate2 cannot say this model: {reason}")
+    if reason := _why_not(model.config):
+        raise BadInput(f"CTranslate2 cannot represent this model: {reason}")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise BadInput(f"{directory}: is there already, and not an empty directory")
     if vocabulary_map is not None and not (vocabulary_map.is_file() and vocabulary_map.stat().st_size):
@@ -76,8 +76,8 @@ def write_ctranslate2(
     _save(spec, directory)
 
 
-def _unsayable(config: TransformerConfig) -> str | None:
-    """Why CTranslate2 cannot say a model."""
+def _why_not(config: TransformerConfig) -> str:
+    """Why CTranslate2 cannot represent a model; empty where it can."""
     encoder, decoder = config.encoder, config.decoder
     if encoder.embedding_size is not None:
         return f"its encoder projects embeddings from {encoder.embedding_width} to {encoder.hidden_size}"
@@ -85,7 +85,7 @@ def _unsayable(config: TransformerConfig) -> str | None:
         return "its decoder projects embeddings behind their layer norm, not before it"
     if encoder.layer_norm_eps != decoder.layer_norm_eps:
         return f"layer_norm_eps is {encoder.layer_norm_eps} in the encoder and {decoder.layer_norm_eps} in the decoder"
-    return None
+    return ""
 
 
 def _vocabulary(side: str, tokens: Sequence[str], size: int) -> list[str]:

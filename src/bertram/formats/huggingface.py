@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
-from bertram.formats.huggingface_config import groups_are_sayable, read_description, write_description
+from bertram.formats.huggingface_config import can_express_groups, read_description, write_description
 from bertram.formats.loading import Sources, Undrawn, allocate, check, fill
 from bertram.formats.residuals import read_residuals, untied, write_residuals
 from bertram.formats.sentence_transformers import has_pooling, read_pooling, write_pooling
@@ -75,8 +75,8 @@ def read(
         heads: the heads to have, with their numbers of labels. One that the file holds with as many labels is read; any
             other starts from random weights, and then so may a pooler. None: the heads that the directory holds. That
             of "embedding" has no weights: what it does stands in sentence-transformers' files or `overrides`.
-        overrides: fields of the configuration that config.json cannot say, from `config_overrides`. What they share
-            must be equal in the file, and is shared again.
+        overrides: fields of the configuration that config.json cannot represent, from `config_overrides`. What they
+            share must be equal in the file, and is shared again.
         allow_pickle: read pytorch_model.bin where there is no model.safetensors.
 
     Raises:
@@ -146,7 +146,7 @@ def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None)
         f"{family}.{name}" if name.startswith(body) else name: tensor.to("cpu", torch.float32)
         for name, tensor in tensors.items()
     }
-    if not groups_are_sayable(model.config):  # several names may stand for the same memory
+    if not can_express_groups(model.config):  # several names may stand for the same memory
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     write_tensors(directory / "model.safetensors", tensors)
     write_description(directory, model.config, dict.fromkeys(model.heads, 0) | counts, labels)
@@ -176,7 +176,7 @@ def _layer_prefix(config: EncoderConfig, layer: int) -> str:
     if config.model_type == "bert":
         return f"encoder.layer.{layer}."
     step, inner = divmod(layer, config.inner_group_num)
-    group = config.group_of(step) if groups_are_sayable(config) else step
+    group = config.group_of(step) if can_express_groups(config) else step
     return f"encoder.albert_layer_groups.{group}.albert_layers.{inner}."
 
 

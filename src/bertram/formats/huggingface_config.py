@@ -58,31 +58,31 @@ def read_description(directory: Path, overrides: Mapping[str, Any] | None = None
     """Read and check config.json.
 
     Args:
-        overrides: fields of the configuration that config.json cannot say, from `config_overrides`.
+        overrides: fields of the configuration that config.json cannot represent, from `config_overrides`.
 
     Raises:
         BadInput: there is no such file, or it describes no encoder of these families.
     """
-    said = read_config_json(directory)
+    content = read_config_json(directory)
     try:
-        return _parse(said, overrides or {})
+        return _parse(content, overrides or {})
     except BadInput as error:
         raise BadInput(f"{directory / 'config.json'}: {str(error).removeprefix('config: ')}") from None
 
 
-def _parse(said: dict[str, Any], overrides: Mapping[str, Any]) -> Description:
-    config = _config(said)
+def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description:
+    config = _config(content)
     if unknown := overrides.keys() - {field.name for field in fields(EncoderConfig)}:
         raise BadInput(f"has no field {min(unknown)!r:.80}")
-    labels = _labels(said)
-    num_labels = said.get("num_labels", len(labels) or 2)
+    labels = _labels(content)
+    num_labels = content.get("num_labels", len(labels) or 2)
     if type(num_labels) is not int or not 1 <= num_labels <= 2**20:
         raise BadInput(f"num_labels must be a whole number from 1, not {num_labels!r:.80}")
-    problem = said.get("problem_type")
+    problem = content.get("problem_type")
     if problem is not None and problem not in list(_PROBLEMS):
         raise BadInput(f"problem_type must be {' or '.join(_PROBLEMS)}, not {problem!r:.80}")
     classifier = _PROBLEMS[problem] if problem else "regression" if num_labels == 1 else "classification"
-    heads = {classifier if head == "classification" else head for head in _promised(said)}
+    heads = {classifier if head == "classification" else head for head in _promised(content)}
     return Description(
         config=replace(config, **overrides),
         heads=frozenset(heads),
@@ -92,31 +92,31 @@ def _parse(said: dict[str, Any], overrides: Mapping[str, Any]) -> Description:
     )
 
 
-def _config(said: dict[str, Any]) -> EncoderConfig:
-    family = said.get("model_type", "albert" if "embedding_size" in said else "bert")
+def _config(content: dict[str, Any]) -> EncoderConfig:
+    family = content.get("model_type", "albert" if "embedding_size" in content else "bert")
     if family not in list(_FAMILIES):
         raise BadInput(f"model_type must be {' or '.join(_FAMILIES)}, not {family!r:.80}")
-    if said.get("position_embedding_type") not in (None, "absolute"):
+    if content.get("position_embedding_type") not in (None, "absolute"):
         raise BadInput("position_embedding_type must be absolute")
-    if said.get("is_decoder") or said.get("add_cross_attention"):
+    if content.get("is_decoder") or content.get("add_cross_attention"):
         raise BadInput("describes a decoder, not an encoder")
-    if lacking := [name for name in _SIZES if name not in said]:
+    if lacking := [name for name in _SIZES if name not in content]:
         raise BadInput(f"lacks {', '.join(lacking)}")
-    values = {name: said[name] for name in _SETTINGS if name in said}
+    values = {name: content[name] for name in _SETTINGS if name in content}
     if family == "bert":
-        dropout = said.get("classifier_dropout")
+        dropout = content.get("classifier_dropout")
         values["classifier_dropout"] = values.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
         return EncoderConfig(**values)
-    values = {**_ALBERT_DEFAULTS, **values, **{name: said[name] for name in _ALBERT_DEFAULTS if name in said}}
-    values["classifier_dropout"] = said.get("classifier_dropout_prob", 0.1)
+    values = {**_ALBERT_DEFAULTS, **values, **{name: content[name] for name in _ALBERT_DEFAULTS if name in content}}
+    values["classifier_dropout"] = content.get("classifier_dropout_prob", 0.1)
     config = EncoderConfig(**values, sentence_objective="sop")
     if not _same_groups(config):
         raise BadInput(f"{config.groups} groups do not divide {config.num_hidden_layers} layers")
     return config
 
 
-def _labels(said: dict[str, Any]) -> list[str]:
-    names = said.get("id2label") or {}
+def _labels(content: dict[str, Any]) -> list[str]:
+    names = content.get("id2label") or {}
     if isinstance(names, dict):
         found = (names.get(str(number)) for number in range(len(names)))
         labels = [label for label in found if isinstance(label, str)]
@@ -125,10 +125,10 @@ def _labels(said: dict[str, Any]) -> list[str]:
     raise BadInput("id2label must be an object that names the labels 0, 1, 2, …")
 
 
-def _promised(said: dict[str, Any]) -> set[str]:
+def _promised(content: dict[str, Any]) -> set[str]:
     """The heads of the class that `architectures` names; older files name none."""
     known = {family + name: heads for family in _FAMILIES.values() for name, heads in _CLASSES.items()}
-    match said.get("architectures"):
+    match content.get("architectures"):
         case None | []:
             return set()
         case [str(name)] if name in known:
@@ -150,40 +150,40 @@ def write_description(
     name = next((name for name, those in _CLASSES.items() if those == promised), "Model")
     if config.model_type == "albert" and name == "ForNextSentencePrediction":
         name = "Model"
-    said = _say(config) | {"architectures": [_FAMILIES[config.model_type] + name]}
+    content = _content_of(config) | {"architectures": [_FAMILIES[config.model_type] + name]}
     for problem, head in _PROBLEMS.items():
         if head in heads:
             names = labels or [f"LABEL_{number}" for number in range(heads[head])]
             if len(names) != heads[head]:
                 raise ValueError(f"{len(names)} names for {heads[head]} labels")
-            said["problem_type"] = problem
-            said["id2label"] = {str(number): label for number, label in enumerate(names)}
-            said["label2id"] = {label: number for number, label in enumerate(names)}
-    write_json(directory / "config.json", said)
+            content["problem_type"] = problem
+            content["id2label"] = {str(number): label for number, label in enumerate(names)}
+            content["label2id"] = {label: number for number, label in enumerate(names)}
+    write_json(directory / "config.json", content)
 
 
 def config_overrides(config: EncoderConfig) -> dict[str, Any]:
-    """The fields of a configuration that its config.json cannot say; none for BERT and ALBERT as published."""
-    heard = _config(_say(config))
+    """The fields of a configuration that its config.json cannot represent; none for BERT and ALBERT as published."""
+    restored = _config(_content_of(config))
     names = [field.name for field in fields(config)]
-    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(heard, name)}
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(restored, name)}
 
 
-def _say(config: EncoderConfig) -> dict[str, Any]:
-    said = {"model_type": config.model_type, **{name: getattr(config, name) for name in _SETTINGS}}
+def _content_of(config: EncoderConfig) -> dict[str, Any]:
+    content = {"model_type": config.model_type, **{name: getattr(config, name) for name in _SETTINGS}}
     if config.model_type == "bert":
-        return {**said, "classifier_dropout": config.classifier_dropout}
+        return {**content, "classifier_dropout": config.classifier_dropout}
     return {
-        **said,
+        **content,
         "classifier_dropout_prob": config.classifier_dropout,
         "embedding_size": config.embedding_width,
-        "num_hidden_groups": config.groups if groups_are_sayable(config) else config.num_hidden_layers,
+        "num_hidden_groups": config.groups if can_express_groups(config) else config.num_hidden_layers,
         "inner_group_num": config.inner_group_num,
     }
 
 
-def groups_are_sayable(config: EncoderConfig) -> bool:
-    """Whether config.json can say which layers are shared; if not, each is written as a group of its own."""
+def can_express_groups(config: EncoderConfig) -> bool:
+    """Whether config.json can express which layers are shared; if not, each is written as a group of its own."""
     return config.shared == "all" and not config.residual_rank and _same_groups(config)
 
 

@@ -96,7 +96,7 @@ def _check_table(path: Path, name: str, table: Tensor, config: EncoderConfig) ->
         ours = sinusoids(torch.arange(shape[0]), torch.empty(0, shape[1]))
         if torch.allclose(table.float(), ours, rtol=0, atol=max(1e-5, torch.finfo(table.dtype).eps)):
             return
-    raise BadInput(f"{path}: {name!r} is no table of the sinusoids of {shape[0]} positions, {shape[1]} wide")
+    raise BadInput(f"{path}: {name!r} is not a sinusoidal position table of shape {list(shape)}")
 
 
 def _sides(model: Transformer) -> dict[str, Any]:

@@ -45,18 +45,18 @@ _PLAIN: dict[str, Any] = {
 }
 
 
-def parse(said: Mapping[str, Any], overrides: Mapping[str, Any]) -> TransformerConfig:
-    """What a config.json says.
+def parse(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> TransformerConfig:
+    """The configuration that a config.json describes.
 
     Args:
-        overrides: from `config_overrides`, what the file cannot say.
+        overrides: from `config_overrides`, what the file cannot represent.
 
     Raises:
         BadInput: it describes nothing that can be, or not a Marian model as transformers has it.
     """
-    values = _DEFAULTS | {name: value for name, value in said.items() if value is not None}
+    values = _DEFAULTS | {name: value for name, value in content.items() if value is not None}
     for name, value in _FIXED.items():
-        if said.get(name, value) != value:
+        if content.get(name, value) != value:
             raise BadInput(f"{name} must be {str(value).lower()}")
     if values["activation_function"] not in list(_ACTIVATIONS):
         raise BadInput(f"activation_function must be one of {', '.join(_ACTIVATIONS)}")
@@ -78,13 +78,13 @@ def parse(said: Mapping[str, Any], overrides: Mapping[str, Any]) -> TransformerC
 
 
 def describe(config: TransformerConfig) -> dict[str, Any]:
-    """What config.json is to say.
+    """The content of a model's config.json.
 
     Raises:
-        BadInput: the format cannot say this model.
+        BadInput: the format cannot represent this model.
     """
-    if reason := unsayable(config):
-        raise BadInput(f"Marian's format cannot say this model: {reason}")
+    if reason := _why_not(config):
+        raise BadInput(f"Marian's format cannot represent this model: {reason}")
     encoder, decoder = config.encoder, config.decoder
     return {
         "architectures": ["MarianMTModel"],
@@ -108,7 +108,7 @@ def describe(config: TransformerConfig) -> dict[str, Any]:
 
 
 def describe_search(config: TransformerConfig, search: Search) -> dict[str, Any]:
-    """What generation_config.json is to say, so that `generate` without arguments searches so.
+    """The content of generation_config.json, by which `generate` without arguments searches so.
 
     Its limit is one for all texts, ours by default that of each text's length: without one it is the model's positions.
     """
@@ -134,7 +134,7 @@ def read_search(directory: Path) -> Search:
         BadInput: generation_config.json is damaged, or says what cannot be.
     """
     path = directory / "generation_config.json"
-    said = read_if_there(path)
+    content = read_if_there(path)
     names = {
         "beam_size": "num_beams",
         "length_penalty": "length_penalty",
@@ -142,15 +142,15 @@ def read_search(directory: Path) -> Search:
         "no_repeat_ngram_size": "no_repeat_ngram_size",
         "min_length": "min_new_tokens",
     }
-    found = {field: said[name] for field, name in names.items() if said.get(name) is not None}
+    found = {field: content[name] for field, name in names.items() if content.get(name) is not None}
     try:
         return Search(**found)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
 
 
-def unsayable(config: TransformerConfig) -> str:
-    """Why the format cannot say a model; empty where it can."""
+def _why_not(config: TransformerConfig) -> str:
+    """Why the format cannot represent a model; empty where it can."""
     for side, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
         for field, value in _PLAIN.items():
             if field not in ("sentence_objective", "initializer_range") and getattr(stack, field) != value:
@@ -164,7 +164,7 @@ def unsayable(config: TransformerConfig) -> str:
 
 
 def config_overrides(config: TransformerConfig) -> dict[str, dict[str, Any]]:
-    """What the file cannot say, for `parse`: layers that share stand there one by one."""
+    """What the file cannot represent, for `parse`: layers that share stand there one by one."""
     plain = replace(config.encoder, num_hidden_groups=None, shared="all")
     return {
         side: found

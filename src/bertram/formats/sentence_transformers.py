@@ -51,8 +51,8 @@ def read_max_length(directory: Path) -> int | None:
     path = directory / _LENGTH
     if not path.is_file():
         return None
-    said = _read(path)
-    length = said.get("max_seq_length") if isinstance(said, dict) else 0
+    content = _read(path)
+    length = content.get("max_seq_length") if isinstance(content, dict) else 0
     if length is not None and (type(length) is not int or length < 3):
         raise BadInput(f"{path}: max_seq_length must be a whole number from 3, not {length!r:.40}")
     return length
@@ -80,13 +80,13 @@ def write_pooling(directory: Path, config: EncoderConfig) -> None:
 
 
 def _mode(path: Path) -> str:
-    said = _read(path)
-    if not isinstance(said, dict):
+    content = _read(path)
+    if not isinstance(content, dict):
         raise BadInput(f"{path}: must hold one JSON object")
-    if "pooling_mode" in said:  # as sentence-transformers writes it from 5 on
-        modes = [said["pooling_mode"]]
+    if "pooling_mode" in content:  # as sentence-transformers writes it from 5 on
+        modes = [content["pooling_mode"]]
     else:
-        on = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
+        on = [name for name, value in content.items() if name.startswith("pooling_mode_") and value is True]
         modes = [next((mode for mode, known in _POOLINGS.items() if known == name), name) for name in on]
     if len(modes) != 1 or modes[0] not in list(_POOLINGS):
         raise BadInput(f"{path}: one of {' and '.join(_POOLINGS)} must be the pooling, not {modes!r:.120}")

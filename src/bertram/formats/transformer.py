@@ -56,11 +56,11 @@ def write_marian(model: Transformer, directory: Path, search: Search) -> None:
     Layers that share are written one by one; `marian_config.config_overrides` has what is then to be told to a reader.
 
     Raises:
-        BadInput: the format cannot say this model.
+        BadInput: the format cannot represent this model.
         OSError: a file cannot be written.
     """
-    said = marian_config.describe(model.config)
+    content = marian_config.describe(model.config)
     tensors = {name: t.to("cpu", torch.float32).clone() for name, t in marian.written(model).items()}
     write_tensors(directory / "model.safetensors", tensors)
-    write_json(directory / "config.json", said)
+    write_json(directory / "config.json", content)
     write_json(directory / "generation_config.json", marian_config.describe_search(model.config, search))

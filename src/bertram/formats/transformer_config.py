@@ -39,17 +39,17 @@ def _model_type(directory: Path) -> str:
 
 
 def read_transformer_config(directory: Path) -> TransformerConfig:
-    """Read and check config.json, and of bertram.json what the former cannot say.
+    """Read and check config.json, and of bertram.json what the former cannot represent.
 
     Raises:
         BadInput: there is no such file, or it describes no encoder–decoder model of these kinds.
     """
-    said = read_config_json(directory)
+    content = read_config_json(directory)
     try:
-        if said.get("model_type") == marian_config.MODEL_TYPE:
-            return marian_config.parse(said, overrides_of(directory))
-        values = {name: value for name, value in said.items() if name != "model_type"}
-        values |= {name: EncoderConfig(**_only(EncoderConfig, said.get(name))) for name in _STACKS}
+        if content.get("model_type") == marian_config.MODEL_TYPE:
+            return marian_config.parse(content, overrides_of(directory))
+        values = {name: value for name, value in content.items() if name != "model_type"}
+        values |= {name: EncoderConfig(**_only(EncoderConfig, content.get(name))) for name in _STACKS}
         return TransformerConfig(**_only(TransformerConfig, values))
     except BadInput as error:
         raise BadInput(f"{directory / 'config.json'}: {str(error).removeprefix('config: ')}") from None

@@ -17,8 +17,8 @@ from bertram.config import Search
 _BLOCK = 64
 
 
-class Decoding(Protocol):
-    """A decoder in the midst of its work, with what it remembers of every hypothesis (its keys and values)."""
+class StepwiseDecoder(Protocol):
+    """What decodes token by token and remembers what it needs of every hypothesis, as its keys and values."""
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append tokens [B, k] to the B sentences' k hypotheses.
@@ -45,7 +45,7 @@ class _Beams(NamedTuple):
 
 @torch.inference_mode()
 def search(
-    decoding: Decoding,
+    decoder: StepwiseDecoder,
     sentences: int,
     *,
     start_id: int,
@@ -71,7 +71,7 @@ def search(
     max_new_tokens=max_length.
 
     Args:
-        decoding: fresh; its first step has k = 1, the later ones k = beam_size (or as many as V offers).
+        decoder: fresh; its first step has k = 1, the later ones k = beam_size (or as many as V offers).
         sentences: B.
         start_id: the token before the first. The rule against repeated n-grams sees it too.
         eos_id: the token that ends a hypothesis.
@@ -79,7 +79,7 @@ def search(
         max_lengths: of each sentence's hypotheses in tokens, the end token counted, [B], 1 or more; settings.max_length
             where that is less.
         settings: see Search.
-        device: where `decoding` wants its tokens.
+        device: where `decoder` wants its tokens.
 
     Returns fewer than n_best where fewer exist: none at all if logits were not numbers or every token was forbidden.
     """
@@ -105,10 +105,10 @@ def search(
         if not len(stay):
             return found
         if length > 1 or len(stay) < sentences:
-            decoding.keep(stay, beams[stay])
+            decoder.keep(stay, beams[stay])
         numbers, limits, going, ended = numbers[stay], limits[stay], going.of(stay), ended.of(stay)
 
-        logits = decoding.step(going.ids[:, :, -1]).float()
+        logits = decoder.step(going.ids[:, :, -1]).float()
         _forbid(logits, going.ids, eos_id, never, settings)
         # Where nothing may follow, the peak is finite and the sum is 1, and every score stays -inf: never -inf + inf.
         peaks = logits.amax(-1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)

@@ -20,7 +20,7 @@ _CAPACITY = 16
 
 
 class Decoding:
-    """The hypotheses of a batch of sources under search; see `beam_search.Decoding`.
+    """The hypotheses of a batch of sources under search, a `beam_search.StepwiseDecoder`.
 
     Keys and values of the sources stand once a source, whatever the number of its hypotheses, and once for all layers
     that share them.
