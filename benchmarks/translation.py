@@ -3,6 +3,8 @@
     python benchmarks/translation.py train --joeynmt JOEYNMT/bin/python --data ../shared/data --rounds 3
     python benchmarks/translation.py decode --model MODEL --artifact ARTIFACT --data ../shared/data --rounds 3
     python benchmarks/translation.py memory --artifact ARTIFACT --data ../shared/data --rounds 3
+    python benchmarks/translation.py greedy --model MODEL --artifact ARTIFACT --data ../shared/data
+    python benchmarks/translation.py score HYPOTHESES REFERENCES
 
 train: target tokens a second and the loss by step of a Transformer-tiny (4 + 4 layers, 128 wide) on Multi30k English
 to German, beside JoeyNMT 2.3.0, whose environment is its own:
@@ -33,8 +35,12 @@ are compared, since a search that stops early is fast; the column "same" is the 
 hypothesis is that of generate in float32. memory: the peak of a process without torch that reads the artifact and the
 test text and translates it.
 
-Every run is a process of its own, the contestants take turns, and medians over the rounds are printed, with the ratio
-of each round. Nothing else may run meanwhile.
+greedy: for how many sentences of the test text the artifact, exported in float32, writes the same text by greedy search
+as the model does in torch. score: sacreBLEU's BLEU (13a) and chrF2 of lines against lines, and, where sacremoses is
+installed, BLEU of words cut by Moses with hyphens split, cased and in lower case.
+
+Every run that is measured is a process of its own, the contestants take turns, and medians over the rounds are
+printed, with the ratio of each round. Nothing else may run meanwhile.
 """
 
 import argparse
@@ -51,6 +57,8 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +84,11 @@ SETTINGS = [
 
 
 def lines(data: Path, part: str, language: str) -> list[str]:
-    with gzip.open(data / f"multi30k_en_de/{part}.{language}.gz", "rt", encoding="utf-8", newline="\n") as file:
+    return lines_of(data / f"multi30k_en_de/{part}.{language}.gz")
+
+
+def lines_of(path: Path) -> list[str]:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="\n") as file:
         return [line.rstrip("\n") for line in file]
 
 
@@ -454,6 +466,49 @@ def contest_memory(options: argparse.Namespace, scratch: Path) -> list[dict[str,
     return [{"sentences": len(runs[0]["translations"]), "peak MB": f"{median(runs, 'peak_memory_mb'):,.1f}"}]
 
 
+# --- Quality ----------------------------------------------------------------------------------------------------------
+
+
+def compare_greedy(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
+    from bertram.artifacts import load_generator
+    from bertram.config import Search
+
+    texts = lines(options.data, TEST, SOURCE)[: options.sentences]
+    ours, theirs = (
+        load_generator(path).write(texts, Search(beam_size=1)) for path in (options.model, options.artifact)
+    )
+    return [{"sentences": len(texts), "the same text": sum(map(str.__eq__, ours, theirs))}]
+
+
+def score(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
+    from bertram.tasks.sequence_to_sequence import Translation
+
+    hypotheses, references = lines_of(options.hypotheses), lines_of(options.references)
+    if len(hypotheses) != len(references):
+        raise SystemExit(f"{options.hypotheses}: {len(hypotheses):,} lines, {options.references}: {len(references):,}")
+    found = [(each.value, each.signature) for each in Translation().scores(hypotheses, [[text] for text in references])]
+    if find_spec("sacremoses"):
+        found += scores_by_moses(hypotheses, references, options.language)
+    return [{"score": f"{value:.2f}", "signature": signature.replace("|", " ")} for value, signature in found]
+
+
+def scores_by_moses(hypotheses: list[str], references: list[str], language: str) -> list[tuple[float, str]]:
+    """BLEU of words cut by Moses, cased and in lower case, and how each was computed."""
+    from sacrebleu.metrics import BLEU
+    from sacremoses import MosesTokenizer
+
+    moses, found = MosesTokenizer(language), []
+    sides = [
+        [moses.tokenize(text, aggressive_dash_splits=True, return_str=True, escape=False) for text in side]
+        for side in (hypotheses, references)
+    ]
+    for lowercase in (False, True):
+        metric = BLEU(tokenize="none", lowercase=lowercase, force=True)
+        value = metric.corpus_score(sides[0], [sides[1]]).score
+        found.append((value, f"BLEU|{metric.get_signature()}|moses:sacremoses-{version('sacremoses')}"))
+    return found
+
+
 # --- All of them -----------------------------------------------------------------------------------------------------
 
 
@@ -509,14 +564,16 @@ def write(path: Path, value: Any) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--data", type=Path, default=Path("../shared/data"))
+    text = argparse.ArgumentParser(add_help=False)
+    text.add_argument("--data", type=Path, default=Path("../shared/data"))
+    common = argparse.ArgumentParser(add_help=False, parents=[text])
     common.add_argument("--rounds", type=int, default=3)
     common.add_argument("--out", type=Path, help="a directory for every run's figures, losses and hypotheses")
     common.add_argument("--run", help=argparse.SUPPRESS)
     common.add_argument("--setting", default="", help=argparse.SUPPRESS)
     common.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     parser = argparse.ArgumentParser()
+    parser.set_defaults(run=None)
     what = parser.add_subparsers(dest="what", required=True)
     train = what.add_parser("train", parents=[common])
     train.add_argument("--joeynmt", type=Path, help="the Python of the environment that JoeyNMT is installed in")
@@ -533,6 +590,14 @@ def arguments() -> argparse.ArgumentParser:
     remembering = what.add_parser("memory", parents=[common])
     remembering.add_argument("--artifact", type=Path, required=True)
     remembering.add_argument("--sentences", type=int, help="only the first so many")
+    greedy = what.add_parser("greedy", parents=[text])
+    greedy.add_argument("--model", type=Path, required=True)
+    greedy.add_argument("--artifact", type=Path, required=True, help="the same, exported to CTranslate2 in fp32")
+    greedy.add_argument("--sentences", type=int, help="only the first so many")
+    scoring = what.add_parser("score")
+    scoring.add_argument("hypotheses", type=Path, help="a translation a line")
+    scoring.add_argument("references", type=Path, help="the right one a line, .gz or not")
+    scoring.add_argument("--language", default=TARGET, help="whose rules sacremoses follows")
     return parser
 
 
@@ -551,7 +616,10 @@ def main() -> None:
         parser.error("--joeynmt is missing, or leave JoeyNMT out by --contestants bertram")
     if options.what == "decode" and "ctranslate2" in options.contestants and not options.artifact:
         parser.error("--artifact is missing, or leave ctranslate2 out by --contestants")
-    contest = {"train": contest_training, "decode": contest_decoding, "memory": contest_memory}[options.what]
+    contest = {
+        **{"train": contest_training, "decode": contest_decoding, "memory": contest_memory},
+        **{"greedy": compare_greedy, "score": score},
+    }[options.what]
     with tempfile.TemporaryDirectory() as scratch:
         show(contest(options, Path(scratch)))
 
