@@ -26,6 +26,7 @@ from bertram.text.tokenizer import Tokenizer
 from bertram.training.feed import ShuffledRows
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
+from test_floors import WITHOUT_TORCH, run_python, run_without_torch
 from tiny import model_directory, run, table
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
@@ -161,6 +162,32 @@ def test_the_exported_model_writes_the_same(trained: Path, tmp_path: Path) -> No
         bertram.export(model_directory(tmp_path / "bert"), format="ctranslate2", out=tmp_path / "other")
 
 
+def test_an_exported_model_writes_without_torch(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "int8"
+    assert run("export", trained, "--format", "ctranslate2", "--out", out) == 0
+    done = run_without_torch("translate", out, "--text", "two five", "--n-best", 2, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = json.loads(done.stdout)
+    assert answer["text"] == "zwei fünf"
+    assert [other["text"] == "zwei fünf" for other in answer["others"]] == [False]
+    program = f"import bertram; print(bertram.load({str(out)!r}).write(['one', '', 'six two']))"
+    done = run_python(WITHOUT_TORCH + program)
+    assert (done.stdout, done.stderr) == ("['eins', '', 'sechs zwei']\n", "")
+
+
+def test_a_vocabulary_map_is_kept_to(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is read, only what stands in "zwei" and "drei" may be written."""
+    tokenizer = Tokenizer.load(trained)
+    allowed = {tokenizer.tokens[piece] for piece in tokenizer.pieces(["zwei drei", "drei zwei"])[0]}
+    (tmp_path / "map").write_text(f"\t{' '.join(sorted(allowed))}\n", encoding="utf-8")
+    command = ["export", trained, "--format", "ctranslate2", "--precision", "fp32"]
+    assert run(*command, "--vocabulary-map", tmp_path / "map", "--out", tmp_path / "mapped") == 0
+    assert run("translate", tmp_path / "mapped", "--text", "two five three") == 0
+    written = capsys.readouterr().out.split()
+    assert written
+    assert set(written) <= {"zwei", "drei"}
+
+
 @pytest.mark.parametrize(
     "options",
     [{"separate_vocabularies": True}, {"config": SIZES | {"embedding_size": 16, "num_hidden_groups": 1}}],
@@ -177,7 +204,9 @@ def test_other_kinds_train_and_load(options: dict[str, Any], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("family", ["bert", "albert"])
-def test_a_trained_encoder_gets_a_decoder_of_its_kind(family: str, tmp_path: Path) -> None:
+def test_a_trained_encoder_gets_a_decoder_of_its_kind(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sizes = {} if family == "bert" else {"embedding_size": 16, "num_hidden_groups": 1}
     encoder = model_directory(tmp_path / "encoder", **sizes)
     data = write_documents(tmp_path / "documents.jsonl")
@@ -190,7 +219,16 @@ def test_a_trained_encoder_gets_a_decoder_of_its_kind(family: str, tmp_path: Pat
     layers = network.decoder.layers
     assert (layers[0].feed_forward is layers[1].feed_forward) == (family == "albert")
     assert network.config.decoder.embedding_width == network.config.encoder.embedding_width
-    assert set(artifacts.load_generator(tmp_path / "out", "summarization").predict(["a film"])[0]) == {"text", "score"}
+    long = "film room " * 40  # of which the model reads 32 tokens
+    (tmp_path / "new.txt").write_text(f"a film\n\n{long}\n{long} book\n")
+    assert run("summarize", tmp_path / "out", tmp_path / "new.txt", "--json") == 0
+    short, nothing, cut, longer = answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert short.keys() == {"text", "score"}
+    assert nothing == {"text": "", "score": 0.0}
+    assert cut == longer
+    assert cut["score"] != short["score"]
+    assert run("summarize", tmp_path / "out", tmp_path / "new.txt") == 0
+    assert capsys.readouterr().out == "".join(f"{answer['text']}\n" for answer in answers)
 
 
 def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:
