@@ -32,7 +32,10 @@ def _no_option(_: object, value: str | None) -> None:
         raise ValueError(f"Unknown option: {value}.")
 
 
-Columns = Annotated[str | None, Parameter(help="Which columns to read: text=sentence,label=2 (a number: no header).")]
+Columns = Annotated[
+    str | None,
+    Parameter(help="Which columns to read, by name or counted from 1: text=sentence,label=2. Only numbers: no header."),
+]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Flag = Annotated[bool, Parameter(negative="")]
 Training = Annotated[Recipe, Parameter(name="*")]
