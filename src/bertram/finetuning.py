@@ -216,15 +216,18 @@ def run(plan: Plan, splits: LabelledSplits, out: Path, report: Report = silent) 
 def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int) -> tuple[Examples, int]:
     """A table as a task's head learns it, with `targets` [N], and how many texts were cut.
 
+    A task that reads two texts apart needs a table of pairs, which `learn` sees to.
+
     Raises:
-        BadInput: the task compares two texts, and the table has one a row.
+        BadInput: as `Tokenizer.encode`.
     """
     labels = {task.head: targets}
     if not task.apart:
         inputs, truncated = tokenizer.encode(table.texts, table.texts_b, max_length=max_length)
         return Examples(inputs, labels), truncated
+    assert table.texts_b is not None
     firsts, cut = tokenizer.encode(table.texts, max_length=max_length)
-    seconds, also_cut = tokenizer.encode(table.texts_b or [], max_length=max_length)
+    seconds, also_cut = tokenizer.encode(table.texts_b, max_length=max_length)
     return Examples(firsts, labels, inputs_b=seconds), cut + also_cut
 
 
