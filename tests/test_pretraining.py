@@ -10,6 +10,7 @@ import transformers
 
 from bertram.model_directory import read_model
 from bertram.models.tensors import to_tensors
+from bertram.pretraining import summary
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
 from tiny import rows, run, table
@@ -38,6 +39,7 @@ def trained(request: pytest.FixtureRequest, corpus: Path, tmp_path_factory: pyte
 def test_it_learns(trained: Path) -> None:
     """Held-out loss falls well below that of guessing by frequency, and metrics tell of both objectives."""
     manifest = json.loads((trained / "bertram.json").read_text())
+    assert "validation: held out of the corpus, " in summary(manifest)
     lines = read_metrics(trained / "metrics.jsonl")
     first = next(line for line in lines if "loss" in line)
     assert manifest["status"] == "finished"

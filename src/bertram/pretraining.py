@@ -314,9 +314,10 @@ def _named(files: list[str]) -> str:
 def summary(manifest: dict[str, Any]) -> str:
     """What a person wants to know after a pre-training, in a few lines."""
     amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
-    train = manifest["data"]["train"]
+    train, held_out = (manifest["data"][name] for name in ("train", "validation"))
     kind = {"file": "each text file one", "blank-line": "parted by blank lines"}[manifest["data"]["documents"]]
     lines = [f"{train['source']}: {train['tokens']:,} tokens in {train['documents']:,} documents ({kind})"]
+    lines.append(f"validation: {held_out['source']}, {held_out['tokens']:,} tokens")
     lines.append(f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s")
     lines += [f"held-out {name.replace('_', ' ')} {value:.4f}" for name, value in manifest["scores"].items()]
     return "\n".join(lines)
