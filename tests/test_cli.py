@@ -60,7 +60,9 @@ def test_a_limit_that_nothing_keeps_is_exit_code_3(place, tmp_path, capsys):
     assert run("compare", place / "good.csv", *arguments) == 3
     said = capsys.readouterr()
     assert "report: " in said.out
-    assert said.err.splitlines()[-1].startswith("bertram: No candidate fits.")
+    *steps, end = said.err.splitlines()
+    assert steps == ["fitting the baseline", "measuring tf-idf", "exporting bare", "measuring bare"]
+    assert end.startswith("bertram: No candidate fits.")
     assert (tmp_path / "out" / "report.html").exists()
 
 

@@ -174,6 +174,7 @@ def compare(
     max_memory: str | None = None,
     max_latency: str | None = None,
     min_score: float | None = None,
+    allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
     """Train several models with several seeds, measure them here, and say which to ship.
@@ -187,13 +188,15 @@ def compare(
     out
         Where results.json, report.html and the trained models go; what is finished there is not repeated.
     seeds
-        Trainings of each model, with seeds 0, 1, …
+        Trainings of each model: with --seed, which is 0 by default, and the numbers after it.
     max_memory
         What a model may add to the idle process, such as 64MB.
     max_latency
         What 95 of 100 single texts may take at most, such as 20ms.
     min_score
-        The least score to accept.
+        The least score to accept. Without it what scores significantly worse than the best is not chosen.
+    allow_pickle
+        Read models' pytorch_model.bin, tensors only.
     """
     from rich.console import Console
 
@@ -216,6 +219,7 @@ def compare(
         max_memory=max_memory,
         max_latency=max_latency,
         min_score=min_score,
+        allow_pickle=allow_pickle,
     )
     if json:
         _print(results, "", as_json=True)
@@ -241,6 +245,7 @@ def pretrain(
     vocab_size: int | None = None,
     config: str | None = None,
     resume: Flag = False,
+    allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
     """Pre-train a model on raw text: masked tokens, and a sentence objective.
@@ -267,6 +272,8 @@ def pretrain(
         Fields of the preset to change: hidden_size=320,intermediate_size=1280,num_attention_heads=5
     resume
         Go on with the training at OUT; one that is finished is left as it is.
+    allow_pickle
+        Read a model's pytorch_model.bin, tensors only.
     """
     from bertram import pretraining
     from bertram.progress import speaks, training_progress
@@ -285,6 +292,7 @@ def pretrain(
             vocab_size=vocab_size,
             config=None if config is None else parse_fields(config),
             resume=resume,
+            allow_pickle=allow_pickle,
             report=report,
         )
     if speaks():

@@ -44,7 +44,8 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.training.recipe import Recipe
 
     splits, recipe = finetuning.LabelledSplits.read(**job["files"]), Recipe(**job["recipe"])
-    plan = finetuning.Plan(task_from_dict(job["task"]), job["model"], recipe, job["vocab_size"], job["max_length"])
+    sizes = (job["vocab_size"], job["max_length"])
+    plan = finetuning.Plan(task_from_dict(job["task"]), job["model"], recipe, *sizes, job["allow_pickle"])
     with training_progress(job["label"]) as report:
         return finetuning.run(plan, splits, Path(job["out"]), report)
 
