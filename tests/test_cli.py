@@ -90,6 +90,11 @@ def test_inspect_and_check(place, capsys):
     assert json.loads(capsys.readouterr().out)["albert-base"]["unique_parameters"] < 12e6
     assert run("check", place / "good.csv") == 0
     assert "classification, by the labels" in capsys.readouterr().out
+    (place / "numbers.tsv").write_text("by\ttext\tmark\n" + "".join(f"me\ttext {i}\t{i % 5}\n" for i in range(50)))
+    assert run("check", place / "numbers.tsv", "--columns", "label=3,text=text", "--task", "regression", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["task"], found["tables"]["train"]["other_columns"]) == ("regression", ["by"])
+    assert found["tables"]["train"]["columns"] == {"text": "text", "label": "mark"}
 
 
 def test_help_needs_no_heavy_library():

@@ -13,9 +13,10 @@ from rich.cells import cell_len
 
 from bertram import model_directory, model_names
 from bertram.config import EncoderConfig
-from bertram.tasks.registry import guess_task
+from bertram.tasks.classification import Classification
+from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Task, parse_number
-from bertram.text.records import Table, read_table
+from bertram.text.records import Rows, Table, read_rows, table_of
 from bertram.text.tokenizer import Tokenizer
 
 _WIDTH = 80
@@ -59,18 +60,21 @@ def check_tables(
     validation: str | Path | None = None,
     test: str | Path | None = None,
     *,
+    task: str | None = None,
     model: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Count what stands in the tables and what is wrong with them.
 
-    Texts are equal if every character is; a pair counts as one text. Lengths are in characters and words between white
-    space, with `model` also in its tokens, special ones included; those of a preset are learned from the training
-    texts.
+    `task` is one of `bertram.tasks.registry.TASKS`; None guesses from the training labels. Texts are equal if every
+    character is; a pair counts as one text. Lengths are in characters and words between white space, with `model` also
+    in its tokens, special ones included, where of two texts that the task reads apart the longer counts; those of a
+    preset are learned from the training texts.
 
     Returns:
-        "task": what the training labels look like; "model": name, vocabulary and length, or None; "tables": for each
-        of train, validation and test that is there, its counts; "warnings": what to look at, in plain words.
+        "task": its name; "guessed": whether by the labels; "model": name, vocabulary and length, or None; "tables": for
+        each of train, validation and test that is there, its columns and counts; "warnings": what to look at, in plain
+        words.
 
     Raises:
         BadInput: a file or the model cannot be used.
@@ -80,10 +84,11 @@ def check_tables(
     names = {part: file.name for part, file in files.items()}
     if len(set(names.values())) < len(names):
         names = {part: part for part in names}
-    tables = {part: read_table(file, columns) for part, file in files.items()}
-    task = guess_task(tables["train"].labels)
+    rows = {part: read_rows(file, columns or {}) for part, file in files.items()}
+    tables = {part: table_of(str(files[part]), found) for part, found in rows.items()}
+    kind = kind_of_task(task, tables["train"].labels)
     reader = None if model is None else _Reader.of(model, tables["train"])
-    found: dict[str, Any] = {"task": task.name, "model": None, "tables": {}}
+    found: dict[str, Any] = {"task": kind.name, "guessed": task is None, "model": None, "tables": {}}
     if reader is not None:
         found["model"] = {
             "name": reader.model,
@@ -91,30 +96,31 @@ def check_tables(
             "learned_here": reader.learned_here,
             "max_length": reader.max_length,
         }
-    known = {part: _labels_of_texts(table, task) for part, table in tables.items()}
+    known = {part: _labels_of_texts(table, kind) for part, table in tables.items()}
     for part, table in tables.items():
         earlier = list(found["tables"])
         found["tables"][part] = {
             "file": names[part],
             "rows": len(table),
             "pairs": table.texts_b is not None,
-            **_labels(table, tables["train"], task),
+            **_columns(rows[part]),
+            **_labels(table, tables["train"], kind),
             "blank": sum(not all(text.strip() for text in example if text is not None) for example in _examples(table)),
             "repeated": len(table) - len(known[part]),
             "contradictory": sum(len(known[part][example]) > 1 for example in _examples(table)),
-            "also_in": {other: _overlap(table, task, known[other]) for other in earlier},
-            **_lengths(table, reader),
+            "also_in": {other: _overlap(table, kind, known[other]) for other in earlier},
+            **_lengths(table, kind, reader),
         }
-    found["warnings"] = list(_warnings(found))
+    found["warnings"] = list(_warnings(found, kind))
     return found
 
 
 def render(found: dict[str, Any]) -> str:
     """What `check_tables` found, for a terminal 80 columns wide."""
     parts = found["tables"]
-    columns = ", ".join(["text", *(["text_b"] if parts["train"]["pairs"] else []), "label"])
     lines = [f"{part:12}{table['file']}, {table['rows']:,} rows" for part, table in parts.items()]
-    lines += [f"{'columns':12}{columns}", f"{'task':12}{found['task']}, by the labels", ""]
+    lines += _column_lines(parts)
+    lines += [f"{'task':12}{found['task']}{', by the labels' if found['guessed'] else ''}", ""]
     lines += [*_grid(["", *parts], [*_label_rows(found), *_count_rows(found)]), ""]
     units = next(iter(parts.values()))["lengths"]
     lengths = [
@@ -140,7 +146,7 @@ def _examples(table: Table) -> list[Example]:
 
 def _values(table: Table, task: type[Task]) -> list[str | float | None]:
     """Labels as the task compares them: 1 and 1.0 are one number, but two names."""
-    return [parse_number(label) for label in table.labels] if task.name == "regression" else list(table.labels)
+    return list(table.labels) if task is Classification else [parse_number(label) for label in table.labels]
 
 
 def _labels_of_texts(table: Table, task: type[Task]) -> Labels:
@@ -160,7 +166,7 @@ def _overlap(table: Table, task: type[Task], known: Labels) -> dict[str, int]:
 def _labels(table: Table, train: Table, task: type[Task]) -> dict[str, Any]:
     """Counts of names or the range of numbers, and the labels that a model of `train` could not be scored on."""
     counts = Counter(table.labels)
-    if task.name != "regression":
+    if task is Classification:
         unusable = counts.keys() - set(train.labels)
         return {"labels": _chosen(counts, set(counts)), "numbers": None, "unusable_labels": _chosen(counts, unusable)}
     numbers = [value for value in map(parse_number, table.labels) if value is not None]
@@ -174,7 +180,14 @@ def _chosen(counts: Counter[str], labels: set[str]) -> dict[str, int]:
     return {label: count for label, count in counts.most_common() if label in labels}
 
 
-def _lengths(table: Table, reader: _Reader | None) -> dict[str, Any]:
+def _columns(rows: Rows) -> dict[str, Any]:
+    """What the columns are called that have a role, and the others."""
+    roles = {role: rows.columns[place] for role, place in rows.places.items()}
+    others = [name for place, name in enumerate(rows.columns) if place not in rows.places.values()]
+    return {"columns": roles, "other_columns": others}
+
+
+def _lengths(table: Table, task: type[Task], reader: _Reader | None) -> dict[str, Any]:
     both = [[text for text in example if text is not None] for example in _examples(table)]
     lengths = {
         "characters": _percentiles([sum(map(len, texts)) for texts in both]),
@@ -182,12 +195,17 @@ def _lengths(table: Table, reader: _Reader | None) -> dict[str, Any]:
     }
     if reader is None:
         return {"lengths": lengths}
-    batch, _ = reader.tokenizer.encode(table.texts, table.texts_b, max_length=_NO_LIMIT)
-    lengths["tokens"] = _percentiles(batch.lengths)
+    read = [table.inputs]
+    if task.apart and table.texts_b is not None:
+        read = [(table.texts, None), (table.texts_b, None)]
+    batches = [reader.tokenizer.encode(*texts, max_length=_NO_LIMIT)[0] for texts in read]
+    longest = np.max([batch.lengths for batch in batches], axis=0)
+    lengths["tokens"] = _percentiles(longest)
+    token_ids = np.concatenate([batch.token_ids for batch in batches])
     return {
         "lengths": lengths,
-        "truncated": int((batch.lengths > reader.max_length).sum()),
-        "unknown_tokens": float((batch.token_ids == reader.tokenizer.unk_id).mean()),
+        "truncated": int((longest > reader.max_length).sum()),
+        "unknown_tokens": float((token_ids == reader.tokenizer.unk_id).mean()),
     }
 
 
@@ -197,9 +215,11 @@ def _percentiles(lengths: ArrayLike) -> dict[str, int]:
     return dict(zip(("p50", "p90", "p99", "max"), map(int, values), strict=True))
 
 
-def _warnings(found: dict[str, Any]) -> Iterator[str]:
+def _warnings(found: dict[str, Any], task: type[Task]) -> Iterator[str]:
     tables = found["tables"]
     train = tables["train"]["file"]
+    if task.apart and not tables["train"]["pairs"]:
+        yield f"{task.name} compares two texts: {train} needs a column text_b"
     for table in tables.values():
         name = table["file"]
         if table["pairs"] != tables["train"]["pairs"]:
@@ -227,7 +247,7 @@ def _warnings(found: dict[str, Any]) -> Iterator[str]:
 def _warnings_of_balance(train: dict[str, Any]) -> Iterator[str]:
     labels, numbers, file = train["labels"], train["numbers"], train["file"]
     if labels is None:
-        if numbers["min"] == numbers["max"]:
+        if numbers is not None and numbers["min"] == numbers["max"]:
             yield f"every label of {file} is {numbers['min']:g}; there is nothing to learn"
         return
     first, count = next(iter(labels.items()))
@@ -255,7 +275,7 @@ def _rows(count: int, table: dict[str, Any], verb: str) -> str:
 
 
 def _named(labels: Iterable[str]) -> str:
-    """Some labels by name, each cut to what fits a line, and how many more there are."""
+    """Some labels or columns by name, each cut to what fits a line, and how many more there are."""
     names = [f"{label!r:.40}" for label in labels]
     rest = [f"{len(names) - _NAMED:,} more"] if len(names) > _NAMED else []
     return ", ".join(names[:_NAMED] + rest)
@@ -274,6 +294,19 @@ def _label_rows(found: dict[str, Any]) -> Iterator[list[str]]:
     if rest := labels[_LISTED_LABELS:]:
         counts = [sum(table["labels"].get(label, 0) for label in rest) for table in tables]
         yield [f"{len(rest):,} more labels", *map(_share, counts, tables)]
+
+
+def _column_lines(tables: dict[str, Any]) -> Iterator[str]:
+    """What each table's columns are taken as, once if it is the same for all."""
+    said = {part: _taken(table["columns"], table["other_columns"]) for part, table in tables.items()}
+    alike = len(set(said.values())) == 1
+    for part, words in list(said.items())[: 1 if alike else None]:
+        yield from _wrapped(words if alike else f"of {part}: {words}", f"{'columns':12}")
+
+
+def _taken(columns: dict[str, str], others: list[str]) -> str:
+    roles = [role if role == name else f"{name!r:.40} as {role}" for role, name in columns.items()]
+    return ", ".join(roles) + (f"; not read: {_named(others)}" if others else "")
 
 
 def _count_rows(found: dict[str, Any]) -> Iterator[list[str]]:

@@ -49,6 +49,7 @@ Searching = Annotated[SearchOptions | None, Parameter(name="*")]
 def check(
     data: Path,
     *,
+    task: TaskName | None = None,
     validation: Path | None = None,
     test: Path | None = None,
     model: str | None = None,
@@ -63,13 +64,15 @@ def check(
     ----------
     data
         CSV, TSV, JSONL or Parquet with the columns text [, text_b], label.
+    task
+        By default classification or regression, as the labels look.
     model
         Count lengths in this model's tokens and against its positions.
     """
     from bertram.checking import check_tables, render
     from bertram.text.records import parse_columns
 
-    found = check_tables(data, validation, test, model=model, columns=parse_columns(columns))
+    found = check_tables(data, validation, test, task=task, model=model, columns=parse_columns(columns))
     _print(found, render(found), as_json=json)
 
 
@@ -187,6 +190,8 @@ def compare(
         Directories, presets or hub names. tf-idf with a linear model always takes part.
     out
         Where results.json, report.html and the trained models go; what is finished there is not repeated.
+    task
+        By default classification or regression, as the labels look.
     seeds
         Trainings of each model: with --seed, which is 0 by default, and the numbers after it.
     max_memory

@@ -15,7 +15,7 @@ from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
 from bertram.run_directory import begun, prepare_directory
-from bertram.tasks.registry import TASKS, guess_task
+from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table
 from bertram.text.splits import NAMES, Splits
@@ -253,9 +253,7 @@ def learn(name: str | None, splits: LabelledSplits) -> Task:
     Raises:
         BadInput: there is no such task, or the labels do not suit it.
     """
-    if name is not None and name not in TASKS:
-        raise BadInput(f"no task named {name}; there are {', '.join(TASKS)}")
-    kind = guess_task(splits.labels) if name is None else TASKS[name]
+    kind = kind_of_task(name, splits.labels)
     if kind.apart and splits.train.texts_b is None:
         raise BadInput(f"{splits.description['train']}: {kind.name} compares two texts: it needs a column text_b")
     return kind.from_labels(splits.labels, splits.description["train"])

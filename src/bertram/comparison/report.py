@@ -171,9 +171,9 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
     note = (
         "Unshared: the parameters that the same network would need without sharing. Engine: what the weights are in "
-        "that will answer, and the share of answers that int8 leaves as they were. Answering memory is what the engine adds "
-        "to an idle process; training memory is the peak of the whole process. Latency is for one text at a time, the "
-        "middle of several rounds."
+        "that will answer, and the share of answers that int8 leaves as they were. Answering memory is what the engine "
+        "adds to an idle process; training memory is the peak of the whole process. Latency is for one text at a time, "
+        "the middle of several rounds."
     )
     notes = [element("p", words, class_="note") for words in (note, unsteady(results["candidates"])) if words]
     return [element("h2", "The candidates"), table("The candidates", ["model", *columns], rows), *notes]
