@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from bertram.checking import check_tables, render
+from bertram.checking.tables import check_tables, render
 from bertram.config import PRESETS
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer

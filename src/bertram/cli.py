@@ -48,32 +48,36 @@ Searching = Annotated[SearchOptions | None, Parameter(name="*")]
 @app.command
 def check(
     data: Path,
+    data2: Path | None = None,
     *,
-    task: TaskName | None = None,
-    validation: Path | None = None,
-    test: Path | None = None,
+    task: TaskName | WritingTask | None = None,
+    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    test: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     model: str | None = None,
     columns: Columns = None,
     json: Json = False,
 ) -> None:
-    """Look at a table before training: columns, labels, duplicates within and across files, lengths.
+    """Look at data before training: columns, labels, lengths, duplicates within and across files.
 
-    Example: bertram check reviews.csv --test test.csv --model bert-mini
+    Example: bertram check reviews.csv --test test.csv --model bert-mini; bertram check train.en train.de
 
     Parameters
     ----------
     data
-        CSV, TSV, JSONL or Parquet with the columns text [, text_b], label.
+        CSV, TSV, JSONL or Parquet with the columns text [, text_b], label; for translation source, target; for
+        summarization document, summary.
+    data2
+        For translation: the file whose lines are the translations of those of DATA.
     task
-        By default classification or regression, as the labels look.
+        By default classification or regression, as the labels look; of two files translation.
     model
         Count lengths in this model's tokens and against its positions.
     """
-    from bertram.checking import check_tables, render
-    from bertram.text.records import parse_columns
+    from bertram.checking.check import check as look
 
-    found = check_tables(data, validation, test, task=task, model=model, columns=parse_columns(columns))
-    _print(found, render(found), as_json=json)
+    files = [data] if data2 is None else [data, data2]
+    found, page = look(files, validation or [], test or [], task=task, model=model, columns=columns)
+    _print(found, page, as_json=json)
 
 
 @app.command

@@ -118,16 +118,19 @@ def _filled(name: str, rows: Iterable[tuple[int, str, list[str]]], lone: Callabl
     """The rows that are not empty; `lone` says what is wrong where the source (0) or the target (1) alone is."""
     sources: list[str] = []
     targets: list[list[str]] = []
-    dropped = 0
+    dropped, wrong, first = 0, 0, ""
     for line, source, texts in rows:
         empty = not source.strip(), not any(text.strip() for text in texts)
         if all(empty):
             dropped += 1
-            continue
-        if any(empty):
-            raise BadInput(lone(line, empty.index(True)))
-        sources.append(source)
-        targets.append(texts)
+        elif any(empty):
+            wrong += 1
+            first = first or lone(line, empty.index(True))
+        else:
+            sources.append(source)
+            targets.append(texts)
+    if wrong:
+        raise BadInput(f"{first}{f', and {wrong - 1:,} more like it' if wrong > 1 else ''}")
     if not sources:
         raise BadInput(f"{name}: holds no text")
     return Pairs(sources, targets, dropped)
