@@ -20,7 +20,8 @@ ITEMS = 300
 class Fake:
     """A candidate: the preset that its costs come from (None: the baseline), how good and how slow it is.
 
-    `slowest` is the p95 of the slowest round to that of the middle one.
+    `slowest` is the p95 of the slowest round to that of the middle one, `agreement` what its engine keeps in int8; None
+    is fp32.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Fake:
     latency: float
     diverged: tuple[int, ...] = ()
     slowest: float = 1.1
+    agreement: float | None = 0.996
 
 
 USUAL = (
@@ -112,9 +114,13 @@ def _row(fake, seeds, task, logits, targets):
     costs = {"parameters": 182_340, "unique_parameters": 182_340, "flops_per_token": None}
     if fake.preset is not None:
         costs = describe(PRESETS[fake.preset], 60)
+    engine = {"precision": "fp32", "agreement": 1.0}
+    if fake.agreement is not None:
+        engine = {"precision": "int8", "agreement": fake.agreement}
     unique = costs["unique_parameters"]
     return {
         "model": fake.name,
+        **({"engine": engine} if fake.preset is not None and logits else {}),
         **{name: costs[name] for name in ("parameters", "unique_parameters", "flops_per_token")},
         "bytes_on_disk": 4 * unique + 700_000,
         "training_memory_mb": None if fake.preset is None else 520 + unique * 16 / 1e6,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from bertram.checking import check_tables, render
+from bertram.checking.tables import check_tables, render
 from bertram.config import PRESETS
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
@@ -170,6 +170,52 @@ def test_tokens_of_a_directory_are_its_own(tmp_path):
     assert train["lengths"]["tokens"]["max"] == 18
     assert train["unknown_tokens"] > 0.1
     assert len(found_about(found, "does it know the language?")) == 1
+
+
+def test_columns_are_those_of_the_file(tmp_path):
+    header = ("id", "sentence", "label", "by\x1b")
+    for part, lines in (("train", [header]), ("test", [header[1:]]), ("bare", [])):
+        rows = [(str(i), f"text {i}", "ab"[i % 2], "me")[-len(lines[0]) if lines else 0 :] for i in range(20)]
+        (tmp_path / f"{part}.tsv").write_text("".join("\t".join(line) + "\n" for line in [*lines, *rows]))
+    train, test, bare = (tmp_path / f"{part}.tsv" for part in ("train", "test", "bare"))
+    named = {"text": "sentence"}
+    alone = check_tables(train, columns=named)
+    assert alone["tables"]["train"]["columns"] == {"text": "sentence", "label": "label"}
+    assert alone["tables"]["train"]["other_columns"] == ["id", "by\x1b"]
+    assert r"columns     'sentence' as text, label; not read: 'id', 'by\x1b'" in render(alone).splitlines()
+    both = render(check_tables(train, test=test, columns=named)).splitlines()
+    assert r"columns     of test: 'sentence' as text, label; not read: 'by\x1b'" in both
+    same = render(check_tables(train, test=train, columns=named)).splitlines()
+    assert sum(line.startswith("columns") for line in same) == 1
+    counted = check_tables(bare, columns={"text": "2", "label": "3"})["tables"]["train"]
+    assert counted["rows"] == 20
+    assert (counted["columns"], counted["other_columns"]) == ({"text": "2", "label": "3"}, ["1", "4"])
+    assert "columns     text, label" in render(check_tables(clean(tmp_path / "clean.tsv"))).splitlines()
+
+
+def test_a_task_that_is_named_is_not_guessed(tmp_path):
+    numbers = table(tmp_path / "train.tsv", *((f"text {i}", str(i % 2)) for i in range(20)))
+    guessed, named = check_tables(numbers), check_tables(numbers, task="regression")
+    assert (guessed["task"], guessed["guessed"]) == ("classification", True)
+    assert (named["task"], named["guessed"]) == ("regression", False)
+    assert named["tables"]["train"]["numbers"] == {"min": 0.0, "mean": 0.5, "max": 1.0}
+    assert "task        regression" in render(named).splitlines()
+    words = check_tables(clean(tmp_path / "words.tsv"), task="regression")
+    assert words["warnings"] == ["20 of 20 rows of words.tsv hold a label that is no number: 'a', 'b'"]
+    with pytest.raises(BadInput, match="no task named tagging"):
+        check_tables(numbers, task="tagging")
+
+
+def test_similarity_reads_its_two_texts_apart(tmp_path):
+    rows = [(f"text {i}", "word " * i, str(i)) for i in range(20)]
+    train = table(tmp_path / "train.tsv", *rows)
+    found = {task: check_tables(train, task=task, model="bert-tiny") for task in ("regression", "similarity")}
+    lengths = {task: one["tables"]["train"]["lengths"] for task, one in found.items()}
+    assert lengths["similarity"]["tokens"]["max"] == 19 + 2  # [CLS] and [SEP]
+    first = lengths["regression"]["tokens"]["max"] - lengths["similarity"]["tokens"]["max"]
+    assert first >= 2 + 1  # "text", a number and [SEP]
+    single = check_tables(clean(tmp_path / "single.tsv"), task="similarity")
+    assert "similarity compares two texts: single.tsv needs a column text_b" in single["warnings"]
 
 
 def test_files_of_one_name_are_told_apart(tmp_path):

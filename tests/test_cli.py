@@ -60,7 +60,9 @@ def test_a_limit_that_nothing_keeps_is_exit_code_3(place, tmp_path, capsys):
     assert run("compare", place / "good.csv", *arguments) == 3
     said = capsys.readouterr()
     assert "report: " in said.out
-    assert said.err.splitlines()[-1].startswith("bertram: No candidate fits.")
+    *steps, end = said.err.splitlines()
+    assert steps == ["fitting the baseline", "measuring tf-idf", "exporting bare", "measuring bare"]
+    assert end.startswith("bertram: No candidate fits.")
     assert (tmp_path / "out" / "report.html").exists()
 
 
@@ -88,6 +90,11 @@ def test_inspect_and_check(place, capsys):
     assert json.loads(capsys.readouterr().out)["albert-base"]["unique_parameters"] < 12e6
     assert run("check", place / "good.csv") == 0
     assert "classification, by the labels" in capsys.readouterr().out
+    (place / "numbers.tsv").write_text("by\ttext\tmark\n" + "".join(f"me\ttext {i}\t{i % 5}\n" for i in range(50)))
+    assert run("check", place / "numbers.tsv", "--columns", "label=3,text=text", "--task", "regression", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["task"], found["tables"]["train"]["other_columns"]) == ("regression", ["by"])
+    assert found["tables"]["train"]["columns"] == {"text": "text", "label": "mark"}
 
 
 def test_help_needs_no_heavy_library():

@@ -1,10 +1,13 @@
 """`bertram compare` on real processes: what it measures, what it chooses, and what it says of runs that diverged."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import bertram
 from bertram.comparison import compare as module
@@ -139,3 +142,40 @@ def test_a_failing_run_is_one_line(place, tmp_path):
         compare(**arguments(place) | {"models": [str(broken)]}, out=tmp_path / "out")
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
+
+
+class Asked(Exception):
+    """The job that a comparison would do next."""
+
+
+def next_job(monkeypatch, **given):
+    def work(job, what, job_file):
+        raise Asked(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_work", work)
+        with pytest.raises(Asked) as caught:
+            compare(**given)
+    return caught.value.args[0]
+
+
+def test_a_pickle_is_refused_at_once_and_read_when_allowed(place, results, tmp_path, monkeypatch):
+    """And a length that leaves no room, which only a training finds out, is no reason to ask for another --out."""
+    model = model_directory(tmp_path / "pickled")
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    given = arguments(place) | {"models": [str(model)], "out": tmp_path / "out"}
+    with pytest.raises(BadInput, match="a pickle, which may hold code"):
+        compare(**given)
+    assert not given["out"].exists()
+    shutil.copytree(place / "out", given["out"])
+    with pytest.raises(BertramError, match=r"training pickled-seed-0: a maximal length of 2 tokens") as caught:
+        compare(**given, allow_pickle=True, max_length=2)
+    assert caught.value.exit_code == 2
+    job = next_job(monkeypatch, **given, allow_pickle=True, max_length=16)
+    assert (job["kind"], job["max_length"]) == ("train", 16)
+
+
+def test_lengths_are_not_mixed(place, results):
+    with pytest.raises(BadInput, match="bare-seed-0: began with another max_length"):
+        compare(**arguments(place), out=place / "out", max_length=16)

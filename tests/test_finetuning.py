@@ -16,7 +16,7 @@ from bertram.finetuning import LabelledSplits
 from bertram.model_card import model_card
 from bertram.models.heads import ClassificationHead
 from bertram.run_directory import SETTINGS
-from bertram.supervised import train
+from bertram.supervised import summary, train
 from bertram.text.records import read_table
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -53,6 +53,13 @@ def test_scores_are_those_of_the_model_that_was_saved(place, manifest):
     right = [a["label"] == label for a, label in zip(predictor.predict(held.texts), held.labels, strict=True)]
     assert manifest["scores"]["test"][0]["value"] == pytest.approx(np.mean(right))
     np.testing.assert_array_equal(predictor.logits(held.texts), np.load(place / "out" / "logits-test.npy"))
+
+
+def test_the_summary_says_what_was_held_out_where_no_file_was_given(manifest):
+    words = "held out for validation: 20 of 200 rows, a tenth of the training data, drawn with seed 0"
+    assert words in summary(manifest).splitlines()
+    data = manifest["data"] | {"sha256": manifest["data"]["sha256"] | {"validation": ["a file's"]}}
+    assert "held out" not in summary(manifest | {"data": data})
 
 
 def test_settings_and_their_signatures_are_kept(place, manifest):

@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 import bertram
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
-from bertram.formats import weights
 from bertram.formats.huggingface import read, write
 from bertram.formats.huggingface_config import config_overrides, read_description
+from bertram.formats.weights_file import CONVERSION
 from bertram.models.heads import Model
 from tiny import model_directory, run
 
@@ -441,7 +441,7 @@ def test_a_pickle_is_read_when_allowed(legacy: bool, pretrained: Path) -> None:
 def test_the_conversion_that_the_refusal_names_works(pretrained: Path) -> None:
     expected = read(pretrained)
     pickled(pretrained, legacy=True)
-    python, *arguments = shlex.split(weights.CONVERSION)
+    python, *arguments = shlex.split(CONVERSION)
     assert python == "python"
     subprocess.run([sys.executable, *arguments], cwd=pretrained, check=True)
     assert same_outputs(expected, read(pretrained))

@@ -87,6 +87,7 @@ def test_pairs_of_nothing_are_dropped_and_counted(tmp_path):
         ("a\n" * 1200, "", "{b}: has 0 lines, but {a} has 1,200; "),
         ("a\n\nc\n", "d\ne\nf\n", "{a}: line 2: is empty, but line 2 of {b} is not"),
         ("a\nb\n", "d\n \t\n", "{b}: line 2: is empty, but line 2 of {a} is not"),
+        ("a\n\nb\n\n", "\nc\nd\ne\n", "{b}: line 1: is empty, but line 1 of {a} is not, and 2 more like it"),
         ("a\n", b"\xff\n", "{b}: line 1: not UTF-8 at byte 1"),
         ("a\nb\0\n", "d\ne\n", "{a}: line 2: a NUL byte in the source"),
         ("a\n", "\0\n", "{b}: line 1: a NUL byte in the target"),

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from bertram.model_directory import read_model
 from bertram.models.tensors import to_tensors
+from bertram.pretraining import summary
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
-from tiny import rows, run, table
+from tiny import model_directory, rows, run, table
 
 MINUTE = "hidden_size=32,num_attention_heads=2,intermediate_size=48,num_hidden_layers=2"
 SHORT = ["--max-length", "24", "--batch-size", "8", "--vocab-size", "150", "--evaluations", "2", "--log-every", "1"]
@@ -38,6 +40,7 @@ def trained(request: pytest.FixtureRequest, corpus: Path, tmp_path_factory: pyte
 def test_it_learns(trained: Path) -> None:
     """Held-out loss falls well below that of guessing by frequency, and metrics tell of both objectives."""
     manifest = json.loads((trained / "bertram.json").read_text())
+    assert "validation: held out of the corpus, " in summary(manifest)
     lines = read_metrics(trained / "metrics.jsonl")
     first = next(line for line in lines if "loss" in line)
     assert manifest["status"] == "finished"
@@ -198,6 +201,19 @@ def test_a_model_of_ones_own_keeps_its_objective(corpus: Path, tmp_path: Path) -
     assert run(*command, "--out", tmp_path / "second") == 0
     manifest = json.loads((tmp_path / "second" / "bertram.json").read_text())
     assert manifest["pretraining"]["sentence_objective"] == "sop"
+
+
+def test_a_pickle_is_refused_at_once_and_read_when_allowed(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = model_directory(tmp_path / "model")
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    command = ["pretrain", corpus, "--model", model, "--steps", "1", "--max-length", "24", "--out", tmp_path / "out"]
+    assert run(*command) == 2
+    assert "a pickle, which may hold code" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run(*command, "--allow-pickle") == 0
 
 
 def test_fine_tuning_reads_no_further_than_was_trained(trained: Path, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", shown)
-    with training_progress("bert-mini") as report:
+    with training_progress("bert[v1]") as report:
         report({"preparing": "tokenizer", "characters": 2_000_000})
         report({"step": 1, "total": 4, "loss": 0.5, "tokens_per_second": 10.0, "data_share": 0.1})
         report({"step": 4, "total": 4, "validation": 0.75})
-    for words in ("bert-mini", "4/4", "loss 0.500", "validation 0.7500", "10 tokens/s (data 10.0%)"):
+    for words in ("bert[v1]", "4/4", "loss 0.500", "validation 0.7500", "10 tokens/s (data 10.0%)"):
         assert words in shown.getvalue()

@@ -54,6 +54,29 @@ def test_columns_by_name_and_by_number(tmp_path):
     assert read_table(plain, parse_columns("text=2,text_b=3,label=4")) == Table(["a", "c"], ["b", "d"], ["1.5", "2"])
 
 
+@pytest.mark.parametrize(("name", "separator"), [("t.csv", ","), ("t.tsv", "\t")])
+def test_a_number_beside_a_name_counts_columns_below_a_header(tmp_path, name, separator):
+    lines = [("id", "sentence", "id"), ("7", "a", "x"), ("8", "b", "y")]
+    path = write(tmp_path / name, "".join(separator.join(line) + "\n" for line in lines))
+    assert read_table(path, parse_columns("text=sentence,label=3")) == Table(["a", "b"], None, ["x", "y"])
+    for number in ("0", "4"):
+        with pytest.raises(BadInput, match=f"no column '{number}'"):
+            read_table(path, parse_columns(f"text=sentence,label={number}"))
+
+
+def test_a_column_that_is_called_by_a_number_comes_before_the_one_of_that_number(tmp_path):
+    path = write(tmp_path / "t.csv", "text,more,2\na,b,c\n")
+    assert read_table(path, parse_columns("text=text,label=2")) == Table(["a"], None, ["c"])
+
+
+@pytest.mark.parametrize("columns", ["text=1,label=2", "text=text,label=2"])
+def test_fields_of_objects_have_names_alone(tmp_path, columns):
+    with pytest.raises(BadInput, match=r"no column '\d' \(it has 'text', 'label'\)"):
+        read_table(write(tmp_path / "t.jsonl", '{"text": "a", "label": "b"}\n'), parse_columns(columns))
+    path = write(tmp_path / "n.jsonl", '{"1": "a", "2": "b"}\n')
+    assert read_table(path, {"text": "1", "label": "2"}) == Table(["a"], None, ["b"])
+
+
 def test_labels_of_json_are_strings(tmp_path):
     path = write(tmp_path / "t.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": true}\n')
     assert read_table(path).labels == ["1", "true"]
@@ -125,7 +148,7 @@ def test_lines_have_a_limit(tmp_path):
         read_table(path)
 
 
-@pytest.mark.parametrize("text", ["", "text", "text=", "words=a", "text=a,text=b", "text=1,label=name"])
+@pytest.mark.parametrize("text", ["", "text", "text=", "words=a", "text=a,text=b"])
 def test_bad_columns(text):
     with pytest.raises(BadInput, match="--columns"):
         parse_columns(text)

@@ -107,6 +107,14 @@ class TestPage:
             assert sum(cells[0] == row["model"] for cells in found.rows) == 1
         assert len(found.named("path", "run")) == 2 * 3 * 4  # two charts, three seeds, four models that train
 
+    def test_engines_are_told_with_their_agreement(self):
+        results, curves = comparison([USUAL[0], USUAL[2], replace(USUAL[3], agreement=None)])
+        headings, *rows = [cells for cells in Page(page(results, curves)).rows if len(cells) > 6]
+        assert [cells[headings.index("engine")] for cells in rows] == ["–", "int8, 99.6%", "fp32"]
+        lines = [line.strip() for line in printed(results, 80).splitlines()]
+        assert sum(line.startswith("int8, 99.6%") for line in lines) == 1
+        assert sum(line.startswith("fp32") for line in lines) == 1
+
     def test_every_pair_has_a_row(self, usual):
         results, curves = usual
         found = Page(page(results, curves))

@@ -32,7 +32,10 @@ def _no_option(_: object, value: str | None) -> None:
         raise ValueError(f"Unknown option: {value}.")
 
 
-Columns = Annotated[str | None, Parameter(help="Which columns to read: text=sentence,label=2 (a number: no header).")]
+Columns = Annotated[
+    str | None,
+    Parameter(help="Which columns to read, by name or counted from 1: text=sentence,label=2. Only numbers: no header."),
+]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Flag = Annotated[bool, Parameter(negative="")]
 Training = Annotated[Recipe, Parameter(name="*")]
@@ -45,33 +48,40 @@ Searching = Annotated[SearchOptions | None, Parameter(name="*")]
 @app.command
 def check(
     data: Path,
+    data2: Path | None = None,
     *,
-    validation: Path | None = None,
-    test: Path | None = None,
+    task: TaskName | WritingTask | None = None,
+    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    test: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     model: str | None = None,
     columns: Columns = None,
     json: Json = False,
 ) -> None:
-    """Check a table before training: columns, labels, text lengths, duplicates within and across files.
+    """Check data before training: columns, labels, text lengths, duplicates within and across files.
 
-    Example: bertram check reviews.csv --test test.csv --model bert-mini
+    Example: bertram check reviews.csv --test test.csv --model bert-mini; bertram check train.en train.de
 
     Parameters
     ----------
     data
-        CSV, TSV, JSONL or Parquet with the columns text [, text_b], label.
+        A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label; for translation, source and
+        target; for summarization, document and summary.
+    data2
+        For translation from two text files: the target side, whose lines translate those of DATA.
+    task
+        Default: classification or regression, guessed from the labels; translation for two files.
     validation
-        The validation table, checked together with DATA.
+        The validation data, checked together with DATA.
     test
-        The test table, checked together with DATA.
+        The test data, checked together with DATA.
     model
         Measure lengths with this model's tokenizer and against its maximum length.
     """
-    from bertram.checking import check_tables, render
-    from bertram.text.records import parse_columns
+    from bertram.checking.check import check as look
 
-    found = check_tables(data, validation, test, model=model, columns=parse_columns(columns))
-    _print(found, render(found), as_json=json)
+    files = [data] if data2 is None else [data, data2]
+    found, page = look(files, validation or [], test or [], task=task, model=model, columns=columns)
+    _print(found, page, as_json=json)
 
 
 @app.command
@@ -175,6 +185,7 @@ def compare(
     max_memory: str | None = None,
     max_latency: str | None = None,
     min_score: float | None = None,
+    allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
     """Train several models with several seeds, measure them on this machine, and recommend which one to ship.
@@ -196,7 +207,7 @@ def compare(
     test
         A table on which to compare the models. Default: the validation data.
     seeds
-        Training runs per model, with seeds 0, 1, …
+        Training runs per model, with consecutive seeds from --seed on.
     vocab_size
         Size of the vocabulary to learn for a preset, at most the preset's own.
     max_length
@@ -206,7 +217,9 @@ def compare(
     max_latency
         Upper limit on the latency of a single text, 95th percentile, such as 20ms.
     min_score
-        Lowest acceptable score.
+        Lowest acceptable score. Default: no candidate that scores significantly worse than the best is chosen.
+    allow_pickle
+        Also accept weights in a pytorch_model.bin; only tensors are unpickled.
     """
     from rich.console import Console
 
@@ -229,6 +242,7 @@ def compare(
         max_memory=max_memory,
         max_latency=max_latency,
         min_score=min_score,
+        allow_pickle=allow_pickle,
     )
     if json:
         _print(results, "", as_json=True)
@@ -254,6 +268,7 @@ def pretrain(
     vocab_size: int | None = None,
     config: str | None = None,
     resume: Flag = False,
+    allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
     """Pre-train a BERT or ALBERT on raw text: masked language modelling and a sentence objective.
@@ -280,6 +295,8 @@ def pretrain(
         Override settings of the preset: hidden_size=320,intermediate_size=1280,num_attention_heads=5
     resume
         Resume the training in OUT. A finished training is left unchanged.
+    allow_pickle
+        Also accept weights in a pytorch_model.bin; only tensors are unpickled.
     """
     from bertram import pretraining
     from bertram.progress import speaks, training_progress
@@ -298,6 +315,7 @@ def pretrain(
             vocab_size=vocab_size,
             config=None if config is None else parse_fields(config),
             resume=resume,
+            allow_pickle=allow_pickle,
             report=report,
         )
     if speaks():

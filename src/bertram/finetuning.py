@@ -14,7 +14,7 @@ from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
 from bertram.run_directory import begun
-from bertram.tasks.registry import TASKS, guess_task
+from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table
 from bertram.text.splits import NAMES, Splits
@@ -206,15 +206,18 @@ def prepare(
 def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int) -> tuple[Examples, int]:
     """A table as a task's head learns it, with `targets` [N], and how many texts were cut.
 
+    A task that reads two texts apart needs a table of pairs, which `learn` sees to.
+
     Raises:
-        BadInput: the task compares two texts, and the table has one a row.
+        BadInput: as `Tokenizer.encode`.
     """
     labels = {task.head: targets}
     if not task.apart:
         inputs, truncated = tokenizer.encode(table.texts, table.texts_b, max_length=max_length)
         return Examples(inputs, labels), truncated
+    assert table.texts_b is not None
     firsts, cut = tokenizer.encode(table.texts, max_length=max_length)
-    seconds, also_cut = tokenizer.encode(table.texts_b or [], max_length=max_length)
+    seconds, also_cut = tokenizer.encode(table.texts_b, max_length=max_length)
     return Examples(firsts, labels, inputs_b=seconds), cut + also_cut
 
 
@@ -240,9 +243,7 @@ def learn(name: str | None, splits: LabelledSplits) -> Task:
     Raises:
         BadInput: there is no such task, or the labels do not suit it.
     """
-    if name is not None and name not in TASKS:
-        raise BadInput(f"no task named {name}; there are {', '.join(TASKS)}")
-    kind = guess_task(splits.labels) if name is None else TASKS[name]
+    kind = kind_of_task(name, splits.labels)
     if kind.apart and splits.train.texts_b is None:
         raise BadInput(f"{splits.description['train']}: {kind.name} compares two texts: it needs a column text_b")
     return kind.from_labels(splits.labels, splits.description["train"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bertram import model_directory, model_names
 from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed
 from bertram.errors import BadInput, require
+from bertram.formats.weights_file import find_weights
 from bertram.model_card import pretraining_card
 from bertram.progress import Report, silent
 from bertram.run_directory import SETTINGS, begun, prepare_directory, read_if_there, read_manifest
@@ -67,6 +68,7 @@ def pretrain(
     vocab_size: int | None = None,
     config: Mapping[str, Any] | None = None,
     resume: bool = False,
+    allow_pickle: bool = False,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Pre-train `model` on raw text and leave a model directory at `out`.
@@ -78,6 +80,7 @@ def pretrain(
         validation: files to evaluate on; without any a tenth of the corpus is held out.
         tokenizer: a directory or file to take it from; without one a preset's is learned from the corpus.
         config: fields of the preset's configuration to change.
+        allow_pickle: read a pytorch_model.bin, tensors only.
 
     Started by torchrun, all processes train one model.
 
@@ -96,7 +99,9 @@ def pretrain(
 
     out, recipe, asked = Path(out), recipe.resolved(learning_rate=_LEARNING_RATE), objectives or Objectives()
     with together() as processes:
-        source = model_names.resolve_encoder(model)
+        source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
+        if isinstance(source, Path):
+            find_weights(source, allow_pickle=allow_pickle)  # before hours over the corpus
         sizes = _sizes(source, config or {})
         objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
         _check(objectives, sizes)
@@ -127,7 +132,7 @@ def pretrain(
         if "status" in finished:
             return finished
         report = report if processes.rank == 0 else silent
-        return _train(out, source, sizes, objectives, recipe, processes, report)
+        return _train(out, source, sizes, objectives, recipe, processes, allow_pickle, report)
 
 
 def _sizes(source: Path | EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
@@ -231,6 +236,7 @@ def _train(
     objectives: Objectives,
     recipe: Recipe,
     processes: "Processes",
+    allow_pickle: bool,
     report: Report,
 ) -> dict[str, Any]:
     import torch
@@ -244,7 +250,7 @@ def _train(
     heads = {"masked_language_model": 0} | ({} if objectives.sentence_objective == "none" else {"sentence_pair": 2})
     torch.manual_seed(recipe.seed)
     if isinstance(source, Path):
-        network = model_directory.read_model(source, heads)
+        network = model_directory.read_model(source, heads, allow_pickle=allow_pickle)
     else:
         network = Model(replace(sizes, vocab_size=tokenizer.vocab_size), heads)
     objective = cast(SentenceObjective, objectives.sentence_objective)
@@ -312,9 +318,10 @@ def _named(files: list[str]) -> str:
 def summary(manifest: dict[str, Any]) -> str:
     """What a person wants to know after a pre-training, in a few lines."""
     amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
-    train = manifest["data"]["train"]
+    train, held_out = (manifest["data"][name] for name in ("train", "validation"))
     kind = {"file": "each text file one", "blank-line": "parted by blank lines"}[manifest["data"]["documents"]]
     lines = [f"{train['source']}: {train['tokens']:,} tokens in {train['documents']:,} documents ({kind})"]
+    lines.append(f"validation: {held_out['source']}, {held_out['tokens']:,} tokens")
     lines.append(f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s")
     lines += [f"held-out {name.replace('_', ' ')} {value:.4f}" for name, value in manifest["scores"].items()]
     return "\n".join(lines)

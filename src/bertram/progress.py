@@ -49,7 +49,7 @@ def training_progress(label: str) -> Iterator[Report]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a file's or a model's name, whatever it holds
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),

@@ -102,6 +102,10 @@ def summary(manifest: Mapping[str, Any]) -> str:
     """What a person wants to know after a training, in a few lines."""
     amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
     lines = [f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s"]
+    data, rows = manifest["data"], manifest["data"]["rows"]
+    if "validation" not in data["sha256"]:
+        all_rows = rows["train"] + rows["validation"]
+        lines.append(f"held out for validation: {rows['validation']:,} of {all_rows:,} rows, {data['validation']}")
     for name, scores in manifest["scores"].items():
         lines += [f"{name} {score['metric']} {score['value']:.4f}   {score['signature']}" for score in scores]
     return "\n".join(lines)

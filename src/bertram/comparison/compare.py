@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bertram.errors import BadInput, BertramError
 from bertram.files import replacing, write_json
 from bertram.finetuning import LEARNING_RATE, LabelledSplits, Training, learn
 from bertram.formats.huggingface_config import RESIDUALS
+from bertram.formats.weights_file import find_weights
 from bertram.inspection import describe
 from bertram.run_directory import is_occupied, keep, make_directory, prepare_directory
 from bertram.tasks.task import Task
@@ -37,6 +38,23 @@ BASELINE = "tf-idf"
 BEST = "best.engine"
 _SETTINGS = "comparison.json"
 _SAMPLE = 256  # texts that inference is measured on
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What all steps of a comparison look at."""
+
+    out: Path
+    task: Task
+    splits: LabelledSplits
+    files: dict[str, Any]
+    """What `LabelledSplits.read` takes, for another process."""
+
+    @property
+    def judged(self) -> tuple[str, Table]:
+        """The split that candidates are judged on, after its name."""
+        *_, last = self.splits.judged.items()
+        return last
 
 
 def compare(
@@ -55,6 +73,7 @@ def compare(
     max_memory: str | None = None,
     max_latency: str | None = None,
     min_score: float | None = None,
+    allow_pickle: bool = False,
 ) -> dict[str, Any]:
     """Train every model with every seed, beside tf-idf with a linear model, and say which to ship.
 
@@ -71,44 +90,23 @@ def compare(
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
-    names = _names(models)
+    names = _names(models, allow_pickle)
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     learned = learn(task, splits)
-    targets = splits.targets(learned)
-    settings = {
-        "task": learned.to_dict(),
-        "data": splits.description,
-        "recipe": asdict(recipe),
-        "vocab_size": vocab_size,
-        "max_length": max_length,
-    }
-    _begin(out, settings)
-    files = _files(data, validation, test, columns, recipe.seed)
-    *_, (split, judged) = splits.judged.items()
-    candidates = [_baseline(settings, files, out, splits, learned)]
-    curves: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    splits.targets(learned)  # a label that cannot be scored is heard of before anything is trained
+    comparison = _Comparison(out, learned, splits, _files(data, validation, test, columns, recipe.seed))
+    shared = {"task": learned.to_dict(), "data": splits.description, "recipe": asdict(recipe)}
+    _begin(out, shared)
+    candidates = [_baseline(comparison)]
     for name, model in names.items():
-        runs = {}
-        for seed in range(recipe.seed, recipe.seed + seeds):
-            training = Training(learned, splits, model, replace(recipe, seed=seed), vocab_size, max_length)
-            runs[f"runs/{name}-seed-{seed}"] = _train(training.settings, files, out, f"{name}-seed-{seed}")
-        candidates.append(_candidate(name, runs, split))
-        curves[name] = {
-            run["recipe"]["seed"]: read_metrics(out / place / "metrics.jsonl") for place, run in runs.items()
-        }
-    sample = judged.select(range(min(_SAMPLE, len(judged))))
-    logits: dict[str, list[NDArray[np.float32]]] = {}
+        training = Training(learned, splits, model, recipe, vocab_size, max_length, allow_pickle)
+        candidates.append(_trained(comparison, name, training, seeds))
     for row in candidates:
-        row |= _measure(row, sample, out)
-        found = [_logits(out / run["directory"], split) for run in row["runs"] if run["status"] == "finished"]
-        logits[row["model"]] = found
-        row["score"] = interval(learned, found, targets[split], split=split) if found else None
-    comparisons = comparisons_of(learned, logits, targets[split])
-    results: dict[str, Any] = {
-        "task": learned.to_dict(),
-        "data": splits.description | {"split": split, "labels": _label_counts(splits.train, learned)},
+        row |= _measured(comparison, row)
+    comparisons = _judge(comparison, candidates)
+    results: dict[str, Any] = shared | {
+        "data": splits.description | {"split": comparison.judged[0], "labels": _label_counts(splits.train, learned)},
         "machine": environment(),
-        "recipe": asdict(recipe),
         "seeds": seeds,
         "candidates": candidates,
         "comparisons": comparisons,
@@ -116,20 +114,21 @@ def compare(
     }
     _ship(out, candidates, results["choice"]["model"])
     write_json(out / "results.json", results)
-    write_report(results, curves, out / "report.html")
+    write_report(results, _curves(out, candidates), out / "report.html")
     return results
 
 
-def _names(models: Sequence[str]) -> dict[str, str]:
+def _names(models: Sequence[str], allow_pickle: bool) -> dict[str, str]:
     """Every model argument by a short name of its own.
 
     Raises:
-        BadInput: there is no such model, or what can be seen of it without its weights is damaged.
+        BadInput: there is no such model, or what can be seen of it without reading its weights is damaged or refused.
     """
     names: dict[str, str] = {}
     for model in dict.fromkeys(map(str, models)):
-        if isinstance(source := model_names.resolve_encoder(model), Path):
+        if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), Path):
             model_directory.read_tokenizer(source, model_directory.read_config(source))
+            find_weights(source, allow_pickle=allow_pickle)
         base = Path(model).name or "model"
         name, number = base, 2
         while name in names or name == BASELINE:
@@ -164,18 +163,16 @@ def _files(
     return absolute | {"columns": dict(columns or {}), "seed": seed}
 
 
-def _baseline(
-    settings: dict[str, Any], files: dict[str, Any], out: Path, splits: LabelledSplits, task: Task
-) -> dict[str, Any]:
+def _baseline(comparison: _Comparison) -> dict[str, Any]:
     """Fit tf-idf with a linear model, unless that was done; its row of the results, not yet measured."""
+    task, out, (split, judged) = comparison.task, comparison.out, comparison.judged
     directory = f"runs/{BASELINE}"
     place = out / directory
     if (place / FIT).exists():
         fit = json.loads((place / FIT).read_text(encoding="utf-8"))
     else:
-        job = {"kind": "baseline", "task": settings["task"], "files": files, "out": str(place)}
+        job = {"kind": "baseline", "task": task.to_dict(), "files": comparison.files, "out": str(place)}
         fit = _work(job, "fitting the baseline", out / "jobs" / f"{BASELINE}.json")
-    *_, (split, judged) = splits.judged.items()
     score = task.scores(_logits(place, split), task.targets(judged.labels))[0].value
     return {
         "model": BASELINE,
@@ -189,13 +186,23 @@ def _baseline(
     }
 
 
-def _train(settings: dict[str, Any], files: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
+def _trained(comparison: _Comparison, name: str, training: Training, seeds: int) -> dict[str, Any]:
+    """Train a model with every seed, unless that was done; its row of the results, not yet measured."""
+    runs = {}
+    for seed in range(training.recipe.seed, training.recipe.seed + seeds):
+        seeded = replace(training, recipe=replace(training.recipe, seed=seed))
+        runs[f"runs/{name}-seed-{seed}"] = _train(comparison, f"{name}-seed-{seed}", seeded)
+    return _candidate(name, runs, comparison.judged[0])
+
+
+def _train(comparison: _Comparison, name: str, training: Training) -> dict[str, Any]:
     """Train one model with one seed, unless that was done; what its bertram.json says."""
-    place = out / "runs" / name
-    finished = prepare_directory(place, model_names.local(settings["model"]), settings, resume=True)
+    out, place = comparison.out, comparison.out / "runs" / name
+    finished = prepare_directory(place, model_names.local(training.model), training.settings, resume=True)
     if finished is not None:
         return finished
-    job = settings | {"kind": "train", "files": files, "label": name, "out": str(place)}
+    job = {"kind": "train", "files": comparison.files, "label": name, "out": str(place)}
+    job |= training.settings | {"allow_pickle": training.allow_pickle}
     return _work(job, f"training {name}", out / "jobs" / f"{name}.json")
 
 
@@ -234,9 +241,10 @@ def _score(manifest: dict[str, Any], split: str) -> float | None:
     return float(manifest["scores"][split][0]["value"]) if manifest["status"] == "finished" else None
 
 
-def _measure(row: dict[str, Any], sample: Table, out: Path) -> dict[str, Any]:
+def _measured(comparison: _Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
     """What answering costs with a candidate's shipped run, as an engine, and what storing and computing it does."""
-    place, name = out / row["directory"], row["model"]
+    out, name, (_, judged) = comparison.out, row["model"], comparison.judged
+    place, sample = out / row["directory"], judged.select(range(min(_SAMPLE, len(judged))))
     job = {"kind": "measure", "model": str(place), "sample": asdict(sample)}
     found: dict[str, Any] = {}
     files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
@@ -257,6 +265,27 @@ def _measure(row: dict[str, Any], sample: Table, out: Path) -> dict[str, Any]:
     }
 
 
+def _judge(comparison: _Comparison, candidates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give every candidate its score, None where all its runs diverged, and return how each two compare."""
+    task, out, (split, judged) = comparison.task, comparison.out, comparison.judged
+    targets = task.targets(judged.labels)
+    logits: dict[str, list[NDArray[np.float32]]] = {}
+    for row in candidates:
+        found = [_logits(out / run["directory"], split) for run in row["runs"] if run["status"] == "finished"]
+        logits[row["model"]] = found
+        row["score"] = interval(task, found, targets, split=split) if found else None
+    return comparisons_of(task, logits, targets)
+
+
+def _curves(out: Path, candidates: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """The lines of metrics.jsonl of every run of a model, by its name and their seeds."""
+    return {
+        row["model"]: {run["seed"]: read_metrics(out / run["directory"] / "metrics.jsonl") for run in row["runs"]}
+        for row in candidates
+        if row["model"] != BASELINE
+    }
+
+
 def _ship(out: Path, candidates: list[dict[str, Any]], model: str | None) -> None:
     """Leave the engine of the candidate that was chosen as best.engine; none where there is none to it."""
     (out / BEST).unlink(missing_ok=True)
@@ -271,13 +300,15 @@ def _engine(out: Path, name: str) -> Path:
 
 
 def _work(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:
-    """Do a job in a process of its own and return its answer.
+    """Do a job in a process of its own, after a line that says what is done, and return its answer.
 
     Raises:
         Interrupted: a signal came; that process heard of it and has left.
         BertramError: the job failed.
     """
     write_json(job_file, job)
+    if job["kind"] != "train":  # which has a bar
+        sys.stderr.write(f"{what}\n")
     command = [sys.executable, "-P", "-m", "bertram.comparison.worker", str(job_file), str(os.getpid())]
     # A group of its own, so that a terminal's SIGINT comes by us alone.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as process:

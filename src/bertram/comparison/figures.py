@@ -1,6 +1,8 @@
 """Figures as people write them: three digits where three are known, a true minus, a unit."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 MISSING = "–"
 
@@ -62,6 +64,13 @@ def relative(value: float, other: float) -> str:
     if ratio <= 0.1:
         return f"{1 / ratio:,.0f} times less"
     return f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'}"
+
+
+def engine(found: Mapping[str, Any] | None) -> str:
+    """What an engine's weights are in, and the share of answers that int8 leaves as they were: fp32, or int8, 99.6%."""
+    if found is None:
+        return ""
+    return f"int8, {found['agreement']:.1%}" if found["precision"] == "int8" else str(found["precision"])
 
 
 def several(number: int, noun: str) -> str:

@@ -9,6 +9,7 @@ from bertram.comparison.differences import paragraphs, unsteady
 from bertram.comparison.figures import (
     MISSING,
     count,
+    engine,
     interval,
     p_value,
     quantity,
@@ -143,8 +144,8 @@ def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
 
 def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
     metric = results["candidates"][0]["score"]["metric"] if results["candidates"][0]["score"] else "score"
-    columns = [metric, "95% interval", "parameters", "unshared", "MB on disk", "MFLOP a token", "training MB"]
-    columns += ["answering MB", "p50 ms", "p95 ms", "texts a second", "tokens a second"]
+    columns = [metric, "95% interval", "parameters", "unshared", "MB on disk", "engine", "MFLOP a token"]
+    columns += ["training MB", "answering MB", "p50 ms", "p95 ms", "texts a second", "tokens a second"]
     rows = []
     for row in results["candidates"]:
         found, flops = row["score"], row["flops_per_token"]
@@ -154,6 +155,7 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
             count(row["unique_parameters"]),
             count(row["parameters"]),
             quantity(row["bytes_on_disk"] / 1e6),
+            engine(row.get("engine")) or MISSING,
             quantity(flops and flops / 1e6),
             quantity(row["training_memory_mb"]),
             quantity(row["inference_memory_mb"]),
@@ -168,9 +170,9 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         classes = {"class_": "chosen"} if row["model"] == results["choice"]["model"] else {}
         rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
     note = (
-        "Unshared: the parameters that the same network would need without sharing. Answering memory is what the model "
-        "adds to an idle process, as the engine that will answer; training memory is the peak of the whole process. "
-        "Latency is for one text at a time, "
+        "Unshared: the parameters that the same network would need without sharing. Engine: what the weights are in "
+        "that will answer, and the share of answers that int8 leaves as they were. Answering memory is what the engine "
+        "adds to an idle process; training memory is the peak of the whole process. Latency is for one text at a time, "
         "the middle of several rounds."
     )
     notes = [element("p", words, class_="note") for words in (note, unsteady(results["candidates"])) if words]

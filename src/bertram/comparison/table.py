@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bertram.comparison.differences import unsteady
-from bertram.comparison.figures import MISSING, count, interval, p_value, quantity, score
+from bertram.comparison.figures import MISSING, count, engine, interval, p_value, quantity, score
 from bertram.comparison.selection import difference_of
 from bertram.terminal import plain_table
 
@@ -42,7 +42,7 @@ def render_table(results: Row) -> Group:
 def _candidates(candidates: Sequence[Row], chosen: str | None) -> Table:
     table = plain_table()
     metric = next((row["score"]["metric"] for row in candidates if row["score"] is not None), "score")
-    table.add_column(Text("model"), overflow="fold", min_width=10)
+    table.add_column(_stacked("model", "engine, agrees"), overflow="fold", min_width=10)
     for upper, lower in _COLUMNS:
         table.add_column(_stacked(metric if upper == "score" else upper, lower), justify="right", no_wrap=True)
     for row in candidates:
@@ -58,6 +58,8 @@ def _stacked(upper: str, lower: str) -> Text:
 def _name(row: Row, chosen: str | None) -> Text:
     diverged = sum(run["status"] == "diverged" for run in row["runs"])
     name = Text(f"{'→ ' if row['model'] == chosen else ''}{row['model']}")
+    if weights := engine(row.get("engine")):
+        name.append(f"\n{weights}", style="dim")
     if diverged:
         name.append(f"\n{diverged} of {len(row['runs'])} diverged", style="red")
     return name

@@ -22,7 +22,8 @@ from bertram.formats.huggingface_config import can_express_groups, read_descript
 from bertram.formats.loading import Sources, Undrawn, allocate, check, fill
 from bertram.formats.residuals import read_residuals, untied, write_residuals
 from bertram.formats.sentence_transformers import has_pooling, read_pooling, write_pooling
-from bertram.formats.weights import find_weights, read_tensors, write_tensors
+from bertram.formats.weights import read_tensors, write_tensors
+from bertram.formats.weights_file import find_weights
 from bertram.models.heads import Model
 from bertram.models.layers import initialize_weights
 

@@ -10,7 +10,8 @@ from bertram.files import write_json
 from bertram.formats import marian, marian_config
 from bertram.formats.loading import Undrawn, allocate, check, fill
 from bertram.formats.transformer_config import is_marian, read_transformer_config, write_transformer_config
-from bertram.formats.weights import find_weights, read_tensors, write_tensors
+from bertram.formats.weights import read_tensors, write_tensors
+from bertram.formats.weights_file import find_weights
 from bertram.models.transformer import Transformer
 
 

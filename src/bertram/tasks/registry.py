@@ -32,6 +32,17 @@ def guess_task(labels: Sequence[str]) -> type[Task]:
     return Regression if fractions or len(numbers) > _MOST_CLASSES else Classification
 
 
+def kind_of_task(name: str | None, labels: Sequence[str]) -> type[Task]:
+    """The encoder's task of that name; without one what the labels look like.
+
+    Raises:
+        BadInput: there is no such task.
+    """
+    if name is not None and name not in TASKS:
+        raise BadInput(f"no task named {name}; there are {', '.join(TASKS)}")
+    return guess_task(labels) if name is None else TASKS[name]
+
+
 def task_from_dict(value: Any) -> Task:
     """The encoder's task that `Task.to_dict` described.
 

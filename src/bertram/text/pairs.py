@@ -47,7 +47,7 @@ def read_pairs(
         data: a file of sources, one a line; or a path that `read_rows` takes. In JSONL and Parquet a target may be a
             list of strings, which are as many right ones.
         data2: the file of the sources' targets, one a line, unless `data` is a table.
-        columns: names of the table's columns where they are not `names`; numbers from 1 for a file without a header.
+        columns: names of the table's columns where they are not `names`, or numbers as `read_table` takes them.
         names: what errors, columns and the keys of `columns` call a source and a target.
 
     Raises:
@@ -92,15 +92,15 @@ def _lines(path: Path, role: str) -> list[str]:
 
 
 def _table(path: Path, columns: Mapping[str, str], names: tuple[str, str]) -> Pairs:
-    places, rows = read_rows(path, columns, names)
-    source, target = (places[name] for name in names)
+    read = read_rows(path, columns, names)
+    source, target = (read.places[name] for name in names)
 
     def lone(line: int, side: int) -> str:
         return f"{path}: line {line}: the {names[side]} is empty, but not the {names[1 - side]}"
 
     found = (
         (line, checked_cell(str(path), line, names[0], cells[source]), _targets(path, line, names[1], cells[target]))
-        for line, cells in rows
+        for line, cells in read.rows
     )
     return _filled(str(path), found, lone)
 
@@ -118,16 +118,19 @@ def _filled(name: str, rows: Iterable[tuple[int, str, list[str]]], lone: Callabl
     """The rows that are not empty; `lone` says what is wrong where the source (0) or the target (1) alone is."""
     sources: list[str] = []
     targets: list[list[str]] = []
-    dropped = 0
+    dropped, wrong, first = 0, 0, ""
     for line, source, texts in rows:
         empty = not source.strip(), not any(text.strip() for text in texts)
         if all(empty):
             dropped += 1
-            continue
-        if any(empty):
-            raise BadInput(lone(line, empty.index(True)))
-        sources.append(source)
-        targets.append(texts)
+        elif any(empty):
+            wrong += 1
+            first = first or lone(line, empty.index(True))
+        else:
+            sources.append(source)
+            targets.append(texts)
+    if wrong:
+        raise BadInput(f"{first}{f', and {wrong - 1:,} more like it' if wrong > 1 else ''}")
     if not sources:
         raise BadInput(f"{name}: holds no text")
     return Pairs(sources, targets, dropped)

@@ -28,8 +28,18 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Row = tuple[int, Sequence[Any]]
 """A row's line in its file, and its cells."""
-Rows = tuple[dict[str, int], Iterator[Row]]
-"""Which cell of a row has which role, and the rows."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What stands in a file of examples: the columns' names, in which of them each role stands, and the rows.
+
+    Columns without a header are called by their numbers from 1.
+    """
+
+    columns: list[str]
+    places: dict[str, int]
+    rows: Iterator[Row]
 
 
 class Selectable(Protocol):
@@ -82,13 +92,28 @@ def read_table(path: str | Path, columns: Mapping[str, str] | None = None) -> Ta
 
     Args:
         path: ends with .csv, .tsv, .jsonl or .parquet; .gz may follow.
-        columns: names of the columns to read as text, text_b and label where they are called otherwise; numbers from 1
-            for a file without a header.
+        columns: names of the columns to read as text, text_b and label where they are called otherwise. In CSV and TSV
+            a number from 1 counts columns, unless one is called so; where there are only numbers there is no header.
 
     Raises:
         BadInput: the file is missing, empty or broken, or lacks a column, a text or a label somewhere.
     """
-    return _table(str(path), *read_rows(Path(path), columns or {}))
+    return table_of(str(path), read_rows(Path(path), columns or {}))
+
+
+def table_of(name: str, found: Rows) -> Table:
+    """The Table that the rows of the file `name` make.
+
+    Raises:
+        BadInput: there are none, or one lacks a text or a label.
+    """
+    cells_of: dict[str, list[str]] = {role: [] for role in found.places}
+    for number, cells in found.rows:
+        for role, place in found.places.items():
+            cells_of[role].append(checked_cell(name, number, role, cells[place]))
+    if not cells_of["text"]:
+        raise BadInput(f"{name}: holds no rows")
+    return Table(cells_of["text"], cells_of.get("text_b"), cells_of["label"])
 
 
 def parse_columns(text: str | None, roles: Sequence[str] = _ROLES) -> dict[str, str] | None:
@@ -107,8 +132,6 @@ def parse_columns(text: str | None, roles: Sequence[str] = _ROLES) -> dict[str, 
                 f"--columns {text!r:.80}: write it like {roles[0]}=sentence,{roles[-1]}=2; roles are {', '.join(roles)}"
             )
         columns[role] = name
-    if len({name.isdecimal() for name in columns.values()}) == 2:
-        raise BadInput(f"--columns {text!r:.80}: either all are numbers, which means that there is no header, or none")
     return columns
 
 
@@ -166,7 +189,7 @@ def _jsonl(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows
                 raise BadInput(f"{path}: line {number}: has a {optional}, which the first object lacks")
             yield number, [value.get(name) for name in names]
 
-    return places, rows()
+    return Rows(names, places, rows())
 
 
 def _parquet(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
@@ -177,7 +200,7 @@ def _parquet(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Ro
         raise BadInput(
             f"{path}: not a readable Parquet file: {next(iter(str(error).splitlines()), '')!s:.200}"
         ) from None
-    return _places(str(path), frame.columns, columns, roles), enumerate(frame.iter_rows(), 1)
+    return Rows(frame.columns, _places(str(path), frame.columns, columns, roles), enumerate(frame.iter_rows(), 1))
 
 
 _READERS: dict[str, Callable[[Path, Mapping[str, str], Sequence[str]], Rows]] = {
@@ -213,19 +236,20 @@ def read_rows(path: Path, columns: Mapping[str, str], roles: Sequence[str] = _RO
 
 
 def _headed(name: str, rows: Iterator[Row], columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
-    """A file whose first row names its columns, unless `columns` counts them."""
-    if columns and all(column.isdecimal() for column in columns.values()):
-        needed = [role for role in roles if role != _OPTIONAL]
-        places = {role: int(column) - 1 for role, column in columns.items()}
-        if not columns.keys() >= set(needed) or min(places.values()) < 0:
-            named = " and ".join(f"the {role}'s" for role in needed)
-            raise BadInput(f"--columns: without a header, name {named} column by numbers from 1")
-        return places, _checked_width(name, rows, 1 + max(places.values()), "at least ")
+    """A file whose first row names its columns, unless `columns` only counts them."""
+    headless = bool(columns) and all(column.isdecimal() for column in columns.values())
+    needed = [role for role in roles if role != _OPTIONAL]
+    if headless and (not columns.keys() >= set(needed) or not all(map(int, columns.values()))):
+        named = " and ".join(f"the {role}'s" for role in needed)
+        raise BadInput(f"--columns: without a header, name {named} column by numbers from 1")
     first = next(rows, None)
     if first is None:
         raise BadInput(f"{name}: is empty")
-    header = list(first[1])
-    return _places(name, header, columns, roles), _checked_width(name, rows, len(header))
+    header, numbers = list(first[1]), [str(number) for number in range(1, len(first[1]) + 1)]
+    if headless:
+        places = {role: int(column) - 1 for role, column in columns.items()}
+        return Rows(numbers, places, _checked_width(name, chain([first], rows), 1 + max(places.values()), "at least "))
+    return Rows(header, _places(name, header, columns, roles, numbers), _checked_width(name, rows, len(header)))
 
 
 def _checked_width(name: str, rows: Iterator[Row], width: int, bound: str = "") -> Iterator[Row]:
@@ -235,8 +259,10 @@ def _checked_width(name: str, rows: Iterator[Row], width: int, bound: str = "") 
         yield number, cells
 
 
-def _places(name: str, header: Sequence[str], columns: Mapping[str, str], roles: Sequence[str]) -> dict[str, int]:
-    """The place of each role's column."""
+def _places(
+    name: str, header: Sequence[str], columns: Mapping[str, str], roles: Sequence[str], numbers: Sequence[str] = ()
+) -> dict[str, int]:
+    """The place of each role's column, which is called by its name or one of the `numbers`."""
     places = {}
     for role in roles:
         column = columns.get(role, role)
@@ -244,20 +270,12 @@ def _places(name: str, header: Sequence[str], columns: Mapping[str, str], roles:
             raise BadInput(f"{name}: has {number} columns named {column!r:.80}")
         if column in header:
             places[role] = list(header).index(column)
+        elif column in numbers:
+            places[role] = numbers.index(column)
         elif role in columns or role != _OPTIONAL:
             known = ", ".join(f"{other!r:.40}" for other in header[:12])
             raise BadInput(f"{name}: no column {column!r:.80} (it has {known}); --columns {role}=NAME names another")
     return places
-
-
-def _table(name: str, places: dict[str, int], rows: Iterator[Row]) -> Table:
-    found: dict[str, list[str]] = {role: [] for role in places}
-    for number, cells in rows:
-        for role, place in places.items():
-            found[role].append(checked_cell(name, number, role, cells[place]))
-    if not found["text"]:
-        raise BadInput(f"{name}: holds no rows")
-    return Table(found["text"], found.get("text_b"), found["label"])
 
 
 def checked_cell(name: str, line: int, role: str, value: Any) -> str:

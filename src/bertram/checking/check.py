@@ -1,0 +1,43 @@
+"""What files of examples hold, before anyone trains on them: what `bertram check` does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bertram.checking import pairs, tables
+from bertram.errors import BadInput
+from bertram.tasks.registry import COLUMNS, GENERATIONS
+from bertram.text.records import parse_columns
+from bertram.text.splits import NAMES
+
+
+def check(
+    data: Sequence[Path],
+    validation: Sequence[Path] = (),
+    test: Sequence[Path] = (),
+    *,
+    task: str | None = None,
+    model: str | None = None,
+    columns: str | None = None,
+) -> tuple[dict[str, Any], str]:
+    """What was found in the files of any task, and the page that tells it.
+
+    Without `task` two files of lines are taken for a translation, and a table for what its labels look like.
+
+    Raises:
+        BadInput: a file or the model cannot be used.
+    """
+    files = {part: paths for part, paths in zip(NAMES, (data, validation, test), strict=True) if paths}
+    if task is None and len(data) > 1:
+        task = "translation"
+    most = 2 if task in GENERATIONS else 1
+    for paths in files.values():
+        if len(paths) > most:
+            where = "pairs stand in one table or in two files" if most > 1 else "labelled texts stand in one table"
+            raise BadInput(f"{paths[most]}: a file too many; {where}")
+    if task in GENERATIONS:
+        found = pairs.check_pairs(task, files, model=model, columns=parse_columns(columns, COLUMNS[task]))
+        return found, pairs.render(found)
+    parts = (next(iter(paths), None) for paths in (validation, test))
+    found = tables.check_tables(data[0], *parts, task=task, model=model, columns=parse_columns(columns))
+    return found, tables.render(found)

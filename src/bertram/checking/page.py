@@ -1,0 +1,106 @@
+"""What is told of examples, whatever they are: counts, lengths and warnings on a page for a terminal 80 columns wide.
+
+`found` is what a check found: "model", "tables" with "file" and "rows" each, and "warnings".
+"""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rich.cells import cell_len
+
+NOTABLE = 0.01
+"""Share of cut texts, unknown tokens and their like that a user should hear of."""
+NO_LIMIT = 2**30
+"""Tokens; more than any line holds that is read."""
+
+_WIDTH = 80
+_NAMED = 5  # labels that a warning lists before it only counts them
+
+Found = Mapping[str, Any]
+
+
+def render(
+    found: Found,
+    facts: Sequence[str],
+    counts: Iterable[list[str]],
+    lengths: Iterable[tuple[str, str, Mapping[str, int]]],
+) -> str:
+    """The page: files, `facts`, a line for each of `counts`, `lengths` by part and unit, and the warnings."""
+    parts = found["tables"]
+    lines = [f"{part:12}{table['file']}, {table['rows']:,} rows" for part, table in parts.items()]
+    lines += [*facts, "", *_grid(["", *parts], counts), ""]
+    measured = [[f"{part:12}{unit}", *(f"{length:,}" for length in by.values())] for part, unit, by in lengths]
+    lines += [*_grid(["length", "half up to", "90% up to", "99% up to", "longest"], measured), ""]
+    if (model := found["model"]) is not None:
+        origin = f", learned from {parts['train']['file']} as training would" if model["learned_here"] else ""
+        lines += [*wrapped(f"{model['name']}: a vocabulary of {model['vocab_size']:,} tokens{origin}."), ""]
+    lines.append("Look at this before training:" if found["warnings"] else "Nothing here needs a warning.")
+    for warning in found["warnings"]:
+        lines += wrapped(warning, "- ")
+    return "\n".join(lines)
+
+
+def told_apart(names: Mapping[str, str]) -> dict[str, str]:
+    """The names of each part's files, or those of the parts where two are the same."""
+    return dict(names) if len(set(names.values())) == len(names) else {part: part for part in names}
+
+
+def percentiles(lengths: ArrayLike) -> dict[str, int]:
+    """Lengths that occur, such that 50, 90, 99 and 100 of 100 rows are no longer."""
+    values = np.percentile(np.asarray(lengths), [50, 90, 99, 100], method="inverted_cdf")
+    return dict(zip(("p50", "p90", "p99", "max"), map(int, values), strict=True))
+
+
+def token_rows(found: Found) -> Iterator[list[str]]:
+    """Counts of what the model would cut and does not know."""
+    tables = found["tables"].values()
+    yield [f"past {found['model']['max_length']:,} tokens", *(share(table["truncated"], table) for table in tables)]
+    yield ["unknown tokens", *(f"{table['unknown_tokens']:.1%}" for table in tables)]
+
+
+def warnings_of_tokens(found: Found) -> Iterator[str]:
+    """Of texts that the model would cut, and of a language that it does not know."""
+    name, longest = found["model"]["name"], found["model"]["max_length"]
+    for table in found["tables"].values():
+        if table["truncated"] >= NOTABLE * table["rows"]:
+            past = rows(table["truncated"], table, "run")
+            yield f"{past} past the {longest:,} tokens that {name} reads, and would be cut"
+        if table["unknown_tokens"] >= NOTABLE:
+            part = f"{table['unknown_tokens']:.1%}"
+            yield f"{part} of the tokens of {table['file']} are unknown to {name}: does it know the language?"
+
+
+def rows(count: int, table: Found, verb: str) -> str:
+    """The beginning of a sentence on so many rows of a table."""
+    return f"{count:,} of {table['rows']:,} rows of {table['file']} {verb}{'s' if count == 1 else ''}"
+
+
+def share(count: int, table: Found) -> str:
+    """So many rows of a table, with their share."""
+    return f"{count:,} {count / table['rows']:6.1%}"
+
+
+def named(labels: Iterable[str]) -> str:
+    """Some labels or columns by name, each cut to what fits a line, and how many more there are."""
+    names = [f"{label!r:.40}" for label in labels]
+    rest = [f"{len(names) - _NAMED:,} more"] if len(names) > _NAMED else []
+    return ", ".join(names[:_NAMED] + rest)
+
+
+def wrapped(text: str, bullet: str = "") -> list[str]:
+    """Lines of a text that stand behind a bullet."""
+    indent = " " * len(bullet)
+    return textwrap.wrap(text, _WIDTH, initial_indent=bullet, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _grid(header: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
+    """Lines of a table whose first column stands left and whose others stand right."""
+    lines = [header, *rows]
+    widths = [max(cell_len(line[place]) for line in lines) for place in range(len(header))]
+    for first, *figures in lines:
+        padding = " " * (widths[0] - cell_len(first))  # a Chinese character takes two cells
+        cells = [f"{figure:>{width}}" for figure, width in zip(figures, widths[1:], strict=True)]
+        yield "  ".join([first + padding, *cells]).rstrip()

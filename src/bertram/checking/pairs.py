@@ -1,0 +1,193 @@
+"""What pairs of texts hold of which one is to be written from the other."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import eq
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertram import model_directory, model_names
+from bertram.checking import page
+from bertram.config import EncoderConfig, TransformerConfig
+from bertram.errors import BadInput
+from bertram.formats.transformer_config import is_transformer, read_transformer_config
+from bertram.tasks.registry import COLUMNS
+from bertram.text.pairs import Pairs, read_pairs
+from bertram.text.tokenizer import Tokenizer
+
+_UNLIKE = 3  # times the usual ratio of a translation's length to its source's, or a third of it
+_SHORT = 10  # characters added to both, since in short texts a word more is no sign of anything
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A model argument as far as it decides about lengths."""
+
+    model: str
+    source: Tokenizer
+    target: Tokenizer
+    max_length: int
+    """Tokens that it cuts texts to."""
+    learned_here: bool
+    """Whether the tokenizer was learned from the training pairs, as `train` does for a preset."""
+
+    @classmethod
+    def of(cls, model: str | Path, train: Pairs) -> "_Reader":
+        found, name = model_names.resolve(model), Path(model).name
+        if isinstance(found, EncoderConfig):
+            raise BadInput(f"{model}: is an encoder's preset, which writes nothing; take transformer-tiny")
+        if isinstance(found, TransformerConfig):
+            sources, targets = _texts(train)
+            shared = Tokenizer.train([*sources, *targets], "transformer", found.decoder.vocab_size)
+            return cls(name, shared, shared, _positions(found), learned_here=True)
+        if is_transformer(found):
+            sizes = read_transformer_config(found)
+            tokenizers = model_directory.tokenizers_of(found, sizes)
+            return cls(name, *tokenizers, _positions(sizes), learned_here=False)
+        config = model_directory.read_config(found)
+        tokenizer = model_directory.read_tokenizer(found, config)
+        return cls(name, tokenizer, tokenizer, config.max_position_embeddings, learned_here=False)
+
+
+def check_pairs(
+    task: str,
+    files: Mapping[str, Sequence[Path]],
+    *,
+    model: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Count what stands in the pairs and what is wrong with them.
+
+    `files` are those of "train", perhaps "validation" and "test", as `read_pairs` takes them. A source with several
+    targets counts once for each. Pairs are equal if every character of both sides is. Lengths are in characters and
+    words between white space, with `model` also in its tokens, special ones included. The length of a translation is
+    odd if its ratio to the source's is three times the median or more, or a third or less; that of a summary, if it is
+    more than its document's.
+
+    Returns:
+        "task"; "model": name, vocabulary and length, or None; "tables": for each part its counts; "warnings": what to
+        look at, in plain words.
+
+    Raises:
+        BadInput: a file or the model cannot be used.
+    """
+    names = page.told_apart({part: " and ".join(path.name for path in paths) for part, paths in files.items()})
+    parts = {part: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for part, paths in files.items()}
+    reader = None if model is None else _Reader.of(model, parts["train"])
+    found: dict[str, Any] = {"task": task, "model": None, "tables": {}}
+    if reader is not None:
+        found["model"] = {
+            "name": reader.model,
+            "vocab_size": reader.source.vocab_size,
+            "learned_here": reader.learned_here,
+            "max_length": reader.max_length,
+        }
+    for part, pairs in parts.items():
+        known = {other: set(parts[other].sources) for other in found["tables"]}
+        sources, targets = _texts(pairs)
+        found["tables"][part] = {
+            "file": names[part],
+            "rows": len(sources),
+            "empty": pairs.dropped,
+            "repeated": len(sources) - len(set(zip(sources, targets, strict=True))),
+            "copied": sum(map(eq, sources, targets)),
+            "odd_lengths": _odd_lengths(task, sources, targets),
+            "also_in": {other: sum(source in texts for source in sources) for other, texts in known.items()},
+            **_lengths(sources, targets, reader),
+        }
+    found["warnings"] = list(_warnings(found))
+    return found
+
+
+def render(found: dict[str, Any]) -> str:
+    """What `check_pairs` found, for a terminal 80 columns wide."""
+    names = COLUMNS[found["task"]]
+    lengths = [
+        (part, f"{names[side == 'target']}, {unit}", length)
+        for part, table in found["tables"].items()
+        for side, units in table["lengths"].items()
+        for unit, length in units.items()
+    ]
+    return page.render(found, [f"{'task':12}{found['task']}"], _count_rows(found), lengths)
+
+
+def _texts(pairs: Pairs) -> tuple[list[str], list[str]]:
+    """Sources and targets of equal number: a source stands there once for each of its targets."""
+    both = [
+        (source, target) for source, targets in zip(pairs.sources, pairs.targets, strict=True) for target in targets
+    ]
+    return [source for source, _ in both], [target for _, target in both]
+
+
+def _positions(config: TransformerConfig) -> int:
+    return min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
+
+
+def _odd_lengths(task: str, sources: Sequence[str], targets: Sequence[str]) -> int:
+    read, written = (np.array([len(text) for text in texts]) for texts in (sources, targets))
+    if task == "summarization":
+        return int((written > read).sum())
+    ratios = (written + _SHORT) / (read + _SHORT)
+    usual = ratios / np.median(ratios)
+    return int(((usual >= _UNLIKE) | (usual <= 1 / _UNLIKE)).sum())
+
+
+def _lengths(sources: Sequence[str], targets: Sequence[str], reader: _Reader | None) -> dict[str, Any]:
+    lengths = {
+        side: {
+            "characters": page.percentiles([len(text) for text in texts]),
+            "words": page.percentiles([len(text.split()) for text in texts]),
+        }
+        for side, texts in (("source", sources), ("target", targets))
+    }
+    if reader is None:
+        return {"lengths": lengths}
+    batch, _ = reader.source.encode(sources, max_length=page.NO_LIMIT)
+    pieces, written = reader.target.pieces(targets)
+    written = written + 1  # the end
+    lengths["source"]["tokens"], lengths["target"]["tokens"] = map(page.percentiles, (batch.lengths, written))
+    unknown = (batch.token_ids == reader.source.unk_id).sum() + (pieces == reader.target.unk_id).sum()
+    return {
+        "lengths": lengths,
+        "truncated": int((np.maximum(batch.lengths, written) > reader.max_length).sum()),
+        "unknown_tokens": float(unknown / (len(batch.token_ids) + len(pieces))),
+    }
+
+
+def _warnings(found: dict[str, Any]) -> Iterator[str]:
+    source, target = COLUMNS[found["task"]]
+    for table in found["tables"].values():
+        for other, count in table["also_in"].items():
+            if count:
+                flattered = f"; scores on {table['file']} will flatter" if other == "train" else ""
+                stand = page.rows(count, table, "share")
+                yield f"{stand} the {source} with one of {found['tables'][other]['file']}{flattered}"
+        if table["repeated"]:
+            yield f"{page.rows(table['repeated'], table, 'repeat')} an earlier one"
+        if table["copied"] >= page.NOTABLE * table["rows"]:
+            yield f"{page.rows(table['copied'], table, 'say')} the same on both sides"
+        if table["odd_lengths"]:
+            unlike = f"a {target} of an unusual length: do the two belong together?"
+            why = f"a {target} longer than the {source}" if found["task"] == "summarization" else unlike
+            yield f"{page.rows(table['odd_lengths'], table, 'hold')} {why}"
+    if found["model"] is not None:
+        yield from page.warnings_of_tokens(found)
+
+
+def _count_rows(found: dict[str, Any]) -> Iterator[list[str]]:
+    tables = found["tables"]
+    counted = {
+        "empty pairs, left out": "empty",
+        "pairs of an earlier row": "repeated",
+        "the same on both sides": "copied",
+        "odd lengths": "odd_lengths",
+    }
+    for title, count in counted.items():
+        yield [title, *(f"{table[count]:,}" for table in tables.values())]
+    for other in list(tables)[:-1]:
+        overlaps = [table["also_in"].get(other) for table in tables.values()]
+        yield [f"source also in {other}", *("–" if count is None else f"{count:,}" for count in overlaps)]
+    if found["model"] is not None:
+        yield from page.token_rows(found)
