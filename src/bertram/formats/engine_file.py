@@ -118,7 +118,7 @@ def read_engine(path: Path) -> Engine:
             raise BadInput(f"{path}: an engine file of version {version}; this Bertram reads up to version {VERSION}")
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     if hashlib.sha256(content[_START.size :]).digest() != digest:
-        raise BadInput(f"{path}: damaged: its checksum is that of another content")
+        raise BadInput(f"{path}: damaged: its checksum does not match its content")
     if length > min(_MOST_HEADER, len(content) - _START.size):
         raise BadInput(f"{path}: damaged: its header is too long")
     try:
@@ -133,11 +133,11 @@ def _parsed(content: memoryview, length: int) -> Engine:
     header = json.loads(bytes(content[_START.size : _START.size + length]))
     config, heads, pooler = EncoderConfig(**header["config"]), header["heads"], header["pooler"]
     if not all(name in (*POOLED, MASKED, EMBEDDING) for name in heads) or not isinstance(pooler, bool):
-        raise BadInput("it has heads that are none")
+        raise BadInput("it names heads that do not exist")
     if not all(type(labels) is int and 0 <= labels <= 2**20 for labels in heads.values()):
-        raise BadInput("a head's labels are not to be counted")
+        raise BadInput("a head's number of labels is invalid")
     if not pooler and any(name in POOLED for name in heads):
-        raise BadInput("it has a head and no pooler for it to read")
+        raise BadInput("it has a head that needs a pooler, but no pooler")
     if not isinstance(header["manifest"], dict):
         raise BadInput("its manifest is no object")
     if config.residual_rank:

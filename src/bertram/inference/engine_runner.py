@@ -31,7 +31,7 @@ class EngineRunner:
         Without a head both are there, the second where there is a pooler.
 
         Raises:
-            BadInput: a text is longer than the model's positions, or a pair where it knows one segment only.
+            BadInput: as `Batch.check`.
         """
         engine, encoder, out = self.engine, self.encoder, dict[str, Floats]()
         pooled = [name for name in engine.heads if name in POOLED]
