@@ -3,7 +3,7 @@
 import json
 import random
 import struct
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -26,7 +26,8 @@ from bertram.inference.engine_runner import EngineRunner
 from bertram.memory import current_memory_mb
 from bertram.model_directory import read_model, read_tokenizer
 from bertram.models.heads import Model
-from bertram.quantizing import agreement, quantized
+from bertram.quantizing import Agreement, agreement, quantized
+from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner
 from test_damage import refusal
@@ -94,6 +95,58 @@ def test_agreement_is_measured_on_the_texts_that_are_given(trained, tmp_path, mo
     expected, _ = load(trained).tokenizer.encode(TEXTS, max_length=32)
     assert found.texts == len(TEXTS)
     np.testing.assert_array_equal(seen[0].token_ids, expected.token_ids)
+
+
+def test_a_masked_language_model_is_compared_at_masks_alone(tmp_path, monkeypatch):
+    place = model_directory(tmp_path / "model", {"masked_language_model": 0})
+    tokenizer, seen, compared = Tokenizer.load(place), [], []
+
+    def watched(engine, batch, least):
+        seen.append(batch)
+        return quantized(engine, batch, least)
+
+    monkeypatch.setattr("bertram.exporting.quantized", watched)
+    monkeypatch.setattr("bertram.quantizing.agreement", lambda a, b: compared.append(a | b) or 1.0)
+    for name, texts in (("a", TEXTS), ("b", TEXTS), ("c", None)):
+        export(place, format="engine", out=tmp_path / name, texts=texts)
+    given, _ = tokenizer.encode(TEXTS, max_length=32)
+    masked = seen[0].token_ids != given.token_ids
+    assert set(seen[0].token_ids[masked]) == {tokenizer.mask_id}
+    assert not tokenizer.special[given.token_ids[masked]].any()
+    assert masked.mean() == pytest.approx(0.15, abs=0.02)
+    np.testing.assert_array_equal(seen[0].token_ids, seen[1].token_ids)
+    for batch, outputs in zip(seen, compared, strict=True):
+        (scores,) = outputs.values()
+        assert scores.shape == ((batch.token_ids == tokenizer.mask_id).sum(), tokenizer.vocab_size)
+
+
+def test_a_masked_head_scores_the_places_that_are_asked_for(tmp_path):
+    place = model_directory(tmp_path / "model", {"masked_language_model": 0}, unsettled=True)
+    export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
+    runner, batch = EngineRunner(read_engine(tmp_path / "a.engine")), Batch.pack([[5, 6, 7], [8, 9]])
+    (some,) = runner.run(batch, np.array([1, 4])).keys() - {"hidden"}
+    np.testing.assert_allclose(runner.run(batch, np.array([1, 4]))[some], runner.run(batch)[some][[1, 4]], atol=1e-5)
+    assert runner.run(batch, np.array([], int))[some].shape == (0, runner.engine.config.vocab_size)
+
+
+def test_what_an_export_says(trained, tmp_path, capsys, monkeypatch):
+    told = Agreement(0.9876, [0.01, 0.02], {"feed_forward.0.down": 3e-4}, 1234)
+    assert told.render().splitlines() == [
+        "after layer   error",
+        "          1   0.0100",
+        "          2   0.0200",
+        "feed_forward.0.down: kept in float32; quantized alone it shifts the outputs by 3.0e-04",
+        "agreement with float32: 98.76% on 1,234 texts",
+    ]
+    monkeypatch.setattr("bertram.exporting.quantized", lambda engine, batch, least: (engine, told))
+    arguments = ["export", trained, "--format", "engine", "--out"]
+    assert run(*arguments, tmp_path / "a.engine") == 0
+    assert capsys.readouterr().out == f"{told.render()}\n"
+    assert run(*arguments, tmp_path / "b.engine", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == asdict(told)
+    assert read_engine(tmp_path / "b.engine").manifest["agreement"] == told.share
+    assert run(*arguments, tmp_path / "c.engine", "--min-agreement", 0.99) == 2
+    assert "agrees with the model to 98.76% on 1,234 texts, below --min-agreement 0.99" in capsys.readouterr().err
 
 
 HEADS = [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}, {"embedding": 0}]
@@ -209,7 +262,7 @@ def test_agreement_counts_equal_answers():
     ("said", "options"),
     [
         ("is there already", {"out": "taken"}),
-        ("an encoder, and --format ctranslate2", {"format": "ctranslate2"}),
+        ("an encoder, for which --format is one of engine", {"format": "ctranslate2"}),
         ("--min-agreement 2", {"min_agreement": 2}),
         ("holds no texts", {"texts": "empty.txt"}),
         ("--vocabulary-map", {"vocabulary_map": "x"}),
