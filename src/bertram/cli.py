@@ -556,8 +556,7 @@ def export(
     ----------
     format
         engine: one file of an encoder with its heads, which answers without torch. onnx: an encoder for other runtimes.
-        ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: one for transformers'
-        MarianMTModel.
+        ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: either for transformers.
     out
         The file or directory to make.
     precision
@@ -566,8 +565,8 @@ def export(
         A text file, one input a line, or JSONL with text [, text_b]: what an int8 engine's answers are measured on, up
         to 512. Without it on drawn tokens.
     min_agreement
-        The share of answers in which an int8 engine must agree with the model. Weights stay in fp32 as it takes; what
-        then agrees less is not written. 0 always writes.
+        The share of answers in which an int8 engine must agree with the model. Weights are kept in float32 as needed;
+        an engine that still falls short is not written. 0 always writes.
     vocabulary_map
         CTranslate2's vmap.txt: which target tokens source tokens may become.
     """
@@ -591,7 +590,7 @@ def export(
 def inspect(
     models: Annotated[list[str], Parameter(name=["MODEL"])], /, *, tokens: int = 128, json: Json = False
 ) -> None:
-    """Parameters, arithmetic and memory of models side by side.
+    """Parameters, arithmetic and memory of models side by side: presets, directories, engine files.
 
     Example: bertram inspect bert-base albert-base; bertram inspect out/en-de
     """
@@ -610,6 +609,7 @@ def bench(
     lengths: Literal["mixed", "sst2", "imdb"] = "mixed",
     against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     rounds: int = 3,
+    allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
     """Measure an encoder as an engine: speed, latency, memory, beside other libraries in the same run.
@@ -621,7 +621,7 @@ def bench(
     model
         A model directory, an engine file, or a preset with random weights.
     texts
-        A text file, one input a line, to measure on.
+        A text file, one input a line, or JSONL with text [, text_b], to measure on.
     lengths
         Without texts: how long the drawn ones are, mixed (33 tokens on average) or as two data sets'.
     against
@@ -631,7 +631,7 @@ def bench(
     from bertram.benchmark.bench import render
 
     names = [name for given in against or [] for name in given.split(",") if name]
-    found = measure(model, texts=texts, lengths=lengths, against=names, rounds=rounds)
+    found = measure(model, texts=texts, lengths=lengths, against=names, rounds=rounds, allow_pickle=allow_pickle)
     if json:
         _print(found, "", as_json=True)
     else:

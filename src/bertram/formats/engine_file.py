@@ -54,6 +54,11 @@ class Engine:
     matrices: Mapping[str, Matrix]
     vectors: Mapping[str, Floats]
 
+    @property
+    def precision(self) -> Precision:
+        """That of most weights: an int8 engine may keep some in float32."""
+        return "int8" if any(matrix.precision == "int8" for matrix in self.matrices.values()) else "fp32"
+
 
 def is_engine(path: Path) -> bool:
     """Whether a file says that it is an engine."""
