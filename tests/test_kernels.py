@@ -75,7 +75,11 @@ def batch(name, lengths=LENGTHS, seed=0):
 
 
 USABLE = usable() if kernels.available() else []
-NEEDS = {"avx512": {"avx512_vnni", "avx512bw", "avx512vl"}, "avx2": {"avx2", "fma", "bmi2"}, "portable": set()}
+AVX2 = {"avx2", "fma", "bmi2"}
+NEEDS = {
+    **{"avx512": {"avx512_vnni", "avx512bw", "avx512vl"}, "avxvnni": AVX2 | {"avx_vnni"}, "avx2": AVX2},
+    "portable": set(),
+}
 
 
 @pytest.mark.skipif(not USABLE or platform.machine() != "x86_64", reason="no kernels for x86-64")

@@ -73,8 +73,8 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-VARIANTS = ("avx512", "avx2", "portable")
-"""The kinds of processor that kernels are written for, the fastest first; not every machine can run the first two."""
+VARIANTS = ("avx512", "avxvnni", "avx2", "portable")
+"""The kinds of processor that kernels are written for, the fastest first; every machine can run the last."""
 
 
 def available() -> bool:
