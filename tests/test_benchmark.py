@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -129,6 +130,16 @@ def test_all_compute_the_same(place, tmp_path, name):
         found = found[_padded(texts)["attention_mask"].astype(bool)]
     expected = read_model(place, {}).eval().encoder(to_tensors(Batch.pack(texts))).detach().numpy()
     np.testing.assert_allclose(found, expected, atol=0.1 if "int8" in name else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "hints"), [("openvino default", {}), ("openvino fp32", {"INFERENCE_PRECISION_HINT": "f32"})]
+)
+def test_openvino_is_told_its_precision(tmp_path, monkeypatch, name, hints):
+    core = Mock()
+    monkeypatch.setattr("bertram.benchmark.contestants._library", lambda _: Mock(Core=lambda: core))
+    SETTINGS[name].load(tmp_path / "model.onnx")
+    core.compile_model.assert_called_once_with(tmp_path / "model.onnx", "CPU", {"PERFORMANCE_HINT": "LATENCY"} | hints)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def bench(
         texts: a file of inputs, one a line; else their lengths are drawn from `lengths`, and tokens at random. Pairs
             are measured as the model reads them, all in the first segment, which takes as long.
         with_ceiling: whether to measure what the machine can do, too.
+        allow_pickle: read pytorch_model.bin where there is no model.safetensors.
 
     Returns "rows", one a setting, with "tokens_per_second" (hidden states of all tokens of texts in batches of 32),
     "latency_ms" of one text by its tokens, "stream" (p99 / p50 of texts of 16 tokens in succession), "load_seconds"

@@ -9,6 +9,7 @@ as long as they make it is refused before anything in it is looked at.
 
 import hashlib
 import json
+import math
 import mmap
 import struct
 import tempfile
@@ -175,7 +176,7 @@ def _parsed(content: memoryview, length: int) -> Engine:
     if end + sum(packed for _, packed in sizes) != len(content):
         raise BadInput("it is not as long as its header makes it")
 
-    arrays = (np.frombuffer(content, kind, int(np.prod(shape)), start).reshape(shape) for start, shape, kind in places)
+    arrays = (np.frombuffer(content, kind, math.prod(shape), start).reshape(shape) for start, shape, kind in places)
     matrices = {
         name: Matrix(next(arrays), next(arrays) if precisions[name] == "int8" else None, *size)
         for name, size in layout.matrices.items()
@@ -197,8 +198,8 @@ def _most_tokenizer(weights: int) -> int:
 
 
 def _size(shape: tuple[int, ...], kind: Any) -> int:
-    """Bytes of a tensor, however many a damaged header asks for."""
-    return int(np.prod(shape, dtype=object)) * np.dtype(kind).itemsize
+    """Bytes of a tensor."""
+    return math.prod(shape) * int(np.dtype(kind).itemsize)
 
 
 def _tensors(
