@@ -7,12 +7,11 @@ import subprocess
 import sys
 import zlib
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import bertram
 from bertram.artifacts import load
@@ -34,7 +33,6 @@ from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.model_directory import read_model, read_tokenizer
 from bertram.model_names import ENGLISH, OWN
 from bertram.models.heads import Model
-from bertram.quantizing import Agreement, agreement, quantized
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner
@@ -90,44 +88,6 @@ def test_without_kernels_numpy_answers(engine, monkeypatch):
     np.testing.assert_allclose(load(engine).logits(TEXTS), expected, atol=0.1 if engine.stem == "int8" else 1e-5)
 
 
-def test_agreement_is_measured_on_the_texts_that_are_given(trained, tmp_path, monkeypatch):
-    seen = []
-
-    def watched(*arguments):
-        seen.append(arguments[1])
-        return quantized(*arguments)
-
-    monkeypatch.setattr("bertram.exporting.quantized", watched)
-    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
-    found = export(trained, format="engine", out=tmp_path / "a.engine", texts=tmp_path / "texts.txt")
-    expected, _ = load(trained).tokenizer.encode(TEXTS, max_length=32)
-    assert found.texts == len(TEXTS)
-    np.testing.assert_array_equal(seen[0].token_ids, expected.token_ids)
-
-
-def test_a_masked_language_model_is_compared_at_masks_alone(tmp_path, monkeypatch):
-    place = model_directory(tmp_path / "model", {"masked_language_model": 0})
-    tokenizer, seen, compared = Tokenizer.load(place), [], []
-
-    def watched(engine, batch, least):
-        seen.append(batch)
-        return quantized(engine, batch, least)
-
-    monkeypatch.setattr("bertram.exporting.quantized", watched)
-    monkeypatch.setattr("bertram.quantizing.agreement", lambda a, b: compared.append(a | b) or 1.0)
-    for name, texts in (("a", TEXTS), ("b", TEXTS), ("c", None)):
-        export(place, format="engine", out=tmp_path / name, texts=texts)
-    given, _ = tokenizer.encode(TEXTS, max_length=32)
-    masked = seen[0].token_ids != given.token_ids
-    assert set(seen[0].token_ids[masked]) == {tokenizer.mask_id}
-    assert not tokenizer.special[given.token_ids[masked]].any()
-    assert masked.mean() == pytest.approx(0.15, abs=0.02)
-    np.testing.assert_array_equal(seen[0].token_ids, seen[1].token_ids)
-    for batch, outputs in zip(seen, compared, strict=True):
-        (scores,) = outputs.values()
-        assert scores.shape == ((batch.token_ids == tokenizer.mask_id).sum(), tokenizer.vocab_size)
-
-
 def test_a_masked_head_scores_the_places_that_are_asked_for(tmp_path):
     place = model_directory(tmp_path / "model", {"masked_language_model": 0}, unsettled=True)
     export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
@@ -135,26 +95,6 @@ def test_a_masked_head_scores_the_places_that_are_asked_for(tmp_path):
     (some,) = runner.run(batch, np.array([1, 4])).keys() - {"hidden"}
     np.testing.assert_allclose(runner.run(batch, np.array([1, 4]))[some], runner.run(batch)[some][[1, 4]], atol=1e-5)
     assert runner.run(batch, np.array([], int))[some].shape == (0, runner.engine.config.vocab_size)
-
-
-def test_what_an_export_says(trained, tmp_path, capsys, monkeypatch):
-    told = Agreement(0.9876, [0.01, 0.02], {"feed_forward.0.down": 3e-4}, 1234)
-    assert told.render().splitlines() == [
-        "after layer   error",
-        "          1   0.0100",
-        "          2   0.0200",
-        "feed_forward.0.down: kept in float32; quantized alone it shifts the outputs by 3.0e-04",
-        "agreement with float32: 98.76% on 1,234 texts",
-    ]
-    monkeypatch.setattr("bertram.exporting.quantized", lambda engine, batch, least: (engine, told))
-    arguments = ["export", trained, "--format", "engine", "--out"]
-    assert run(*arguments, tmp_path / "a.engine") == 0
-    assert capsys.readouterr().out == f"{told.render()}\n"
-    assert run(*arguments, tmp_path / "b.engine", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == asdict(told)
-    assert read_engine(tmp_path / "b.engine").manifest["agreement"] == told.share
-    assert run(*arguments, tmp_path / "c.engine", "--min-agreement", 0.99) == 2
-    assert "agrees with the model to 98.76% on 1,234 texts, below --min-agreement 0.99" in capsys.readouterr().err
 
 
 HEADS = [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}, {"embedding": 0}]
@@ -236,66 +176,6 @@ def test_weights_are_mapped_and_not_copied(trained, tmp_path):
 def private_mb():
     with open("/proc/self/smaps_rollup", encoding="ascii") as file:  # noqa: PTH123
         return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty")) / 1e3
-
-
-def test_weights_that_int8_spoils_stay_in_float32(tmp_path):
-    """What a unit that is never active weighs a thousand times makes steps in which the others' weights vanish."""
-    place = model_directory(tmp_path / "model", {"classification": 4})
-    network = read_model(place)
-    with torch.no_grad():
-        for layer in network.encoder.layers:
-            layer.feed_forward.intermediate.weight *= 20
-            layer.feed_forward.output.weight *= 20
-            layer.feed_forward.output.weight[:, 1] = 1000
-            layer.feed_forward.intermediate.bias[1] = -60
-    from bertram.formats.huggingface import write
-
-    write(network, place, labels=list("abcd"))
-    found = export(place, format="engine", out=tmp_path / "a.engine", min_agreement=0.0)
-    assert found.floats == {}
-    assert found.share < 0.9
-    kept = export(place, format="engine", out=tmp_path / "b.engine", min_agreement=0.98)
-    assert kept.share >= 0.98
-    assert set(kept.floats) == {"feed_forward.0.down", "feed_forward.1.down"}
-    assert {name for name, m in read_engine(tmp_path / "b.engine").matrices.items() if m.precision == "fp32"} == set(
-        kept.floats
-    )
-
-
-def test_what_agrees_too_little_is_not_written(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, **__: 0.5)
-    with pytest.raises(BadInput, match=r"--min-agreement 0\.9"):
-        export(trained, format="engine", out=tmp_path / "a.engine", min_agreement=0.9)
-    assert not (tmp_path / "a.engine").exists()
-    export(trained, format="engine", out=tmp_path / "a.engine", min_agreement=0)
-
-
-def test_agreement_counts_equal_answers():
-    a, b = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
-    assert agreement({"classification": a}, {"classification": b}) == 0.75
-    assert agreement({"hidden": a}, {"hidden": b}) == 0.75
-    assert agreement({"regression": a[:, :1]}, {"regression": a[:, :1]}) == 1
-
-
-@pytest.mark.parametrize(
-    ("said", "options"),
-    [
-        ("is there already", {"out": "taken"}),
-        ("an encoder, for which --format is one of engine", {"format": "ctranslate2"}),
-        ("--min-agreement 2", {"min_agreement": 2}),
-        ("holds no texts", {"texts": "empty.txt"}),
-        ("--vocabulary-map", {"vocabulary_map": "x"}),
-    ],
-)
-def test_refusals(trained, tmp_path, said, options):
-    (tmp_path / "taken").write_text("mine")
-    (tmp_path / "empty.txt").write_text("")
-    for key in ("out", "texts"):
-        if key in options:
-            options = options | {key: tmp_path / options[key]}
-    with pytest.raises(BadInput, match=said):
-        export(trained, **{"format": "engine", "out": tmp_path / "out"} | options)
-    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_a_newer_version_a_flipped_byte_and_half_a_file(engine, tmp_path):
@@ -432,11 +312,6 @@ def test_processes_that_map_one_file_answer_alike(engine):
         found = [json.loads(process.stdout.readline()) for process in (one, other)]
     assert found[0] == found[1]
     np.testing.assert_allclose(found[0], load(engine).logits(TEXTS), atol=1e-5)
-
-
-def test_a_preset_is_no_model(tmp_path):
-    with pytest.raises(BadInput, match="preset"):
-        export("bert-tiny", format="engine", out=tmp_path / "a.engine")
 
 
 def test_tensors_have_the_layouts_names():
