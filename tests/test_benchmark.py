@@ -2,17 +2,26 @@
 
 import io
 import json
+import shutil
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from bertram.benchmark import bench as room
 from bertram.benchmark.bench import bench, render
 from bertram.benchmark.contestants import SETTINGS, _padded
 from bertram.errors import BadInput, BertramError
 from bertram.exporting import export
+from bertram.formats.engine_file import read_engine, write_engine
+from bertram.model_directory import read_config
+from bertram.model_names import ENGLISH, OWN, SENTIMENT
 from bertram.models.tensors import to_tensors
+from bertram.text.tokenizer import Tokenizer
 from tiny import model_directory, rows, run
 
 
@@ -69,8 +78,43 @@ def test_an_engine_alone(place, tmp_path):
     export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
     found = bench(tmp_path / "a.engine", rounds=1, with_ceiling=False)
     assert [row["setting"] for row in found["rows"]] == ["bertram fp32"]
-    with pytest.raises(BadInput, match="is an engine"):
+    with pytest.raises(BadInput, match="is an engine file; other libraries need"):
         bench(tmp_path / "a.engine", against=["transformers"])
+
+
+@pytest.mark.parametrize("name", [ENGLISH, SENTIMENT])
+def test_an_own_engine_by_its_name(tmp_path, name):
+    assert room._prepare(name, tmp_path, (), False)[0].prepared == {"bertram int8": OWN / f"{name}.engine"}
+
+
+def test_an_engine_says_its_precision_by_its_weights(place, tmp_path):
+    export(place, format="engine", out=tmp_path / "a.engine", min_agreement=0)
+    engine = read_engine(tmp_path / "a.engine")
+    write_engine(tmp_path / "b.engine", replace(engine, manifest={}))
+    assert room._prepare(tmp_path / "b.engine", tmp_path, (), False)[0].prepared.keys() == {"bertram int8"}
+
+
+def test_pairs_are_measured_as_pairs(place, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"text": "a film", "text_b": "a long book"}\n{"text": "a", "text_b": "b"}\n')
+    tokenizer = Tokenizer.load(place)
+    subject = room._Subject({}, read_config(place), tokenizer, apart=False)
+    expected, _ = tokenizer.encode(["a film", "a"], ["a long book", "b"], max_length=32)
+    assert [len(ids) for ids in room._encoded(tmp_path / "pairs.jsonl", subject)] == expected.lengths.tolist()
+    apart, _ = tokenizer.encode(["a film", "a", "a long book", "b"], max_length=32)
+    found = room._encoded(tmp_path / "pairs.jsonl", subject._replace(apart=True))
+    assert [len(ids) for ids in found] == apart.lengths.tolist()
+
+
+def test_pickled_weights_are_read_where_that_is_allowed(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "SETTINGS", {"bertram fp32": SETTINGS["bertram fp32"]})
+    pickled = shutil.copytree(place, tmp_path / "model")
+    torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(BadInput, match="--allow-pickle"):
+        room._prepare(pickled, tmp_path / "a", (), False)
+    assert room._prepare(pickled, tmp_path / "b", (), True)[0].prepared["bertram fp32"].is_file()
 
 
 @pytest.mark.parametrize("name", ["bertram fp32", "onnxruntime fp32", "transformers default", "ctranslate2 int8"])
@@ -86,6 +130,16 @@ def test_all_compute_the_same(place, tmp_path, name):
         found = found[_padded(texts)["attention_mask"].astype(bool)]
     expected = read_model(place, {}).eval().encoder(to_tensors(Batch.pack(texts))).detach().numpy()
     np.testing.assert_allclose(found, expected, atol=0.1 if "int8" in name else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "hints"), [("openvino default", {}), ("openvino fp32", {"INFERENCE_PRECISION_HINT": "f32"})]
+)
+def test_openvino_is_told_its_precision(tmp_path, monkeypatch, name, hints):
+    core = Mock()
+    monkeypatch.setattr("bertram.benchmark.contestants._library", lambda _: Mock(Core=lambda: core))
+    SETTINGS[name].load(tmp_path / "model.onnx")
+    core.compile_model.assert_called_once_with(tmp_path / "model.onnx", "CPU", {"PERFORMANCE_HINT": "LATENCY"} | hints)
 
 
 @pytest.mark.parametrize(

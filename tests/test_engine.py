@@ -3,17 +3,23 @@
 import json
 import random
 import struct
+import subprocess
+import sys
+import zlib
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import bertram
 from bertram.artifacts import load
 from bertram.batch import Batch
+from bertram.benchmark.bench import _prepare
+from bertram.benchmark.contestants import SETTINGS
 from bertram.config import PRESETS
-from bertram.errors import BadInput
+from bertram.errors import BadInput, BertramError
 from bertram.exporting import export
 from bertram.formats import engine_file
 from bertram.formats.engine import tensors_of
@@ -22,11 +28,12 @@ from bertram.formats.engine_layout import layout_of
 from bertram.formats.quantization import pack
 from bertram.inference import engine_runner
 from bertram.inference.engine_runner import EngineRunner
-from bertram.memory import current_memory_mb
+from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.model_directory import read_model, read_tokenizer
+from bertram.model_names import ENGLISH, OWN
 from bertram.models.heads import Model
-from bertram.quantizing import agreement, quantized
 from bertram.supervised import train
+from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner
 from test_damage import refusal
@@ -81,19 +88,13 @@ def test_without_kernels_numpy_answers(engine, monkeypatch):
     np.testing.assert_allclose(load(engine).logits(TEXTS), expected, atol=0.1 if engine.stem == "int8" else 1e-5)
 
 
-def test_agreement_is_measured_on_the_texts_that_are_given(trained, tmp_path, monkeypatch):
-    seen = []
-
-    def watched(*arguments):
-        seen.append(arguments[1])
-        return quantized(*arguments)
-
-    monkeypatch.setattr("bertram.exporting.quantized", watched)
-    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
-    found = export(trained, format="engine", out=tmp_path / "a.engine", texts=tmp_path / "texts.txt")
-    expected, _ = load(trained).tokenizer.encode(TEXTS, max_length=32)
-    assert found.texts == len(TEXTS)
-    np.testing.assert_array_equal(seen[0].token_ids, expected.token_ids)
+def test_a_masked_head_scores_the_places_that_are_asked_for(tmp_path):
+    place = model_directory(tmp_path / "model", {"masked_language_model": 0}, unsettled=True)
+    export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
+    runner, batch = EngineRunner(read_engine(tmp_path / "a.engine")), Batch.pack([[5, 6, 7], [8, 9]])
+    (some,) = runner.run(batch, np.array([1, 4])).keys() - {"hidden"}
+    np.testing.assert_allclose(runner.run(batch, np.array([1, 4]))[some], runner.run(batch)[some][[1, 4]], atol=1e-5)
+    assert runner.run(batch, np.array([], int))[some].shape == (0, runner.engine.config.vocab_size)
 
 
 HEADS = [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}, {"embedding": 0}]
@@ -132,8 +133,8 @@ def test_a_file_holds_residuals_and_not_their_sums(tmp_path):
     assert 0 <= sizes[8] - sizes[4] - factors < 64 * 60  # each begins at a multiple of 64 bytes
 
 
-def weights_of(name, precision):
-    config = replace(PRESETS[name], vocab_size=8000)
+def weights_of(name, precision, **settings):
+    config = replace(PRESETS[name], vocab_size=8000, **settings)
     layout = layout_of(config, {}, pooler=True)
     zeros = {key: np.zeros(shape, np.float32) for key, shape in layout.matrices.items()}
     vectors = {key: np.zeros(size, np.float32) for key, size in layout.vectors.items()}
@@ -148,6 +149,17 @@ def test_a_file_holds_each_weight_once(trained, tmp_path, name):
     tokenizer = load(trained).tokenizer
     write_engine(tmp_path / "a.engine", Engine(config, {}, True, {}, tokenizer, matrices, vectors))
     assert unique < (tmp_path / "a.engine").stat().st_size < 1.1 * unique + 20_000
+
+
+def test_albert_base_is_small():
+    """With its 30,000 entries in int8, beside a tokenizer of as many and all that alignment can add."""
+    config = replace(PRESETS["albert-base"], vocab_size=30_000)
+    layout = layout_of(config, {"masked_language_model": 0, "sentence_pair": 2}, pooler=True)
+    tensors = list(engine_file._tensors(layout.matrices, layout.vectors, dict.fromkeys(layout.matrices, "int8")))
+    weights = sum(engine_file._size(*tensor) + 63 for tensor in tensors)
+    tokenizer = (OWN / ENGLISH / "tokenizer.json").read_bytes()
+    assert Tokenizer.load(OWN / ENGLISH).vocab_size >= 30_000
+    assert 11e6 < weights + len(zlib.compress(tokenizer, 9)) <= 13e6
 
 
 def test_weights_are_mapped_and_not_copied(trained, tmp_path):
@@ -166,66 +178,6 @@ def private_mb():
         return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty")) / 1e3
 
 
-def test_weights_that_int8_spoils_stay_in_float32(tmp_path):
-    """What a unit that is never active weighs a thousand times makes steps in which the others' weights vanish."""
-    place = model_directory(tmp_path / "model", {"classification": 4})
-    network = read_model(place)
-    with torch.no_grad():
-        for layer in network.encoder.layers:
-            layer.feed_forward.intermediate.weight *= 20
-            layer.feed_forward.output.weight *= 20
-            layer.feed_forward.output.weight[:, 1] = 1000
-            layer.feed_forward.intermediate.bias[1] = -60
-    from bertram.formats.huggingface import write
-
-    write(network, place, labels=list("abcd"))
-    found = export(place, format="engine", out=tmp_path / "a.engine", min_agreement=0.0)
-    assert found.floats == {}
-    assert found.share < 0.9
-    kept = export(place, format="engine", out=tmp_path / "b.engine", min_agreement=0.98)
-    assert kept.share >= 0.98
-    assert set(kept.floats) == {"feed_forward.0.down", "feed_forward.1.down"}
-    assert {name for name, m in read_engine(tmp_path / "b.engine").matrices.items() if m.precision == "fp32"} == set(
-        kept.floats
-    )
-
-
-def test_what_agrees_too_little_is_not_written(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, **__: 0.5)
-    with pytest.raises(BadInput, match=r"--min-agreement 0\.9"):
-        export(trained, format="engine", out=tmp_path / "a.engine", min_agreement=0.9)
-    assert not (tmp_path / "a.engine").exists()
-    export(trained, format="engine", out=tmp_path / "a.engine", min_agreement=0)
-
-
-def test_agreement_counts_equal_answers():
-    a, b = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
-    assert agreement({"classification": a}, {"classification": b}) == 0.75
-    assert agreement({"hidden": a}, {"hidden": b}) == 0.75
-    assert agreement({"regression": a[:, :1]}, {"regression": a[:, :1]}) == 1
-
-
-@pytest.mark.parametrize(
-    ("said", "options"),
-    [
-        ("is there already", {"out": "taken"}),
-        ("an encoder, and --format ctranslate2", {"format": "ctranslate2"}),
-        ("--min-agreement 2", {"min_agreement": 2}),
-        ("holds no texts", {"texts": "empty.txt"}),
-        ("--vocabulary-map", {"vocabulary_map": "x"}),
-    ],
-)
-def test_refusals(trained, tmp_path, said, options):
-    (tmp_path / "taken").write_text("mine")
-    (tmp_path / "empty.txt").write_text("")
-    for key in ("out", "texts"):
-        if key in options:
-            options = options | {key: tmp_path / options[key]}
-    with pytest.raises(BadInput, match=said):
-        export(trained, **{"format": "engine", "out": tmp_path / "out"} | options)
-    assert (tmp_path / "taken").read_text() == "mine"
-
-
 def test_a_newer_version_a_flipped_byte_and_half_a_file(engine, tmp_path):
     content, path = bytearray(engine.read_bytes()), tmp_path / "a.engine"
     for damage, said in (
@@ -239,10 +191,28 @@ def test_a_newer_version_a_flipped_byte_and_half_a_file(engine, tmp_path):
             read_engine(path)
 
 
+@contextmanager
+def peak_below(megabytes):
+    """At no time what is done takes so much more memory than there was taken."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is taken (proc_pid_clear_refs(5))
+    before = current_memory_mb()
+    yield
+    assert peak_memory_mb() - before < megabytes
+
+
+def refused_by_bench(path):
+    """What `bench` says of an engine file that it cannot measure; None if it would."""
+    try:
+        subject, _ = _prepare(path, path.parent, (), False)
+    except BertramError as error:
+        return str(error)
+    assert subject.prepared.keys() <= SETTINGS.keys()
+    return None
+
+
 def survive(engine, tmp_path, number, seed):
     """Damage a file and mend its checksum: what is left to stop is what a stranger could write."""
     content, path, loaded = engine.read_bytes(), tmp_path / "a.engine", 0
-    before = current_memory_mb()
     header = struct.unpack_from("<I", content, 12)[0]
     for attempt in range(number):
         chance = random.Random(f"{seed}/{attempt}")
@@ -261,12 +231,51 @@ def survive(engine, tmp_path, number, seed):
         if chance.random() < 0.9:
             damaged[16:48] = engine_file.hashlib.sha256(damaged[48:]).digest()
         path.write_bytes(damaged)
-        line = refusal(path)
-        loaded += line is None
-        assert "\n" not in (line or "")
-        assert len(line or "") < 600
-    assert current_memory_mb() - before < len(content) / 1e6 + 64
+        with peak_below(len(damaged) / 1e6 + 64):
+            lines = refusal(path), refused_by_bench(path)
+        loaded += lines[0] is None
+        for line in lines:
+            assert "\n" not in (line or "")
+            assert len(line or "") < 600
     return loaded
+
+
+def test_a_small_file_cannot_unpack_a_large_tokenizer(trained, tmp_path, monkeypatch):
+    config, matrices, vectors, _ = weights_of("bert-tiny", "int8")
+    engine = Engine(config, {}, True, {}, load(trained).tokenizer, matrices, vectors)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_file, "_saved", lambda _: [b" " * 2**25, b"{}"])
+        with pytest.raises(BadInput, match="tokenizer is larger than the weights"):
+            write_engine(tmp_path / "a.engine", engine)
+        patched.setattr(engine_file, "_most_tokenizer", lambda _: 2**26)
+        write_engine(tmp_path / "a.engine", engine)
+    with pytest.raises(BadInput, match="tokenizer would expand"), peak_below(8):
+        read_engine(tmp_path / "a.engine")
+
+
+def test_a_tokenizer_is_unpacked_no_further_than_it_says(trained, tmp_path, monkeypatch):
+    config, matrices, vectors, _ = weights_of("bert-tiny", "int8")
+    content = zlib.compress(b" " * 2**25, 9)
+    monkeypatch.setattr(engine_file.zlib, "compress", lambda *_: content)
+    write_engine(tmp_path / "a.engine", Engine(config, {}, True, {}, load(trained).tokenizer, matrices, vectors))
+    with pytest.raises(BadInput, match="tokenizer is not as long as"), peak_below(8):
+        read_engine(tmp_path / "a.engine")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_small_file_cannot_expand_to_many_layers(trained, tmp_path, monkeypatch, precision):
+    deep = {"num_hidden_layers": 24, "num_hidden_groups": 1, "residual_rank": 1}
+    config, matrices, vectors, _ = weights_of("albert-mini", precision, **deep)
+    write_engine(tmp_path / "a.engine", Engine(config, {}, True, {}, load(trained).tokenizer, matrices, vectors))
+    summed = layout_of(config.untied, {}, pooler=True).matrices
+    size = sum(a * b for a, b in summed.values()) * (4 if precision == "fp32" else 1)
+    times = size / (tmp_path / "a.engine").stat().st_size
+    assert times > 2
+    monkeypatch.setattr(engine_file, "_MOST_SUMMED", times * 1.1)
+    read_engine(tmp_path / "a.engine")
+    monkeypatch.setattr(engine_file, "_MOST_SUMMED", times * 0.9)
+    with pytest.raises(BadInput, match="its layers would expand to more than"):
+        read_engine(tmp_path / "a.engine")
 
 
 def test_damaged_files_are_refused_in_one_line(engine, tmp_path):
@@ -281,15 +290,28 @@ def test_many_more_damaged_files(engine, tmp_path, seed):
 
 def test_a_text_of_many_words_and_many_texts(engine):
     predictor = load(engine)
-    before = current_memory_mb()
-    assert len(predictor.predict(["film " * 100_000, "", " "])) == 3
-    assert len(predictor.logits(["a film"] * 20_000)) == 20_000
-    assert current_memory_mb() - before < 200
+    predictor.logits(["a film"] * 10_000)
+    with peak_below(100):
+        assert len(predictor.predict(["film " * 100_000, "", " "])) == 3
+    with peak_below(20):
+        assert len(predictor.logits(["a film"] * 100_000)) == 100_000
 
 
-def test_a_preset_is_no_model(tmp_path):
-    with pytest.raises(BadInput, match="preset"):
-        export("bert-tiny", format="engine", out=tmp_path / "a.engine")
+def test_processes_that_map_one_file_answer_alike(engine):
+    """Both hold it before either answers."""
+    code = (
+        "import json, sys; from bertram.artifacts import load; predictor = load(sys.argv[1]); print(flush=True); "
+        "print(json.dumps(predictor.logits(json.loads(input())).tolist()))"
+    )
+    command, pipes = [sys.executable, "-c", code, str(engine)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as one, subprocess.Popen(command, text=True, **pipes) as other:
+        assert one.stdout.readline() == other.stdout.readline() == "\n"
+        for process in (one, other):
+            process.stdin.write(f"{json.dumps(TEXTS)}\n")
+            process.stdin.flush()
+        found = [json.loads(process.stdout.readline()) for process in (one, other)]
+    assert found[0] == found[1]
+    np.testing.assert_allclose(found[0], load(engine).logits(TEXTS), atol=1e-5)
 
 
 def test_tensors_have_the_layouts_names():

@@ -192,11 +192,11 @@ def test_a_model_of_one_segment_refuses_pairs(tmp_path):
     train("classification", table(tmp_path / "t.csv"), model=model, out=tmp_path / "out", recipe=recipe)
     predictor = bertram.load(tmp_path / "out")
     assert len(predictor.predict(["a film"])) == 1
-    with pytest.raises(BadInput, match="one segment only, so it cannot read pairs of texts"):
+    with pytest.raises(BadInput, match="no second segment"):
         predictor.predict([{"text": "a film", "text_b": "a book"}])
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("text,text_b,label\n" + "a,b,x\nc,d,y\n" * 4)
-    with pytest.raises(BadInput, match="one segment only, so it cannot read pairs of texts"):
+    with pytest.raises(BadInput, match="no second segment"):
         train("classification", pairs, model=model, out=tmp_path / "other", recipe=recipe)
 
 

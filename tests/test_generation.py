@@ -335,7 +335,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (["pretrain", english, "--steps", 1, *to], "encoder–decoder"),
         (["compare", table(tmp_path / "t.csv"), "--models", trained, "--out", tmp_path / "c"], "encoder–decoder"),
         (["train", "classification", tmp_path / "t.csv", "--model", trained, "--out", tmp_path / "c"], "this needs an"),
-        (["export", trained, "--format", "engine", "--out", tmp_path / "e"], "holds an encoder"),
+        (
+            ["export", trained, "--format", "engine", "--out", tmp_path / "e"],
+            "--format is one of",
+        ),
         (["embed", trained, english], "use bertram translate"),
         (["shrink", trained, "--texts", english, "--out", tmp_path / "c", "--steps", 1], "encoder–decoder"),
     ):

@@ -75,7 +75,11 @@ def batch(name, lengths=LENGTHS, seed=0):
 
 
 USABLE = usable() if kernels.available() else []
-NEEDS = {"avx512": {"avx512_vnni", "avx512bw", "avx512vl"}, "avx2": {"avx2", "fma", "bmi2"}, "portable": set()}
+AVX2 = {"avx2", "fma", "bmi2"}
+NEEDS = {
+    **{"avx512": {"avx512_vnni", "avx512bw", "avx512vl"}, "avxvnni": AVX2 | {"avx_vnni"}, "avx2": AVX2},
+    "portable": set(),
+}
 
 
 @pytest.mark.skipif(not USABLE or platform.machine() != "x86_64", reason="no kernels for x86-64")
@@ -191,19 +195,21 @@ def test_it_answers_in_a_fork():
 @pytest.mark.parametrize(
     ("what", "change"),
     [
-        ("holds others", {"token_ids": 90}),
-        ("holds others", {"token_ids": -1}),
+        ("outside the model's vocabulary of 90", {"token_ids": 90}),
+        ("outside the model's vocabulary of 90", {"token_ids": -1}),
         ("longer than the model's 520 positions", {"positions": 520}),
-        ("holds others", {"positions": -5}),
-        ("one segment only", {"segment_ids": 2}),
-        ("one segment only", {"segment_ids": -1}),
+        ("no counts from 0", {"positions": -5}),
+        ("outside the model's 2", {"segment_ids": 2}),
+        ("outside the model's 2", {"segment_ids": -1}),
+        ("no counts from 0", {"offsets": 3}),
+        ("its 8 tokens", {"offsets": 7}),
     ],
 )
 def test_what_the_model_does_not_know_never_reaches_it(what, change):
     given = batch("bert", [4, 4])
     arrays = {key: getattr(given, key).copy() for key in ("token_ids", "segment_ids", "positions", "offsets")}
     for name, value in change.items():
-        arrays[name][5] = value
+        arrays[name][-1] = value
     for kind in (NativeEncoder, NumpyEncoder):
         with pytest.raises(BadInput, match=what):
             encoder("bert", "fp32", kind).hidden(Batch(**arrays))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bertram.errors import BadInput
-from bertram.model_names import resolve
+from bertram.exporting import export
+from bertram.model_names import ENGLISH, OWN, SENTIMENT, any_config_of, engine_of, resolve
 from tiny import model_directory
 
 
@@ -33,3 +34,16 @@ def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(asked) == 2
     with pytest.raises(BadInput, match=r"^nobody/nothing: neither [^\n]*404 Client Error\.$"):
         resolve("nobody/nothing")
+
+
+def test_an_engine_by_its_path_or_name(tmp_path: Path) -> None:
+    place = model_directory(tmp_path / "model")
+    export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
+    (tmp_path / "texts.txt").write_text("a text")
+    assert [engine_of(name) for name in (ENGLISH, SENTIMENT)] == [
+        OWN / f"{name}.engine" for name in (ENGLISH, SENTIMENT)
+    ]
+    assert engine_of(tmp_path / "a.engine") == tmp_path / "a.engine"
+    for name in (place, tmp_path / "texts.txt", tmp_path / "none", "bert-tiny", "a text " * 100):
+        assert engine_of(name) is None
+    assert any_config_of(tmp_path / "a.engine") == any_config_of(place)

@@ -20,7 +20,7 @@ from bertram.model_directory import (
     task_of,
     tokenizers_of,
 )
-from bertram.model_names import ENGLISH, OWN, SENTIMENT, exists, resolve
+from bertram.model_names import engine_of, exists, resolve
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
@@ -35,9 +35,8 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     Raises:
         BadInput: there is none, it is damaged, or it is a bare preset, which has learned nothing.
     """
-    path = OWN / f"{model}.engine" if model in (ENGLISH, SENTIMENT) else Path(model)
-    if exists(path) and path.is_file() and is_engine(path):
-        return _load_engine(path)
+    if (engine := engine_of(model)) is not None:
+        return _load_engine(engine)
     source = resolve(model, allow_pickle=allow_pickle)
     if not isinstance(source, Path):
         raise BadInput(

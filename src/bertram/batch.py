@@ -10,10 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bertram.errors import BadInput
+
 Ints = NDArray[np.int32]
 
 IGNORED = -100
 """The whole-number target of what is not to be learned from, as in PyTorch's cross_entropy."""
+
+NO_PAIRS = "the model has no second segment (type_vocab_size < 2), so it cannot read pairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,27 @@ class Batch:
     def lengths(self) -> Ints:
         """Tokens of each sequence, [B]."""
         return np.diff(self.offsets)
+
+    def check(self, vocab_size: int, positions: int, segments: int) -> None:
+        """Make sure that a model with so many of each can look up all that stands here.
+
+        Raises:
+            BadInput: a token, position or segment is none of the model's, a sequence is empty, or the arrays do not
+                belong together.
+        """
+        total, lengths = len(self.token_ids), self.lengths
+        if self.offsets[0] != 0 or lengths.min(initial=0) < 0 or self.positions.min(initial=0) < 0:
+            raise BadInput("the batch's offsets or positions are no counts from 0")
+        if not total == self.offsets[-1] == len(self.segment_ids) == len(self.positions):
+            raise BadInput(f"the batch's offsets, segments or positions are not those of its {total:,} tokens")
+        if lengths.min(initial=1) < 1:
+            raise BadInput("a text of no tokens")
+        if self.token_ids.min(initial=0) < 0 or self.token_ids.max(initial=0) >= vocab_size:
+            raise BadInput(f"a token id lies outside the model's vocabulary of {vocab_size:,}")
+        if (longest := int(self.positions.max(initial=0)) + 1) > positions:
+            raise BadInput(f"a text of {longest} tokens is longer than the model's {positions} positions")
+        if self.segment_ids.min(initial=0) < 0 or self.segment_ids.max(initial=0) >= max(1, segments):
+            raise BadInput(NO_PAIRS if segments < 2 else f"a segment id lies outside the model's {segments}")
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Batch":
         """The sequences at `indices`, in that order, as a Batch of their own."""

@@ -585,8 +585,8 @@ def export(
     ----------
     format
         engine: a single file with an encoder and its heads, which answers without torch. onnx: an encoder for other
-        runtimes. ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: an
-        encoder–decoder model as transformers' MarianMTModel.
+        runtimes. ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: either, for
+        transformers.
     out
         The file or directory to write.
     precision
@@ -595,8 +595,8 @@ def export(
         A text file with one input a line, or JSONL with text [, text_b]. The int8 engine's agreement with the model is
         measured on up to 512 of them. Default: random tokens.
     min_agreement
-        Share of answers in which an int8 engine must agree with the model. As many weights as needed stay in fp32; if
-        it still agrees less, nothing is written. 0 always writes.
+        Share of answers in which an int8 engine must agree with the model. Weights are kept in float32 as needed; an
+        engine that still falls short is not written. 0 always writes.
     vocabulary_map
         CTranslate2's vmap.txt, which restricts the target tokens that source tokens can be translated to.
     """
@@ -620,14 +620,14 @@ def export(
 def inspect(
     models: Annotated[list[str], Parameter(name=["MODEL"])], /, *, tokens: int = 128, json: Json = False
 ) -> None:
-    """Show parameters, FLOPs and memory of models side by side.
+    """Show parameters, FLOPs and memory of models side by side: presets, directories or engine files.
 
     Example: bertram inspect bert-base albert-base; bertram inspect out/en-de
 
     Parameters
     ----------
     models
-        Presets or model directories.
+        Presets, model directories or engine files.
     tokens
         Length of the text for which FLOPs are counted.
     """
@@ -646,6 +646,7 @@ def bench(
     lengths: Literal["mixed", "sst2", "imdb"] = "mixed",
     against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     rounds: int = 3,
+    allow_pickle: Flag = False,
     json: Json = False,
 ) -> None:
     """Benchmark an encoder as an engine: throughput, latency and memory, beside other runtimes in the same run.
@@ -657,7 +658,8 @@ def bench(
     model
         A model directory, an engine file, or a preset with random weights.
     texts
-        A text file with one input a line, to measure on. Default: random tokens, with lengths as --lengths says.
+        A text file with one input a line, or JSONL with text [, text_b], to measure on. Default: random tokens, with
+        lengths as --lengths says.
     lengths
         Length distribution of the random texts: mixed (33 tokens on average), or that of SST-2 or IMDB.
     against
@@ -669,7 +671,7 @@ def bench(
     from bertram.benchmark.bench import render
 
     names = [name for given in against or [] for name in given.split(",") if name]
-    found = measure(model, texts=texts, lengths=lengths, against=names, rounds=rounds)
+    found = measure(model, texts=texts, lengths=lengths, against=names, rounds=rounds, allow_pickle=allow_pickle)
     if json:
         _print(found, "", as_json=True)
     else:

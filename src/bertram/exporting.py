@@ -1,32 +1,37 @@
 """A trained model in another format: what `bertram export` does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from itertools import islice
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from bertram import model_directory, model_names
-from bertram.batch import Batch
+from bertram.batch import IGNORED, Batch
+from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require
 from bertram.files import write_json
 from bertram.formats.ctranslate2_file import is_ctranslate2
-from bertram.formats.engine_layout import EMBEDDING
-from bertram.formats.quantization import Precision
+from bertram.formats.engine_file import Engine, write_engine
+from bertram.formats.engine_layout import EMBEDDING, MASKED
+from bertram.formats.quantization import Precision, pack
 from bertram.formats.transformer_config import is_transformer
-from bertram.inference.predictor import columns_of
+from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import MANIFEST, is_occupied, make_directory, read_manifest
-from bertram.text.inputs import read_inputs
+from bertram.text.inputs import first_inputs
+from bertram.text.masking import Masker
 from bertram.text.tokenizer import Tokenizer
 
 Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
 Texts = str | Path | Sequence[str | Mapping[str, str]]
 """A file of inputs, or inputs as `Predictor.predict` takes them."""
 
-_ENCODERS = ("engine", "onnx")
+_FORMATS: Mapping[str, tuple[Format, ...]] = {
+    "an encoder": ("engine", "onnx", "huggingface"),
+    "an encoder–decoder model": ("ctranslate2", "huggingface"),
+}
 _MOST_TEXTS = 512  # that agreement is measured on
 _DRAWN_TEXTS, _DRAWN_TOKENS = 64, 32
 
@@ -51,11 +56,11 @@ def export(
     Args:
         format: "engine": one file of an encoder with its heads, which answers without torch. "onnx": an encoder for
             other runtimes. "ctranslate2": a directory that CTranslate2 runs, of an encoder–decoder model.
-            "huggingface": one that transformers' MarianMTModel loads.
+            "huggingface": one that transformers loads, with its Bert… or Albert… classes or its MarianMTModel.
         precision: of an engine's or CTranslate2's weights; "int8", the default, has a scale for each row.
         texts: inputs that an int8 engine's answers are measured on, some hundreds; without them drawn tokens are taken.
-        min_agreement: share of the answers in which an int8 engine must agree with the model. Weights stay in float32
-            as it takes; what then agrees less is not written.
+        min_agreement: share of the answers in which an int8 engine must agree with the model. Weights are kept in
+            float32 as needed; an engine that still falls short is not written.
         vocabulary_map: CTranslate2's vmap.txt, which says for source tokens what they may become.
 
     Returns how far an int8 engine agrees.
@@ -65,14 +70,18 @@ def export(
             too little.
         OSError: a file cannot be written.
     """
+    if format not in get_args(Format):
+        raise BadInput(f"--format {format!s:.40}: there are {', '.join(get_args(Format))}")
     source, out = model_names.resolve(model, allow_pickle=allow_pickle), Path(out)
     if not isinstance(source, Path):
         raise BadInput(f"{model} is a preset, sizes with random weights; train it first")
     if is_ctranslate2(source):
         raise BadInput(f"{model}: is exported for CTranslate2 already; name the model that it was made of")
-    if is_transformer(source) == (format in _ENCODERS):
-        kinds = ["an encoder", "an encoder–decoder model"][:: 1 if format in _ENCODERS else -1]
-        raise BadInput(f"{model}: is {kinds[1]}, and --format {format} holds {kinds[0]}")
+    kind = "an encoder–decoder model" if is_transformer(source) else "an encoder"
+    if format not in _FORMATS[kind]:
+        raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
+    if precision == "int8" and format in ("onnx", "huggingface"):
+        raise BadInput(f"--format {format}: has no other --precision than fp32; others quantize such files themselves")
     if vocabulary_map and format != "ctranslate2":
         raise BadInput(f"--format {format}: has no --vocabulary-map")
     if not 0 <= min_agreement <= 1:
@@ -82,7 +91,9 @@ def export(
     if format == "engine":
         return _export_engine(source, out, precision or "int8", texts, min_agreement, allow_pickle)
     if format == "onnx":
-        _export_onnx(source, out, precision, allow_pickle)
+        _export_onnx(source, out, allow_pickle)
+    elif kind == "an encoder":
+        _export_encoder(source, out, allow_pickle)
     else:
         _export_transformer(source, out, format, precision, vocabulary_map, allow_pickle)
     return None
@@ -106,73 +117,95 @@ def _export_engine(
     source: Path, out: Path, precision: Precision, texts: Texts | None, min_agreement: float, allow_pickle: bool
 ) -> Agreement | None:
     from bertram.formats.engine import tensors_of
-    from bertram.formats.engine_file import Engine, write_engine
-    from bertram.formats.quantization import pack
 
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
     manifest, network = read_manifest(source), model_directory.read_model(source, allow_pickle=allow_pickle)
     tokenizer = model_directory.read_tokenizer(source, network.config)
     weights, vectors = tensors_of(network)
-    kept: dict[str, Any] = {key: manifest[key] for key in ("base_model",) if key in manifest}
-    if (task := model_directory.find_task(source, manifest)) is not None:
-        kept["task"] = task.to_dict()
-    kept |= {"max_length": model_directory.max_length_of(source, network.config), "precision": precision}
-    pooler = network.pooler is not None
+    kept, pooler = _kept(source, manifest, network.config), network.pooler is not None
     matrices = {name: pack(weight, "fp32") for name, weight in weights.items()}
     engine, found = Engine(network.config, network.labels(), pooler, kept, tokenizer, matrices, vectors), None
     if precision == "int8":
-        batch = _sample(
-            texts, tokenizer, kept["max_length"], network.config.vocab_size, apart=EMBEDDING in network.heads
-        )
-        engine, found = quantized(engine, batch, min_agreement)
+        engine, found = quantized(engine, _sample(engine, texts), min_agreement)
         if found.share < min_agreement:
             raise Disagreement(
-                f"{source}: in int8 {found.share:.2%} of {found.texts:,} texts are answered alike, less than "
+                f"{source}: the int8 engine agrees with the model to {found.share:.2%} on {found.texts:,} texts, below "
                 f"--min-agreement {min_agreement:g}; lower it, or take --precision fp32"
             )
-        kept |= {"agreement": found.share}
+        engine = replace(engine, manifest={**kept, "agreement": found.share})
     write_engine(out, engine)
     return found
 
 
-def _export_onnx(source: Path, out: Path, precision: Precision | None, allow_pickle: bool) -> None:
+def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
     require("onnx", "onnx")
     from bertram.formats.engine import tensors_of
     from bertram.formats.onnx import write_onnx
     from bertram.formats.residuals import untied
 
-    if precision == "int8":
-        raise BadInput("--format onnx: has no other --precision than fp32; runtimes quantize such files themselves")
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
     network = untied(model_directory.read_model(source, allow_pickle=allow_pickle))
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
-def _sample(texts: Texts | None, tokenizer: Tokenizer, max_length: int, vocabulary: int, *, apart: bool) -> Batch:
-    """What agreement is measured on; texts of a pair may be read `apart`.
+def _sample(engine: Engine, texts: Texts | None) -> Batch:
+    """What agreement is measured on: texts as the model reads them, for a masked language model with tokens to guess.
 
     Raises:
         BadInput: the file of texts cannot be used.
     """
+    tokenizer, max_length = engine.tokenizer, engine.manifest["max_length"]
     if texts is None:
-        drawn = np.random.default_rng(0).integers(0, vocabulary, (_DRAWN_TEXTS, min(_DRAWN_TOKENS, max_length)))
-        return Batch.pack(drawn.tolist())
-    if isinstance(texts, str | Path):
-        inputs: list[str | Mapping[str, str]] = list(
-            islice((given for chunk in read_inputs(str(texts)) for given in chunk), _MOST_TEXTS)
-        )
-        if not inputs:
-            raise BadInput(f"{texts}: holds no texts")
+        drawn = np.random.default_rng(0).integers(tokenizer.vocab_size, size=(_DRAWN_TEXTS, _DRAWN_TOKENS))
+        batch = Batch.pack(drawn[:, :max_length].tolist())
     else:
-        inputs = list(texts[:_MOST_TEXTS])
+        inputs = first_inputs(texts, _MOST_TEXTS) if isinstance(texts, str | Path) else texts[:_MOST_TEXTS]
         if not inputs:
             raise BadInput("texts: none are given to measure agreement on")
-    firsts, more = columns_of(inputs)
-    if apart and more:
-        firsts, more = [*firsts, *more], None
-    return tokenizer.encode(firsts, more, max_length=max_length)[0]
+        batch = encoded(inputs, tokenizer, max_length, apart=EMBEDDING in engine.heads)
+    return _masked(batch, tokenizer) if MASKED in engine.heads else batch
+
+
+def _masked(batch: Batch, tokenizer: Tokenizer) -> Batch:
+    """15% of the ordinary tokens as [MASK], the same ones every time.
+
+    Raises:
+        BadInput: there is no token to mask, or no [MASK].
+    """
+    masker = Masker(~tokenizer.special, tokenizer.special, tokenizer.mask_id, "token")
+    _, targets = masker.mask(batch, np.random.default_rng(0))
+    if (targets == IGNORED).all():
+        raise BadInput("texts: hold no token to mask")
+    return replace(batch, token_ids=np.where(targets == IGNORED, batch.token_ids, np.int32(tokenizer.mask_id)))
+
+
+def _kept(source: Path, manifest: Mapping[str, Any], config: EncoderConfig) -> dict[str, Any]:
+    """What bertram.json says that holds in any format."""
+    kept = {key: manifest[key] for key in ("format", "base_model") if key in manifest}
+    if (task := model_directory.find_task(source, dict(manifest))) is not None:
+        kept["task"] = task.to_dict()
+    return kept | {"max_length": model_directory.max_length_of(source, config)}
+
+
+def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
+    from bertram.formats.huggingface import write
+    from bertram.formats.huggingface_config import config_overrides
+
+    manifest, network = read_manifest(source), model_directory.read_model(source, allow_pickle=allow_pickle)
+    tokenizer, config = model_directory.read_tokenizer(source, network.config), network.config
+    task = model_directory.find_task(source, manifest)
+    _make_new(out)
+    write(network, out, labels=getattr(task, "labels", None))
+    tokenizer.save(out, max_length=config.max_position_embeddings)
+    write_json(out / MANIFEST, _kept(source, manifest, config) | {"config_overrides": config_overrides(config)})
+
+
+def _make_new(out: Path) -> None:
+    if is_occupied(out):
+        raise BadInput(f"{out}: is not empty; name another --out")
+    make_directory(out)
 
 
 def _export_transformer(
@@ -183,21 +216,16 @@ def _export_transformer(
     vocabulary_map: str | Path | None,
     allow_pickle: bool,
 ) -> None:
-    if format == "huggingface" and precision == "int8":
-        raise BadInput(f"--format {format}: has no other --precision than fp32")
     manifest, network = read_manifest(source), model_directory.read_transformer(source, allow_pickle=allow_pickle)
     reader, writer = model_directory.tokenizers_of(source, network.config)
-    kept: dict[str, Any] = {key: manifest[key] for key in ("format", "base_model") if key in manifest}
-    kept |= {"search": asdict(model_directory.search_of(source, manifest))}
+    kept = _kept(source, manifest, network.config.encoder)
     kept |= {"task": model_directory.task_of(source, manifest).to_dict()}
-    kept |= {"max_length": model_directory.max_length_of(source, network.config.encoder)}
+    kept |= {"search": asdict(model_directory.search_of(source, manifest))}
     if format == "huggingface":
         from bertram.formats.marian_config import config_overrides
         from bertram.formats.transformer import write_marian
 
-        if is_occupied(out):
-            raise BadInput(f"{out}: is not empty; name another --out")
-        make_directory(out)
+        _make_new(out)
         write_marian(network, out, model_directory.search_of(source, manifest))
         kept |= {"config_overrides": config_overrides(network.config)}
     else:

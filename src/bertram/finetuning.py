@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bertram import model_directory, model_names
-from bertram.batch import Examples
+from bertram.batch import NO_PAIRS, Examples
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require
 from bertram.files import write_array
@@ -227,7 +227,7 @@ def start(training: Training, source: Path | EncoderConfig, out: Path) -> tuple[
     if isinstance(source, Path):
         network = model_directory.read_model(source, heads, allow_pickle=training.allow_pickle)
         if training.splits.train.texts_b is not None and not task.apart and network.config.type_vocab_size < 2:
-            raise BadInput(f"{training.model}: knows one segment only, so it cannot read pairs of texts")
+            raise BadInput(f"{training.model}: {NO_PAIRS}")
         return network, model_directory.read_tokenizer(source, network.config)
     from bertram.models.heads import Model
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
 from bertram.errors import BadInput, require
+from bertram.formats.engine_file import is_engine, read_engine
 from bertram.formats.transformer_config import is_transformer, read_transformer_config
 from bertram.model_directory import read_config
 
@@ -46,6 +47,12 @@ def local(model: str | Path) -> Path | None:
     return None if model in PRESETS or model in TRANSFORMERS or not exists(Path(model)) else Path(model)
 
 
+def engine_of(model: str | Path) -> Path | None:
+    """The engine file that a model argument names: a path, or one of Bertram's own; None where it names none."""
+    path = OWN / f"{model}.engine" if model in (ENGLISH, SENTIMENT) else Path(model)
+    return path if exists(path) and path.is_file() and is_engine(path) else None
+
+
 def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderConfig:
     """`resolve` where an encoder alone is wanted.
 
@@ -69,11 +76,13 @@ def config_of(model: str | Path) -> EncoderConfig:
 
 
 def any_config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
-    """The sizes of a preset or directory of either kind.
+    """The sizes of a preset or directory of either kind, or of an engine file.
 
     Raises:
-        BadInput: as `config_of`.
+        BadInput: as `config_of`, or the engine file is damaged.
     """
+    if (engine := engine_of(model)) is not None:
+        return read_engine(engine).config
     found = resolve(model)
     if isinstance(found, Path) and is_transformer(found):
         return read_transformer_config(found)

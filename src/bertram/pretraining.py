@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bertram import model_directory, model_names
+from bertram.batch import NO_PAIRS
 from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed
 from bertram.errors import BadInput, require
 from bertram.formats.weights_file import find_weights
@@ -153,7 +154,7 @@ def _check(objectives: Objectives, sizes: EncoderConfig) -> None:
     if objectives.max_length > sizes.max_position_embeddings:
         raise BadInput(f"--max-length {objectives.max_length}: the model has {sizes.max_position_embeddings} positions")
     if objectives.sentence_objective != "none" and sizes.type_vocab_size < 2:
-        raise BadInput("the model knows one segment only, so it cannot read pairs: take --sentence-objective none")
+        raise BadInput(f"{NO_PAIRS}: take --sentence-objective none")
 
 
 def _tokenizer(

@@ -20,7 +20,7 @@ _HIDDEN = "hidden"
 Outputs = dict[str, NDArray[np.float32]]
 
 _MAX_TOKENS = 1024  # at a time
-_MOST_SCORES = 2**26  # of a vocabulary for every token, that are held to be compared
+_MOST_SCORES = 2**26  # of a vocabulary for every [MASK], that are held to be compared
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Agreement:
     """How far an int8 engine answers as the float32 one that it was made of.
 
     Attributes:
-        share: of the same answers: labels, or tokens of a masked language model; for a regression 1 less the mean
-            error in deviations of the answers; of texts' vectors, or without a head of hidden states, the mean cosine.
-            The least of heads.
+        share: of the same answers: labels, or tokens that a masked language model puts in the place of [MASK]; for a
+            regression 1 less the mean error in deviations of the answers; of texts' vectors, or without a head of
+            hidden states, the mean cosine. The least of heads.
         layers: after each layer in run order, the error of the hidden states: its norm by theirs.
         floats: the weights left in float32, and the error that each in int8 alone had made.
         texts: that it was measured on.
@@ -46,19 +46,22 @@ class Agreement:
         lines = ["after layer   error"]
         lines += [f"{layer:11}   {error:.4f}" for layer, error in enumerate(self.layers, 1)]
         lines += [
-            f"{name}: stays in float32, alone in int8 it errs by {error:.1e}" for name, error in self.floats.items()
+            f"{name}: kept in float32; quantized alone it shifts the outputs by {error:.1e}"
+            for name, error in self.floats.items()
         ]
-        return "\n".join([*lines, f"the same answers: {self.share:.2%} of {self.texts:,} texts"])
+        return "\n".join([*lines, f"agreement with float32: {self.share:.2%} on {self.texts:,} texts"])
 
 
 def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agreement]:
     """The engine in int8, with as many of its weights in float32 as it takes to agree on `batch` by `least`.
 
-    Weights whose int8 form does most harm by itself come first. The best is returned where none agrees so far. Where
-    every token has a score for every entry of the vocabulary, of many texts the first are looked at.
+    Weights whose int8 form does most harm by itself come first. The best is returned where none agrees so far. A masked
+    language model is compared where `batch` holds [MASK]; as each has a score for every entry of the vocabulary, of
+    many texts the first are looked at.
     """
     if MASKED in engine.heads:
-        seen = int(np.searchsorted(batch.offsets[1:], _MOST_SCORES // engine.config.vocab_size, side="right"))
+        masks = np.cumsum(batch.token_ids == engine.tokenizer.mask_id)[batch.offsets[1:] - 1]
+        seen = int(np.searchsorted(masks, _MOST_SCORES // engine.config.vocab_size, side="right"))
         batch = batch.select(range(max(1, seen)))
     runs = [batch.select(rows) for rows in budgeted(batch.lengths, _MAX_TOKENS)]
     exact = EngineRunner(engine)
@@ -100,9 +103,12 @@ def _with(engine: Engine, matrices: Mapping[str, Matrix]) -> Engine:
 
 
 def _outputs(runner: EngineRunner, runs: Iterable[Batch]) -> Outputs:
-    """What the heads say, or without heads the hidden states."""
-    names = list(runner.engine.heads) or [_HIDDEN]
-    found = [{name: said[name] for name in names} for said in map(runner.run, runs)]
+    """What the heads say, a masked language model of every [MASK], or without heads the hidden states."""
+    engine = runner.engine
+    names = list(engine.heads) or [_HIDDEN]
+    mask = engine.tokenizer.mask_id if MASKED in engine.heads else None
+    said = (runner.run(batch, np.flatnonzero(batch.token_ids == mask)) for batch in runs)
+    found = [{name: outputs[name] for name in names} for outputs in said]
     return {name: np.concatenate([outputs[name] for outputs in found]) for name in names}
 
 

@@ -11,9 +11,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Group
@@ -23,12 +22,17 @@ from bertram.benchmark.contestants import SETTINGS, Ids
 from bertram.config import PRESETS, EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
-from bertram.formats.engine_file import is_engine, read_engine
+from bertram.exporting import export
+from bertram.formats.engine_file import read_engine
+from bertram.formats.engine_layout import EMBEDDING
+from bertram.inference.predictor import encoded
 from bertram.inspection import flops_per_token
-from bertram.model_directory import read_config
-from bertram.model_names import resolve_encoder
+from bertram.model_directory import find_task, read_config
+from bertram.model_names import ENGLISH, engine_of, resolve_encoder
+from bertram.run_directory import read_manifest
+from bertram.tasks.task import Task
 from bertram.terminal import plain_table
-from bertram.text.inputs import read_inputs
+from bertram.text.inputs import first_inputs
 from bertram.text.tokenizer import Tokenizer
 
 LIBRARIES = ("transformers", "onnxruntime", "openvino", "ctranslate2")
@@ -84,13 +88,16 @@ def bench(
     against: Sequence[str] = (),
     rounds: int = 3,
     with_ceiling: bool = True,
+    allow_pickle: bool = False,
 ) -> dict[str, Any]:
     """Measure an encoder as an engine in fp32 and int8, and in the libraries of `against`.
 
     Args:
         model: a directory, a preset with random weights, or an engine file, beside which nobody else can be measured.
-        texts: a file of inputs, one a line; else their lengths are drawn from `lengths`, and tokens at random.
+        texts: a file of inputs, one a line; else their lengths are drawn from `lengths`, and tokens at random. Pairs
+            are measured as the model reads them, all in the first segment, which takes as long.
         with_ceiling: whether to measure what the machine can do, too.
+        allow_pickle: read pytorch_model.bin where there is no model.safetensors.
 
     Returns "rows", one a setting, with "tokens_per_second" (hidden states of all tokens of texts in batches of 32),
     "latency_ms" of one text by its tokens, "stream" (p99 / p50 of texts of 16 tokens in succession), "load_seconds"
@@ -110,8 +117,9 @@ def bench(
         raise BadInput("--texts: a preset has no tokenizer")
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         place = Path(scratch)
-        prepared, config, tokenizer, left_out = _prepare(model, place, against)
-        ids = _drawn(config, lengths) if texts is None else _encoded(texts, tokenizer, config)
+        subject, left_out = _prepare(model, place, against, allow_pickle)
+        prepared, config = subject.prepared, subject.config
+        ids = _drawn(config, lengths) if texts is None else _encoded(texts, subject)
         ceiling = _ceiling() if with_ceiling else {}
         rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}
         for name in prepared:  # before the others are there: a process that starts would be in the way
@@ -138,21 +146,37 @@ def bench(
     }
 
 
+class _Subject(NamedTuple):
+    """The model that is measured."""
+
+    prepared: dict[str, Path]
+    """What each setting reads."""
+    config: EncoderConfig
+    tokenizer: Tokenizer
+    apart: bool
+    """Whether it reads the two texts of a pair one by one."""
+
+
 def _prepare(
-    model: str | Path, place: Path, against: Sequence[str]
-) -> tuple[dict[str, Path], EncoderConfig, Tokenizer, dict[str, str]]:
-    """What each setting reads, the sizes, the tokenizer, and the reasons of those that are left out."""
-    if (path := Path(model)).is_file() and is_engine(path):
-        engine = read_engine(path)
+    model: str | Path, place: Path, against: Sequence[str], allow_pickle: bool
+) -> tuple[_Subject, dict[str, str]]:
+    """What is measured, and the reasons of those settings that are left out."""
+    path = engine_of(model)
+    if path is not None and not (against and model == ENGLISH):  # which is there as a directory too
         if against:
-            raise BadInput(f"{model}: is an engine; others need the directory that it was made of")
-        return {f"bertram {engine.manifest['precision']}": path}, engine.config, engine.tokenizer, {}
-    source = resolve_encoder(model)
+            raise BadInput(f"{model}: is an engine file; other libraries need the model directory it was exported from")
+        engine = read_engine(path)
+        prepared = {f"bertram {engine.precision}": path}
+        return _Subject(prepared, engine.config, engine.tokenizer, EMBEDDING in engine.heads), {}
+    source = resolve_encoder(model, allow_pickle=allow_pickle)
     if isinstance(source, EncoderConfig):
         source = _random_model(source, place / "model")
-    tokenizer = Tokenizer.load(source)
+    elif allow_pickle:
+        export(source, format="huggingface", out=place / "model", allow_pickle=True)  # no contestant unpickles
+        source = place / "model"
+    task, tokenizer = find_task(source, read_manifest(source)), Tokenizer.load(source)
     wanted = [name for name in SETTINGS if name.split()[0] in ("bertram", *against)]
-    prepared, left_out = {}, {}
+    prepared, left_out = dict[str, Path](), dict[str, str]()
     for name in wanted:
         (folder := place / name.replace(" ", "-")).mkdir()
         with _Worker(name) as worker:
@@ -164,7 +188,7 @@ def _prepare(
                 left_out[name] = str(error)
     if not prepared:
         raise BadInput(next(iter(left_out.values())))
-    return prepared, read_config(source), tokenizer, left_out
+    return _Subject(prepared, read_config(source), tokenizer, isinstance(task, Task) and task.apart), left_out
 
 
 def _random_model(config: EncoderConfig, directory: Path) -> Path:
@@ -185,12 +209,9 @@ def _drawn(config: EncoderConfig, lengths: str) -> Ids:
     return [random.integers(0, config.vocab_size, int(size)).tolist() for size in sizes]
 
 
-def _encoded(texts: str | Path, tokenizer: Tokenizer, config: EncoderConfig) -> Ids:
-    inputs = list(islice((given for chunk in read_inputs(str(texts)) for given in chunk), 8 * _TEXTS))
-    if not inputs:
-        raise BadInput(f"{texts}: holds no texts")
-    words = [given if isinstance(given, str) else given["text"] for given in inputs]
-    batch, _ = tokenizer.encode(words, max_length=config.max_position_embeddings)
+def _encoded(texts: str | Path, subject: _Subject) -> Ids:
+    inputs, positions = first_inputs(texts, 8 * _TEXTS), subject.config.max_position_embeddings
+    batch = encoded(inputs, subject.tokenizer, positions, apart=subject.apart)
     return [batch.token_ids[a:b].tolist() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
 
 

@@ -79,9 +79,9 @@ class _OnnxRuntime:
 
 
 class _OpenVino:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **hints: str) -> None:
         library = _library("openvino")
-        self.model = library.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        self.model = library.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"} | hints)
 
     def run(self, texts: Ids) -> object:
         return self.model(_padded(texts))[0]
@@ -173,11 +173,14 @@ SETTINGS: dict[str, Setting] = {
     "bertram int8": Setting(_engine("int8"), _Bertram, by_length=True),
     "bertram fp32": Setting(_engine("fp32"), _Bertram, by_length=True),
     "transformers default": Setting(_as_it_is, lambda path: _Transformers(path, "float32"), by_length=False),
+    "transformers fp32": Setting(_as_it_is, lambda path: _Transformers(path, "float32"), by_length=True),
     "transformers bf16": Setting(_as_it_is, lambda path: _Transformers(path, "bfloat16"), by_length=True),
     "onnxruntime fp32": Setting(_onnx, _OnnxRuntime, by_length=True),
     "onnxruntime int8": Setting(_onnx_int8, _OnnxRuntime, by_length=True),
-    "openvino bf16": Setting(_onnx, _OpenVino, by_length=True),
+    "openvino default": Setting(_onnx, _OpenVino, by_length=True),
+    "openvino fp32": Setting(_onnx, lambda path: _OpenVino(path, INFERENCE_PRECISION_HINT="f32"), by_length=True),
     "openvino int8": Setting(_openvino_int8, _OpenVino, by_length=True),
     "ctranslate2 int8": Setting(_ctranslate2, _CTranslate2, by_length=True),
 }
-"""By library and precision. openvino computes an fp32 model in bfloat16 where the processor has it."""
+"""By library and precision: each in float32 too, as bfloat16 loses on some machines that have it. By default
+transformers takes texts as they come, and openvino computes an fp32 model in bfloat16 where the processor has it."""

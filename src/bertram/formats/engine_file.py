@@ -9,6 +9,7 @@ as long as they make it is refused before anything in it is looked at.
 
 import hashlib
 import json
+import math
 import mmap
 import struct
 import tempfile
@@ -30,8 +31,9 @@ from bertram.text.tokenizer import Tokenizer
 MAGIC, VERSION = b"BERTRAM\x00", 1
 _START = struct.Struct("<8sII32s")
 _ALIGNMENT = 64
-_MOST_SUMMED = 64  # weights of layers with residuals, summed, a byte of the file
-_MOST_HEADER, _MOST_TOKENIZER = 2**24, 2**28
+_MOST_SUMMED = 32  # bytes of layers with residuals, summed, a byte of the file: as deep as networks are
+_MOST_HEADER = 2**21  # bytes; at worst, parsed, they take some thirty times as many
+_SMALL_TOKENIZER = 2**21  # bytes unpacked, which a vocabulary of 30,000 entries seldom takes
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -54,6 +56,11 @@ class Engine:
     matrices: Mapping[str, Matrix]
     vectors: Mapping[str, Floats]
 
+    @property
+    def precision(self) -> Precision:
+        """That of most weights: an int8 engine may keep some in float32."""
+        return "int8" if any(matrix.precision == "int8" for matrix in self.matrices.values()) else "fp32"
+
 
 def is_engine(path: Path) -> bool:
     """Whether a file says that it is an engine."""
@@ -65,6 +72,7 @@ def write_engine(path: Path, engine: Engine) -> None:
     """Write an engine file, whole or not at all.
 
     Raises:
+        BadInput: its labels or its tokenizer are larger than `read_engine` takes.
         OSError: the disk did not take it.
     """
     packed = [(len(content), zlib.compress(content, 9)) for content in _saved(engine.tokenizer)]
@@ -83,6 +91,10 @@ def write_engine(path: Path, engine: Engine) -> None:
         matrix = engine.matrices[name]
         tensors += [matrix.values] if matrix.scale is None else [matrix.values, matrix.scale]
     tensors += [engine.vectors[name] for name in layout.vectors]
+    if len(described) > _MOST_HEADER:
+        raise BadInput(f"{path}: its labels and settings would take {len(described):,} bytes, over {_MOST_HEADER:,}")
+    if sum(length for length, _ in packed) > _most_tokenizer(sum(tensor.nbytes for tensor in tensors)):
+        raise BadInput(f"{path}: the tokenizer is larger than the weights, and than {_SMALL_TOKENIZER:,} bytes")
     with replacing(path) as temporary, temporary.open("wb") as file:
         digest = hashlib.sha256()
 
@@ -118,7 +130,7 @@ def read_engine(path: Path) -> Engine:
             raise BadInput(f"{path}: an engine file of version {version}; this Bertram reads up to version {VERSION}")
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     if hashlib.sha256(content[_START.size :]).digest() != digest:
-        raise BadInput(f"{path}: damaged: its checksum is that of another content")
+        raise BadInput(f"{path}: damaged: its checksum does not match its content")
     if length > min(_MOST_HEADER, len(content) - _START.size):
         raise BadInput(f"{path}: damaged: its header is too long")
     try:
@@ -133,37 +145,38 @@ def _parsed(content: memoryview, length: int) -> Engine:
     header = json.loads(bytes(content[_START.size : _START.size + length]))
     config, heads, pooler = EncoderConfig(**header["config"]), header["heads"], header["pooler"]
     if not all(name in (*POOLED, MASKED, EMBEDDING) for name in heads) or not isinstance(pooler, bool):
-        raise BadInput("it has heads that are none")
+        raise BadInput("it names heads that do not exist")
     if not all(type(labels) is int and 0 <= labels <= 2**20 for labels in heads.values()):
-        raise BadInput("a head's labels are not to be counted")
+        raise BadInput("a head's number of labels is invalid")
     if not pooler and any(name in POOLED for name in heads):
-        raise BadInput("it has a head and no pooler for it to read")
+        raise BadInput("it has a head that needs a pooler, but no pooler")
     if not isinstance(header["manifest"], dict):
         raise BadInput("its manifest is no object")
-    if config.residual_rank:
-        summed = layout_of(config.untied, heads, pooler=pooler)
-        if sum(rows * columns for rows, columns in summed.matrices.values()) > _MOST_SUMMED * len(content):
-            raise BadInput("its layers are too many for what they share")
     layout = layout_of(config, heads, pooler=pooler)
     precisions = header["precisions"]
     if precisions.keys() != layout.matrices.keys() or not set(precisions.values()) <= set(get_args(Precision)):
         raise BadInput("its weights are not those of its configuration")
+    summed = layout_of(config.untied, heads, pooler=pooler).matrices if config.residual_rank else {}
+    origins = {name: layout.residuals[name].shared if name in layout.residuals else name for name in summed}
+    kinds = {name: precisions[origin] for name, origin in origins.items()}
+    if sum(_size(*tensor) for tensor in _tensors(summed, {}, kinds)) > _MOST_SUMMED * len(content):
+        raise BadInput(f"its layers would expand to more than {_MOST_SUMMED} times the file's size")
     sizes = header["tokenizer"]
-    if len(sizes) != len(_TOKENIZER) or not all(
-        type(n) is int and 0 <= n <= _MOST_TOKENIZER for pair in sizes for n in pair
-    ):
-        raise BadInput("its tokenizer is too large")
+    if len(sizes) != len(_TOKENIZER) or not all(type(n) is int and n >= 0 for pair in sizes for n in pair):
+        raise BadInput("its tokenizer's sizes are invalid")
+    if sum(whole for whole, _ in sizes) > _most_tokenizer(len(content)):
+        raise BadInput("its tokenizer would expand to more than its weights")
 
     end = _START.size + length
     places: list[tuple[int, tuple[int, ...], Any]] = []
     for shape, kind in _tensors(layout.matrices, layout.vectors, precisions):
         end += -end % _ALIGNMENT
         places.append((end, shape, kind))
-        end += int(np.prod(shape, dtype=object)) * np.dtype(kind).itemsize
+        end += _size(shape, kind)
     if end + sum(packed for _, packed in sizes) != len(content):
         raise BadInput("it is not as long as its header makes it")
 
-    arrays = (np.frombuffer(content, kind, int(np.prod(shape)), start).reshape(shape) for start, shape, kind in places)
+    arrays = (np.frombuffer(content, kind, math.prod(shape), start).reshape(shape) for start, shape, kind in places)
     matrices = {
         name: Matrix(next(arrays), next(arrays) if precisions[name] == "int8" else None, *size)
         for name, size in layout.matrices.items()
@@ -177,6 +190,16 @@ def _parsed(content: memoryview, length: int) -> Engine:
         files.append(unpacked)
         end += packed
     return Engine(config, heads, pooler, header["manifest"], _loaded(files), matrices, vectors)
+
+
+def _most_tokenizer(weights: int) -> int:
+    """Bytes of the tokenizer's files, unpacked, beside so many of weights: an entry takes about as many in both."""
+    return _SMALL_TOKENIZER + weights
+
+
+def _size(shape: tuple[int, ...], kind: Any) -> int:
+    """Bytes of a tensor."""
+    return math.prod(shape) * int(np.dtype(kind).itemsize)
 
 
 def _tensors(

@@ -133,29 +133,29 @@ class Graph:
     def layers(self, x: str, mask: str) -> str:
         """What the last layer gives, of texts that stand where `mask` [B, S] is 1."""
         real = self("Cast", mask, to=TensorProto.FLOAT)
-        hidden = self("Mul", self("Sub", self.constant(np.float32(1)), real), self.constant(np.float32(-1e9)))
-        hidden = self("Unsqueeze", hidden, self.constant(np.array([1, 2])))  # [B, 1, 1, S]
+        mask_bias = self("Mul", self("Sub", self.constant(np.float32(1)), real), self.constant(np.float32(-1e9)))
+        mask_bias = self("Unsqueeze", mask_bias, self.constant(np.array([1, 2])))  # [B, 1, 1, S]
         before = self.config.normalize_before
         for attention, feed_forward in layers_of(self.config):
-            asked = self.linear(f"{attention}.query_key_value", self.normalize(attention, x) if before else x)
-            x = self("Add", x, self.linear(f"{attention}.output", self.attention(asked, hidden)))
+            qkv = self.linear(f"{attention}.query_key_value", self.normalize(attention, x) if before else x)
+            x = self("Add", x, self.linear(f"{attention}.output", self.attention(qkv, mask_bias)))
             x = x if before else self.normalize(attention, x)
             inner = self.linear(f"{feed_forward}.up", self.normalize(feed_forward, x) if before else x)
             x = self("Add", x, self.linear(f"{feed_forward}.down", self.activate(inner)))
             x = x if before else self.normalize(feed_forward, x)
         return self.normalize("final", x) if before else x
 
-    def attention(self, asked: str, hidden: str) -> str:
+    def attention(self, qkv: str, mask_bias: str) -> str:
         """softmax(QKᵀ / √d) V of Q, K and V side by side, [B, S, 3 H] → [B, S, H]."""
         heads, width = self.config.num_attention_heads, self.config.hidden_size
         shape = self.constant(np.array([0, 0, heads, width // heads]))
-        parts = self.several("Split", 3, asked, axis=-1, num_outputs=3)
+        parts = self.several("Split", 3, qkv, axis=-1, num_outputs=3)
         q, k, v = (
             self("Transpose", self("Reshape", part, shape), perm=order)
             for part, order in zip(parts, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True)
         )
         scores = self("Mul", self("MatMul", q, k), self.constant(np.float32(1 / math.sqrt(width // heads))))
-        mixed = self("MatMul", self("Softmax", self("Add", scores, hidden), axis=-1), v)
+        mixed = self("MatMul", self("Softmax", self("Add", scores, mask_bias), axis=-1), v)
         mixed = self("Transpose", mixed, perm=[0, 2, 1, 3])
         return self("Reshape", mixed, self.constant(np.array([0, 0, width])))
 
@@ -172,11 +172,11 @@ class Graph:
             pooled = self("Gather", hidden, self.constant(np.int64(0)), axis=1)
         else:
             mask = self("Unsqueeze", self("Cast", "attention_mask", to=TensorProto.FLOAT), self.constant(np.array([2])))
-            total, count = (
+            total, tokens = (
                 self("ReduceSum", x, self.constant(np.array([1])), keepdims=0)
                 for x in (self("Mul", hidden, mask), mask)
             )
-            pooled = self("Div", total, count)
+            pooled = self("Div", total, tokens)
         if not self.config.normalize_pooling:
             return pooled
         return self("LpNormalization", pooled, axis=-1, p=2)

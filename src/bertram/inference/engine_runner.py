@@ -25,13 +25,14 @@ class EngineRunner:
         parts = engine.config, engine.matrices, engine.vectors
         self.encoder = NativeEncoder(*parts) if available() else NumpyEncoder(*parts)
 
-    def run(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
+    def run(self, batch: Batch, guessed: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
         """Every head's logits by its name; "hidden" [T, H] and "pooled" [B, H] if a head reads them.
 
-        Without a head both are there, the second where there is a pooler.
+        Without a head both are there, the second where there is a pooler. A masked-language-model head scores the
+        vocabulary at the tokens that are `guessed` [M], by default at all: [M, V] or [T, V].
 
         Raises:
-            BadInput: a text is longer than the model's positions, or a pair where it knows one segment only.
+            BadInput: as `Batch.check`.
         """
         engine, encoder, out = self.engine, self.encoder, dict[str, Floats]()
         pooled = [name for name in engine.heads if name in POOLED]
@@ -48,7 +49,7 @@ class EngineRunner:
         for name in pooled:
             out[name] = encoder.linear(f"heads.{name}", out["pooled"])
         if MASKED in engine.heads:
-            out[MASKED] = self._masked(out["hidden"])
+            out[MASKED] = self._masked(hidden if guessed is None else hidden[guessed])
         if EMBEDDING in engine.heads:
             out[EMBEDDING] = self._vectors(means(hidden, batch) if averages else first)
         return out
@@ -61,7 +62,7 @@ class EngineRunner:
         return np.asarray(x / np.maximum(lengths, _LEAST_LENGTH), np.float32)
 
     def _masked(self, hidden: Floats) -> Floats:
-        """Scores of every vocabulary entry at every token, [T, V]."""
+        """Scores of every vocabulary entry at tokens of the states [M, H]: [M, V]."""
         engine, name = self.engine, f"heads.{MASKED}"
         x = self.encoder.linear(name, hidden, engine.config.hidden_act)
         x = normalize(x, engine.vectors[f"{name}.norm.weight"], engine.vectors[f"{name}.norm.bias"], engine.config)

@@ -15,7 +15,6 @@ import numpy as np
 from bertram.batch import Batch
 from bertram.config import EncoderConfig
 from bertram.environment import usable_cores
-from bertram.errors import BadInput
 from bertram.formats.engine_layout import layers_of
 from bertram.formats.quantization import Floats, Matrix
 
@@ -74,32 +73,13 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-VARIANTS = ("avx512", "avx2", "portable")
-"""The kinds of processor that kernels are written for, the fastest first; not every machine can run the first two."""
+VARIANTS = ("avx512", "avxvnni", "avx2", "portable")
+"""The kinds of processor that kernels are written for, the fastest first; every machine can run the last."""
 
 
 def available() -> bool:
     """Whether the kernels were built with the package."""
     return _library() is not None
-
-
-def check_batch(batch: Batch, config: EncoderConfig) -> None:
-    """What is handed to native code is known to be there.
-
-    Raises:
-        BadInput: a token, position or segment is none of the model's, or a text has no tokens.
-    """
-    ids, positions = batch.token_ids, batch.positions
-    if batch.lengths.min(initial=1) < 1 or batch.offsets[0] != 0 or batch.offsets[-1] != len(ids):
-        raise BadInput("a text of no tokens")
-    if min(ids.min(initial=0), positions.min(initial=0)) < 0 or ids.max(initial=0) >= config.vocab_size:
-        raise BadInput(f"the model knows {config.vocab_size:,} tokens, and a text holds others")
-    if (longest := int(positions.max(initial=0)) + 1) > config.max_position_embeddings:
-        raise BadInput(
-            f"a text of {longest} tokens is longer than the model's {config.max_position_embeddings} positions"
-        )
-    if batch.segment_ids.max(initial=0) >= max(1, config.type_vocab_size) or batch.segment_ids.min(initial=0) < 0:
-        raise BadInput("the model knows one segment only, so it cannot read pairs of texts")
 
 
 class NativeEncoder:
@@ -166,7 +146,7 @@ class NativeEncoder:
         """Hidden states of all tokens, [T, H], after so many of the layers.
 
         Raises:
-            BadInput: a token, position or segment is none of the model's.
+            BadInput: as `Batch.check`.
         """
         return self._encode(batch, len(batch.token_ids), steps)
 
@@ -191,13 +171,14 @@ class NativeEncoder:
         return out
 
     def _encode(self, batch: Batch, rows: int, steps: int | None, *, first_only: bool = False) -> Floats:
-        check_batch(batch, self.config)
+        config = self.config
+        batch.check(config.vocab_size, config.max_position_embeddings, config.type_vocab_size)
         arrays = [
             np.ascontiguousarray(a, np.int32)
             for a in (batch.token_ids, batch.segment_ids, batch.positions, batch.offsets)
         ]
-        out = np.empty((rows, self.config.hidden_size), np.float32)
-        pointers, count = [array.ctypes.data for array in arrays], len(layers_of(self.config)[:steps])
+        out = np.empty((rows, config.hidden_size), np.float32)
+        pointers, count = [array.ctypes.data for array in arrays], len(layers_of(config)[:steps])
         if self._library.bertram_encode(self._handle, *pointers, len(batch), first_only, count, out.ctypes.data):
             raise MemoryError
         return out

@@ -12,7 +12,6 @@ from bertram.batch import Batch
 from bertram.config import EncoderConfig
 from bertram.formats.engine_layout import layers_of
 from bertram.formats.quantization import Floats, Matrix, unpack
-from bertram.inference.kernels import check_batch
 
 _erf = np.vectorize(math.erf, otypes=[np.float32])
 
@@ -35,11 +34,16 @@ class NumpyEncoder:
         self.weights = {name: unpack(matrix) for name, matrix in matrices.items()}
 
     def hidden(self, batch: Batch, steps: int | None = None) -> Floats:
-        """Hidden states of all tokens, [T, H], after so many of the layers."""
-        check_batch(batch, self.config)
-        before, heads = self.config.normalize_before, self.config.num_attention_heads
+        """Hidden states of all tokens, [T, H], after so many of the layers.
+
+        Raises:
+            BadInput: as `Batch.check`.
+        """
+        config = self.config
+        batch.check(config.vocab_size, config.max_position_embeddings, config.type_vocab_size)
+        before, heads = config.normalize_before, config.num_attention_heads
         x = self._embedded(batch)
-        for attention, feed_forward in layers_of(self.config)[:steps]:
+        for attention, feed_forward in layers_of(config)[:steps]:
             inner = self.normalize(attention, x) if before else x
             q, k, v = np.split(self.linear(f"{attention}.query_key_value", inner), 3, axis=1)
             mixed = np.empty_like(q)
@@ -48,7 +52,7 @@ class NumpyEncoder:
             x = x + self.linear(f"{attention}.output", mixed)
             x = x if before else self.normalize(attention, x)
             inner = self.normalize(feed_forward, x) if before else x
-            inner = self.linear(f"{feed_forward}.up", inner, self.config.hidden_act)
+            inner = self.linear(f"{feed_forward}.up", inner, config.hidden_act)
             x = x + self.linear(f"{feed_forward}.down", inner)
             x = x if before else self.normalize(feed_forward, x)
         return self.normalize("final", x) if before else x

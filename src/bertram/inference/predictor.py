@@ -99,6 +99,18 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
     return found
 
 
+def encoded(inputs: Sequence[str | Mapping[str, str]], tokenizer: Tokenizer, max_length: int, *, apart: bool) -> Batch:
+    """Inputs as one batch; a model that reads the two texts of a pair `apart` gets all first ones and then the second.
+
+    Raises:
+        BadInput: as `columns_of`.
+    """
+    texts, texts_b = columns_of(inputs)
+    if apart and texts_b is not None:
+        texts, texts_b = texts + texts_b, None
+    return tokenizer.encode(texts, texts_b, max_length=max_length)[0]
+
+
 def columns_of(inputs: Sequence[str | Mapping[str, str]]) -> tuple[list[str], list[str] | None]:
     """The inputs' texts and, where they have them, their second texts.
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,6 +37,18 @@ def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
             yield from _chunks(_checked_objects(name, lines))
         else:
             yield from _chunks(line for _, line in lines)
+
+
+def first_inputs(source: str | Path, most: int) -> list[str | dict[str, str]]:
+    """The first inputs of a file, at most so many.
+
+    Raises:
+        BadInput: as `read_inputs`, or it holds none.
+    """
+    found = list(islice(chain.from_iterable(read_inputs(str(source))), most))
+    if not found:
+        raise BadInput(f"{source}: holds no texts")
+    return found
 
 
 def read_lines(source: str) -> Iterator[list[str]]:

@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch, Hypothesis, output_limits
 from bertram.config import Search
-from bertram.errors import BadInput
 from bertram.models.beam_search import search as beam_search
 from bertram.models.decoding import Decoding
 from bertram.models.heads import Model
@@ -26,12 +25,12 @@ class TorchRunner:
         """Every head's logits by its name, and "hidden" and "pooled" as `Model.forward` states them.
 
         Raises:
-            BadInput: a sequence is a pair of texts, and the model knows one segment only.
+            BadInput: as `Batch.check`.
             Interrupted: a signal came.
         """
         check_stop()
-        if batch.segment_ids.max(initial=0) >= max(1, self.model.config.type_vocab_size):
-            raise BadInput("the model knows one segment only, so it cannot read pairs of texts")
+        config = self.model.config
+        batch.check(config.vocab_size, config.max_position_embeddings, config.type_vocab_size)
         self.model.eval()
         out = self.model(to_tensors(batch, self.device))
         return {name: tensor.float().cpu().numpy() for name, tensor in out.items()}

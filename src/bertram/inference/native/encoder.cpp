@@ -9,6 +9,10 @@
 #include <new>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "kernels.hpp"
 #include "threads.hpp"
 
@@ -56,15 +60,26 @@ struct Quantized {
     }
 };
 
+#if defined(__x86_64__)
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+
+// Not every compiler of today knows it by name.
+bool has_avxvnni() {
+    unsigned eax, ebx, ecx, edx;
+    return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+}
+#endif
+
 const Kernels* kernels_named(const char* name) {
     const Kernels* all[] = {
 #if defined(__x86_64__)
         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
             ? &avx512::kernels
             : nullptr,
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")
-            ? &avx2::kernels
-            : nullptr,
+        has_avxvnni() ? &avxvnni::kernels : nullptr,
+        has_avx2() ? &avx2::kernels : nullptr,
 #endif
         &portable::kernels,
     };

@@ -53,29 +53,46 @@ inline void float_tile(const float* rows, int stride, const float* weights, int 
     }
 }
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
+#if defined(__AVX512VNNI__)
+using Dots = __m512i;
+inline Dots four_of_each(int32_t four) { return _mm512_set1_epi32(four); }
+inline Dots add_dots(Dots sums, Dots x, Dots w) { return _mm512_dpbusd_epi32(sums, x, w); }
+#else
+using Dots = __m256i;
+inline Dots four_of_each(int32_t four) { return _mm256_set1_epi32(four); }
+inline Dots add_dots(Dots sums, Dots x, Dots w) { return _mm256_dpbusd_avx_epi32(sums, x, w); }
+#endif
+
+// Dot products of four unsigned and four signed bytes, in 32 bits. Vectors are copied one by one: a whole array of sums
+// would be kept in memory.
 template <int R>
 inline void int8_tile(const uint8_t* rows, int stride, const int8_t* panel, int groups, Ints (&sums)[R][2]) {
-    __m512i left[R], right[R];
+    constexpr int V = 4 * kPanel / sizeof(Dots);
+    Dots dots[R][V];
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) left[r] = right[r] = _mm512_setzero_si512();
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) dots[r][v] = Dots{};
     for (int k = 0; k < groups; ++k, panel += 4 * kPanel) {
-        const __m512i w0 = _mm512_loadu_si512(panel), w1 = _mm512_loadu_si512(panel + 64);
+        Dots w[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) std::memcpy(&w[v], panel + v * sizeof(Dots), sizeof(Dots));
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             int32_t four;
             std::memcpy(&four, rows + r * stride + 4 * k, 4);
-            const __m512i x = _mm512_set1_epi32(four);
-            left[r] = _mm512_dpbusd_epi32(left[r], x, w0);
-            right[r] = _mm512_dpbusd_epi32(right[r], x, w1);
+            const Dots x = four_of_each(four);
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) dots[r][v] = add_dots(dots[r][v], x, w[v]);
         }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-        std::memcpy(&sums[r][0], &left[r], 64);
-        std::memcpy(&sums[r][1], &right[r], 64);
-    }
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v)
+            std::memcpy(reinterpret_cast<char*>(&sums[r][0]) + v * sizeof(Dots), &dots[r][v], sizeof(Dots));
 }
 
 #elif defined(__AVX2__)

@@ -15,6 +15,7 @@ FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno",
 LINKED = ["-shared", "-pthread", *(["-static-libstdc++", "-static-libgcc"] if sys.platform == "linux" else [])]
 X86 = {
     "avx512": ["-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"],
+    "avxvnni": ["-march=x86-64-v3", "-mavxvnni"],
     "avx2": ["-march=x86-64-v3"],
 }
 

@@ -1,0 +1,179 @@
+"""`bertram export`: which formats there are, how int8 is judged, and a trained encoder as transformers loads it."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import bertram
+from bertram.errors import BadInput
+from bertram.exporting import export
+from bertram.files import write_json
+from bertram.formats.engine_file import read_engine
+from bertram.formats.huggingface import write
+from bertram.model_directory import read_model
+from bertram.quantizing import Agreement, agreement, quantized
+from bertram.run_directory import MANIFEST, read_manifest
+from bertram.text.tokenizer import Tokenizer
+from tiny import model_directory, rows, run
+
+TEXTS = [text for text, _ in rows(100, seed=5)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return model_directory(tmp_path_factory.mktemp("export") / "model", {"classification": 2})
+
+
+@pytest.mark.parametrize("format", ["google", "engin", None])
+def test_a_format_that_does_not_exist(tmp_path, format):
+    with pytest.raises(BadInput, match=rf"^--format {format}: there are engine, onnx, ctranslate2, huggingface$"):
+        export(tmp_path, format=format, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("settings", [{}, {"embedding_size": 16, "num_hidden_groups": 1, "residual_rank": 2}])
+def test_an_encoder_for_transformers(tmp_path, settings):
+    place = model_directory(tmp_path / "model", {"classification": 2}, unsettled=True, **settings)
+    task = {"name": "classification", "labels": ["bad", "good"]}
+    write_json(place / MANIFEST, read_manifest(place) | {"task": task, "max_length": 20, "base_model": "bert"})
+    weights = {name: weight.clone() for name, weight in read_model(place).state_dict().items()}
+    export(place, format="huggingface", out=tmp_path / "out")
+    found = read_model(tmp_path / "out").state_dict()
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in weights.items())
+    assert bertram.load(tmp_path / "out").predict(TEXTS) == bertram.load(place).predict(TEXTS)
+    assert bertram.load(tmp_path / "out").max_length == 20
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    assert list(model.config.id2label.values()) == ["bad", "good"]
+    ids = torch.tensor([Tokenizer.load(tmp_path / "out").encode(TEXTS[:1], max_length=20)[0].token_ids.tolist()])
+    with torch.inference_mode():
+        theirs = model(ids).logits.numpy()
+    np.testing.assert_allclose(theirs, bertram.load(place).logits(TEXTS[:1]), atol=1e-5)
+    with pytest.raises(BadInput, match="is not empty"):
+        export(place, format="huggingface", out=tmp_path / "out")
+    with pytest.raises(BadInput, match="no other --precision"):
+        export(place, format="huggingface", out=tmp_path / "int8", precision="int8")
+
+
+def test_agreement_is_measured_on_the_texts_that_are_given(model, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(*arguments):
+        seen.append(arguments[1])
+        return quantized(*arguments)
+
+    monkeypatch.setattr("bertram.exporting.quantized", watched)
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    found = export(model, format="engine", out=tmp_path / "a.engine", texts=tmp_path / "texts.txt", min_agreement=0)
+    expected, _ = Tokenizer.load(model).encode(TEXTS, max_length=32)
+    assert found.texts == len(TEXTS)
+    np.testing.assert_array_equal(seen[0].token_ids, expected.token_ids)
+
+
+def test_a_masked_language_model_is_compared_at_masks_alone(tmp_path, monkeypatch):
+    place = model_directory(tmp_path / "model", {"masked_language_model": 0})
+    tokenizer, seen, compared = Tokenizer.load(place), [], []
+
+    def watched(engine, batch, least):
+        seen.append(batch)
+        return quantized(engine, batch, least)
+
+    monkeypatch.setattr("bertram.exporting.quantized", watched)
+    monkeypatch.setattr("bertram.quantizing.agreement", lambda a, b: compared.append(a | b) or 1.0)
+    for name, texts in (("a", TEXTS), ("b", TEXTS), ("c", None)):
+        export(place, format="engine", out=tmp_path / name, texts=texts)
+    given, _ = tokenizer.encode(TEXTS, max_length=32)
+    masked = seen[0].token_ids != given.token_ids
+    assert set(seen[0].token_ids[masked]) == {tokenizer.mask_id}
+    assert not tokenizer.special[given.token_ids[masked]].any()
+    assert masked.mean() == pytest.approx(0.15, abs=0.02)
+    np.testing.assert_array_equal(seen[0].token_ids, seen[1].token_ids)
+    for batch, outputs in zip(seen, compared, strict=True):
+        (scores,) = outputs.values()
+        assert scores.shape == ((batch.token_ids == tokenizer.mask_id).sum(), tokenizer.vocab_size)
+
+
+def test_what_an_export_says(model, tmp_path, capsys, monkeypatch):
+    told = Agreement(0.9876, [0.01, 0.02], {"feed_forward.0.down": 3e-4}, 1234)
+    assert told.render().splitlines() == [
+        "after layer   error",
+        "          1   0.0100",
+        "          2   0.0200",
+        "feed_forward.0.down: kept in float32; quantized alone it shifts the outputs by 3.0e-04",
+        "agreement with float32: 98.76% on 1,234 texts",
+    ]
+    monkeypatch.setattr("bertram.exporting.quantized", lambda engine, batch, least: (engine, told))
+    arguments = ["export", model, "--format", "engine", "--out"]
+    assert run(*arguments, tmp_path / "a.engine") == 0
+    assert capsys.readouterr().out == f"{told.render()}\n"
+    assert run(*arguments, tmp_path / "b.engine", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == asdict(told)
+    assert read_engine(tmp_path / "b.engine").manifest["agreement"] == told.share
+    assert run(*arguments, tmp_path / "c.engine", "--min-agreement", 0.99) == 2
+    assert "agrees with the model to 98.76% on 1,234 texts, below --min-agreement 0.99" in capsys.readouterr().err
+
+
+def test_weights_that_int8_spoils_stay_in_float32(tmp_path):
+    """What a unit that is never active weighs a thousand times makes steps in which the others' weights vanish."""
+    place = model_directory(tmp_path / "model", {"classification": 4})
+    network = read_model(place)
+    with torch.no_grad():
+        for layer in network.encoder.layers:
+            layer.feed_forward.intermediate.weight *= 20
+            layer.feed_forward.output.weight *= 20
+            layer.feed_forward.output.weight[:, 1] = 1000
+            layer.feed_forward.intermediate.bias[1] = -60
+    write(network, place, labels=list("abcd"))
+    found = export(place, format="engine", out=tmp_path / "a.engine", min_agreement=0.0)
+    assert found.floats == {}
+    assert found.share < 0.9
+    kept = export(place, format="engine", out=tmp_path / "b.engine", min_agreement=0.98)
+    assert kept.share >= 0.98
+    assert set(kept.floats) == {"feed_forward.0.down", "feed_forward.1.down"}
+    assert {name for name, m in read_engine(tmp_path / "b.engine").matrices.items() if m.precision == "fp32"} == set(
+        kept.floats
+    )
+
+
+def test_what_agrees_too_little_is_not_written(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, **__: 0.5)
+    with pytest.raises(BadInput, match=r"--min-agreement 0\.9"):
+        export(model, format="engine", out=tmp_path / "a.engine", min_agreement=0.9)
+    assert not (tmp_path / "a.engine").exists()
+    export(model, format="engine", out=tmp_path / "a.engine", min_agreement=0)
+
+
+def test_agreement_counts_equal_answers():
+    a, b = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
+    assert agreement({"classification": a}, {"classification": b}) == 0.75
+    assert agreement({"hidden": a}, {"hidden": b}) == 0.75
+    assert agreement({"regression": a[:, :1]}, {"regression": a[:, :1]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ("is there already", {"out": "taken"}),
+        ("an encoder, for which --format is one of engine", {"format": "ctranslate2"}),
+        ("--min-agreement 2", {"min_agreement": 2}),
+        ("holds no texts", {"texts": "empty.txt"}),
+        ("--vocabulary-map", {"vocabulary_map": "x"}),
+    ],
+)
+def test_refusals(model, tmp_path, said, options):
+    (tmp_path / "taken").write_text("mine")
+    (tmp_path / "empty.txt").write_text("")
+    for key in ("out", "texts"):
+        if key in options:
+            options = options | {key: tmp_path / options[key]}
+    with pytest.raises(BadInput, match=said):
+        export(model, **{"format": "engine", "out": tmp_path / "out"} | options)
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_preset_is_no_model(tmp_path):
+    with pytest.raises(BadInput, match="preset"):
+        export("bert-tiny", format="engine", out=tmp_path / "a.engine")
