@@ -35,7 +35,7 @@ RATED = ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets", 
 LEAST_CHARACTERS, MOST_CHARACTERS = 8, 160
 KEPT = re.compile(r"config.json|tokenizer.*\.json|modules\.json|\d_\w+|bertram\.json|README\.md")
 TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
-FRONT = f"---\nlicense: apache-2.0\nlanguage: en\nbase_model: {TEACHER}\n"
+METADATA = {"license": "apache-2.0", "language": "en", "base_model": TEACHER}
 NEUTRAL = 0.5
 """Mean ratings from -4 to 4 that lie no further from 0 than this count as neutral."""
 
@@ -98,7 +98,7 @@ def pack(english: str, sentiment: str) -> None:
     shutil.copytree(source, target, ignore=lambda _, names: [name for name in names if not KEPT.fullmatch(name)])
     manifest = read_manifest(source) | {"base_model": TEACHER.rpartition("/")[2]}
     write_json(target / MANIFEST, manifest)
-    write_text(target / "README.md", shrinking_card(manifest).replace("---\n", FRONT, 1))
+    write_text(target / "README.md", shrinking_card(manifest, ENGLISH, METADATA))
     halves = {name: tensor.half() for name, tensor in read_tensors(source / "model.safetensors").items()}
     write_tensors(target / "model.safetensors", halves)
     shutil.copyfile(source / "model.engine", OWN / f"{ENGLISH}.engine")

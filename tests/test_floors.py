@@ -63,7 +63,7 @@ NEEDS_TORCH = {
         f"training.{name}"
         for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "precision", "torch_runner")
     ),
-    *(f"shrinking.{name}" for name in ("distillation", "initial", "teaching")),
+    *(f"shrinking.{name}" for name in ("agreement", "distillation", "initial", "teaching")),
 }
 """Rooms, and modules of rooms, that cannot be imported without torch."""
 REACHES_TORCH = {
@@ -78,6 +78,7 @@ REACHES_TORCH = {
         "generation",
         "model_directory",
         "pretraining",
+        "shrinking.outcome",
         "shrinking.plan",
         "shrinking.shrink",
     ),

@@ -85,6 +85,7 @@ def shrunken(place):
         side: measured | {"model": NASTY, "parameters": count, "engine_bytes": count, "scores": {}}
         for side, count in (("teacher", 22_000_000), ("student", 6_000_000 + 300_000 * place))
     }
+    sides["teacher"]["sha256"] = "0"
     near = {"value": 0.9 + 0.02 * place, "low": 0.89, "high": 0.97, "n": 500}
     return sides | {
         "dial": {"groups": 1, "depth": 6, "embedding_size": 128, "rank": 8 * place},

@@ -1,12 +1,10 @@
-"""From a BERT to an ALBERT taught by it: what it begins with, what it learns, what is left at OUT."""
+"""From a BERT to an ALBERT taught by it: what `bertram shrink` takes, refuses and leaves at OUT."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,22 +13,20 @@ from transformers import AutoModel, AutoTokenizer
 import bertram
 import tiny
 from bertram import model_directory
-from bertram.config import EncoderConfig
 from bertram.errors import BadInput, BertramError
+from bertram.files import write_json
 from bertram.formats.huggingface import read, write
-from bertram.inspection import describe, pooler_parameters
-from bertram.models.heads import Model
+from bertram.model_card import shrinking_card
 from bertram.models.tensors import to_tensors
 from bertram.run_directory import read_manifest
 from bertram.shrinking import outcome
-from bertram.shrinking.distillation import Distillation, Sayings
-from bertram.shrinking.initial import SCHEMES, config_of, student_of
 from bertram.shrinking.plan import plan
 from bertram.shrinking.shrink import shrink
-from bertram.shrinking.teaching import agreement
+from bertram.text.records import Table, split
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
+from teachers import pooled, sentences, teacher, texts
 
 RECIPE = Recipe(steps=40, batch_size=16, learning_rate=3e-3, evaluations=4, precision="fp32")
 
@@ -42,141 +38,36 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome, "bench", lambda *_, **__: {"rows": [row]})
 
 
-def texts(path: Path, number: int = 300) -> Path:
-    path.write_text("".join(f"{text}\n" for text, _ in tiny.rows(number)))
+def pairs(path: Path, number: int = 120) -> Path:
+    """Pairs of texts of which the first is the same in all."""
+    lines = ({"text": "a warm room", "text_b": f"{text} {place}"} for place, (text, _) in enumerate(tiny.rows(number)))
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return path
-
-
-def teacher(path: Path, heads: dict[str, int] | None = None, **settings: object) -> Path:
-    """A BERT of four layers whose embeddings have few directions, as trained ones do, and whose layers differ."""
-    directory = tiny.model_directory(path, heads, num_hidden_layers=4, **settings)
-    network = read(directory, heads=heads or {})
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight += 0.1 * torch.randn_like(weight)
-        rows = network.encoder.embeddings.tokens.weight
-        rows.copy_(torch.randn(len(rows), 6) @ torch.randn(6, rows.shape[1]))
-        network.encoder.embeddings.positions.weight.mul_(0.1)
-    write(network, directory)
-    return directory
-
-
-def without_places(model: Model) -> None:
-    """Tokens alone make what the first layer takes."""
-    with torch.no_grad():
-        model.encoder.embeddings.positions.weight.zero_()
-        model.encoder.embeddings.segments.weight.zero_()
-
-
-def sentences(path: Path) -> Path:
-    """A teacher with sentence-transformers' files."""
-    return teacher(path, {"embedding": 0}, pooling="mean", normalize_pooling=True)
-
-
-def test_embeddings_of_few_directions_survive_being_narrow(tmp_path: Path) -> None:
-    """Six directions and two for the layer norm are all that there is, so that the first layer takes the same."""
-    original = read(teacher(tmp_path / "teacher"), heads={})
-    config = original.config
-    without_places(original)
-    student = student_of(original, config_of(config, 1, 9), torch.ones(config.vocab_size).double(), "mean")
-    ids = torch.arange(config.vocab_size)
-    places = torch.zeros_like(ids)
-    taken = [
-        model.encoder.embeddings(ids, places, places, torch.float32).detach()
-        for model in (original.eval(), student.eval())
-    ]
-    error = (taken[0] - taken[1]).pow(2).mean() / taken[0].var(0).mean()
-    assert float(error) < 0.02
-    narrower = student_of(original, config_of(config, 1, 4), torch.ones(config.vocab_size).double(), "mean")
-    worse = (taken[0] - narrower.eval().encoder.embeddings(ids, places, places, torch.float32)).pow(2).mean()
-    assert float(worse.detach()) > 10 * float((taken[0] - taken[1]).pow(2).mean())
-
-
-def test_frequent_tokens_are_kept_best(tmp_path: Path) -> None:
-    original = read(tiny.model_directory(tmp_path / "teacher"), heads={})
-    without_places(original)
-    counts = torch.ones(original.config.vocab_size).double()
-    counts[50:60] = 1000
-    ids = torch.arange(50, 60)
-    expected = original.eval().encoder.embeddings(ids, ids * 0, ids * 0, torch.float32)
-    errors = []
-    for seen in (counts, torch.ones_like(counts)):
-        student = student_of(original, config_of(original.config, 1, 16), seen, "mean").eval()
-        found = student.encoder.embeddings(ids, ids * 0, ids * 0, torch.float32)
-        errors.append(float((found - expected).detach().pow(2).mean()))
-    assert errors[0] < 0.5 * errors[1]
-
-
-def test_layers_are_the_mean_of_their_group_or_one_of_it(tmp_path: Path) -> None:
-    original = read(teacher(tmp_path / "teacher"), heads={})
-    weights = [layer.feed_forward.output.weight for layer in original.encoder.layers]
-    expected = {
-        "mean": [(weights[0] + weights[1]) / 2, (weights[2] + weights[3]) / 2],
-        **{"first": [weights[0], weights[2]], "middle": [weights[1], weights[3]], "last": [weights[1], weights[3]]},
-    }
-    assert expected.keys() == set(SCHEMES)
-    counts = torch.ones(original.config.vocab_size).double()
-    for scheme, of_groups in expected.items():
-        student = student_of(original, config_of(original.config, 2, 16), counts, scheme)
-        found = [layer.feed_forward.output.weight for layer in student.encoder.layers]
-        assert [weight.data_ptr() for weight in found[:2]] == [found[0].data_ptr()] * 2
-        for weight, place in zip((found[0], found[3]), of_groups, strict=True):
-            torch.testing.assert_close(weight, place)
-
-
-def test_a_dial_that_only_keeps_gives_the_teacher_itself(tmp_path: Path) -> None:
-    """As many groups as layers and two layers tied where they are equal: nothing is lost."""
-    original = read(teacher(tmp_path / "teacher"), heads={})
-    for place in (1, 3):
-        original.encoder.layers[place].load_state_dict(original.encoder.layers[place - 1].state_dict())
-    config = config_of(original.config, 2, original.config.hidden_size)
-    student = student_of(original, config, torch.ones(config.vocab_size).double(), "mean")
-    tokenizer = Tokenizer.load(tmp_path / "teacher")
-    batch = to_tensors(tokenizer.encode([text for text, _ in tiny.rows(8)], max_length=32)[0])
-    torch.testing.assert_close(student.eval().encoder(batch), original.eval().encoder(batch))
-
-
-def test_the_plan_counts_what_would_be_there(tmp_path: Path) -> None:
-    directory = teacher(tmp_path / "teacher")
-    original = read(directory, heads={})
-    without_places(original)
-    write(original, directory)
-    rows = plan(directory, groups=[1, 2], embedding_sizes=[8, 32], ranks=[0, 4, 32])
-    assert len(rows) == 12
-    for row in rows:
-        config = config_of(original.config, row.groups, row.embedding_size, row.rank)
-        assert row.parameters == sum(weight.numel() for weight in Model(config, {}, pooler=False).parameters())
-        assert row.parameters == describe(config)["unique_parameters"] - pooler_parameters(config)
-        assert row.parameters < row.int8_bytes < 4 * row.parameters
-    energy = {(row.groups, row.embedding_size, row.rank): (row.embedding_energy, row.layer_energy) for row in rows}
-    assert energy[1, 8, 0][0] == pytest.approx(1, abs=1e-6)  # six directions in all
-    assert energy[1, 8, 0][1] < energy[2, 8, 0][1] < 1
-    assert energy[1, 8, 0][1] < energy[1, 8, 4][1] < energy[1, 8, 32][1] == pytest.approx(1, abs=1e-6)
-    assert [row.int8_bytes for row in rows] == sorted(row.int8_bytes for row in rows)
-    layers = original.config.num_hidden_layers
-    assert {row.rank for row in plan(directory, embedding_sizes=[16], ranks=[4]) if row.groups == layers} == {0}
-    with pytest.raises(BadInput, match="--rank 4: is for layers that share"):
-        plan(directory, groups=[layers], embedding_sizes=[16], ranks=[4])
 
 
 @pytest.mark.usefixtures("unmeasured")
 def test_teaching_brings_a_student_near_and_leaves_an_albert(tmp_path: Path) -> None:
-    source, out = sentences(tmp_path / "teacher"), tmp_path / "out"
-    shrink(source, [texts(tmp_path / "texts.txt")], out, embedding_size=16, recipe=RECIPE)
+    source, out = pooled(tmp_path / "teacher"), tmp_path / "out"
+    shrink(source, [texts(tmp_path / "texts.txt")], out, dial={"embedding_size": 16}, recipe=RECIPE)
     manifest = read_manifest(out)
     assert manifest["status"] == "finished"
     assert manifest["task"]["name"] == "similarity"
     assert manifest["parameters"]["student"] < 0.5 * manifest["parameters"]["teacher"]
-    curve = [line["validation_cosine"] for line in read_metrics(out / "metrics.jsonl") if "validation_cosine" in line]
+    (planned,) = plan(source, {"groups": 1, "embedding_size": 16, "rank": 0})
+    assert manifest["parameters"]["student"] == planned.parameters
+    lines = read_metrics(out / "metrics.jsonl")
+    curve = {line["step"]: line["validation_cosine"] for line in lines if "validation_cosine" in line}
     assert len(curve) == 4
     found = manifest["agreement"]
-    assert found["vectors"]["value"] == pytest.approx(curve[-1], abs=1e-4) or manifest["best_step"] != 40
+    assert found["vectors"]["value"] == pytest.approx(curve[manifest["best_step"]], abs=1e-4)
     assert found["vectors"]["low"] < found["vectors"]["value"] < found["vectors"]["high"]
     assert found["similarities"]["n"] == 15
     initial = manifest["shrinking"]["initial_losses"]
     assert initial[manifest["shrinking"]["initial"]] == min(initial.values())
     assert sum(manifest["losses"].values()) < 0.8 * min(initial.values())
+    card = (out / "README.md").read_text()
+    assert "# out, shrunken from teacher\n" in card
+    assert '- name: "out"\n' in card
 
     config = json.loads((out / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_groups"], config["embedding_size"]) == ("albert", 1, 16)
@@ -184,35 +75,74 @@ def test_teaching_brings_a_student_near_and_leaves_an_albert(tmp_path: Path) -> 
     text = "a warm room and a dull film"
     batch = to_tensors(Tokenizer.load(out).encode([text], max_length=32)[0])
     theirs = AutoModel.from_pretrained(out).eval()(**AutoTokenizer.from_pretrained(out)(text, return_tensors="pt"))
-    pooled = torch.nn.functional.normalize(theirs.last_hidden_state.mean(1))
-    torch.testing.assert_close(student.eval()(batch)["embedding"], pooled, atol=1e-5, rtol=0)
+    vector = torch.nn.functional.normalize(theirs.last_hidden_state.mean(1))
+    torch.testing.assert_close(student.eval()(batch)["embedding"], vector, atol=1e-5, rtol=0)
 
 
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("head", ["classification", "regression", "masked_language_model"])
+@pytest.mark.parametrize("head", ["classification", "regression", "sentence_pair", "masked_language_model"])
 def test_a_head_is_taught_too(head: str, tmp_path: Path) -> None:
-    labels = {"classification": 3, "regression": 1, "masked_language_model": 0}[head]
+    labels = {"classification": 3, "regression": 1, "sentence_pair": 2, "masked_language_model": 0}[head]
     source = teacher(tmp_path / "teacher", {head: labels})
     out = tmp_path / "out"
-    recipe = replace(RECIPE, steps=30)
-    shrink(source, [texts(tmp_path / "texts.txt")], out, groups=2, embedding_size=16, recipe=recipe)
+    recipe, dial = replace(RECIPE, steps=30), {"groups": 2, "embedding_size": 16}
+    shrink(source, [texts(tmp_path / "texts.txt")], out, dial=dial, recipe=recipe)
     manifest = read_manifest(out)
-    losses = [
-        line[f"validation_{head}_loss"]
-        for line in read_metrics(out / "metrics.jsonl")
-        if f"validation_{head}_loss" in line
-    ]
+    name = f"validation_{head}_loss"
+    losses = [line[name] for line in read_metrics(out / "metrics.jsonl") if name in line]
     assert losses[-1] < losses[0]
     assert head in manifest["agreement"]
+    assert head not in (out / "report.html").read_text().partition("Agreement")[2].partition("</ul>")[0]  # but in words
     assert read(out).heads.keys() == {head}
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_lesson_alone_teaches_something_else(tmp_path: Path) -> None:
+    source, lines = sentences(tmp_path / "teacher"), texts(tmp_path / "texts.txt", 120)
+    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": replace(RECIPE, steps=4, evaluations=1)}
+    shrink(source, [lines], tmp_path / "all", **how)
+    shrink(source, [lines], tmp_path / "one", **how, lessons=["vectors"])
+    assert read_manifest(tmp_path / "all")["losses"].keys() == {"states", "vectors", "similarities"}
+    assert read_manifest(tmp_path / "one")["losses"].keys() == {"vectors"}
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("all", "one")]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_pairs_are_read_as_pairs_by_who_reads_them(tmp_path: Path) -> None:
+    source, lines, out = (
+        teacher(tmp_path / "teacher", {"classification": 2}),
+        pairs(tmp_path / "p.jsonl"),
+        tmp_path / "out",
+    )
+    recipe = replace(RECIPE, steps=None, epochs=1, evaluations=1)
+    shrink(source, [lines], out, dial={"embedding_size": 16}, recipe=recipe)
+    manifest, read = read_manifest(out), [json.loads(line) for line in lines.read_text().splitlines()]
+    assert manifest["data"]["rows"] == {"train": 108, "validation": 12}
+    table = Table([row["text"] for row in read], [row["text_b"] for row in read], [""] * len(read))
+    train, _ = split(table, 0.1, 0)
+    batch, _ = Tokenizer.load(source).encode(*train.inputs, max_length=32)
+    assert manifest["tokens"] == len(batch.token_ids)
+    assert batch.segment_ids.any()
+
+    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": recipe}
+    one_segment = teacher(tmp_path / "single", {"classification": 2}, type_vocab_size=1)
+    for model, files, message in (
+        (one_segment, [lines], "single: knows one segment only"),
+        (sentences(tmp_path / "sentences"), [lines], "sentences: reads every text by itself"),
+        (source, [lines, texts(tmp_path / "texts.txt")], "texts.txt: all --texts must have a text_b, or none"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            shrink(model, files, tmp_path / "no", **how)
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.usefixtures("unmeasured")
 def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
     source, lines = teacher(tmp_path / "teacher", {"masked_language_model": 0}), texts(tmp_path / "texts.txt")
     recipe = replace(RECIPE, steps=8, evaluations=2, save_every=3)
-    dial: dict[str, Any] = {"groups": 2, "embedding_size": 16, "recipe": recipe}
-    shrink(source, [lines], tmp_path / "whole", **dial)
+    how: dict[str, Any] = {"dial": {"groups": 2, "embedding_size": 16}, "recipe": recipe}
+    shrink(source, [lines], tmp_path / "whole", **how)
 
     class Stopped(Exception):
         pass
@@ -222,55 +152,50 @@ def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        shrink(source, [lines], tmp_path / "parts", **dial, report=stop)
+        shrink(source, [lines], tmp_path / "parts", **how, report=stop)
     assert list((tmp_path / "parts" / "checkpoints").glob("step-*"))
     with pytest.raises(BadInput, match="began with another shrinking"):
-        shrink(source, [lines], tmp_path / "parts", **(dial | {"groups": 1}), resume=True)
-    resumed = shrink(source, [lines], tmp_path / "parts", **dial, resume=True)
+        shrink(source, [lines], tmp_path / "parts", **(how | {"dial": {"embedding_size": 16}}), resume=True)
+    resumed = shrink(source, [lines], tmp_path / "parts", **how, resume=True)
     for name in ("whole", "parts"):
         assert (tmp_path / name / "bertram.json").exists()
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert files[0] == files[1]
-    assert shrink(source, [lines], tmp_path / "parts", **dial, resume=True) == json.loads(json.dumps(resumed))
+    assert shrink(source, [lines], tmp_path / "parts", **how, resume=True) == json.loads(json.dumps(resumed))
 
 
-def test_agreement_of_a_model_with_itself_is_whole() -> None:
+REFUSED = [
+    (["--groups", 5], "--groups 5: must lie in 1 to the 4 layers"),
+    (["--groups", 0], "--groups 0"),
+    (["--groups", 3, "--depth", 2], "--groups 3: must lie in 1 to the 2 layers"),
+    (["--depth", 5], "--depth 5: the model has 4 layers"),
+    (["--depth", 0], "--depth 0: the model has 4 layers"),
+    (["--embedding-size", 33], "--embedding-size 33: must lie in 4 to the hidden width of 32"),
+    (["--rank", 33], "--rank 33: must lie in 0 to the hidden width of 32"),
+    (["--groups", 4, "--rank", 2], "--rank 2: is for layers that share"),
+    (["--groups", 4, "--embedding-size", 32], "nothing would shrink"),
+    (["--lessons", "states", "music"], "music"),
+    (["--lessons", "logits"], "no head whose logits could be taught"),
+    (["--encoder-learning-rate", 1e-4], "--encoder-learning-rate"),
+    (["--max-length", 2], "a maximal length of 2 tokens"),
+]
 
-    random = np.random.default_rng(0)
-    said = Sayings(
-        random.normal(size=(40, 8)).astype(np.float32), {"classification": random.integers(0, 3, 40).astype(np.float32)}
-    )
-    other = Sayings(said.vectors, {"classification": said.answers["classification"].copy()})
-    other.answers["classification"][:10] += 1
-    found = agreement(other, said)
-    assert found["vectors"]["low"] == pytest.approx(1)
-    assert found["similarities"]["value"] == pytest.approx(1)
-    assert found["classification"]["value"] == 0.75
-    assert 0.5 < found["classification"]["low"] < 0.75 < found["classification"]["high"] < 0.95
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """A teacher, and texts for it."""
+    folder = tmp_path_factory.mktemp("given")
+    return [teacher(folder / "teacher"), "--texts", texts(folder / "texts.txt")]
 
 
-@pytest.mark.parametrize(
-    ("dial", "message"),
-    [
-        ({"groups": 5}, "--groups 5: must lie in 1 to the 4 layers"),
-        ({"groups": 0}, "--groups 0"),
-        ({"groups": 3, "depth": 2}, "--groups 3: must lie in 1 to the 2 layers"),
-        ({"depth": 5}, "--depth 5: the model has 4 layers"),
-        ({"embedding_size": 33}, "--embedding-size 33: must lie in 4 to the hidden width of 32"),
-        ({"rank": 33}, "--rank 33: must lie in 0 to the hidden width of 32"),
-        ({"groups": 4, "embedding_size": 32}, "nothing would shrink"),
-        ({"lessons": ["states", "music"]}, "no lesson named 'music'"),
-        ({"depth": 0}, "--depth 0: the model has 4 layers"),
-        ({"lessons": ["logits"]}, "no head whose logits could be taught"),
-        ({"recipe": replace(RECIPE, encoder_learning_rate=1e-4)}, "--encoder-learning-rate"),
-        ({"recipe": Recipe()}, "no training budget"),
-    ],
-)
-def test_a_dial_that_does_not_fit_is_told_in_one_line(dial: dict[str, Any], message: str, tmp_path: Path) -> None:
-    source, lines = teacher(tmp_path / "teacher"), texts(tmp_path / "texts.txt")
-    with pytest.raises(BadInput, match=message) as caught:
-        shrink(source, [lines], tmp_path / "out", **({"embedding_size": 16, "recipe": RECIPE} | dial))
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(("options", "message"), REFUSED)
+def test_what_does_not_fit_is_told_in_one_line(
+    options: list[object], message: str, given: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = [] if "--embedding-size" in options else ["--embedding-size", 16]
+    assert tiny.run("shrink", *given, "--out", tmp_path / "out", "--steps", 1, *size, *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
     assert not list(tmp_path.glob("out/*"))
 
 
@@ -288,35 +213,16 @@ def test_texts_and_models_that_cannot_serve_are_told_in_one_line(tmp_path: Path)
         ("bert-tiny", [lines], "a preset, which has learned nothing"),
         ("transformer-tiny", [lines], "encoder–decoder"),
     ]
+    how: dict[str, Any] = {"dial": {"embedding_size": 16}}
     for model, files, message in cases:
         with pytest.raises(BadInput, match=message) as caught:
-            shrink(model, files, tmp_path / "out", embedding_size=16, recipe=RECIPE)
+            shrink(model, files, tmp_path / "out", **how, recipe=RECIPE)
         assert "\n" not in str(caught.value)
+    with pytest.raises(BadInput, match="no training budget"):
+        shrink(source, [lines], tmp_path / "out", **how, recipe=Recipe())
+    with pytest.raises(BadInput, match="no lesson named 'music'"):
+        shrink(source, [lines], tmp_path / "out", **how, recipe=RECIPE, lessons=["states", "music"])  # type: ignore
     assert not (tmp_path / "out").exists()
-    with pytest.raises(BadInput, match="--rank 33"):
-        plan(source, groups=[1], embedding_sizes=[16], ranks=[33])
-
-
-def test_a_configuration_can_lose_depth_alone() -> None:
-    bert = EncoderConfig(**tiny.SIZES | {"num_hidden_layers": 4}, vocab_size=20)
-    shorter = config_of(bert, 2, 32, depth=2)
-    assert (shorter.model_type, shorter.num_hidden_layers) == ("bert", 2)
-
-
-def test_residuals_of_full_rank_give_the_teacher_itself(tmp_path: Path) -> None:
-    """Each layer's difference from the mean has at most as many singular values as the layer is wide."""
-    original = read(teacher(tmp_path / "teacher"), heads={}).eval()
-    config = config_of(original.config, 1, original.config.hidden_size, rank=32)
-    student = student_of(original, config, torch.ones(config.vocab_size).double(), "mean").eval()
-    tokenizer = Tokenizer.load(tmp_path / "teacher")
-    batch = to_tensors(tokenizer.encode([text for text, _ in tiny.rows(8)], max_length=32)[0])
-    torch.testing.assert_close(student.encoder(batch), original.encoder(batch), atol=1e-4, rtol=0)
-    errors = []
-    for rank in (1, 8, 16):
-        config = config_of(original.config, 1, original.config.hidden_size, rank=rank)
-        student = student_of(original, config, torch.ones(config.vocab_size).double(), "mean").eval()
-        errors.append(float((student.encoder(batch) - original.encoder(batch)).detach().pow(2).mean()))
-    assert errors == sorted(errors, reverse=True)
 
 
 def test_residuals_come_back_to_the_bit_and_are_untied_for_transformers(tmp_path: Path) -> None:
@@ -357,17 +263,56 @@ def test_residuals_come_back_to_the_bit_and_are_untied_for_transformers(tmp_path
         model_directory.read_model(place)
 
 
-def test_a_shrunken_model_is_compared_by_its_engine_and_shown(tmp_path: Path) -> None:
-    source, lines = sentences(tmp_path / "teacher"), texts(tmp_path / "texts.txt")
-    pairs = tmp_path / "pairs.csv"
+@pytest.mark.usefixtures("unmeasured")
+def test_a_shrunken_model_trains_on_with_its_residuals_and_a_new_pooler(tmp_path: Path) -> None:
+    source, out = pooled(tmp_path / "teacher"), tmp_path / "out"
+    recipe, dial = replace(RECIPE, steps=4, evaluations=1), {"embedding_size": 16, "rank": 2, "groups": 2}
+    shrink(source, [texts(tmp_path / "texts.txt", 120)], out, dial=dial, recipe=recipe)
+    begun = model_directory.read_model(out)
+    assert (begun.config.residual_rank, begun.config.groups, begun.pooler) == (2, 2, None)
+    for task, data in (
+        ("classification", tiny.table(tmp_path / "table.csv")),
+        ("similarity", labelled(tmp_path / "l.csv")),
+    ):
+        trained = tmp_path / task
+        bertram.train(task, data, model=out, out=trained, recipe=recipe)
+        network = model_directory.read_model(trained)
+        assert network.config == begun.config
+        ups = [[layer.attention.query.up.weight for layer in model.encoder.layers] for model in (begun, network)]
+        assert all(not torch.equal(a, b) for a, b in zip(*ups, strict=True))
+        shared = {layer.attention.query.shared.weight.data_ptr() for layer in network.encoder.layers}
+        assert len(shared) == 2
+        bertram.export(trained, format="engine", out=tmp_path / f"{task}.engine", precision="fp32")
+        asked = [{"text": "a warm room", "text_b": "a dull film"}] if task == "similarity" else ["a warm room"]
+        answers = [bertram.load(model).predict(asked)[0]["score"] for model in (trained, tmp_path / f"{task}.engine")]
+        assert answers[0] == pytest.approx(answers[1], abs=1e-4)
+
+
+def labelled(path: Path) -> Path:
+    """Pairs with a likeness."""
     rows = tiny.rows(40)
-    pairs.write_text(
-        "text,text_b,label\n"
-        + "".join(f"{a},{b},{i % 4}\n" for i, ((a, _), (b, _)) in enumerate(zip(rows[:20], rows[20:], strict=True)))
+    both = zip(rows[:20], rows[20:], strict=True)
+    path.write_text("text,text_b,label\n" + "".join(f"{a},{b},{i % 4}\n" for i, ((a, _), (b, _)) in enumerate(both)))
+    return path
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_what_train_made_keeps_its_labels(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, steps=2, evaluations=1)
+    data, trained, out = tiny.table(tmp_path / "table.csv"), tmp_path / "trained", tmp_path / "out"
+    bertram.train("classification", data, model=teacher(tmp_path / "base"), out=trained, recipe=recipe)
+    shrink(
+        trained, [texts(tmp_path / "texts.txt", 120)], out, dial={"embedding_size": 16}, recipe=recipe, evaluate=data
     )
-    out = tmp_path / "dial" / "residual"
+    assert read_manifest(out)["task"] == {"name": "classification", "labels": ["bad", "good"]}
+    assert set(json.loads((out / "config.json").read_text())["id2label"].values()) == {"bad", "good"}
+    assert bertram.load(out).predict(["a warm room"])[0]["label"] in ("bad", "good")
+
+
+def test_a_shrunken_model_is_compared_by_its_engine_and_shown(tmp_path: Path) -> None:
+    source, lines, out = sentences(tmp_path / "teacher"), texts(tmp_path / "texts.txt"), tmp_path / "dial" / "residual"
     command = ["shrink", source, "--texts", lines, "--out", out, "--embedding-size", 8, "--rank", 2]
-    command += ["--steps", 6, "--evaluations", 2, "--evaluate", pairs]
+    command += ["--steps", 6, "--evaluations", 2, "--evaluate", labelled(tmp_path / "pairs.csv")]
     assert tiny.run(*command) == 0
     results = json.loads((out / "results.json").read_text())
     assert results["student"]["parameters"] < results["teacher"]["parameters"]
@@ -376,15 +321,22 @@ def test_a_shrunken_model_is_compared_by_its_engine_and_shown(tmp_path: Path) ->
         "model": ["spearman", "pearson"],
         "engine": ["spearman", "pearson"],
     }
+    score = results["student"]["scores"]["engine"][0]
+    assert score["low"] < score["value"] < score["high"]
     vectors = bertram.load(out / "model.engine").embed(["a warm room"])
     expected = bertram.load(out).embed(["a warm room"])
     assert float((vectors * expected).sum()) > 0.97
     (out / "report.html").unlink()  # as if it had ended before it was told
-    shutil.copytree(out, tmp_path / "dial" / "narrow")
+    for name, teacher_of in (("narrow", results["teacher"]), ("foreign", results["teacher"] | {"sha256": "another's"})):
+        (tmp_path / "dial" / name).mkdir()
+        write_json(tmp_path / "dial" / name / "results.json", results | {"teacher": teacher_of})
     assert tiny.run(*command, "--resume") == 0
-    page = (tmp_path / "dial" / "residual" / "report.html").read_text()
+    page = (out / "report.html").read_text()
     assert "narrow" in page
+    assert "foreign" not in page  # of another teacher that is called the same
     assert "residuals of rank 2" in page
+    assert page.count('class="mark base"') == 1  # the teacher
+    assert page.count('class="shape"') == 3
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -393,7 +345,7 @@ def test_a_diverged_training_is_told_and_told_again(tmp_path: Path) -> None:
     recipe = replace(RECIPE, learning_rate=1e30, evaluations=1)
     for resume in (False, True):
         with pytest.raises(BertramError, match=r"diverged: the loss was .* take a lower --learning-rate"):
-            shrink(source, [lines], out, embedding_size=16, recipe=recipe, resume=resume)
+            shrink(source, [lines], out, dial={"embedding_size": 16}, recipe=recipe, resume=resume)
     assert read_manifest(out)["status"] == "diverged"
     assert not (out / "model.safetensors").exists()
 
@@ -405,20 +357,20 @@ def test_what_else_stands_around_is_left_alone(tmp_path: Path) -> None:
     source, lines = teacher(tmp_path / "teacher", heads), texts(tmp_path / "texts.txt")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "results.json").write_text("[]")
-    dial: dict[str, Any] = {"embedding_size": 16, "recipe": recipe}
+    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": recipe}
     with pytest.raises(BadInput, match="is the model to begin with"):
-        shrink(source, [lines], source, **dial, resume=True)
+        shrink(source, [lines], source, **how, resume=True)
     labelled, out = tiny.table(tmp_path / "labelled.csv"), tmp_path / "out"
     bertram.train("classification", labelled, model=source, out=tmp_path / "trained", recipe=recipe)
     with pytest.raises(BadInput, match="was not started by this command"):
-        shrink(source, [lines], tmp_path / "trained", **dial, resume=True)
-    shrink(source, [lines], out, **dial)
+        shrink(source, [lines], tmp_path / "trained", **how, resume=True)
+    shrink(source, [lines], out, **how)
     assert json.loads((out / "bertram.json").read_text())["task"]["labels"] == ["LABEL_0", "LABEL_1"]
     with pytest.raises(BadInput, match=r"labelled\.csv.*knows"):
-        shrink(source, [lines], out, **dial, evaluate=labelled, resume=True)
+        shrink(source, [lines], out, **how, evaluate=labelled, resume=True)
     named = tmp_path / "named.csv"
     named.write_text("text,label\na warm room,LABEL_0\na cold room,LABEL_1\n")
-    found = shrink(source, [lines], out, **dial, evaluate=named, resume=True)
+    found = shrink(source, [lines], out, **how, evaluate=named, resume=True)
     assert found["evaluated"]["file"] == "named.csv"
     assert found["student"]["scores"]["model"][0]["metric"] == "accuracy"
 
@@ -431,15 +383,16 @@ def test_the_plan_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "bertram: shrink needs --out, or --plan to look before\n"
 
 
-def test_a_teacher_that_taught_in_bfloat16_is_judged_as_it_was(tmp_path: Path) -> None:
-    original = read(teacher(tmp_path / "teacher"), heads={})
-    before = {name: weight.clone() for name, weight in original.state_dict().items()}
-    config = config_of(original.config, 1, 16)
-    student = student_of(original, config, torch.ones(config.vocab_size).double(), "mean")
-    distillation, device = Distillation(student, original), torch.device("cpu")
-    some, _ = Tokenizer.load(tmp_path / "teacher").encode([text for text, _ in tiny.rows(8)], max_length=32)
-    distillation.prepare(device, torch.bfloat16, some)
-    assert distillation.teacher.encoder.layers[0].attention.query.weight.dtype == torch.bfloat16
-    distillation.prepare(device, torch.float32, some)
-    found = distillation.teacher.state_dict()
-    assert all(torch.equal(found[name], weight) for name, weight in before.items())
+def test_a_card_has_the_model_s_own_name_and_what_the_hub_is_told() -> None:
+    manifest = {
+        **{"base_model": "big", "max_length": 32, "truncated_texts": 0, "status": "finished", "reason": ""},
+        **{"steps": 1, "tokens": 2, "seconds": 3.0, "recipe": {"steps": 1}, "parameters": {"teacher": 9, "student": 5}},
+        "data": {"train": "texts.txt", "rows": {"train": 100}},
+        "shrinking": {"groups": 1, "embedding_size": 16, "initial": "mean"},
+        "agreement": {"vectors": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}},
+    }
+    card = shrinking_card(manifest, "small", {"license": "apache-2.0"})
+    assert card.startswith('---\nlicense: "apache-2.0"\nlibrary_name: bertram\n')
+    assert '- name: "small"' in card
+    assert "# small, shrunken from big" in card
+    assert shrinking_card(manifest, "small").startswith("---\nlibrary_name: bertram\n")

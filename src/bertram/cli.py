@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from bertram import __version__
 from bertram.config import Lesson, Objectives, SearchOptions, parse_fields
 from bertram.errors import BadInput, BertramError, NoCandidateFits
+from bertram.shrinking.dial import DialOptions
 from bertram.training.interruption import Interrupted, stoppable
 from bertram.training.recipe import Recipe
 
@@ -329,10 +330,7 @@ def shrink(
     *,
     texts: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     out: Path | None = None,
-    groups: int | None = None,
-    embedding_size: int | None = None,
-    rank: int | None = None,
-    depth: int | None = None,
+    dial: Annotated[DialOptions | None, Parameter(name="*")] = None,
     recipe: Training = Recipe(),  # noqa: B008  frozen
     lessons: Annotated[list[Lesson] | None, Parameter(consume_multiple=True, negative="")] = None,
     max_length: int | None = None,
@@ -352,18 +350,10 @@ def shrink(
     model
         The BERT to shrink, with its heads: a directory, or owner/name on the Hugging Face hub.
     texts
-        Unlabelled training texts: text files with one text a line, or JSONL with a text field. A tenth, at most 1,000,
-        is held out.
+        Unlabelled training texts: text files with one text a line, or JSONL with text [, text_b]. A tenth, at most
+        1,000, is held out.
     out
         The model directory to write. The student's engine, results.json and report.html are written there too.
-    groups
-        Number of groups of layers that share weights, from 1 (the default) to the number of layers.
-    embedding_size
-        Width of the factorised embeddings. Default: 128.
-    rank
-        Rank of the residual that each layer adds to its shared weights. Default: 0, none.
-    depth
-        Number of layers. Default: as many as the model has.
     lessons
         What to distil: hidden states at the end of each group, text vectors, similarities between texts, logits of the
         heads. Default: all that the model has.
@@ -380,31 +370,26 @@ def shrink(
         from bertram.shrinking.plan import plan as planned
         from bertram.shrinking.plan import render as rendered
 
-        given = {"groups": groups, "embedding_sizes": embedding_size, "ranks": rank}
-        dial = {name: None if value is None else [value] for name, value in given.items()}
-        rows = planned(model, **dial, depth=depth, allow_pickle=allow_pickle)
-        _print([asdict(row) for row in rows], rendered(rows), as_json=json)
+        rows = planned(model, dial, allow_pickle=allow_pickle)
+        _print([row.to_dict() for row in rows], rendered(rows), as_json=json)
         return
     if out is None:
         raise BadInput("shrink needs --out, or --plan to look before")
     from rich.console import Console
 
     from bertram.progress import training_progress
-    from bertram.shrinking.outcome import render
     from bertram.shrinking.shrink import shrink as run
+    from bertram.shrinking.table import render_table
 
     with training_progress(Path(model).name) as report:
         results = run(
             model,
             texts or [],
             out,
-            groups=1 if groups is None else groups,
-            embedding_size=128 if embedding_size is None else embedding_size,
-            rank=rank or 0,
-            depth=depth,
+            dial=dial,
             recipe=recipe,
-            max_length=max_length,
             lessons=lessons,
+            max_length=max_length,
             evaluate=evaluate,
             columns=columns,
             resume=resume,
@@ -414,7 +399,7 @@ def shrink(
     if json:
         _print(results, "", as_json=True)
     else:
-        Console().print(render(results))
+        Console().print(render_table(results))
         sys.stdout.write(f"report: {(out / 'report.html').resolve()}\n")
 
 

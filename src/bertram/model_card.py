@@ -1,6 +1,7 @@
 """The README.md of a trained model, with the metadata that the Hugging Face hub reads."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from bertram import __version__
@@ -47,8 +48,11 @@ def pretraining_card(manifest: dict[str, Any]) -> str:
     return _card(manifest, "fill-mask", "pre-trained", source, "validation", [*rows, how, length], scores, use)
 
 
-def shrinking_card(manifest: dict[str, Any]) -> str:
-    """Write the card of a shrunken model from what its bertram.json will say."""
+def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, str] | None = None) -> str:
+    """Write the card of a shrunken model called `name` from what its bertram.json will say.
+
+    `metadata` is what the hub is told besides: the licence, the language.
+    """
     made, data, count = manifest["shrinking"], manifest["data"], manifest["parameters"]
     teacher, groups = manifest["base_model"], made["groups"]
     rows = [
@@ -72,7 +76,8 @@ def shrinking_card(manifest: dict[str, Any]) -> str:
     ]
     hub_task = manifest.get("task", {}).get("name", "feature-extraction")
     hub_task = _HUB_TASKS.get(hub_task, hub_task)
-    return _card(manifest, hub_task, f"shrunken from {teacher}", data["train"], "validation", rows, scores, use)
+    purpose = f"shrunken from {teacher}"
+    return _card(manifest, hub_task, purpose, data["train"], "validation", rows, scores, use, name, metadata)
 
 
 Scores = list[tuple[str, str, float, str]]
@@ -88,7 +93,11 @@ def _card(
     data_lines: list[str],
     scores: Scores,
     use: list[str],
+    name: str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
+    """A card titled `name`, by default that of the model the training began with."""
+    name = name or manifest["base_model"]
     metrics = [
         f"      - type: {_quoted(metric)}\n        value: {value:.4f}\n        name: {_quoted(signature)}"
         for split, metric, value, signature in scores
@@ -96,7 +105,7 @@ def _card(
     ]
     index = [
         "model-index:",
-        f"- name: {_quoted(manifest['base_model'])}",
+        f"- name: {_quoted(name)}",
         "  results:",
         "  - task:",
         f"      type: {hub_task}",
@@ -111,10 +120,11 @@ def _card(
         f"| {split} | {metric} | {value:.4f} | `{signature.replace('|', chr(92) + '|')}` |"
         for split, metric, value, signature in scores
     ]
-    front = ["---", "library_name: bertram", f"pipeline_tag: {hub_task}", *(index if metrics else []), "---"]
+    told = [f"{key}: {_quoted(value)}" for key, value in (metadata or {}).items()]
+    front = ["---", *told, "library_name: bertram", f"pipeline_tag: {hub_task}", *(index if metrics else []), "---"]
     body = [
         "",
-        f"# {manifest['base_model']}, {purpose}",
+        f"# {name}, {purpose}",
         "",
         f"Trained by Bertram {__version__} in {manifest['steps']:,} steps over {manifest['tokens']:,} tokens"
         f" ({manifest['seconds']:,.0f} s). Status: {manifest['status']}. {manifest['reason']}".rstrip(),

@@ -33,6 +33,18 @@ class Head(nn.Module, ABC):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss, a scalar in float32."""
 
+    def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """How far logits [M, L] are from another model's: the mean KL divergence of their probabilities from its.
+
+        In nats, a scalar in float32 (Hinton et al. 2015).
+        """
+        own, other = (scores.float().log_softmax(-1) for scores in (logits, taught))
+        return F.kl_div(own, other, reduction="batchmean", log_target=True)
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """What logits [M, L] say: the number of the most probable label or token, int64 [M]."""
+        return logits.argmax(-1)
+
 
 class MaskedLanguageModelHead(Head):
     """Scores of every vocabulary entry, with the token embeddings as output weights (Devlin et al. 2018, 3.1)."""
@@ -100,6 +112,14 @@ class RegressionHead(ClassificationHead):
         """The least mean loss of one answer for all texts: the variance of the values."""
         return float(targets.double().var(correction=0))
 
+    def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """Mean squared error of [B, 1] against another model's."""
+        return F.mse_loss(logits.float(), taught.float())
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """The values themselves, [B, 1] → float32 [B]."""
+        return logits.squeeze(-1).float()
+
 
 class EmbeddingHead(Head):
     """A vector for each text, with no weights of its own; learned from how alike two texts are."""
@@ -122,6 +142,14 @@ class EmbeddingHead(Head):
     def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
         """The least mean loss of one answer for all texts: the variance of the values."""
         return float(targets.double().var(correction=0))
+
+    def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """1 less the mean cosine of each vector of [B, H] and the other model's (cf. Reimers & Gurevych 2020)."""
+        return 1 - F.cosine_similarity(logits, taught).mean()
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """The vectors themselves, [B, H]."""
+        return logits
 
 
 class Model(nn.Module):
@@ -179,7 +207,11 @@ class Model(nn.Module):
 
     def targeted(self, batch: PackedTensors, targets: Mapping[str, Targets]) -> dict[str, Tensor]:
         """Each named head's logits for its targets, [M, …]; a head sees its targets' rows alone."""
-        read, logits = self._read(batch, targets.keys()), {}
+        return self.logits(self._read(batch, targets.keys()), targets)
+
+    def logits(self, read: Mapping[Reads, Tensor], targets: Mapping[str, Targets]) -> dict[str, Tensor]:
+        """`targeted` of what the named heads read."""
+        logits = {}
         for name, (rows, _) in targets.items():
             head = cast(Head, self.heads[name])
             x = read[head.reads]
@@ -197,20 +229,24 @@ class Model(nn.Module):
 
     def _read(self, batch: PackedTensors, heads: Collection[str]) -> dict[Reads, Tensor]:
         """What the named heads read; without heads "hidden" and, where there is one, what the pooler gives."""
-        wanted: set[Reads] = {cast(Head, self.heads[name]).reads for name in heads} or {"hidden"}
-        out: dict[Reads, Tensor] = {}
+        wanted: set[Reads] = {cast(Head, self.heads[name]).reads for name in heads} or {"hidden", "pooler"}
         if wanted <= {"cls", "pooler"}:
-            first = self.encoder(batch, first_only=True)
-        else:
-            hidden = self.encoder(batch)
-            first = hidden.index_select(0, batch.first)
-            if "hidden" in wanted:
-                out["hidden"] = hidden
-            if "mean" in wanted:
-                out["mean"] = means(hidden, batch.first)
-        if "cls" in wanted:
-            out["cls"] = first
-        if self.pooler is not None and ("pooler" in wanted or not heads):
+            return self._read_first(self.encoder(batch, first_only=True), wanted)
+        return self.read(self.encoder(batch), batch.first, wanted)
+
+    def read(self, hidden: Tensor, first: Tensor, wanted: Collection[Reads]) -> dict[Reads, Tensor]:
+        """What is `wanted` of the last states of all tokens, [T, H], where `first` [B] names each text's first."""
+        out = self._read_first(hidden.index_select(0, first), wanted)
+        if "hidden" in wanted:
+            out["hidden"] = hidden
+        if "mean" in wanted:
+            out["mean"] = means(hidden, first)
+        return out
+
+    def _read_first(self, first: Tensor, wanted: Collection[Reads]) -> dict[Reads, Tensor]:
+        """What is `wanted` of first tokens' last states, [B, H]."""
+        out: dict[Reads, Tensor] = {"cls": first} if "cls" in wanted else {}
+        if self.pooler is not None and "pooler" in wanted:
             out["pooler"] = self.pooler(first)
         return out
 

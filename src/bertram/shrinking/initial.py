@@ -3,67 +3,28 @@
 Letters: V vocabulary, H hidden width of both, E embedding width of the student.
 """
 
-from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
-from bertram.errors import BadInput
+from bertram.models.encoder import Pooler
 from bertram.models.heads import MaskedLanguageModelHead, Model
 from bertram.models.layers import Embeddings, Layer, ResidualLinear
 
 SCHEMES = ("mean", "first", "middle", "last")
 """What stands for a group of the teacher's layers: the mean of them all, or one of them."""
 
-LEAST_WIDTH = 4
-
-
-def config_of(
-    teacher: EncoderConfig, groups: int, embedding_size: int, rank: int = 0, depth: int | None = None
-) -> EncoderConfig:
-    """The student's configuration: the teacher's but for these.
-
-    Raises:
-        BadInput: the teacher shares or factorises already, is no BERT, or the sizes do not fit it.
-    """
-    layers = teacher.num_hidden_layers if depth is None else depth
-    if teacher.model_type != "bert":
-        raise BadInput("the model shares layers or has factorised embeddings already; shrink takes a BERT")
-    if teacher.normalize_before or teacher.static_position_embeddings or not teacher.normalize_embedding:
-        raise BadInput("shrink takes an encoder as BERT is one: norms behind each part, learned positions")
-    if not 1 <= layers <= teacher.num_hidden_layers:
-        raise BadInput(f"--depth {layers}: the model has {teacher.num_hidden_layers} layers")
-    if not 1 <= groups <= layers:
-        raise BadInput(f"--groups {groups}: must lie in 1 to the {layers} layers")
-    if not LEAST_WIDTH <= embedding_size <= teacher.hidden_size:
-        width = teacher.hidden_size
-        raise BadInput(f"--embedding-size {embedding_size}: must lie in {LEAST_WIDTH} to the hidden width of {width}")
-    if not 0 <= rank <= teacher.hidden_size:
-        raise BadInput(f"--rank {rank}: must lie in 0 to the hidden width of {teacher.hidden_size}")
-    if rank and groups == layers:
-        raise BadInput(f"--rank {rank}: is for layers that share, and {groups} groups of {layers} layers do not")
-    whole = embedding_size == teacher.hidden_size
-    if whole and groups == layers == teacher.num_hidden_layers:
-        raise BadInput("--groups and --embedding-size are the model's own: nothing would shrink")
-    return replace(
-        teacher,
-        num_hidden_layers=layers,
-        num_hidden_groups=None if whole and groups == layers else groups,
-        embedding_size=None if whole else embedding_size,
-        residual_rank=rank,
-    )
-
 
 def student_of(teacher: Model, config: EncoderConfig, counts: Tensor, scheme: str) -> Model:
-    """A model of `config` with the teacher's heads, and weights made of the teacher's.
+    """A model of `config` with the teacher's heads and what they read, and weights made of the teacher's.
 
     Args:
         counts: how often each token is seen, [V]; the embeddings of frequent ones are kept best.
         scheme: one of `SCHEMES`.
     """
-    student = Model(config, teacher.labels(), pooler=teacher.pooler is not None)
+    student = Model(config, teacher.labels(), pooler=False)
     with torch.no_grad():
         if config.embedding_size is None:
             student.encoder.embeddings.load_state_dict(teacher.encoder.embeddings.state_dict())
@@ -75,8 +36,8 @@ def student_of(teacher: Model, config: EncoderConfig, counts: Tensor, scheme: st
                 _fill_residual(layer, shared, merged(layers_of_group(teacher, config.num_hidden_layers, depth), scheme))
             else:
                 layer.load_state_dict(shared)
-        if student.pooler is not None and teacher.pooler is not None:
-            student.pooler.load_state_dict(teacher.pooler.state_dict())
+        if student.pooler is not None:
+            student.pooler.load_state_dict(cast(Pooler, teacher.pooler).state_dict())
         for name, head in student.heads.items():
             original = teacher.heads[name]
             if isinstance(head, MaskedLanguageModelHead) and config.embedding_size is not None:
@@ -84,6 +45,27 @@ def student_of(teacher: Model, config: EncoderConfig, counts: Tensor, scheme: st
             else:
                 head.load_state_dict(original.state_dict())
     return student
+
+
+def layer_energy(teacher: Model, groups: int, depth: int) -> Tensor:
+    """The share of the energy of the teacher's layers' matrices that a student of so many layers keeps, [H + 1].
+
+    By the rank of its residuals, from 0 on; its groups begin as means, and its layers have the weights of all those of
+    the teacher's that they stand for.
+    """
+    lost, whole = torch.zeros(teacher.config.hidden_size + 1, dtype=torch.float64), 0.0
+    for place in range(depth):
+        shared = merged(layers_of_group(teacher, groups, place * groups // depth), "mean")
+        stood_for = layers_of_group(teacher, depth, place)
+        own = merged(stood_for, "mean")
+        for name in (name for name, weight in own.items() if weight.ndim == 2):
+            weights = torch.stack([layer.get_parameter(name) for layer in stood_for])
+            whole += float(weights.square().sum())
+            spectrum = torch.linalg.svdvals(own[name] - shared[name]).double().square()
+            left = spectrum.flip(0).cumsum(0).flip(0)  # by what ranks from 0 on leave out
+            lost[: len(left)] += len(stood_for) * left
+            lost += float((weights - own[name]).square().sum())
+    return 1 - lost / whole
 
 
 def layers_of_group(teacher: Model, groups: int, group: int) -> list[Layer]:

@@ -1,20 +1,20 @@
 """report.html: how a shrinking went, and where its student stands among those of the same teacher."""
 
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from bertram.comparison import charts
-from bertram.comparison.figures import interval, megabytes, quantity, score
+from bertram.comparison.figures import interval, megabytes, quantity, score, several
 from bertram.comparison.markup import Element, element, page_of, table
+from bertram.errors import BadInput
 from bertram.files import write_text
-from bertram.run_directory import read_if_there
-from bertram.shrinking.outcome import RESULTS, agreed, figures, siblings
+from bertram.run_directory import read_object
+from bertram.shrinking.dial import Dial
+from bertram.shrinking.outcome import RESULTS
+from bertram.shrinking.table import Row, agreements, figures
 from bertram.training.metrics_file import read_metrics
 
 REPORT = "report.html"
-
-Row = Mapping[str, Any]
 
 
 def write_report(out: Path, results: Row) -> None:
@@ -29,7 +29,6 @@ def write_report(out: Path, results: Row) -> None:
         element("tr", element("th", name, scope="row"), *(element("td", cell) for cell in cells))
         for name, *cells in figures(results)
     ]
-    found = {path.name: read_if_there(path / RESULTS) for path in siblings(out, results)}
     page = page_of(
         f"{title} – Bertram",
         element("p", "Bertram shrink", class_="over"),
@@ -40,49 +39,61 @@ def write_report(out: Path, results: Row) -> None:
         table("Teacher and student", ["", *models], rows),
         element("p", "Measured as engines, each in a process of its own.", class_="note"),
         element("h2", "Agreement"),
-        element("ul", *(element("li", line) for line in agreed(results))),
-        element("div", *_pareto(found, out.resolve().name), *_curve(out), class_="pair"),
+        element("ul", *(element("li", line) for line in agreements(results))),
+        element("div", _pareto(results, out), *_curve(out), class_="pair"),
         element("footer", f"Every figure on this page stands unrounded in {RESULTS} beside it."),
     )
     write_text(out / REPORT, page)
 
 
-def _dial(dial: Row) -> str:
-    groups = f"{dial['groups']} group{'s' if dial['groups'] > 1 else ''} for {dial['depth']} layers"
-    rank = f", residuals of rank {dial['rank']}" if dial["rank"] else ""
-    return f"{groups}, embeddings {dial['embedding_size']} wide{rank}."
+def _dial(said: Row) -> str:
+    dial = Dial.from_dict(said)
+    groups = f"{several(dial.groups, 'group')} for {dial.depth} layers"
+    rank = f", residuals of rank {dial.rank}" if dial.rank else ""
+    return f"{groups}, embeddings {dial.embedding_size} wide{rank}."
 
 
-def _pareto(found: Mapping[str, Row], own: str) -> list[Element]:
+def _pareto(results: Row, out: Path) -> Element:
     """Agreement or, where all were scored on the same data, the score against the size of the engine."""
-    on = [row.get("evaluated") for row in found.values()]
-    if on[0] is not None and all(data == on[0] for data in on):
-        points = [(name, row["student"]["scores"]["engine"][0]) for name, row in found.items()]
-        values = {name: (one["value"], one["value"], one["value"]) for name, one in points}
-        label = points[0][1]["metric"]
+    found, own = _siblings(results, out), out.resolve().name
+    teacher, data = results["teacher"], results["evaluated"]
+    if data is not None and all(row["evaluated"] == data for row in found.values()):
+        label = teacher["scores"]["engine"][0]["metric"]
+        original = _whiskers(teacher["scores"]["engine"][0])
+        students = {name: _whiskers(row["student"]["scores"]["engine"][0]) for name, row in found.items()}
     else:
-        kind = "similarities"
-        values = {
-            name: tuple(row["agreement"][kind][key] for key in ("value", "low", "high")) for name, row in found.items()
-        }
-        label = "agreement of similarities"
-    marks = [
-        charts.Mark(
-            name,
-            row["student"]["engine_bytes"] / 1e6,
-            *values[name],
-            place,
-            name == own,
-            f"{name}: {label} {score(values[name][0])} ({interval(*values[name][1:])}), "
-            f"{megabytes(row['student']['engine_bytes'])}; {_dial(row['dial'])}",
-        )
-        for place, (name, row) in enumerate(found.items())
-    ]
+        label, original = "agreement of similarities", (1.0, 1.0, 1.0)  # which it has with itself
+        students = {name: _whiskers(row["agreement"]["similarities"]) for name, row in found.items()}
+    marks = [_mark(teacher, original, label, "the teacher", look=None, chosen=False)]
+    for place, (name, row) in enumerate(found.items()):
+        student = {**row["student"], "model": name}
+        marks.append(_mark(student, students[name], label, _dial(row["dial"]), look=place, chosen=name == own))
     chart = charts.scatter(marks, key="dial", title="The dial", x_label="MB of the engine, logarithmic", y_label=label)
-    words = (
-        "Students of this teacher in the directories beside; the stepped line is the Pareto front, the ring this one."
-    )
-    return [element("figure", element("h3", "The dial"), chart, element("figcaption", words))]
+    words = "The teacher and its students in the directories beside; the line is the Pareto front, the ring this one."
+    return element("figure", element("h3", "The dial"), chart, element("figcaption", words))
+
+
+def _siblings(results: Row, out: Path) -> dict[str, Row]:
+    """The results of OUT and of the directories beside it where the same teacher was shrunken, by their names."""
+    found = {out.resolve().name: results}
+    for path in out.resolve().parent.glob(f"*/{RESULTS}"):
+        with suppress(BadInput, KeyError, TypeError):  # what other commands left there is not looked at
+            said = read_object(path)
+            if "dial" in said and said["teacher"]["sha256"] == results["teacher"]["sha256"]:
+                found[path.parent.name] = said
+    return dict(sorted(found.items()))
+
+
+def _whiskers(found: Row) -> tuple[float, float, float]:
+    return found["value"], found["low"], found["high"]
+
+
+def _mark(
+    row: Row, values: tuple[float, float, float], label: str, words: str, *, look: int | None, chosen: bool
+) -> charts.Mark:
+    size = row["engine_bytes"]
+    note = f"{row['model']}: {label} {score(values[0])} ({interval(*values[1:])}), {megabytes(size)}; {words}"
+    return charts.Mark(row["model"], size / 1e6, *values, look, chosen, note)
 
 
 def _curve(out: Path) -> list[Element]:

@@ -1,7 +1,8 @@
 """From a BERT and texts to an ALBERT that says nearly the same: what `bertram shrink` does."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from bertram.run_directory import (
     read_if_there,
     read_manifest,
 )
+from bertram.shrinking.dial import Dial, DialOptions
 from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
@@ -29,6 +31,7 @@ from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model
+    from bertram.shrinking.teaching import Taught
 
 LEARNING_RATE = 5e-4
 """Where a recipe gives none."""
@@ -44,13 +47,10 @@ def shrink(
     texts: Sequence[str | Path],
     out: str | Path,
     *,
-    groups: int = 1,
-    embedding_size: int = 128,
-    rank: int = 0,
-    depth: int | None = None,
+    dial: DialOptions | None = None,
     recipe: Recipe,
-    max_length: int | None = None,
     lessons: Collection[Lesson] | None = None,
+    max_length: int | None = None,
     evaluate: str | Path | None = None,
     columns: str | None = None,
     resume: bool = False,
@@ -60,13 +60,13 @@ def shrink(
     """Tie the layers of `model` in groups, narrow its embeddings, and teach the result by the original on `texts`.
 
     Args:
-        texts: text files, a text a line, or JSONL with a text in each; .gz may follow.
-        out: where an ALBERT directory is left, with the model's heads, pooling and tokenizer.
-        groups, embedding_size, depth: of the student; by default as many layers as the model has.
-        max_length: tokens that texts are cut to; by default as many as the model reads, at most 128.
+        texts: text files, a text a line, or JSONL with a text in each, or a pair; .gz may follow.
+        out: where an ALBERT directory is left, with the model's heads, pooling and tokenizer. A pooler comes with it
+            if a head reads it.
         lessons: what is taught; by default all that the model has.
-        evaluate, columns: labelled data to score teacher and student on at the end, as `evaluation.evaluate_files`
-            reads it; the model must have a task.
+        max_length: tokens that texts are cut to; by default as many as the model reads, at most 128.
+        evaluate, columns: a labelled table to score teacher and student on at the end, and what its columns are called,
+            as on the command line; the model must have a task.
 
     Leaves the student's engine, results.json and report.html there too, and returns what results.json says.
 
@@ -77,100 +77,137 @@ def shrink(
     """
     for library in _LIBRARIES:
         require(library, "train")
-    from bertram.shrinking.distillation import taught
-    from bertram.shrinking.initial import config_of
-
-    out, recipe = Path(out), recipe.resolved(learning_rate=LEARNING_RATE)
+    out, data = Path(out), None if evaluate is None else Path(evaluate)
     lessons = tuple(LESSONS if lessons is None else lessons)
-    source = _source(model, recipe, lessons, allow_pickle)
-    # Before the texts, which may be many.
-    sizes = config_of(model_directory.read_config(source), groups, embedding_size, rank, depth)
-    if evaluate is not None:
-        _check_evaluated(source, Path(evaluate), columns)
-    read = _texts(texts)
-    train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
+    _check(recipe, lessons)
+    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
+    if isinstance(source, EncoderConfig):
+        raise BadInput(f"{model} is a preset, which has learned nothing that it could teach")
+    # What the model's small files tell comes before the texts, which may be many.
+    original = model_directory.read_config(source)
+    sizes = Dial(**(dial or {}))
+    sizes = replace(sizes, depth=sizes.of(original).num_hidden_layers)
+    if data is not None:
+        _check_evaluated(source, data, columns)
     if max_length is None:
-        max_length = min(model_directory.max_length_of(source, sizes), _LONGEST)
-    dial = {"groups": groups, "embedding_size": embedding_size, "rank": rank, "depth": sizes.num_hidden_layers}
-    settings = {
-        "model": str(model),
-        "texts": [(Path(file).name, fingerprint(Path(file))) for file in texts],
-        "shrinking": dial | {"lessons": lessons},
-        "recipe": asdict(recipe),
-        "max_length": min(max_length, sizes.max_position_embeddings),
-    }
-    manifest = prepare_directory(out, source, settings, resume=resume)
+        max_length = min(model_directory.max_length_of(source, original), _LONGEST)
+    shrinking = Shrinking(
+        model=model,
+        source=source,
+        texts=[Path(file) for file in texts],
+        dial=sizes,
+        lessons=lessons,
+        recipe=recipe.resolved(learning_rate=LEARNING_RATE),
+        max_length=min(max_length, original.max_position_embeddings),
+        allow_pickle=allow_pickle,
+    )
+    read = _texts(shrinking.texts)
+    if read.texts_b is not None:
+        _check_pairs(source, original)
+    train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
+    manifest = prepare_directory(out, source, shrinking.settings, resume=resume)
     if manifest is None:
-        teacher = model_directory.read_model(source, allow_pickle=allow_pickle)
-        if not taught(teacher, lessons):
-            raise BadInput(f"{model}: has no head whose logits could be taught; name other --lessons")
-        manifest = _teach(teacher, sizes, source, train, held_out, settings, recipe, out, report)
+        manifest = _run(shrinking, train, held_out, out, report)
     check_converged(out, manifest)
     results = read_if_there(out / RESULTS)
-    if not results or (evaluate is not None and results.get("evaluated") != evaluated(Path(evaluate), columns)):
-        data = None if evaluate is None else Path(evaluate)
+    if not results or (data is not None and results.get("evaluated") != evaluated(data, columns)):
         write_json(out / RESULTS, outcome(source, out, held_out, data, columns, allow_pickle))
         results = read_if_there(out / RESULTS)
     write_report(out, results)
     return results
 
 
-def _teach(
-    teacher: "Model",
-    sizes: EncoderConfig,
-    source: Path,
-    train: Table,
-    held_out: Table,
-    settings: dict[str, Any],
-    recipe: Recipe,
-    out: Path,
-    report: Report,
-) -> dict[str, Any]:
-    """Teach a student of `sizes`, leave it at `out`, and return what bertram.json says of it."""
-    from bertram.shrinking.teaching import teach
+@dataclass(frozen=True, kw_only=True)
+class Shrinking:
+    """What is to be shrunken, how far, and how it is taught."""
 
-    tokenizer = model_directory.read_tokenizer(source, sizes)
-    max_length = settings["max_length"]
-    batch, truncated = tokenizer.encode(train.texts, max_length=max_length)
-    judged, _ = tokenizer.encode(held_out.texts, max_length=max_length)
-    lessons = settings["shrinking"]["lessons"]
-    keep(out / SETTINGS, settings)
-    student, came = teach(teacher, sizes, tokenizer, batch, judged, lessons, recipe, out, report)
-    if (task := model_directory.find_task(source, read_manifest(source))) is not None:
-        came["task"] = task.to_dict()
-    manifest = {
-        "format": 1,
-        "base_model": Path(settings["model"]).name,
-        "max_length": max_length,
-        "truncated_texts": truncated,
-        "data": {
-            "train": ", ".join(name for name, _ in settings["texts"]),
-            "rows": {"train": len(train), "validation": len(held_out)},
-        },
-        "recipe": settings["recipe"],
-        **came,
-        "shrinking": settings["shrinking"] | came["shrinking"],
-    }
-    if came["status"] == "diverged":
+    model: str | Path
+    source: Path
+    """Where that model stands."""
+    texts: Sequence[Path]
+    dial: Dial
+    lessons: tuple[Lesson, ...]
+    recipe: Recipe
+    max_length: int
+    allow_pickle: bool
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the training depends on, for training.json."""
+        return {
+            "model": str(self.model),
+            "texts": [(file.name, fingerprint(file)) for file in self.texts],
+            "shrinking": asdict(self.dial) | {"lessons": self.lessons},
+            "recipe": asdict(self.recipe),
+            "max_length": self.max_length,
+        }
+
+
+def _run(shrinking: Shrinking, train: Table, held_out: Table, out: Path, report: Report) -> dict[str, Any]:
+    """Teach a student, leave it at `out`, and return what bertram.json says of it."""
+    from bertram.shrinking.distillation import loss_names
+    from bertram.shrinking.teaching import Course, teach
+
+    teacher = model_directory.read_model(shrinking.source, allow_pickle=shrinking.allow_pickle)
+    if not loss_names(teacher, shrinking.lessons):
+        raise BadInput(f"{shrinking.model}: has no head whose logits could be taught; name other --lessons")
+    tokenizer = model_directory.read_tokenizer(shrinking.source, teacher.config)
+    batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
+    judged, _ = tokenizer.encode(*held_out.inputs, max_length=shrinking.max_length)
+    keep(out / SETTINGS, shrinking.settings)
+    course = Course(teacher, tokenizer, batch, judged, shrinking.lessons)
+    taught = teach(course, shrinking.dial.of(teacher.config), shrinking.recipe, out, report)
+    rows = {"train": len(train), "validation": len(held_out)}
+    manifest = _manifest(shrinking, taught, teacher, truncated, rows)
+    if taught.final is None:
         write_json(out / MANIFEST, manifest)
-    else:
-        labels = manifest.get("task", {}).get("labels")
-        model_directory.save(student, tokenizer, out, manifest, shrinking_card, labels=labels)
+        return manifest
+    card = partial(shrinking_card, name=out.resolve().name)
+    labels = manifest.get("task", {}).get("labels")
+    model_directory.save(taught.student, tokenizer, out, manifest, card, labels=labels)
     return manifest
 
 
-def _source(model: str | Path, recipe: Recipe, lessons: Collection[str], allow_pickle: bool) -> Path:
-    """The teacher's directory, after the checks that need no model."""
-    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
-    if isinstance(source, EncoderConfig):
-        raise BadInput(f"{model} is a preset, which has learned nothing that it could teach")
+def _manifest(
+    shrinking: Shrinking, taught: "Taught", teacher: "Model", truncated: int, rows: dict[str, int]
+) -> dict[str, Any]:
+    """What bertram.json says of a shrinking."""
+    from bertram.shrinking.agreement import agreement
+
+    final, networks = taught.final, {"teacher": teacher, "student": taught.student}
+    manifest = {
+        "format": 1,
+        "base_model": Path(shrinking.model).name,
+        "max_length": shrinking.max_length,
+        "truncated_texts": truncated,
+        "data": {"train": ", ".join(file.name for file in shrinking.texts), "rows": rows},
+        "recipe": asdict(shrinking.recipe),
+        **taught.outcome.to_dict(),
+        "shrinking": {
+            **asdict(shrinking.dial),
+            "lessons": shrinking.lessons,
+            "initial": taught.initial,
+            "initial_losses": taught.initial_losses,
+        },
+        "parameters": {name: sum(w.numel() for w in network.parameters()) for name, network in networks.items()},
+    }
+    if final is not None:
+        manifest |= {"losses": final.losses, "agreement": agreement(final.student, final.teacher)}
+    if (task := model_directory.find_task(shrinking.source, read_manifest(shrinking.source))) is not None:
+        manifest["task"] = task.to_dict()
+    return manifest
+
+
+def _check(recipe: Recipe, lessons: Collection[str]) -> None:
+    """Raises:
+    BadInput: a setting is not one that shrinking takes, whatever the model.
+    """
     if not recipe.bounded:
         raise BadInput("no training budget: give --hours, --steps, --tokens or --epochs")
     if recipe.encoder_learning_rate is not None:
         raise BadInput("--encoder-learning-rate: shrink trains one stack; give --learning-rate")
     if unknown := [name for name in lessons if name not in LESSONS]:
         raise BadInput(f"no lesson named {unknown[0]!r:.40}; there are {', '.join(LESSONS)}")
-    return source
 
 
 def _check_evaluated(source: Path, data: Path, columns: str | None) -> None:
@@ -184,17 +221,35 @@ def _check_evaluated(source: Path, data: Path, columns: str | None) -> None:
             raise BadInput(f"{data}: {task.name} compares two texts: it needs a column text_b")
 
 
-def _texts(files: Sequence[str | Path]) -> Table:
-    """Every text that is not blank, once, in the files' order, with no labels.
+def _check_pairs(source: Path, config: EncoderConfig) -> None:
+    """Raises:
+    BadInput: the model does not read pairs of texts.
+    """
+    if config.type_vocab_size < 2:
+        raise BadInput(f"{source}: knows one segment only, so it cannot be taught on texts with a text_b")
+    task = model_directory.find_task(source, read_manifest(source))
+    if isinstance(task, Task) and task.apart:
+        raise BadInput(
+            f"{source}: reads every text by itself; give --texts without a text_b, each text on its own line"
+        )
+
+
+def _texts(files: Sequence[Path]) -> Table:
+    """Every text or pair that is not blank, once, in the files' order, with no labels.
 
     Raises:
-        BadInput: a file cannot be read, or there are too few texts.
+        BadInput: a file cannot be read, some hold pairs and others do not, or there are too few texts.
     """
     if not files:
         raise BadInput("shrink teaches on texts: give --texts FILE")
-    inputs = (given for file in files for chunk in read_inputs(str(file)) for given in chunk)
-    texts = list(dict.fromkeys(given if isinstance(given, str) else given["text"] for given in inputs))
-    texts = [text for text in texts if text.strip()]
-    if len(texts) < _LEAST_TEXTS:
-        raise BadInput(f"{len(texts)} different texts are too few to learn from; {_LEAST_TEXTS} are the least")
-    return Table(texts, None, [""] * len(texts))
+    found: dict[tuple[str, ...], None] = {}
+    for file in files:
+        for chunk in read_inputs(str(file)):
+            inputs = [(given,) if isinstance(given, str) else tuple(given.values()) for given in chunk]
+            found |= dict.fromkeys(given for given in inputs if any(text.strip() for text in given))
+        if len({len(given) for given in found}) > 1:
+            raise BadInput(f"{file}: all --texts must have a text_b, or none")
+    if len(found) < _LEAST_TEXTS:
+        raise BadInput(f"{len(found)} different texts are too few to learn from; {_LEAST_TEXTS} are the least")
+    texts, *texts_b = ([*column] for column in zip(*found, strict=True))
+    return Table(texts, texts_b[0] if texts_b else None, [""] * len(texts))

@@ -1,0 +1,122 @@
+"""How nearly a student says what its teacher does, on texts held out.
+
+Letters: B texts, H hidden width, M masked tokens, K terms of a score.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bertram.inference.predictor import cosines
+from bertram.models.heads import Head, Model
+from bertram.models.tensors import targets_of, to_tensors
+from bertram.shrinking.distillation import Answers, Distillation, DistillationFeed
+from bertram.tasks.similarity import Similarity
+from bertram.training.interruption import check_stop
+
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model makes of texts."""
+
+    vectors: NDArray[np.float32]
+    """[B, H]."""
+    heads: dict[str, NDArray[Any]]
+    """Of each head: the numbers of the most probable labels or tokens, int64 [B] or [M], or a regression's values."""
+
+    @classmethod
+    def of(cls, model: Model, answers: Answers) -> "Predictions":
+        """What a model's answers come to."""
+        heads = {name: cast(Head, model.heads[name]).predictions(logits) for name, logits in answers.logits.items()}
+        return cls(answers.vectors.cpu().numpy(), {name: found.cpu().numpy() for name, found in heads.items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """Those of several batches, one after the other."""
+        heads = {name: np.concatenate([part.heads[name] for part in parts]) for name in parts[0].heads}
+        return cls(np.concatenate([part.vectors for part in parts]), heads)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A student beside its teacher: the mean of each loss, and what both predict."""
+
+    losses: dict[str, float]
+    student: Predictions
+    teacher: Predictions
+
+
+@torch.inference_mode()
+def compare(students: Sequence[Distillation], feed: DistillationFeed, device: torch.device) -> list[Comparison]:
+    """Each student over one epoch of `feed`; their teacher, which is the same, answers once for all of them."""
+    teacher, precision = students[0].teacher, students[0].precision
+    sums = [defaultdict[str, float](float) for _ in students]
+    counts = Counter[str]()
+    own: list[list[Predictions]] = [[] for _ in students]
+    taught: list[Predictions] = []
+    for student in students:
+        student.eval()
+    position = feed.start
+    while position[0] == 0:
+        check_stop()
+        examples, position = feed.take(position)
+        examples = examples.select(np.argsort(examples.lengths, kind="stable"))
+        inputs, targets = to_tensors(examples.inputs, device), targets_of(examples, device)
+        expected = teacher.answers(inputs, targets, precision)
+        taught.append(Predictions.of(students[0].student, expected))
+        sizes = {name: len(target.values) for name, target in targets.items()}
+        counts.update(sizes)
+        for student, total, parts in zip(students, sums, own, strict=True):
+            found = student.answers(inputs, targets)
+            parts.append(Predictions.of(student.student, found))
+            for name, loss in student.compared(found, expected, targets).items():
+                total[name] += float(loss) * sizes[name]
+    original = Predictions.joined(taught)
+    return [
+        Comparison({name: loss / counts[name] for name, loss in total.items()}, Predictions.joined(parts), original)
+        for total, parts in zip(sums, own, strict=True)
+    ]
+
+
+def agreement(student: Predictions, teacher: Predictions) -> dict[str, dict[str, Any]]:
+    """How nearly a student says what its teacher does, each with its 95% interval by the bootstrap over texts.
+
+    Of a masked language model's tokens the bootstrap is over tokens, as if those of a text told nothing of one another.
+
+    "vectors": the mean cosine of both vectors of a text; "similarities": Spearman's correlation of both cosines of
+    pairs of texts; of a head the share of the same labels or tokens, of a regression Spearman's correlation.
+    """
+    vectors = cosines(student.vectors, teacher.vectors)
+    half = len(vectors) // 2
+    pairs = [cosines(side.vectors[:half], side.vectors[half : 2 * half]) for side in (student, teacher)]
+    found = {"vectors": _share(vectors), "similarities": _correlation(*pairs)}
+    for name, own in student.heads.items():
+        theirs = teacher.heads[name]
+        values = np.issubdtype(own.dtype, np.floating)
+        found[name] = _correlation(own, theirs) if values else _share(own == theirs)
+    return found
+
+
+def _share(each: NDArray[Any]) -> dict[str, Any]:
+    return _interval(each[:, None].astype(np.float64), lambda means: means[..., 0])
+
+
+def _correlation(own: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, Any]:
+    task = Similarity()
+    return _interval(task.terms(own[:, None], theirs), task.score_of)
+
+
+def _interval(terms: NDArray[Any], score_of: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, Any]:
+    """A score of the means of terms [B, K], with its interval."""
+    draws, rows = np.random.default_rng(0), len(terms)
+    means = [terms[draws.integers(rows, size=rows)].mean(0, np.float64) for _ in range(_RESAMPLES)]
+    low, high = np.quantile(score_of(np.stack(means)), [0.025, 0.975])
+    value = score_of(terms.mean(0, np.float64))
+    return {"value": float(value), "low": float(low), "high": float(high), "n": rows}

@@ -1,0 +1,77 @@
+"""How far a model is shrunken: the four sizes of the student that may differ from its teacher's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict
+
+from bertram.config import EncoderConfig
+from bertram.errors import BadInput
+
+LEAST_WIDTH = 4
+"""Of the embeddings: two directions of them go to the layer norm."""
+
+
+class DialOptions(TypedDict, total=False):
+    """Settings of a `Dial`, those that are given."""
+
+    groups: int
+    """Number of groups of layers that share weights, from 1 (the default) to the number of layers."""
+    embedding_size: int
+    """Width of the factorised embeddings. Default: 128."""
+    rank: int
+    """Rank of the residual that each layer adds to its shared weights. Default: 0, none."""
+    depth: int
+    """Number of layers. Default: as many as the model has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dial:
+    """The sizes of a student; `DialOptions` explains the fields."""
+
+    groups: int = 1
+    embedding_size: int = 128
+    rank: int = 0
+    depth: int | None = None
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Dial":
+        """The dial that bertram.json and results.json keep among other settings."""
+        return cls(**{field.name: value[field.name] for field in fields(cls)})
+
+    def of(self, teacher: EncoderConfig) -> EncoderConfig:
+        """The student's configuration: the teacher's but for these sizes.
+
+        Raises:
+            BadInput: the teacher shares or factorises already, is no BERT, or the sizes do not fit it.
+        """
+        width, groups = teacher.hidden_size, self.groups
+        layers = teacher.num_hidden_layers if self.depth is None else self.depth
+        if teacher.model_type != "bert":
+            raise BadInput("the model shares layers or has factorised embeddings already; shrink takes a BERT")
+        if teacher.normalize_before or teacher.static_position_embeddings or not teacher.normalize_embedding:
+            raise BadInput("shrink takes an encoder as BERT is one: norms behind each part, learned positions")
+        if not 1 <= layers <= teacher.num_hidden_layers:
+            raise BadInput(f"--depth {layers}: the model has {teacher.num_hidden_layers} layers")
+        if not 1 <= groups <= layers:
+            raise BadInput(f"--groups {groups}: must lie in 1 to the {layers} layers")
+        if not LEAST_WIDTH <= self.embedding_size <= width:
+            raise BadInput(
+                f"--embedding-size {self.embedding_size}: must lie in {LEAST_WIDTH} to the hidden width of {width}"
+            )
+        if not 0 <= self.rank <= width:
+            raise BadInput(f"--rank {self.rank}: must lie in 0 to the hidden width of {width}")
+        if self.rank and groups == layers:
+            raise BadInput(
+                f"--rank {self.rank}: is for layers that share, and {groups} groups of {layers} layers do not"
+            )
+        whole = self.embedding_size == width
+        if whole and groups == layers == teacher.num_hidden_layers:
+            raise BadInput("--groups and --embedding-size are the model's own: nothing would shrink")
+        return replace(
+            teacher,
+            num_hidden_layers=layers,
+            num_hidden_groups=None if whole and groups == layers else groups,
+            embedding_size=None if whole else self.embedding_size,
+            shared="all",  # a BERT may say anything, for it shares nothing
+            residual_rank=self.rank,
+        )
