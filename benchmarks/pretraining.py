@@ -40,10 +40,10 @@ SEQUENCES = 16384
 def prepare(data: Path, scratch: Path, models: Sequence[str]) -> None:
     """A tokenizer of each kind and a store of the novels for each."""
     from bertram.config import PRESETS
+    from bertram.corpus import store
+    from bertram.corpus.parts import corpus_files
     from bertram.pretraining import Corpus
     from bertram.progress import silent
-    from bertram.text import store
-    from bertram.text.corpus import corpus_files
     from bertram.text.tokenizer import Tokenizer
 
     novels = Corpus(corpus_files([data / "corpus_en_novels"]), "file")
@@ -56,8 +56,8 @@ def prepare(data: Path, scratch: Path, models: Sequence[str]) -> None:
 
 def blocks(scratch: Path, model: str, objective: str | None = None, masking: str = "token", batches: int = 1) -> Any:
     from bertram.config import PRESETS
-    from bertram.text.blocks import Blocks
-    from bertram.text.store import TokenStore
+    from bertram.corpus.blocks import Blocks
+    from bertram.corpus.store import TokenStore
     from bertram.text.tokenizer import Tokenizer
 
     return Blocks(
@@ -216,11 +216,11 @@ def data_collator(scratch: Path, model: str) -> dict[str, float]:
 def corpus_bertram(scratch: Path, model: str) -> dict[str, float]:
     """Seconds for the tokenizer and the store of SCRATCH/corpus, and this process's peak memory."""
     from bertram.config import PRESETS
+    from bertram.corpus import store
+    from bertram.corpus.parts import corpus_files
     from bertram.memory import peak_memory_mb
     from bertram.pretraining import Corpus
     from bertram.progress import silent
-    from bertram.text import store
-    from bertram.text.corpus import corpus_files
     from bertram.text.tokenizer import Tokenizer
 
     text = Corpus(corpus_files([scratch / "corpus"]), "blank-line")

@@ -20,8 +20,8 @@ from bertram.batch import Batch
 from bertram.formats.huggingface import read
 from bertram.memory import peak_memory_mb
 from bertram.models.tensors import to_tensors
+from bertram.training.allocator import keep_freed_memory
 from bertram.training.distributed import alone
-from bertram.training.memory import keep_freed_memory
 from bertram.training.optimizers import Optimizer
 from bertram.training.precision import DTYPES, chosen
 from bertram.training.recipe import Recipe

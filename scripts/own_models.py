@@ -22,12 +22,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from bertram.corpus.parts import corpus_files, read_parts
 from bertram.files import write_json, write_text
 from bertram.formats.weights import read_tensors, write_tensors
 from bertram.model_card import shrinking_card
 from bertram.model_names import ENGLISH, OWN, SENTIMENT
 from bertram.run_directory import MANIFEST, read_manifest
-from bertram.text.corpus import corpus_files, read_parts
 from bertram.text.sentences import split_sentences
 from demo import package, tweets
 

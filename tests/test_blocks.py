@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertram.batch import IGNORED, Examples
+from bertram.corpus import blocks as room
+from bertram.corpus.blocks import Blocks
+from bertram.corpus.parts import Part
+from bertram.corpus.sentence_pairs import IN_ORDER, IS_NEXT, SWAPPED
+from bertram.corpus.store import TokenStore, build
 from bertram.errors import BadInput
-from bertram.text import blocks as room
-from bertram.text.blocks import Blocks
-from bertram.text.corpus import Part
-from bertram.text.sentence_pairs import IN_ORDER, IS_NEXT, SWAPPED
-from bertram.text.store import TokenStore, build
 from bertram.text.tokenizer import Tokenizer
 
 WORDS = [f"w{number}" for number in range(3000)]

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertram.errors import BadInput
-from bertram.text.corpus import (
+from bertram.corpus.parts import (
     PART_CHARACTERS,
     Part,
     corpus_files,
@@ -20,6 +19,7 @@ from bertram.text.corpus import (
     read_parts,
     split_sentences,
 )
+from bertram.errors import BadInput
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 

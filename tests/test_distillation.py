@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 import tiny
 from bertram.batch import Batch
 from bertram.config import LESSONS
+from bertram.corpus.masking import Masker
 from bertram.formats.huggingface import read
 from bertram.models.heads import Model
 from bertram.models.tensors import PackedTensors, Targets
@@ -22,7 +23,6 @@ from bertram.shrinking.distillation import (
     Teacher,
     loss_names,
 )
-from bertram.text.masking import Masker
 from bertram.text.tokenizer import Tokenizer
 from teachers import batch, teacher
 

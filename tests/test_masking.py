@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertram.batch import IGNORED, Batch
-from bertram.text.masking import Masker, _ngram_firsts, _spent
+from bertram.corpus.masking import Masker, _ngram_firsts, _spent
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 THE, CAT, SAT, ON = 5, 7, 9, 11  # odd ids from 5 begin words, even ones go on with them

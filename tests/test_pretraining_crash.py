@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from bertram.text import blocks, store
-from bertram.text.blocks import Blocks
-from bertram.text.store import TokenStore
+from bertram.corpus import blocks, store
+from bertram.corpus.blocks import Blocks
+from bertram.corpus.store import TokenStore
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
 from tiny import (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertram.batch import IGNORED
-from bertram.text.sentence_pairs import (
+from bertram.corpus.sentence_pairs import (
     IN_ORDER,
     IS_NEXT,
     IS_RANDOM,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bertram.corpus import store
+from bertram.corpus.parts import Part
+from bertram.corpus.store import TokenStore, build
 from bertram.errors import BadInput
-from bertram.text import store
-from bertram.text.corpus import Part
-from bertram.text.store import TokenStore, build
 from bertram.text.tokenizer import Tokenizer
 from tiny import rows
 

@@ -10,6 +10,7 @@ import numpy as np
 from bertram import model_directory, model_names
 from bertram.batch import IGNORED, Batch
 from bertram.config import EncoderConfig
+from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require
 from bertram.files import write_json
 from bertram.formats.ctranslate2_file import is_ctranslate2
@@ -21,7 +22,6 @@ from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import MANIFEST, is_occupied, make_directory, read_manifest
 from bertram.text.inputs import first_inputs
-from bertram.text.masking import Masker
 from bertram.text.tokenizer import Tokenizer
 
 Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]

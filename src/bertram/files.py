@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files: written whole or not at all, and JSON read with one clear line where it cannot be."""
 
 import glob
 import hashlib
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bertram.errors import BadInput
 
 _UNFINISHED = ".unfinished"
 
@@ -72,3 +74,38 @@ def write_array(path: Path, values: NDArray[Any]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_if_there(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty where there is no such file.
+
+    Raises:
+        BadInput: as `read_object`.
+    """
+    return read_object(path) if path.exists() else {}
+
+
+def read_json(path: Path, most_bytes: int = 2**24) -> Any:
+    """What a JSON file says.
+
+    Raises:
+        BadInput: it is no JSON in UTF-8, or larger than a file of its kind may be.
+    """
+    if path.stat().st_size > most_bytes:
+        raise BadInput(f"{path}: larger than {most_bytes:,} bytes")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # ValueError: bytes that are no text and endless numbers too
+        raise BadInput(f"{path}: not readable as JSON: {error}") from None
+
+
+def read_object(path: Path, most_bytes: int = 2**24) -> dict[str, Any]:
+    """`read_json` where an object is wanted.
+
+    Raises:
+        BadInput: as `read_json`, or it holds something else.
+    """
+    said = read_json(path, most_bytes)
+    if not isinstance(said, dict):
+        raise BadInput(f"{path}: must hold one JSON object")
+    return said

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 from bertram import model_directory, model_names
 from bertram.batch import NO_PAIRS
 from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed
+from bertram.corpus import store
+from bertram.corpus.blocks import Blocks
+from bertram.corpus.parts import Documents, Part, corpus_files, guess_documents, read_parts
+from bertram.corpus.store import TokenStore
 from bertram.errors import BadInput, require
+from bertram.files import read_if_there
 from bertram.formats.weights_file import find_weights
 from bertram.model_card import pretraining_card
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, begun, prepare_directory, read_if_there, read_manifest
-from bertram.text import store
-from bertram.text.blocks import Blocks
-from bertram.text.corpus import Documents, Part, corpus_files, guess_documents, read_parts
-from bertram.text.store import TokenStore
+from bertram.run_directory import SETTINGS, begun, prepare_directory, read_manifest
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.errors import BadInput, BertramError
-from bertram.files import write_json
+from bertram.files import read_if_there, read_object, write_json
 
 SETTINGS = "training.json"
 """All that a training depends on, as it was when it began; the first file."""
@@ -24,41 +24,6 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         BadInput: as `read_object`.
     """
     return read_if_there(directory / MANIFEST)
-
-
-def read_if_there(path: Path) -> dict[str, Any]:
-    """A JSON file's object; empty where there is no such file.
-
-    Raises:
-        BadInput: as `read_object`.
-    """
-    return read_object(path) if path.exists() else {}
-
-
-def read_json(path: Path, most_bytes: int = 2**24) -> Any:
-    """What a JSON file says.
-
-    Raises:
-        BadInput: it is no JSON in UTF-8, or larger than a file of its kind may be.
-    """
-    if path.stat().st_size > most_bytes:
-        raise BadInput(f"{path}: larger than {most_bytes:,} bytes")
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # ValueError: bytes that are no text and endless numbers too
-        raise BadInput(f"{path}: not readable as JSON: {error}") from None
-
-
-def read_object(path: Path, most_bytes: int = 2**24) -> dict[str, Any]:
-    """`read_json` where an object is wanted.
-
-    Raises:
-        BadInput: as `read_json`, or it holds something else.
-    """
-    said = read_json(path, most_bytes)
-    if not isinstance(said, dict):
-        raise BadInput(f"{path}: must hold one JSON object")
-    return said
 
 
 def prepare_directory(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertram.errors import BadInput
-from bertram.run_directory import read_if_there, read_json
+from bertram.files import read_if_there, read_json
 
 WEIGHTS, SETTINGS, VOCABULARY_MAP = "model.bin", "config.json", "vmap.txt"
 

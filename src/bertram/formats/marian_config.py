@@ -10,7 +10,7 @@ from typing import Any
 
 from bertram.config import EncoderConfig, Search, TransformerConfig
 from bertram.errors import BadInput
-from bertram.run_directory import read_if_there
+from bertram.files import read_if_there
 
 MODEL_TYPE = "marian"
 

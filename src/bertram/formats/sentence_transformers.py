@@ -9,8 +9,7 @@ from typing import Any
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
-from bertram.files import write_json
-from bertram.run_directory import read_json
+from bertram.files import read_json, write_json
 
 _MODULES, _LENGTH = "modules.json", "sentence_bert_config.json"
 _POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}

@@ -7,9 +7,9 @@ from typing import Any
 
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
-from bertram.files import write_json
+from bertram.files import read_object, write_json
 from bertram.formats import marian_config
-from bertram.run_directory import MANIFEST, read_manifest, read_object
+from bertram.run_directory import MANIFEST, read_manifest
 
 MODEL_TYPE = "bertram-transformer"
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from bertram.batch import Batch, Examples
 from bertram.config import LESSONS, Lesson
+from bertram.corpus.masking import Masker
 from bertram.models.encoder import precision_of
 from bertram.models.heads import EmbeddingHead, Head, Model
 from bertram.models.tensors import PackedTensors, Targets, to_tensors
-from bertram.text.masking import Masker
 from bertram.training.feed import Position, ShuffledRows
 
 MASKED = "masked_language_model"

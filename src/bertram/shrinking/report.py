@@ -7,8 +7,7 @@ from bertram.comparison import charts
 from bertram.comparison.figures import interval, megabytes, quantity, score, several
 from bertram.comparison.markup import Element, element, page_of, table
 from bertram.errors import BadInput
-from bertram.files import write_text
-from bertram.run_directory import read_object
+from bertram.files import read_object, write_text
 from bertram.shrinking.dial import Dial
 from bertram.shrinking.outcome import RESULTS
 from bertram.shrinking.table import Row, agreements, figures

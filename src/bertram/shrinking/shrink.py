@@ -9,18 +9,10 @@ from typing import TYPE_CHECKING, Any
 from bertram import model_directory, model_names
 from bertram.config import LESSONS, EncoderConfig, Lesson
 from bertram.errors import BadInput, require
-from bertram.files import fingerprint, write_json
+from bertram.files import fingerprint, read_if_there, write_json
 from bertram.model_card import shrinking_card
 from bertram.progress import Report, silent
-from bertram.run_directory import (
-    MANIFEST,
-    SETTINGS,
-    check_converged,
-    keep,
-    prepare_directory,
-    read_if_there,
-    read_manifest,
-)
+from bertram.run_directory import MANIFEST, SETTINGS, check_converged, keep, prepare_directory, read_manifest
 from bertram.shrinking.dial import Dial, DialOptions
 from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report

@@ -9,13 +9,13 @@ import torch
 
 from bertram.batch import Batch
 from bertram.config import EncoderConfig, Lesson
+from bertram.corpus.masking import Masker
 from bertram.inference.predictor import cosines
 from bertram.models.heads import Model
 from bertram.progress import Report
 from bertram.shrinking.agreement import Comparison, compare
 from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
 from bertram.shrinking.initial import SCHEMES, student_of
-from bertram.text.masking import Masker
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import alone
 from bertram.training.loop import Evaluation, Loop, Outcome

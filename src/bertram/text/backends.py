@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from bertram.errors import BadInput
-from bertram.run_directory import read_object
+from bertram.files import read_object
 from bertram.text.sentencepiece import Kind, check_charsmap, read_unigram
 
 FILES = ("tokenizer.json", "vocab.txt", "spiece.model")

@@ -19,8 +19,7 @@ import tokenizers
 from tokenizers import AddedToken, models, pre_tokenizers
 
 from bertram.errors import BadInput
-from bertram.files import replacing
-from bertram.run_directory import read_object
+from bertram.files import read_object, replacing
 from bertram.text.backends import BOUNDARY, MAX_BYTES, TRANSFORMER_SPECIAL, read_settings
 from bertram.text.sentencepiece import Charsmap, Kind, UnigramModel, read_unigram
 from bertram.text.tokenizer import Tokenizer

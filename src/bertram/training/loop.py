@@ -23,10 +23,10 @@ from bertram.models.encoder import Encoder
 from bertram.models.heads import ClassificationHead
 from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training import checkpoint
+from bertram.training.allocator import keep_freed_memory
 from bertram.training.distributed import Processes
 from bertram.training.feed import Feed, Position
 from bertram.training.interruption import Interrupted, StopRequests, check_stop
-from bertram.training.memory import keep_freed_memory
 from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import Optimizer
 from bertram.training.precision import DTYPES, Chosen, chosen

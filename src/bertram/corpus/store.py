@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from bertram.corpus.parts import Part
 from bertram.errors import BadInput
 from bertram.files import write_json
-from bertram.text.corpus import Part
 from bertram.text.tokenizer import Tokenizer
 
 MANIFEST, _PROGRESS = "store.json", "progress.json"

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import Masking, SentenceObjective
+from bertram.corpus.masking import Masker
+from bertram.corpus.sentence_pairs import OBJECTIVES, Draws, Pair, Passage
+from bertram.corpus.store import TokenStore
 from bertram.errors import BadInput
-from bertram.text.masking import Masker
-from bertram.text.sentence_pairs import OBJECTIVES, Draws, Pair, Passage
-from bertram.text.store import TokenStore
 from bertram.text.tokenizer import Tokenizer
 
 Position = tuple[int, ...]
