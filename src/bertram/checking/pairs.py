@@ -147,7 +147,8 @@ def _lengths(sources: Sequence[str], targets: Sequence[str], reader: _Reader | N
     batch, _ = reader.source.encode(sources, max_length=page.NO_LIMIT)
     pieces, written = reader.target.pieces(targets)
     written = written + 1  # the end
-    lengths["source"]["tokens"], lengths["target"]["tokens"] = map(page.percentiles, (batch.lengths, written))
+    lengths["source"]["tokens"] = page.percentiles(batch.lengths)
+    lengths["target"]["tokens"] = page.percentiles(written)
     unknown = (batch.token_ids == reader.source.unk_id).sum() + (pieces == reader.target.unk_id).sum()
     return {
         "lengths": lengths,
