@@ -193,6 +193,7 @@ class TestModels:
             ("bertram.json", {"task": {"name": "regression", "mean": 0.0, "std": 1.0}}, "the weights are not"),
             ("bertram.json", {"task": {"name": "os.system"}}, "none is named 'os.system'"),
             ("bertram.json", {"max_length": 10**9}, "max_length must be a whole number"),
+            ("bertram.json", {"format": 2}, "it needs a newer version of Bertram"),
             ("bertram.json", {"config_overrides": {"embedding_size": 16}}, "config.json makes it"),
             ("bertram.json", {"config_overrides": {"colour": "red"}}, "has no field 'colour'"),
             ("bertram.json", {"config_overrides": ["shared"]}, "config_overrides must be an object"),

@@ -216,7 +216,7 @@ def test_memory_is_bounded(tmp_path, documents, line):
         ("t.jsonl", '{"body": "a"}\n', "line 1: text is missing"),
         ("t.jsonl", '{"text": ["a"]}\n', "line 1: text is no string: ['a']"),
         ("t.jsonl", '{"text": "a\\u0000b"}\n', "line 1: a NUL byte in the text"),
-        ("t.jsonl", '{"text": "a\\ud800"}\n', "line 1: half of a surrogate pair in the text"),
+        ("t.jsonl", '{"text": "a\\ud800"}\n', "line 1: an unpaired surrogate in the text"),
     ],
 )
 def test_bad_files_are_one_line(tmp_path, name, content, message):

@@ -117,7 +117,7 @@ def test_lines_that_do_not_fit_are_one_line(tmp_path, first, second, message):
         ("t.jsonl", '{"source": "a", "target": ["b", 1]}\n', "line 1: target is no string: 1"),
         ("t.jsonl", '{"source": ["a"], "target": "b"}\n', "line 1: source is no string: ['a']"),
         ("t.jsonl", '{"source": "a", "target": "b"}\n\n{"source": "a"}\n', "line 3: target is missing"),
-        ("t.jsonl", '{"source": "a", "target": ["\\ud800"]}\n', "line 1: half of a surrogate pair in the target"),
+        ("t.jsonl", '{"source": "a", "target": ["\\ud800"]}\n', "line 1: an unpaired surrogate in the target"),
         ("t.en", "a\n", "needs a second file that has the target of each line; a table of both is named .csv, .tsv"),
         ("no.tsv", None, "no such file"),
     ],

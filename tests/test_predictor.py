@@ -95,8 +95,8 @@ def test_nothing_and_texts_without_tokens():
         ([{"text": "a", "text\nB": "b"}], r"inputs[0]: 'text\nB' is unknown"),
         (["a", {"text": "a", "text_b": "b"}], "inputs[1]: all inputs must have a text_b, or none"),
         ([{"text": "a", "text_b": "b"}] * 2 + ["c"], "inputs[2]: all inputs must have a text_b, or none"),
-        (["a"] * 5000 + ["\ud800"], "inputs[5000]: half of a surrogate pair"),
-        ([{"text": "a", "text_b": "\udfff"}], "inputs[0]: half of a surrogate pair"),
+        (["a"] * 5000 + ["\ud800"], "inputs[5000]: an unpaired surrogate"),
+        ([{"text": "a", "text_b": "\udfff"}], "inputs[0]: an unpaired surrogate"),
     ],
 )
 def test_bad_inputs_are_named_by_their_index(inputs, message):

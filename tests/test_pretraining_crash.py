@@ -188,7 +188,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(place, kind, whole, half, t
     newest = checkpoints(out)[-1]
     harm(newest / file, damage)
     said = finish(pretraining(place, out, kind))
-    assert f"{newest}: this checkpoint is damaged; trying the one before it\n" in said
+    assert f"{newest}: this checkpoint is damaged; going on with the one before it\n" in said
     same_training(out, whole)
 
 

@@ -147,7 +147,7 @@ def test_columns_of_a_frame_keep_their_order(classifier, library):
         ([*FEW[:11], b"bytes"], KINDS, r"X\[11\]: must hold strings, not bytes"),
         (np.zeros((12, 2)), KINDS, r"X\[0\]: must hold strings, not float"),
         ([("a", "b")] * 11 + [("a", 1)], KINDS, r"X\[11\]: must hold strings, not int"),
-        ([*FEW[:11], "\ud800"], KINDS, "half of a surrogate pair"),
+        ([*FEW[:11], "\ud800"], KINDS, "an unpaired surrogate"),
     ],
 )
 def test_bad_examples(classifier, texts, labels, message):

@@ -253,7 +253,7 @@ print(tokenizer.vocab_size, ascii(tokenizer._backend.to_str()))
             ([], 100, "there is no text to learn a vocabulary from"),
             (["", " \n\t▁"], 100, "there is no text to learn a vocabulary from"),
             (["a b"], LEAST - 1, "a vocabulary of 15 tokens is too small; 16 is the least"),
-            (["a b", "a\ud800"], 100, "half of a surrogate pair"),
+            (["a b", "a\ud800"], 100, "an unpaired surrogate"),
         ],
     )
     def test_nothing_to_learn_from(self, texts, size, message):

@@ -198,7 +198,7 @@ def test_the_rarest_characters_are_left_out(family):
         ([], 100, "there is no text to learn a vocabulary from"),
         (["", " \n\t"], 100, "there is no text to learn a vocabulary from"),
         (["a b"], LEAST - 1, "a vocabulary of 15 tokens is too small; 16 is the least"),
-        (["a b", "a\ud800"], 100, "half of a surrogate pair"),
+        (["a b", "a\ud800"], 100, "an unpaired surrogate"),
     ],
 )
 def test_nothing_to_learn_from(family, texts, size, message):

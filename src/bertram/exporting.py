@@ -12,7 +12,6 @@ from bertram.batch import IGNORED, Batch
 from bertram.config import EncoderConfig
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require
-from bertram.files import write_json
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
@@ -20,7 +19,7 @@ from bertram.formats.quantization import Precision, pack
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
-from bertram.run_directory import MANIFEST, is_occupied, make_directory, read_manifest
+from bertram.run_directory import is_occupied, make_directory, read_manifest, write_manifest
 from bertram.text.inputs import first_inputs
 from bertram.text.tokenizer import Tokenizer
 
@@ -183,7 +182,7 @@ def _masked(batch: Batch, tokenizer: Tokenizer) -> Batch:
 
 def _kept(source: Path, manifest: Mapping[str, Any], config: EncoderConfig) -> dict[str, Any]:
     """What bertram.json says that holds in any format."""
-    kept = {key: manifest[key] for key in ("format", "base_model") if key in manifest}
+    kept = {"base_model": manifest["base_model"]} if "base_model" in manifest else {}
     if (task := model_directory.find_task(source, dict(manifest))) is not None:
         kept["task"] = task.to_dict()
     return kept | {"max_length": model_directory.max_length_of(source, config)}
@@ -199,7 +198,7 @@ def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
     _make_new(out)
     write(network, out, labels=getattr(task, "labels", None))
     tokenizer.save(out, max_length=config.max_position_embeddings)
-    write_json(out / MANIFEST, _kept(source, manifest, config) | {"config_overrides": config_overrides(config)})
+    write_manifest(out, _kept(source, manifest, config) | {"config_overrides": config_overrides(config)})
 
 
 def _make_new(out: Path) -> None:
@@ -237,4 +236,4 @@ def _export_transformer(
             vocabulary_map=None if vocabulary_map is None else Path(vocabulary_map),
         )
     kept |= model_directory.save_tokenizers(reader, writer, out, network.config)
-    write_json(out / MANIFEST, kept)
+    write_manifest(out, kept)

@@ -165,7 +165,6 @@ class Training:
             write_array(out / f"logits-{name}.npy", values)
             scores[name] = [s.signed(split=name, seed=recipe.seed) for s in task.scores(values, targets[name])]
         manifest = {
-            "format": 1,
             **outcome.to_dict(),
             "task": task.to_dict(),
             "base_model": Path(self.model).name,

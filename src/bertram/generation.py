@@ -155,7 +155,6 @@ class Training:
             for name, pairs in (splits.judged.items() if outcome.finished else ())
         }
         manifest = {
-            "format": 1,
             **outcome.to_dict(),
             "task": task.to_dict(),
             "base_model": Path(self.model).name,

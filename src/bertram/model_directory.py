@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from bertram.config import EncoderConfig, Search, TransformerConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, require
-from bertram.files import write_json, write_text
+from bertram.files import write_text
 from bertram.formats.marian_config import read_search
 from bertram.formats.sentence_transformers import has_pooling, read_max_length
 from bertram.formats.transformer_config import is_marian, is_transformer, overrides_of
 from bertram.memory import peak_memory_mb
-from bertram.run_directory import MANIFEST, read_manifest
+from bertram.run_directory import MANIFEST, read_manifest, write_manifest
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.regression import Regression
@@ -259,7 +259,7 @@ def save_transformer(
 def _finish(out: Path, manifest: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> None:
     write_text(out / "README.md", card(manifest))
     manifest |= {"peak_memory_mb": round(peak_memory_mb(), 1), "machine": environment()}
-    write_json(out / MANIFEST, manifest)
+    write_manifest(out, manifest)
 
 
 def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: TransformerConfig) -> dict[str, Any]:

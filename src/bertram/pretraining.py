@@ -275,7 +275,6 @@ def _train(
     ).run()
     scores = _scores(network, held_out, processes) if outcome.finished else {}
     manifest = {
-        "format": 1,
         **outcome.to_dict(),
         "pretraining": asdict(objectives),
         "max_length": objectives.max_length,

@@ -16,14 +16,26 @@ SETTINGS = "training.json"
 MANIFEST = "bertram.json"
 """What came of it; the last file."""
 
+_FORMAT = 1
+"""Of bertram.json; to be raised when older versions of Bertram would misread it."""
+
 
 def read_manifest(directory: Path) -> dict[str, Any]:
     """bertram.json of a directory; empty where there is none.
 
     Raises:
-        BadInput: as `read_object`.
+        BadInput: as `read_object`, or it is of a newer version of Bertram.
     """
-    return read_if_there(directory / MANIFEST)
+    manifest = read_if_there(directory / MANIFEST)
+    if (number := manifest.get("format", _FORMAT)) != _FORMAT:
+        raise BadInput(f"{directory / MANIFEST}: format {number!r:.40} is unknown; it needs a newer version of Bertram")
+    return manifest
+
+
+def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+    """Write bertram.json, giving `manifest` the number of its format."""
+    manifest["format"] = _FORMAT
+    write_json(directory / MANIFEST, manifest)
 
 
 def prepare_directory(

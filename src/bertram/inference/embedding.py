@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bertram.errors import BadInput
 from bertram.files import replacing
-from bertram.inference.predictor import Predictor, pairs_of
+from bertram.inference.predictor import Predictor
+from bertram.text.inputs import pairs_of
 
 Inputs = Iterable[Sequence[str | Mapping[str, str]]]
 

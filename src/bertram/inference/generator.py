@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from bertram.batch import Batch, Hypothesis, budgeted
 from bertram.config import Search
 from bertram.errors import BadInput
-from bertram.inference.predictor import check_characters, pairs_of
 from bertram.tasks.sequence_to_sequence import Generation
+from bertram.text.inputs import check_characters, pairs_of
 from bertram.text.sentences import split_long
 from bertram.text.tokenizer import Tokenizer
 

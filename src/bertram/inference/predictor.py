@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bertram.batch import Batch, budgeted
 from bertram.errors import BadInput
 from bertram.tasks.task import Task
+from bertram.text.inputs import check_characters, columns_of
 from bertram.text.tokenizer import Tokenizer
 
 _CHUNK = 4096  # texts tokenized at a time: enough to find like lengths among, few enough for any number of texts
@@ -109,53 +110,3 @@ def encoded(inputs: Sequence[str | Mapping[str, str]], tokenizer: Tokenizer, max
     if apart and texts_b is not None:
         texts, texts_b = texts + texts_b, None
     return tokenizer.encode(texts, texts_b, max_length=max_length)[0]
-
-
-def columns_of(inputs: Sequence[str | Mapping[str, str]]) -> tuple[list[str], list[str] | None]:
-    """The inputs' texts and, where they have them, their second texts.
-
-    Raises:
-        BadInput: as `pairs_of`, or some are pairs and others are not.
-    """
-    pairs = pairs_of(inputs)
-    texts_b = [second for _, second in pairs if second is not None]
-    if texts_b and len(texts_b) < len(pairs):
-        odd = next(i for i, (_, second) in enumerate(pairs) if (second is None) != (pairs[0][1] is None))
-        raise BadInput(f"inputs[{odd}]: all inputs must have a text_b, or none; this one is unlike inputs[0]")
-    return [text for text, _ in pairs], texts_b or None
-
-
-def pairs_of(inputs: Sequence[str | Mapping[str, str]]) -> list[tuple[str, str | None]]:
-    """Every input as its text and, where there is one, its text_b.
-
-    Raises:
-        BadInput: an input is neither a string nor an object of these two.
-    """
-    if isinstance(inputs, str | Mapping):
-        raise BadInput("inputs: must be a list of texts; put the one text into a list")
-    return [_pair(given, place) for place, given in enumerate(inputs)]
-
-
-def _pair(given: object, place: int) -> tuple[str, str | None]:
-    fields = {"text": given} if isinstance(given, str) else given
-    if not isinstance(fields, Mapping):
-        raise BadInput(f"inputs[{place}]: must be a string or an object with text, not {type(given).__name__}")
-    if unknown := [key for key in fields if key not in ("text", "text_b")]:
-        raise BadInput(f"inputs[{place}]: {unknown[0]!r:.80} is unknown; an input has text and may have text_b")
-    if "text" not in fields:
-        raise BadInput(f"inputs[{place}]: has no text")
-    for key, text in fields.items():
-        if not isinstance(text, str):
-            raise BadInput(f"inputs[{place}]: {key} must be a string, not {type(text).__name__}")
-    return fields["text"], fields.get("text_b")
-
-
-def check_characters(texts: Sequence[str]) -> None:
-    """Raises:
-    BadInput: a text is no valid Unicode.
-    """
-    for place, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise BadInput(f"inputs[{place}]: half of a surrogate pair, which is no character") from None

@@ -12,7 +12,7 @@ from bertram.errors import BadInput, require
 from bertram.files import fingerprint, read_if_there, write_json
 from bertram.model_card import shrinking_card
 from bertram.progress import Report, silent
-from bertram.run_directory import MANIFEST, SETTINGS, check_converged, keep, prepare_directory, read_manifest
+from bertram.run_directory import SETTINGS, check_converged, keep, prepare_directory, read_manifest, write_manifest
 from bertram.shrinking.dial import Dial, DialOptions
 from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
@@ -152,7 +152,7 @@ def _run(shrinking: Shrinking, train: Table, held_out: Table, out: Path, report:
     rows = {"train": len(train), "validation": len(held_out)}
     manifest = _manifest(shrinking, taught, teacher, truncated, rows)
     if taught.final is None:
-        write_json(out / MANIFEST, manifest)
+        write_manifest(out, manifest)
         return manifest
     card = partial(shrinking_card, name=out.resolve().name)
     labels = manifest.get("task", {}).get("labels")
@@ -168,7 +168,6 @@ def _manifest(
 
     final, networks = taught.final, {"teacher": teacher, "student": taught.student}
     manifest = {
-        "format": 1,
         "base_model": Path(shrinking.model).name,
         "max_length": shrinking.max_length,
         "truncated_texts": truncated,

@@ -282,7 +282,7 @@ def checked_cell(name: str, line: int, role: str, value: Any) -> str:
     """The string that stands for a text or a label in `line` of the file `name`.
 
     Raises:
-        BadInput: it is missing, no string, an empty label, or holds a NUL byte or half of a surrogate pair.
+        BadInput: it is missing, no string, an empty label, or holds a NUL byte or an unpaired surrogate.
     """
     if isinstance(value, int | float) and role == "label" and value == value:
         value = str(value).lower() if isinstance(value, bool) else str(value)
@@ -293,7 +293,7 @@ def checked_cell(name: str, line: int, role: str, value: Any) -> str:
     if "\0" in value:
         raise BadInput(f"{name}: line {line}: a NUL byte in the {role}")
     if _SURROGATE.search(value):
-        raise BadInput(f"{name}: line {line}: half of a surrogate pair in the {role}, which is no character")
+        raise BadInput(f"{name}: line {line}: an unpaired surrogate in the {role}, which is not valid Unicode")
     return value
 
 

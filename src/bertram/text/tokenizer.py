@@ -258,10 +258,10 @@ class Tokenizer:
             chunk = list(texts[start:end])
             try:
                 ids = [encoding.ids for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False)]
-            except TypeError:  # the library's word for half of a surrogate pair too
+            except TypeError:  # the library's word for an unpaired surrogate too
                 for row, text in enumerate(chunk, start + 1):
                     if not _is_unicode(text):
-                        raise BadInput(f"text {row}: half of a surrogate pair, which is no character") from None
+                        raise BadInput(f"text {row}: an unpaired surrogate, which is not valid Unicode") from None
                 raise
             except Exception as error:  # the library raises nothing narrower for a file that lacks its unknown token
                 raise BadInput(f"this tokenizer cannot be used: {error}") from None

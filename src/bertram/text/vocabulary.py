@@ -172,7 +172,7 @@ def _words(backend: tokenizers.Tokenizer, text: str) -> list[str]:
     try:
         normalized = backend.normalizer.normalize_str(text)
     except UnicodeEncodeError:
-        raise BadInput("a text to learn from holds half of a surrogate pair, which is no character") from None
+        raise BadInput("a text to learn from holds an unpaired surrogate, which is not valid Unicode") from None
     return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized)]
 
 
