@@ -244,7 +244,7 @@ class TestOutput:
         line = refused("train", "classification", place / "good.csv", "--model", "bert-tiny", "--out", out)
         assert "is not empty; resume the training" in line
         line = refused("compare", place / "good.csv", "--models", "bert-tiny", "--out", out)
-        assert "holds something else than a comparison" in line
+        assert "is not empty and holds no comparison" in line
         assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
     def test_a_training_that_was_refused_leaves_nothing_in_the_way(self, refused, place, tmp_path):

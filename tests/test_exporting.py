@@ -46,6 +46,7 @@ def test_an_encoder_for_transformers(tmp_path, settings):
     assert all(torch.equal(found[name], weight) for name, weight in weights.items())
     assert bertram.load(tmp_path / "out").predict(TEXTS) == bertram.load(place).predict(TEXTS)
     assert bertram.load(tmp_path / "out").max_length == 20
+    assert read_manifest(tmp_path / "out")["vocabularies"] == [Tokenizer.load(place).fingerprint]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     assert list(model.config.id2label.values()) == ["bad", "good"]
     ids = torch.tensor([Tokenizer.load(tmp_path / "out").encode(TEXTS[:1], max_length=20)[0].token_ids.tolist()])

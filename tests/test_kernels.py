@@ -198,10 +198,10 @@ def test_it_answers_in_a_fork():
         ("outside the model's vocabulary of 90", {"token_ids": 90}),
         ("outside the model's vocabulary of 90", {"token_ids": -1}),
         ("longer than the model's 520 positions", {"positions": 520}),
-        ("no counts from 0", {"positions": -5}),
+        ("must not be negative", {"positions": -5}),
         ("outside the model's 2", {"segment_ids": 2}),
         ("outside the model's 2", {"segment_ids": -1}),
-        ("no counts from 0", {"offsets": 3}),
+        ("must not be negative", {"offsets": 3}),
         ("its 8 tokens", {"offsets": 7}),
     ],
 )

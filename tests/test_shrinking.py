@@ -128,7 +128,7 @@ def test_pairs_are_read_as_pairs_by_who_reads_them(tmp_path: Path) -> None:
     how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": recipe}
     one_segment = teacher(tmp_path / "single", {"classification": 2}, type_vocab_size=1)
     for model, files, message in (
-        (one_segment, [lines], "single: knows one segment only"),
+        (one_segment, [lines], "single: the model has no second segment"),
         (sentences(tmp_path / "sentences"), [lines], "sentences: reads every text by itself"),
         (source, [lines, texts(tmp_path / "texts.txt")], "texts.txt: all --texts must have a text_b, or none"),
     ):
@@ -380,7 +380,7 @@ def test_the_plan_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     rows = json.loads(capsys.readouterr().out)
     assert {(row["groups"], row["rank"]) for row in rows} == {(2, 4)}
     assert tiny.run("shrink", tmp_path / "teacher") == 2
-    assert capsys.readouterr().err == "bertram: shrink needs --out, or --plan to look before\n"
+    assert capsys.readouterr().err == "bertram: shrink needs --out, or --plan to see the possible sizes first\n"
 
 
 def test_a_card_has_the_model_s_own_name_and_what_the_hub_is_told() -> None:

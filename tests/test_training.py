@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,52 @@ def test_a_damaged_best_evaluation_is_told_and_the_one_before_is_kept(
     assert outcome.best_step == 10
     assert torch.equal(model.heads["classification"].classifier.bias, kept[0])
     assert "best/step-20: this checkpoint is damaged" in caplog.text
+
+
+def test_what_a_killed_attempt_left_of_later_evaluations_is_made_anew(tmp_path: Path) -> None:
+    """Their numbers are higher than those of the first evaluations that follow, which must not be pruned for them."""
+    scores = iter([0.9, 0.5, 0.4, 0.3])
+    kept: list[torch.Tensor] = []
+    torch.manual_seed(0)
+    model = Model(CONFIG, {"classification": 2})
+    for step in (80, 90):
+        checkpoint.save(tmp_path / "checkpoints" / "best", step, {"x": torch.zeros(1)}, {})
+
+    def evaluate() -> Evaluation:
+        kept.append(model.heads["classification"].classifier.bias.detach().float().clone())
+        return evaluation(next(scores))
+
+    recipe = replace(RECIPE, precision="fp32")
+    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
+    assert outcome.best_step == 10
+    assert torch.equal(model.heads["classification"].classifier.bias, kept[0])
+
+
+def test_a_best_evaluation_that_was_lost_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scores = iter([0.9, 0.5, 0.4, 0.3])
+    torch.manual_seed(0)
+    model = Model(CONFIG, {"classification": 2})
+
+    def evaluate() -> Evaluation:
+        shutil.rmtree(tmp_path / "checkpoints" / "best", ignore_errors=True)
+        return evaluation(next(scores))
+
+    recipe = replace(RECIPE, precision="fp32")
+    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
+    assert outcome.best_step == outcome.steps
+    assert "has lost the best evaluation's weights" in caplog.text
+
+
+def test_checkpoints_of_another_version_are_refused(tmp_path: Path) -> None:
+    train(tmp_path)
+    found = checkpoint.load_latest(tmp_path / "checkpoints")
+    assert found is not None
+    tensors, facts = found
+    shutil.rmtree(tmp_path / "checkpoints")
+    del facts["machine"]
+    checkpoint.save(tmp_path / "checkpoints", facts.pop("step"), tensors, facts)
+    with pytest.raises(BadInput, match="of another model or version"):
+        train(tmp_path)
 
 
 def test_another_machine_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

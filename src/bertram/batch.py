@@ -60,7 +60,7 @@ class Batch:
         """
         total, lengths = len(self.token_ids), self.lengths
         if self.offsets[0] != 0 or lengths.min(initial=0) < 0 or self.positions.min(initial=0) < 0:
-            raise BadInput("the batch's offsets or positions are no counts from 0")
+            raise BadInput("the batch's offsets must start at 0, and offsets and positions must not be negative")
         if not total == self.offsets[-1] == len(self.segment_ids) == len(self.positions):
             raise BadInput(f"the batch's offsets, segments or positions are not those of its {total:,} tokens")
         if lengths.min(initial=1) < 1:

@@ -39,6 +39,10 @@ Columns = Annotated[
 ]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Flag = Annotated[bool, Parameter(negative="")]
+Pickle = Annotated[
+    bool,
+    Parameter(negative="", help="Also accept weights in a pytorch_model.bin; only tensors are unpickled."),
+]
 Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression", "similarity"]
 WritingTask = Literal["translation", "summarization"]
@@ -103,7 +107,7 @@ def train(
     max_length: int | None = None,
     resume: Flag = False,
     dry_run: Flag = False,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
     """Train a model on labelled texts, or a translation or summarization model on pairs of texts.
@@ -119,8 +123,9 @@ def train(
     data2
         For translation from two text files: the target side, whose lines translate those of DATA.
     model
-        A directory, a preset such as bert-mini or transformer-tiny, or owner/name on the Hugging Face hub. For
-        summarization and translation, a BERT or ALBERT directory becomes the encoder and gets a new decoder.
+        A directory, a preset such as bert-mini or transformer-tiny, owner/name on the Hugging Face hub, or the built-in
+        bertram-english. For summarization and translation, a BERT or ALBERT directory becomes the encoder and gets a
+        new decoder.
     out
         The model directory to write.
     validation
@@ -139,8 +144,6 @@ def train(
         Resume the training in OUT. A finished training is left unchanged.
     dry_run
         Run one batch through training, validation and test, and write nothing.
-    allow_pickle
-        Also accept weights in a pytorch_model.bin; only tensors are unpickled.
     """
     from bertram import supervised
     from bertram.progress import training_progress
@@ -186,7 +189,7 @@ def compare(
     max_memory: str | None = None,
     max_latency: str | None = None,
     min_score: float | None = None,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
     """Train several models with several seeds, measure them on this machine, and recommend which one to ship.
@@ -198,9 +201,11 @@ def compare(
     data
         A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label.
     models
-        Model directories, presets or hub names. A tf-idf baseline with a linear model is always included.
+        Model directories, presets, hub names or bertram-english. A tf-idf baseline with a linear model is always
+        included.
     out
-        Output directory for results.json, report.html and the trained models. Finished trainings there are kept.
+        Output directory for results.json, report.html, the winner as best.engine, and the trained models. Finished
+        trainings there are kept.
     task
         Default: guessed from the labels.
     validation
@@ -208,7 +213,7 @@ def compare(
     test
         A table on which to compare the models. Default: the validation data.
     seeds
-        Training runs per model, with consecutive seeds from --seed on.
+        Training runs per model, with consecutive seeds from --seed on. Each run has the whole budget, also of --hours.
     vocab_size
         Size of the vocabulary to learn for a preset, at most the preset's own.
     max_length
@@ -219,8 +224,6 @@ def compare(
         Upper limit on the latency of a single text, 95th percentile, such as 20ms.
     min_score
         Lowest acceptable score. Default: no candidate that scores significantly worse than the best is chosen.
-    allow_pickle
-        Also accept weights in a pytorch_model.bin; only tensors are unpickled.
     """
     from rich.console import Console
 
@@ -269,7 +272,7 @@ def pretrain(
     vocab_size: int | None = None,
     config: str | None = None,
     resume: Flag = False,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
     """Pre-train a BERT or ALBERT on raw text: masked language modelling and a sentence objective.
@@ -279,13 +282,14 @@ def pretrain(
     Parameters
     ----------
     corpus
-        Text files or JSONL with a `text` field, optionally gzipped, or directories of them.
+        Files named .txt, or .jsonl with a `text` field (.gz may follow), or directories that hold such files directly.
     model
         A preset such as albert-mini, or a model directory whose pre-training to continue.
     out
         The model directory to write. Under torchrun, all processes must be able to see it.
     documents
-        How text files are split into documents: one per file, or at blank lines. Default: guessed.
+        How text files are split into documents: one per file, or at blank lines. Default: one per file if there are
+        several, otherwise at blank lines.
     validation
         Text to evaluate on. Default: a tenth of the corpus is held out.
     tokenizer
@@ -296,8 +300,6 @@ def pretrain(
         Override settings of the preset: hidden_size=320,intermediate_size=1280,num_attention_heads=5
     resume
         Resume the training in OUT. A finished training is left unchanged.
-    allow_pickle
-        Also accept weights in a pytorch_model.bin; only tensors are unpickled.
     """
     from bertram import pretraining
     from bertram.progress import speaks, training_progress
@@ -321,7 +323,7 @@ def pretrain(
         )
     if speaks():
         _print(manifest, pretraining.summary(manifest), as_json=json)
-    check_converged(out, manifest)
+        check_converged(out, manifest)
 
 
 @app.command
@@ -338,7 +340,7 @@ def shrink(
     columns: str | None = None,
     plan: Flag = False,
     resume: Flag = False,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
     """Distil a BERT into a smaller ALBERT on your texts: layers share weights, embeddings are factorised.
@@ -357,6 +359,8 @@ def shrink(
     lessons
         What to distil: hidden states at the end of each group, text vectors, similarities between texts, logits of the
         heads. Default: all that the model has.
+    max_length
+        Truncate texts to this many tokens. Default: the maximum length of the model, at most 128.
     evaluate
         A labelled table on which teacher and student are scored at the end; the model must have a task.
     columns
@@ -364,7 +368,7 @@ def shrink(
     plan
         Print the sizes that different settings would give, without training. Settings given here are held fixed.
     resume
-        Resume the training in OUT.
+        Resume the training in OUT. A finished training is left unchanged, and scored again if --evaluate is another.
     """
     if plan:
         from bertram.shrinking.plan import plan as planned
@@ -374,7 +378,7 @@ def shrink(
         _print([row.to_dict() for row in rows], rendered(rows), as_json=json)
         return
     if out is None:
-        raise BadInput("shrink needs --out, or --plan to look before")
+        raise BadInput("shrink needs --out, or --plan to see the possible sizes first")
     from rich.console import Console
 
     from bertram.progress import training_progress
@@ -411,12 +415,22 @@ def evaluate(
     *,
     columns: Columns = None,
     search: Searching = None,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
     """Score a trained model on a labelled table, or on aligned source and target texts.
 
     Example: bertram evaluate out/reviews test.csv; bertram evaluate out/en-de test.en test.de --beam-size 4
+
+    Parameters
+    ----------
+    model
+        A trained model or an engine. How outputs are searched for can be set for translation and summarization only.
+    data
+        A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label; for translation, source and
+        target; for summarization, document and summary.
+    data2
+        For translation from two text files: the target side, whose lines translate those of DATA.
     """
     from bertram.artifacts import load
     from bertram.evaluation import evaluate_files
@@ -429,7 +443,7 @@ def evaluate(
 
 @app.command(alias="classify")
 def predict(
-    model: Source | None = None, source: Source | None = None, *, text: str | None = None, allow_pickle: Flag = False
+    model: Source | None = None, source: Source | None = None, *, text: str | None = None, allow_pickle: Pickle = False
 ) -> None:
     """Predict for every line of a file or of standard input. Prints one JSON object a line, in order.
 
@@ -461,7 +475,7 @@ def embed(
     *,
     text: str | None = None,
     out: Path | None = None,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
 ) -> None:
     """Embed every line of a file or of standard input as a vector. Prints one JSON object a line, in order.
 
@@ -500,7 +514,7 @@ def translate(
     *,
     text: str | None = None,
     search: Searching = None,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
     """Translate every line of a file or of standard input, line for line; empty lines stay empty.
@@ -527,7 +541,7 @@ def summarize(
     *,
     text: str | None = None,
     search: Searching = None,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
     """Summarize every document of a file or of standard input, one summary a line, in order.
@@ -558,7 +572,7 @@ def export(
     texts: Path | None = None,
     min_agreement: float = 0.98,
     vocabulary_map: Path | None = None,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
     """Export a trained model as an engine, or for ONNX runtimes, CTranslate2 or transformers.
@@ -631,7 +645,7 @@ def bench(
     lengths: Literal["mixed", "sst2", "imdb"] = "mixed",
     against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     rounds: int = 3,
-    allow_pickle: Flag = False,
+    allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
     """Benchmark an encoder as an engine: throughput, latency and memory, beside other runtimes in the same run.
@@ -648,7 +662,8 @@ def bench(
     lengths
         Length distribution of the random texts: mixed (33 tokens on average), or that of SST-2 or IMDB.
     against
-        Libraries to compare with, if installed, each at its best: transformers, onnxruntime, openvino, ctranslate2.
+        Libraries to compare with, if installed, in each precision they offer: transformers, onnxruntime, openvino,
+        ctranslate2.
     rounds
         Rounds to measure; medians are reported.
     """

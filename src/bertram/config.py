@@ -254,9 +254,10 @@ class SearchOptions(TypedDict, total=False):
     """What to search otherwise than a model's own `Search` says, whose defaults are 5 hypotheses and a penalty of 1."""
 
     beam_size: int
-    """Number of beams; 1 is greedy search."""
+    """Number of beams; 1 is greedy search. Default: as the model says, otherwise 5."""
     length_penalty: float
-    """A hypothesis is scored by its log-probability divided by its length, end token included, to this power."""
+    """A hypothesis is scored by its log-probability divided by its length, end token included, to this power. Default:
+    as the model says, otherwise 1."""
     n_best: int
     """Number of outputs for each input, best first; above 1 only with --json."""
     no_repeat_ngram_size: int

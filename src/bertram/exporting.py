@@ -16,6 +16,7 @@ from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
 from bertram.formats.quantization import Precision, pack
+from bertram.formats.sentence_transformers import has_pooling, write_max_length
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
@@ -198,7 +199,10 @@ def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
     _make_new(out)
     write(network, out, labels=getattr(task, "labels", None))
     tokenizer.save(out, max_length=config.max_position_embeddings)
-    write_manifest(out, _kept(source, manifest, config) | {"config_overrides": config_overrides(config)})
+    kept = _kept(source, manifest, config) | {"config_overrides": config_overrides(config)}
+    if has_pooling(out):
+        write_max_length(out, kept["max_length"])
+    write_manifest(out, kept | model_directory.vocabularies(tokenizer))
 
 
 def _make_new(out: Path) -> None:

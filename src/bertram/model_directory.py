@@ -10,7 +10,7 @@ from bertram.environment import environment
 from bertram.errors import BadInput, require
 from bertram.files import write_text
 from bertram.formats.marian_config import read_search
-from bertram.formats.sentence_transformers import has_pooling, read_max_length
+from bertram.formats.sentence_transformers import has_pooling, read_max_length, write_max_length
 from bertram.formats.transformer_config import is_marian, is_transformer, overrides_of
 from bertram.memory import peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest, write_manifest
@@ -107,12 +107,14 @@ def _check_vocabularies(directory: Path, *tokenizers: Tokenizer) -> None:
         BadInput: these are others.
     """
     expected = read_manifest(directory).get("vocabularies")
-    if expected is not None and expected != _fingerprints(*tokenizers):
+    # An encoder–decoder's directory may be asked for the tokenizer of what it reads alone.
+    if expected is not None and expected[: len(tokenizers)] != vocabularies(*tokenizers)["vocabularies"]:
         raise BadInput(f"{directory}: the tokenizer's vocabulary is not the one that the model was saved with")
 
 
-def _fingerprints(*tokenizers: Tokenizer) -> list[str]:
-    return [tokenizer.fingerprint for tokenizer in tokenizers]
+def vocabularies(*tokenizers: Tokenizer) -> dict[str, list[str]]:
+    """What bertram.json says of a model's tokenizers."""
+    return {"vocabularies": [tokenizer.fingerprint for tokenizer in tokenizers]}
 
 
 def learned_tokenizer(
@@ -234,8 +236,10 @@ def save(
 
     write(network, out, labels=labels)
     tokenizer.save(out, max_length=network.config.max_position_embeddings)
+    if has_pooling(out):
+        write_max_length(out, manifest["max_length"])
     manifest |= {"config": asdict(network.config), "config_overrides": config_overrides(network.config)}
-    manifest["vocabularies"] = _fingerprints(tokenizer)
+    manifest |= vocabularies(tokenizer)
     _finish(out, manifest, card)
 
 
@@ -271,4 +275,4 @@ def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: Tra
         place = out if isinstance(target, marian.MarianTokenizer) else out / TARGET
         target.save(place, max_length=config.decoder.max_position_embeddings)
     source.save(out, max_length=config.encoder.max_position_embeddings)
-    return {"vocabularies": _fingerprints(source, target)}
+    return vocabularies(source, target)

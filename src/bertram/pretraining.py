@@ -285,6 +285,7 @@ def _train(
     }
     if processes.rank == 0:
         model_directory.save(network, tokenizer, out, manifest, pretraining_card)
+    processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
     return manifest
 
 

@@ -73,7 +73,9 @@ def check_converged(out: Path, manifest: dict[str, Any]) -> None:
     BertramError: the training that left this manifest at `out` diverged.
     """
     if manifest["status"] == "diverged":
-        raise BertramError(f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate")
+        raise BertramError(
+            f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate and another --out"
+        )
 
 
 @contextmanager
@@ -127,7 +129,7 @@ def keep(path: Path, settings: dict[str, Any]) -> None:
     kept = read_object(path)
     settings = json.loads(json.dumps(settings))  # tuples as lists, as they come back
     if kept != settings:
-        differing = [name for name in settings if kept.get(name) != settings[name]]
+        differing = [name for name in {**settings, **kept} if kept.get(name) != settings.get(name)]
         raise BadInput(
             f"{path.parent}: began with another {' and '.join(differing) or 'set of settings'}; "
             "repeat the command as it was, or name another --out"

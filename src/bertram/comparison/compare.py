@@ -145,7 +145,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     """
     if not (out / _SETTINGS).exists():
         if is_occupied(out, _SETTINGS):
-            raise BadInput(f"{out}: holds something else than a comparison; name another --out")
+            raise BadInput(f"{out}: is not empty and holds no comparison; name another --out")
         make_directory(out)
     keep(out / _SETTINGS, settings)
 

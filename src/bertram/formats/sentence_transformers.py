@@ -57,6 +57,15 @@ def read_max_length(directory: Path) -> int | None:
     return length
 
 
+def write_max_length(directory: Path, max_length: int) -> None:
+    """Write sentence_bert_config.json: tokens that a text is cut to.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_json(directory / _LENGTH, {"max_seq_length": max_length, "do_lower_case": False})
+
+
 def write_pooling(directory: Path, config: EncoderConfig) -> None:
     """Write the files, for a model that is read from the same directory.
 

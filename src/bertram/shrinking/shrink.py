@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertram import model_directory, model_names
+from bertram.batch import NO_PAIRS
 from bertram.config import LESSONS, EncoderConfig, Lesson
 from bertram.errors import BadInput, require
 from bertram.files import fingerprint, read_if_there, write_json
@@ -80,7 +81,7 @@ def shrink(
     sizes = Dial(**(dial or {}))
     sizes = replace(sizes, depth=sizes.of(original).num_hidden_layers)
     if data is not None:
-        _check_evaluated(source, data, columns)
+        _check_evaluated(source, original, data, columns)
     if max_length is None:
         max_length = min(model_directory.max_length_of(source, original), _LONGEST)
     shrinking = Shrinking(
@@ -201,7 +202,7 @@ def _check(recipe: Recipe, lessons: Collection[str]) -> None:
         raise BadInput(f"no lesson named {unknown[0]!r:.40}; there are {', '.join(LESSONS)}")
 
 
-def _check_evaluated(source: Path, data: Path, columns: str | None) -> None:
+def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: str | None) -> None:
     """Raises:
     BadInput: the model has no task, or could not be scored on this table.
     """
@@ -210,6 +211,8 @@ def _check_evaluated(source: Path, data: Path, columns: str | None) -> None:
         task.targets(table.labels, str(data))
         if task.apart and table.texts_b is None:
             raise BadInput(f"{data}: {task.name} compares two texts: it needs a column text_b")
+        if not task.apart and table.texts_b is not None and config.type_vocab_size < 2:
+            raise BadInput(f"{source}: {NO_PAIRS}")
 
 
 def _check_pairs(source: Path, config: EncoderConfig) -> None:
@@ -217,7 +220,7 @@ def _check_pairs(source: Path, config: EncoderConfig) -> None:
     BadInput: the model does not read pairs of texts.
     """
     if config.type_vocab_size < 2:
-        raise BadInput(f"{source}: knows one segment only, so it cannot be taught on texts with a text_b")
+        raise BadInput(f"{source}: {NO_PAIRS}")
     task = model_directory.find_task(source, read_manifest(source))
     if isinstance(task, Task) and task.apart:
         raise BadInput(
@@ -241,6 +244,6 @@ def _texts(files: Sequence[Path]) -> Table:
         if len({len(given) for given in found}) > 1:
             raise BadInput(f"{file}: all --texts must have a text_b, or none")
     if len(found) < _LEAST_TEXTS:
-        raise BadInput(f"{len(found)} different texts are too few to learn from; {_LEAST_TEXTS} are the least")
+        raise BadInput(f"{len(found)} different texts are too few to learn from; at least {_LEAST_TEXTS} are needed")
     texts, *texts_b = ([*column] for column in zip(*found, strict=True))
     return Table(texts, texts_b[0] if texts_b else None, [""] * len(texts))

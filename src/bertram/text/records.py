@@ -241,7 +241,9 @@ def _headed(name: str, rows: Iterator[Row], columns: Mapping[str, str], roles: S
     needed = [role for role in roles if role != _OPTIONAL]
     if headless and (not columns.keys() >= set(needed) or not all(map(int, columns.values()))):
         named = " and ".join(f"the {role}'s" for role in needed)
-        raise BadInput(f"--columns: without a header, name {named} column by numbers from 1")
+        raise BadInput(
+            f"--columns: without a header, name {named} column by numbers from 1, or one of them by its header"
+        )
     first = next(rows, None)
     if first is None:
         raise BadInput(f"{name}: is empty")

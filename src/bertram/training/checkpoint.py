@@ -69,6 +69,12 @@ def whole(directory: Path, last: int | None = None) -> Iterator[tuple[dict[str, 
             logger.warning("bertram: %s: this checkpoint is damaged; going on with the one before it", place)
 
 
+def discard_after(directory: Path, step: int) -> None:
+    """Delete the checkpoints after a step, which a training that goes on from there will make again."""
+    for later in set(_steps(directory)) - set(_steps(directory, step)):
+        shutil.rmtree(directory / f"step-{later}", ignore_errors=True)
+
+
 def _steps(directory: Path, last: int | None = None) -> list[int]:
     """Steps up to `last` that have a checkpoint, whole or not, newest first."""
     names = [path.name.removeprefix("step-") for path in directory.glob("step-*")]

@@ -138,7 +138,7 @@ class Loop:
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
         self._ahead: tuple[Position, tuple[Examples, Position]] | None = None
         self._found = checkpoint.load_latest(self.checkpoints)
-        self.precision: Chosen = self._found[1]["precision"] if self._found else chosen(recipe, processes)
+        self.precision: Chosen = self._found[1].get("precision", "fp32") if self._found else chosen(recipe, processes)
         self.optimizer = Optimizer(
             model,
             DTYPES[self.precision],
@@ -159,6 +159,9 @@ class Loop:
         """
         state = self._resume() or State(total=self._budget(), position=self.feed.start)
         self.processes.require_same(self.optimizer.weights(), state.step)
+        if self.processes.rank == 0:
+            for directory in (self._best, self._evaluated):
+                checkpoint.discard_after(directory, state.step)
         due = {math.ceil(state.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
         reason = ""
         started = time.monotonic() - state.seconds
@@ -207,6 +210,9 @@ class Loop:
                 weights, facts = best
                 self.optimizer.load_weights(weights)
                 best_step = facts["step"]
+            else:
+                logger.warning("bertram: %s: has lost the best evaluation's weights; the last step's stay", self._best)
+                best_step = state.step
         status = "diverged" if reason else "finished"
         return Outcome(status, reason, state.step, state.tokens, seconds, best_step, self.precision, averaged)
 
@@ -298,7 +304,7 @@ class Loop:
         if self.recipe.average == 1:
             return 1
         sums, count = dict[str, Tensor](), 0
-        for weights, _ in checkpoint.whole(self._evaluated, state.step):  # later ones were written before a kill
+        for weights, _ in checkpoint.whole(self._evaluated):
             for name, weight in weights.items():
                 weight = weight.to(self.processes.device)
                 sums[name] = sums[name] + weight if count else weight
@@ -348,11 +354,18 @@ class Loop:
             "state": asdict(state),
             "recipe": asdict(self.recipe),
             "precision": self.precision,
-            "machine": _machine(),
+            "machine": self._machine(),
         }
         if self.processes.rank == 0:
             checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
+
+    def _machine(self) -> dict[str, Any]:
+        """What a resumed training must share with its beginning to give the same bits."""
+        device, found = self.processes.device, environment()["processor"]
+        if device.type == "cuda":
+            found = torch.cuda.get_device_name(device)
+        return {"processor": found, "torch": torch.__version__, "threads": torch.get_num_threads()}
 
     def _resume(self) -> State | None:
         if self._found is None:
@@ -360,28 +373,21 @@ class Loop:
         tensors, facts = self._found
         self._found = None  # frees its tensors
         try:
-            state = State(**facts["state"])
+            state, recipe, began = State(**facts["state"]), Recipe(**facts["recipe"]), facts["machine"]
             state.position = tuple(state.position)
             self.optimizer.load(tensors, state.step)
         except (KeyError, TypeError, RuntimeError):
-            raise BadInput(f"{self.checkpoints}: these checkpoints are of another model; use another --out") from None
-        if Recipe(**facts["recipe"]) != self.recipe:
+            raise BadInput(
+                f"{self.checkpoints}: these checkpoints are of another model or version; use another --out"
+            ) from None
+        if recipe != self.recipe:
             raise BadInput(
                 f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
             )
-        if (began := facts["machine"]) != (now := _machine()):
-            then = " and ".join(f"{name} {began[name]}" for name in now if began[name] != now[name])
+        if began != (now := self._machine()):
+            then = " and ".join(f"{name} {began.get(name)}" for name in now if began.get(name) != now[name])
             logger.warning("bertram: this training began with %s; losses may differ in their last digits", then)
         return state
-
-
-def _machine() -> dict[str, Any]:
-    """What a resumed training must share with its beginning to give the same bits."""
-    return {
-        "processor": environment()["processor"],
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
 
 
 def _not_falling(state: State, blind_loss: float | None) -> str:

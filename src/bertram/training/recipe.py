@@ -62,7 +62,9 @@ class Recipe:
     optimizer: Rule = "adamw"
     """lamb is AdamW with each tensor's step scaled to the norm of its weights (You et al. 2020), for large batches."""
     weight_decay: float = 0.01
+    """Weight decay of matrices, apart from the gradient; biases and layer norms have none."""
     max_grad_norm: float = 1.0
+    """If the norm of all gradients together is larger, they are scaled down to it."""
     precision: Precision = "auto"
     """bf16: matrix products in bfloat16, with float32 master weights. auto: bf16 if it is faster on this machine."""
     gradient_checkpointing: bool = False
@@ -78,6 +80,7 @@ class Recipe:
     save_every: int = 500
     """Steps between checkpoints."""
     log_every: int = 10
+    """Steps between lines of OUT/metrics.jsonl; every evaluation has a line too."""
     seed: int = 0
 
     def __post_init__(self) -> None:
