@@ -62,7 +62,16 @@ NEEDS_TORCH = {
     ),
     *(
         f"training.{name}"
-        for name in ("checkpoint", "distributed", "held_out", "loop", "optimizers", "precision", "torch_runner")
+        for name in (
+            "checkpoint",
+            "distributed",
+            "evaluated",
+            "held_out",
+            "loop",
+            "optimizers",
+            "precision",
+            "torch_runner",
+        )
     ),
     *(f"shrinking.{name}" for name in ("agreement", "distillation", "initial", "teaching")),
 }

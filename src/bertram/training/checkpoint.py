@@ -47,21 +47,21 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str
         shutil.rmtree(directory / f"step-{old}", ignore_errors=True)
 
 
-def load_latest(directory: Path, last: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint's tensors and state, not counting those after step `last`; None where there is none.
+def load_latest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest whole checkpoint's tensors and state; None where there is none.
 
     Raises:
         BadInput: checkpoints are there and none of them is whole.
     """
-    found = next(whole(directory, last), None)
-    if found is None and _steps(directory, last):
+    found = next(whole(directory), None)
+    if found is None and _steps(directory):
         raise BadInput(f"{directory}: no checkpoint is whole; delete the directory to start again")
     return found
 
 
-def whole(directory: Path, last: int | None = None) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-    """Tensors and state of every whole checkpoint up to step `last`, newest first; of a damaged one a warning."""
-    for step in _steps(directory, last):
+def whole(directory: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """Tensors and state of every whole checkpoint, newest first; of a damaged one a warning."""
+    for step in _steps(directory):
         place = directory / f"step-{step}"
         if _is_whole(place):
             yield read_tensors(place / _TENSORS), json.loads((place / _STATE).read_text(encoding="utf-8"))
@@ -71,15 +71,15 @@ def whole(directory: Path, last: int | None = None) -> Iterator[tuple[dict[str, 
 
 def discard_after(directory: Path, step: int) -> None:
     """Delete the checkpoints after a step, which a training that goes on from there will make again."""
-    for later in set(_steps(directory)) - set(_steps(directory, step)):
-        shutil.rmtree(directory / f"step-{later}", ignore_errors=True)
+    for later in _steps(directory):
+        if later > step:
+            shutil.rmtree(directory / f"step-{later}", ignore_errors=True)
 
 
-def _steps(directory: Path, last: int | None = None) -> list[int]:
-    """Steps up to `last` that have a checkpoint, whole or not, newest first."""
-    names = [path.name.removeprefix("step-") for path in directory.glob("step-*")]
-    found = [int(name) for name in names if name.isdecimal()]
-    return sorted((step for step in found if last is None or step <= last), reverse=True)
+def _steps(directory: Path) -> list[int]:
+    """Steps that have a checkpoint, whole or not, newest first."""
+    found = [path.name.removeprefix("step-") for path in directory.glob("step-*")]
+    return sorted((int(step) for step in found if step.isdecimal()), reverse=True)
 
 
 def _is_whole(place: Path) -> bool:

@@ -25,6 +25,7 @@ from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training import checkpoint
 from bertram.training.allocator import keep_freed_memory
 from bertram.training.distributed import Processes
+from bertram.training.evaluated import EvaluatedWeights
 from bertram.training.feed import Feed, Position
 from bertram.training.interruption import Interrupted, StopRequests, check_stop
 from bertram.training.metrics_file import MetricsFile
@@ -127,7 +128,7 @@ class Loop:
         self.feed, self.recipe, self.out = feed, recipe, out
         self.evaluate, self.report, self.blind_loss = evaluate, report, blind_loss
         self.checkpoints = out / "checkpoints"
-        self._best, self._evaluated = self.checkpoints / "best", self.checkpoints / "evaluated"
+        self.evaluated = EvaluatedWeights(self.checkpoints, recipe.average)
         wanted = compile_unasked if recipe.compile is None else recipe.compile
         self.compiled = wanted and processes.device.type == "cuda"
         for module in model.modules():
@@ -160,8 +161,7 @@ class Loop:
         state = self._resume() or State(total=self._budget(), position=self.feed.start)
         self.processes.require_same(self.optimizer.weights(), state.step)
         if self.processes.rank == 0:
-            for directory in (self._best, self._evaluated):
-                checkpoint.discard_after(directory, state.step)
+            self.evaluated.forget_after(state.step)
         due = {math.ceil(state.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
         reason = ""
         started = time.monotonic() - state.seconds
@@ -201,18 +201,7 @@ class Loop:
         reason = reason or self._not_finite() or _not_falling(state, self.blind_loss)
         self.optimizer.release()
         self.processes.wait()  # for process 0 to have written what now is read
-        averaged, best_step = 1, state.best_step
-        if not reason and best_step:
-            averaged = self._average(state)
-            if averaged > 1:
-                best_step = state.evaluated
-            elif best := checkpoint.load_latest(self._best, best_step):
-                weights, facts = best
-                self.optimizer.load_weights(weights)
-                best_step = facts["step"]
-            else:
-                logger.warning("bertram: %s: has lost the best evaluation's weights; the last step's stay", self._best)
-                best_step = state.step
+        averaged, best_step = (1, state.best_step) if reason or not state.best_step else self._choose(state)
         status = "diverged" if reason else "finished"
         return Outcome(status, reason, state.step, state.tokens, seconds, best_step, self.precision, averaged)
 
@@ -286,34 +275,32 @@ class Loop:
         self.model.eval()
         score, figures = self.evaluate()
         state.evaluated = state.step
-        if math.isfinite(score) and (state.best_score is None or score > state.best_score):
+        best = math.isfinite(score) and (state.best_score is None or score > state.best_score)
+        if best:
             state.best_score, state.best_step, state.stale = score, state.step, 0
-            if self.processes.rank == 0:
-                checkpoint.save(self._best, state.step, self.optimizer.weights(), {})
         else:
             state.stale += 1
-        if self.recipe.average > 1 and self.processes.rank == 0:
-            checkpoint.save(self._evaluated, state.step, self.optimizer.weights(), {}, self.recipe.average)
+        if self.processes.rank == 0:
+            self.evaluated.keep(state.step, self.optimizer.weights(), best=best)
         return figures
 
-    def _average(self, state: State) -> int:
-        """Give the model the mean of its last evaluations' weights, if that scores better than the best of all.
+    def _choose(self, state: State) -> tuple[int, int]:
+        """Give the model the mean of its last evaluations' weights if that scores better than the best, else the best.
 
-        Returns of how many; 1 where the best stays.
+        Returns of how many evaluations, and the step of the last.
         """
-        if self.recipe.average == 1:
-            return 1
-        sums, count = dict[str, Tensor](), 0
-        for weights, _ in checkpoint.whole(self._evaluated):
-            for name, weight in weights.items():
-                weight = weight.to(self.processes.device)
-                sums[name] = sums[name] + weight if count else weight
-            count += 1
-        if count < 2:
-            return 1
-        self.optimizer.load_weights({name: total / count for name, total in sums.items()})
-        self.model.eval()
-        return count if self.evaluate()[0] > cast(float, state.best_score) else 1
+        if mean := self.evaluated.mean(self.processes.device):
+            weights, count = mean
+            self.optimizer.load_weights(weights)
+            self.model.eval()
+            if self.evaluate()[0] > cast(float, state.best_score):
+                return count, state.evaluated
+        if best := self.evaluated.best():
+            weights, step = best
+            self.optimizer.load_weights(weights)
+            return 1, step
+        logger.warning("bertram: %s: has lost the best evaluation's weights; others are kept", self.checkpoints)
+        return 1, state.step
 
     def _budget(self) -> int:
         """Steps that the recipe's budget stands for."""
