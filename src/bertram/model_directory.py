@@ -107,8 +107,9 @@ def _check_vocabularies(directory: Path, *tokenizers: Tokenizer) -> None:
         BadInput: these are others.
     """
     expected = read_manifest(directory).get("vocabularies")
-    # An encoder–decoder's directory may be asked for the tokenizer of what it reads alone.
-    if expected is not None and expected[: len(tokenizers)] != vocabularies(*tokenizers)["vocabularies"]:
+    if isinstance(expected, list):  # an encoder–decoder's may be asked for the tokenizer of what it reads alone
+        expected = expected[: len(tokenizers)]
+    if expected is not None and expected != vocabularies(*tokenizers)["vocabularies"]:
         raise BadInput(f"{directory}: the tokenizer's vocabulary is not the one that the model was saved with")
 
 
