@@ -221,7 +221,7 @@ def test_texts_and_models_that_cannot_serve_are_told_in_one_line(tmp_path: Path)
     with pytest.raises(BadInput, match="no training budget"):
         shrink(source, [lines], tmp_path / "out", **how, recipe=Recipe())
     with pytest.raises(BadInput, match="no lesson named 'music'"):
-        shrink(source, [lines], tmp_path / "out", **how, recipe=RECIPE, lessons=["states", "music"])  # type: ignore
+        shrink(source, [lines], tmp_path / "out", **how | {"lessons": ["states", "music"]}, recipe=RECIPE)
     assert not (tmp_path / "out").exists()
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -144,77 +145,65 @@ def test_other_settings_do_not_resume(tmp_path: Path) -> None:
         train(tmp_path, replace(RECIPE, learning_rate=1e-4))
 
 
-def test_best_evaluation_is_kept(tmp_path: Path) -> None:
-    """Scores that rise and fall: the model ends with the weights of the top, and patience stops the run."""
-    scores = iter([0.1, 0.9, 0.3, 0.2])
-    kept: list[torch.Tensor] = []
+def scored(
+    out: Path, scores: list[float], meanwhile: Callable[[int], None] = lambda number: None, **recipe: Any
+) -> tuple[Outcome, torch.Tensor, list[torch.Tensor]]:
+    """Train with evaluations that give these scores; the outcome, a bias in the end, and as it was at each evaluation.
+
+    `meanwhile` is called in every evaluation with its number, from 1 on.
+    """
+    given, kept = iter(scores), list[torch.Tensor]()
     torch.manual_seed(0)
     model = Model(CONFIG, {"classification": 2})
+    bias = model.get_parameter("heads.classification.classifier.bias")
 
     def evaluate() -> Evaluation:
-        kept.append(model.heads["classification"].classifier.bias.detach().float().clone())
-        return evaluation(next(scores))
+        kept.append(bias.detach().float().clone())
+        meanwhile(len(kept))
+        return evaluation(next(given))
 
-    recipe = replace(RECIPE, patience=1, precision="fp32")
-    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
+    settings = replace(RECIPE, precision="fp32", **recipe)
+    outcome = make_loop(model, examples(), settings, out, evaluate=evaluate, report=lambda line: None).run()
+    return outcome, bias.detach(), kept
+
+
+def test_best_evaluation_is_kept(tmp_path: Path) -> None:
+    """Scores that rise and fall: the model ends with the weights of the top, and patience stops the run."""
+    outcome, bias, kept = scored(tmp_path, [0.1, 0.9, 0.3, 0.2], patience=1)
     assert (outcome.best_step, outcome.steps) == (20, 30)
-    assert torch.equal(model.heads["classification"].classifier.bias, kept[1])
+    assert torch.equal(bias, kept[1])
 
 
 def test_a_damaged_best_evaluation_is_told_and_the_one_before_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scores = iter([0.5, 0.9, 0.3, 0.2])
-    kept: list[torch.Tensor] = []
-    torch.manual_seed(0)
-    model = Model(CONFIG, {"classification": 2})
-
-    def evaluate() -> Evaluation:
-        kept.append(model.heads["classification"].classifier.bias.detach().float().clone())
-        if len(kept) == 4:
+    def damage(number: int) -> None:
+        if number == 4:
             file = tmp_path / "checkpoints" / "best" / "step-20" / "state.safetensors"
             content = bytearray(file.read_bytes())
             content[-5] ^= 1
             file.write_bytes(content)
-        return evaluation(next(scores))
 
-    recipe = replace(RECIPE, precision="fp32")
-    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
+    outcome, bias, kept = scored(tmp_path, [0.5, 0.9, 0.3, 0.2], damage)
     assert outcome.best_step == 10
-    assert torch.equal(model.heads["classification"].classifier.bias, kept[0])
+    assert torch.equal(bias, kept[0])
     assert "best/step-20: this checkpoint is damaged" in caplog.text
 
 
 def test_what_a_killed_attempt_left_of_later_evaluations_is_made_anew(tmp_path: Path) -> None:
     """Their numbers are higher than those of the first evaluations that follow, which must not be pruned for them."""
-    scores = iter([0.9, 0.5, 0.4, 0.3])
-    kept: list[torch.Tensor] = []
-    torch.manual_seed(0)
-    model = Model(CONFIG, {"classification": 2})
     for step in (80, 90):
         checkpoint.save(tmp_path / "checkpoints" / "best", step, {"x": torch.zeros(1)}, {})
-
-    def evaluate() -> Evaluation:
-        kept.append(model.heads["classification"].classifier.bias.detach().float().clone())
-        return evaluation(next(scores))
-
-    recipe = replace(RECIPE, precision="fp32")
-    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
+    outcome, bias, kept = scored(tmp_path, [0.9, 0.5, 0.4, 0.3])
     assert outcome.best_step == 10
-    assert torch.equal(model.heads["classification"].classifier.bias, kept[0])
+    assert torch.equal(bias, kept[0])
 
 
 def test_a_best_evaluation_that_was_lost_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    scores = iter([0.9, 0.5, 0.4, 0.3])
-    torch.manual_seed(0)
-    model = Model(CONFIG, {"classification": 2})
-
-    def evaluate() -> Evaluation:
+    def lose(_: int) -> None:
         shutil.rmtree(tmp_path / "checkpoints" / "best", ignore_errors=True)
-        return evaluation(next(scores))
 
-    recipe = replace(RECIPE, precision="fp32")
-    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
+    outcome, *_ = scored(tmp_path, [0.9, 0.5, 0.4, 0.3], lose)
     assert outcome.best_step == outcome.steps
     assert "has lost the best evaluation's weights" in caplog.text
 
@@ -393,20 +382,10 @@ def test_the_mean_of_weights_is_kept_where_it_scores_better(
     tmp_path: Path, third: float, last: float, averaged: int
 ) -> None:
     """The fifth evaluation is of the mean of the third and the fourth, one of which is the best of all."""
-    scores = iter([0.1, 0.2, third, 0.5, last])
-    kept: list[torch.Tensor] = []
-    torch.manual_seed(0)
-    model = Model(CONFIG, {"classification": 2})
-
-    def evaluate() -> Evaluation:
-        kept.append(model.heads["classification"].classifier.bias.detach().float().clone())
-        return evaluation(next(scores))
-
-    recipe = replace(RECIPE, average=2, precision="fp32")
-    outcome = make_loop(model, examples(), recipe, tmp_path, evaluate=evaluate, report=lambda line: None).run()
+    outcome, bias, kept = scored(tmp_path, [0.1, 0.2, third, 0.5, last], average=2)
     assert (outcome.best_step, outcome.averaged) == (40, averaged)
     expected = (kept[2] + kept[3]) / 2 if averaged == 2 else kept[3]
-    torch.testing.assert_close(model.heads["classification"].classifier.bias, expected)
+    torch.testing.assert_close(bias, expected)
     torch.testing.assert_close(kept[4], (kept[2] + kept[3]) / 2)
 
 

@@ -4,7 +4,7 @@
 """
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,20 @@ def percentiles(lengths: ArrayLike) -> dict[str, int]:
     """Lengths that occur, such that 50, 90, 99 and 100 of 100 rows are no longer."""
     values = np.percentile(np.asarray(lengths), [50, 90, 99, 100], method="inverted_cdf")
     return dict(zip(("p50", "p90", "p99", "max"), map(int, values), strict=True))
+
+
+def count_rows(
+    found: Found, counted: Mapping[str, str], overlap: str, rows_of: Callable[[Any], int]
+) -> Iterator[list[str]]:
+    """A row for each count of the tables by its title, for each earlier table's `overlap`, and those of tokens."""
+    tables = found["tables"]
+    for title, count in counted.items():
+        yield [title, *(f"{table[count]:,}" for table in tables.values())]
+    for other in list(tables)[:-1]:
+        overlaps = [table["also_in"].get(other) for table in tables.values()]
+        yield [f"{overlap} {other}", *("–" if value is None else f"{rows_of(value):,}" for value in overlaps)]
+    if found["model"] is not None:
+        yield from token_rows(found)
 
 
 def token_rows(found: Found) -> Iterator[list[str]]:

@@ -178,17 +178,10 @@ def _warnings(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _count_rows(found: dict[str, Any]) -> Iterator[list[str]]:
-    tables = found["tables"]
     counted = {
         "empty pairs, left out": "empty",
         "pairs of an earlier row": "repeated",
         "the same on both sides": "copied",
         "odd lengths": "odd_lengths",
     }
-    for title, count in counted.items():
-        yield [title, *(f"{table[count]:,}" for table in tables.values())]
-    for other in list(tables)[:-1]:
-        overlaps = [table["also_in"].get(other) for table in tables.values()]
-        yield [f"source also in {other}", *("–" if count is None else f"{count:,}" for count in overlaps)]
-    if found["model"] is not None:
-        yield from page.token_rows(found)
+    return page.count_rows(found, counted, "source also in", int)

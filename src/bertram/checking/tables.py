@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -264,16 +265,9 @@ def _taken(columns: dict[str, str], others: list[str]) -> str:
 
 
 def _count_rows(found: dict[str, Any]) -> Iterator[list[str]]:
-    tables = found["tables"]
     counted = {
         "blank texts": "blank",
         "texts of an earlier row": "repeated",
         "texts labelled otherwise": "contradictory",
     }
-    for title, count in counted.items():
-        yield [title, *(f"{table[count]:,}" for table in tables.values())]
-    for other in list(tables)[:-1]:
-        overlaps = [table["also_in"].get(other) for table in tables.values()]
-        yield [f"also in {other}", *("–" if overlap is None else f"{overlap['rows']:,}" for overlap in overlaps)]
-    if found["model"] is not None:
-        yield from page.token_rows(found)
+    return page.count_rows(found, counted, "also in", itemgetter("rows"))
