@@ -249,17 +249,14 @@ def make_corpus(data: Path, scratch: Path) -> None:
 
 def speed(marks: list[tuple[float, int]], first: int) -> dict[str, float]:
     """By the tokens seen at each mark, one a step; peak memory is the GPU's where one computes."""
-    from bertram.memory import peak_memory_mb
+    from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
 
     (start, before), (end, after) = marks[first], marks[-1]
-    torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_initialized()
-    peak = torch.cuda.max_memory_reserved() / 1e6 if on_gpu else peak_memory_mb()
     seconds = [b - a for (a, _), (b, _) in pairwise(marks[first:])]
     return {
         "tokens_per_second": (after - before) / (end - start),
         "median_step_seconds": statistics.median(seconds),
-        "peak_memory_mb": peak,
+        "peak_memory_mb": gpu_peak_memory_mb() or peak_memory_mb(),
     }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bertram.batch import Batch
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
+from bertram.files import read_json
 from bertram.models.attention import attention
 from bertram.models.heads import Model
 from bertram.models.layout import Ragged, layout
@@ -120,5 +121,6 @@ def test_pretraining_learns_compiled_and_not(model: str, tmp_path: Path) -> None
         assert run(*command, choice, "--out", tmp_path / choice) in (None, 0)
         losses = [line["loss"] for line in read_metrics(tmp_path / choice / "metrics.jsonl") if "loss" in line]
         assert losses[-1] < losses[0] - 1
+        assert read_json(tmp_path / choice / "bertram.json")["gpu_peak_memory_mb"] > 1
         ends.append(sum(losses[-20:]) / 20)
     assert ends[0] == pytest.approx(ends[1], abs=0.2)

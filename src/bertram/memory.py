@@ -1,4 +1,4 @@
-"""What this process has taken of the machine's memory, in megabytes (10⁶ bytes)."""
+"""What this process has taken of the memory of the machine and its GPU, in megabytes (10⁶ bytes)."""
 
 import sys
 from pathlib import Path
@@ -18,6 +18,12 @@ def peak_memory_mb() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def gpu_peak_memory_mb() -> float | None:
+    """The most that torch has reserved on a GPU so far; None where it has used none, or is not even imported."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.max_memory_reserved() / 1e6 if torch is not None and torch.cuda.is_initialized() else None
 
 
 def current_memory_mb() -> float:

@@ -12,7 +12,7 @@ from bertram.files import write_text
 from bertram.formats.marian_config import read_search
 from bertram.formats.sentence_transformers import has_pooling, read_max_length, write_max_length
 from bertram.formats.transformer_config import is_marian, is_transformer, overrides_of
-from bertram.memory import peak_memory_mb
+from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest, write_manifest
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import any_task_from_dict
@@ -264,6 +264,8 @@ def save_transformer(
 def _finish(out: Path, manifest: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> None:
     write_text(out / "README.md", card(manifest))
     manifest |= {"peak_memory_mb": round(peak_memory_mb(), 1), "machine": environment()}
+    if (peak := gpu_peak_memory_mb()) is not None:
+        manifest["gpu_peak_memory_mb"] = round(peak, 1)
     write_manifest(out, manifest)
 
 

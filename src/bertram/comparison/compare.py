@@ -217,6 +217,7 @@ def _candidate(name: str, manifests: dict[str, dict[str, Any]], split: str) -> d
         "directory": shipped,
         "config": manifests[shipped]["config"],
         "training_memory_mb": max(manifest["peak_memory_mb"] for manifest in manifests.values()),
+        "training_gpu_memory_mb": max(manifest.get("gpu_peak_memory_mb", 0) for manifest in manifests.values()) or None,
         "runs": [_run(directory, manifest, split) for directory, manifest in manifests.items()],
     }
 
@@ -233,6 +234,7 @@ def _run(directory: str, manifest: dict[str, Any], split: str) -> dict[str, Any]
         "seconds": manifest["seconds"],
         "training_tokens_per_second": manifest["tokens_per_second"],
         "training_memory_mb": manifest["peak_memory_mb"],
+        "training_gpu_memory_mb": manifest.get("gpu_peak_memory_mb"),
     }
 
 

@@ -32,6 +32,12 @@ def megabytes(size: float) -> str:
     return f"{quantity(size / 1e6)} MB"
 
 
+def training_memory(row: Mapping[str, Any]) -> str:
+    """A candidate's peak in megabytes, and where it was trained on a GPU the peak there."""
+    gpu = row.get("training_gpu_memory_mb")
+    return quantity(row["training_memory_mb"]) + (f" + {quantity(gpu)} GPU" if gpu else "")
+
+
 def score(value: float | None) -> str:
     """A score or a difference of two, to three decimals."""
     return MISSING if value is None else _minus(f"{value:.3f}".replace("-0.000", "0.000"))

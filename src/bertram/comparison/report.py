@@ -15,6 +15,7 @@ from bertram.comparison.figures import (
     quantity,
     score,
     several,
+    training_memory,
 )
 from bertram.comparison.markup import Element, element, page_of, table
 from bertram.files import write_text
@@ -157,7 +158,7 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
             quantity(row["bytes_on_disk"] / 1e6),
             engine(row.get("engine")) or MISSING,
             quantity(flops and flops / 1e6),
-            quantity(row["training_memory_mb"]),
+            training_memory(row),
             quantity(row["inference_memory_mb"]),
             quantity(row["latency_ms"]["p50"]),
             quantity(row["latency_ms"]["p95"]),
@@ -172,8 +173,8 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
     note = (
         "Unshared: the parameters that the same network would need without sharing. Engine: what the weights are in "
         "that will answer, and the share of answers that int8 leaves as they were. Answering memory is what the engine "
-        "adds to an idle process; training memory is the peak of the whole process. Latency is for one text at a time, "
-        "the middle of several rounds."
+        "adds to an idle process; training memory is the peak of the whole process, and of what it reserved on a GPU. "
+        "Latency is for one text at a time, the middle of several rounds."
     )
     notes = [element("p", words, class_="note") for words in (note, unsteady(results["candidates"])) if words]
     return [element("h2", "The candidates"), table("The candidates", ["model", *columns], rows), *notes]

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bertram.comparison.differences import unsteady
-from bertram.comparison.figures import MISSING, count, engine, interval, p_value, quantity, score
+from bertram.comparison.figures import MISSING, count, engine, interval, p_value, quantity, score, training_memory
 from bertram.comparison.selection import difference_of
 from bertram.terminal import plain_table
 
@@ -71,7 +71,7 @@ def _figures(row: Row) -> list[tuple[str, str]]:
         (score(found["mean"]), interval(found["low"], found["high"])) if found else (MISSING, ""),
         (count(row["unique_parameters"]), quantity(row["bytes_on_disk"] / 1e6)),
         (quantity(flops and flops / 1e6), ""),
-        (quantity(row["training_memory_mb"]), quantity(row["inference_memory_mb"])),
+        (training_memory(row), quantity(row["inference_memory_mb"])),
         (quantity(row["latency_ms"]["p50"]), quantity(row["latency_ms"]["p95"])),
         (count(row["tokens_per_second"]), ""),
     ]
