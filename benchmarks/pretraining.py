@@ -275,7 +275,7 @@ CONTESTS: dict[str, dict[str, Callable[..., dict[str, float]]]] = {
 
 
 def contest(options: argparse.Namespace) -> None:
-    contestants = CONTESTS[options.what]
+    contestants = options.contestants or list(CONTESTS[options.what])
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         if options.what == "corpus":
@@ -293,8 +293,8 @@ def contest(options: argparse.Namespace) -> None:
             row: dict[str, Any] = {"what": options.what, "model": model, "rounds": options.rounds}
             for contestant, runs in found.items():
                 row[contestant] = {key: round(statistics.median(run[key] for run in runs), 4) for key in runs[0]}
-            for peer in list(contestants)[1:]:
-                pairs = zip(found["bertram"], found[peer], strict=True)
+            for peer in contestants[1:]:
+                pairs = zip(found[contestants[0]], found[peer], strict=True)
                 ratios = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs]
                 row[f"ratio to {peer}"] = {
                     "median": round(statistics.median(ratios), 2),
@@ -309,6 +309,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--contestants", nargs="+", help="those to run, the first beside each other one; default: all")
     parser.add_argument("--run")
     parser.add_argument("--scratch", type=Path)
     options = parser.parse_args()
