@@ -5,7 +5,9 @@
 Linear layers and norms run over the T tokens of a batch; around attention alone they are gathered to [B, S] and back.
 The graph is made of the same weights as the engine, random ones of a preset, and each library takes it in its best
 precision: onnxruntime in dynamic int8 and float32, openvino as it comes (bfloat16 where the processor has it) and after
-nncf's post-training quantization. 192 texts with lengths as in `bertram bench` go in batches of 32 sorted by length.
+nncf's post-training quantization. oneDNN, as torch brings it, computes only the layers' products, of activations that
+are in int8 already, and GELU with one of them: no engine built on its products could be faster. 192 texts with lengths
+as in `bertram bench` go in batches of 32 sorted by length.
 Each library is a process of its own, they take turns, and medians over the rounds are printed. Nothing else may run
 meanwhile.
 """
@@ -30,7 +32,8 @@ from bertram.config import PRESETS
 from bertram.formats.onnx import Graph
 from bertram.memory import peak_memory_mb
 
-KINDS = ("engine int8", "onnxruntime int8", "onnxruntime fp32", "openvino", "openvino int8")
+PRODUCTS = "oneDNN int8, products alone"
+KINDS = ("engine int8", PRODUCTS, "onnxruntime int8", "onnxruntime fp32", "openvino", "openvino int8")
 TEXTS, BATCH, CALIBRATED_TOKENS = 192, 32, 1000
 VECTORS, TABLES = ["tokens"], ["batch", "sequence"]
 INPUTS = {
@@ -91,6 +94,41 @@ def inputs_of(texts: Ids) -> dict[str, Any]:
     }
 
 
+def only_products(place: Path) -> Callable[[Ids], Any]:
+    """The products of every layer, weights as oneDNN packs them."""
+    import torch
+
+    from bertram.formats.engine_file import read_engine
+    from bertram.formats.engine_layout import layers_of
+
+    engine, ops = read_engine(place / "model.engine"), torch.ops.onednn
+    in_float32, in_int8 = (1.0, 0, torch.float32, "none", [], ""), (0.1, 128, torch.uint8, "gelu", [], "none")
+    products = [
+        (f"{part}.{name}", out)
+        for attention, feed_forward in layers_of(engine.config)
+        for part, name, out in (
+            (attention, "query_key_value", in_float32),
+            (attention, "output", in_float32),
+            (feed_forward, "up", in_int8),
+            (feed_forward, "down", in_float32),
+        )
+    ]
+    packed, activations = {}, {}
+    for name in {name for name, _ in products}:
+        n, k = engine.matrices[name].outputs, engine.matrices[name].inputs
+        weight = ops.qlinear_prepack(torch.randint(-127, 128, (n, k), dtype=torch.int8), None)
+        packed[name] = weight, torch.full((n,), 1e-3), torch.zeros(n, dtype=torch.int64), torch.zeros(n)
+        activations[name] = torch.randint(0, 256, (BATCH * LENGTHS["mixed"][2], k), dtype=torch.uint8)
+
+    def run(texts: Ids) -> Any:
+        tokens = sum(map(len, texts))
+        for name, out in products:
+            product = ops.qlinear_pointwise(activations[name][:tokens], 0.01, 128, *packed[name], *out)
+        return product.numpy()
+
+    return run
+
+
 def load(kind: str, place: Path) -> Callable[[Ids], Any]:
     if kind == "engine int8":
         from bertram.formats.engine_file import read_engine
@@ -98,6 +136,8 @@ def load(kind: str, place: Path) -> Callable[[Ids], Any]:
 
         encoder = EngineRunner(read_engine(place / "model.engine")).encoder
         return lambda texts: encoder.hidden(Batch.pack(texts))
+    if kind == PRODUCTS:
+        return only_products(place)
     if kind.startswith("onnxruntime"):
         library = importlib.import_module("onnxruntime")
         file = place / ("int8.onnx" if kind.endswith("int8") else "packed.onnx")
@@ -166,7 +206,7 @@ def measure(preset: str, kinds: list[str], rounds: int) -> None:
     print(f"{preset}: {TEXTS} texts, {tokens / TEXTS:.1f} tokens on average")
     for kind, rows in found.items():
         seconds, memory = (statistics.median(row[place] for row in rows) for place in (0, 1))
-        print(f"  {kind:18} {tokens / seconds:8,.0f} tokens/s   {memory:6,.0f} MB   mean |h| {rows[0][2]:.4f}")
+        print(f"  {kind:28} {tokens / seconds:8,.0f} tokens/s   {memory:6,.0f} MB   mean |h| {rows[0][2]:.4f}")
 
 
 def main() -> None:
