@@ -19,16 +19,16 @@ from bertram.inspection import describe, pooler_parameters
 from bertram.models.heads import Model
 from bertram.models.layers import Layer
 from bertram.shrinking.dial import Dial
-from bertram.shrinking.initial import SCHEMES, student_of
+from bertram.shrinking.initial import student_of
 from bertram.shrinking.plan import plan, sizes
 from bertram.text.tokenizer import Tokenizer
 from teachers import batch, pooled, teacher
 
 
-def student(original: Model, dial: Dial, scheme: str = "mean", counts: Tensor | None = None) -> Model:
+def student(original: Model, dial: Dial, counts: Tensor | None = None) -> Model:
     """Every token counts alike, unless `counts` says otherwise."""
     config = dial.of(original.config)
-    return student_of(original, config, torch.ones(config.vocab_size).double() if counts is None else counts, scheme)
+    return student_of(original, config, torch.ones(config.vocab_size).double() if counts is None else counts)
 
 
 def without_places(model: Model) -> None:
@@ -77,20 +77,14 @@ def test_frequent_tokens_are_kept_best(tmp_path: Path) -> None:
     assert errors[0] < 0.5 * errors[1]
 
 
-def test_layers_are_the_mean_of_their_group_or_one_of_it(tmp_path: Path) -> None:
+def test_layers_are_the_mean_of_their_group(tmp_path: Path) -> None:
     original = read(teacher(tmp_path / "teacher"), heads={})
     weights = [layer.feed_forward.output.weight for layer in original.encoder.layers]
-    expected = {
-        "mean": [(weights[0] + weights[1]) / 2, (weights[2] + weights[3]) / 2],
-        **{"first": [weights[0], weights[2]], "middle": [weights[1], weights[3]], "last": [weights[1], weights[3]]},
-    }
-    assert expected.keys() == set(SCHEMES)
-    for scheme, of_groups in expected.items():
-        layers = student(original, Dial(groups=2, embedding_size=16), scheme).encoder.layers
-        found = [layer.feed_forward.output.weight for layer in layers]
-        assert [weight.data_ptr() for weight in found[:2]] == [found[0].data_ptr()] * 2
-        for weight, place in zip((found[0], found[3]), of_groups, strict=True):
-            torch.testing.assert_close(weight, place)
+    layers = student(original, Dial(groups=2, embedding_size=16)).encoder.layers
+    found = [layer.feed_forward.output.weight for layer in layers]
+    assert [weight.data_ptr() for weight in found[:2]] == [found[0].data_ptr()] * 2
+    torch.testing.assert_close(found[0], (weights[0] + weights[1]) / 2)
+    torch.testing.assert_close(found[3], (weights[2] + weights[3]) / 2)
 
 
 @pytest.mark.parametrize("shared", ["none", "attention", "ffn"])

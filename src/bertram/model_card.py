@@ -58,7 +58,7 @@ def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, s
     rows = [
         f"- taught by {teacher} on {data['rows']['train']:,} texts ({data['train']})",
         f"- {count['student']:,} parameters of {count['teacher']:,}: {groups} group{'s'[: groups > 1]} of layers, "
-        f"embeddings {made['embedding_size']} wide, begun as {made['initial']}",
+        f"embeddings {made['embedding_size']} wide" + (f", residuals of rank {made['rank']}" if made["rank"] else ""),
         f"- texts longer than {manifest['max_length']} tokens are cut; of these {manifest['truncated_texts']:,}",
     ]
     scores = [

@@ -54,35 +54,28 @@ class Comparison:
 
 
 @torch.inference_mode()
-def compare(students: Sequence[Distillation], feed: DistillationFeed, device: torch.device) -> list[Comparison]:
-    """Each student over one epoch of `feed`; their teacher, which is the same, answers once for all of them."""
-    teacher, precision = students[0].teacher, students[0].precision
-    sums = [defaultdict[str, float](float) for _ in students]
-    counts = Counter[str]()
-    own: list[list[Predictions]] = [[] for _ in students]
+def compare(distillation: Distillation, feed: DistillationFeed, device: torch.device) -> Comparison:
+    """Student and teacher over one epoch of `feed`."""
+    sums, counts = defaultdict[str, float](float), Counter[str]()
+    own: list[Predictions] = []
     taught: list[Predictions] = []
-    for student in students:
-        student.eval()
+    distillation.eval()
     position = feed.start
     while position[0] == 0:
         check_stop()
         examples, position = feed.take(position)
         examples = examples.select(np.argsort(examples.lengths, kind="stable"))
         inputs, targets = to_tensors(examples.inputs, device), targets_of(examples, device)
-        expected = teacher.answers(inputs, targets, precision)
-        taught.append(Predictions.of(students[0].student, expected))
-        sizes = {name: len(target.values) for name, target in targets.items()}
-        counts.update(sizes)
-        for student, total, parts in zip(students, sums, own, strict=True):
-            found = student.answers(inputs, targets)
-            parts.append(Predictions.of(student.student, found))
-            for name, loss in student.compared(found, expected, targets).items():
-                total[name] += float(loss) * sizes[name]
-    original = Predictions.joined(taught)
-    return [
-        Comparison({name: loss / counts[name] for name, loss in total.items()}, Predictions.joined(parts), original)
-        for total, parts in zip(sums, own, strict=True)
-    ]
+        expected = distillation.teacher.answers(inputs, targets, distillation.precision)
+        found = distillation.answers(inputs, targets)
+        own.append(Predictions.of(distillation.student, found))
+        taught.append(Predictions.of(distillation.student, expected))
+        for name, loss in distillation.compared(found, expected, targets).items():
+            size = len(targets[name].values)
+            counts[name] += size
+            sums[name] += float(loss) * size
+    losses = {name: loss / counts[name] for name, loss in sums.items()}
+    return Comparison(losses, Predictions.joined(own), Predictions.joined(taught))
 
 
 def agreement(student: Predictions, teacher: Predictions) -> dict[str, dict[str, Any]]:

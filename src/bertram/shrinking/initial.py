@@ -13,16 +13,15 @@ from bertram.models.encoder import Pooler
 from bertram.models.heads import MaskedLanguageModelHead, Model
 from bertram.models.layers import Embeddings, Layer, ResidualLinear
 
-SCHEMES = ("mean", "first", "middle", "last")
-"""What stands for a group of the teacher's layers: the mean of them all, or one of them."""
 
-
-def student_of(teacher: Model, config: EncoderConfig, counts: Tensor, scheme: str) -> Model:
+def student_of(teacher: Model, config: EncoderConfig, counts: Tensor) -> Model:
     """A model of `config` with the teacher's heads and what they read, and weights made of the teacher's.
+
+    For a group of layers stands their mean. One of them, the first, the middle or the last, may be nearer to the
+    teacher at first, but learns less (docs/experiments.md).
 
     Args:
         counts: how often each token is seen, [V]; the embeddings of frequent ones are kept best.
-        scheme: one of `SCHEMES`.
     """
     student = Model(config, teacher.labels(), pooler=False)
     with torch.no_grad():
@@ -31,9 +30,9 @@ def student_of(teacher: Model, config: EncoderConfig, counts: Tensor, scheme: st
         else:
             _factorise(teacher.encoder.embeddings, student.encoder.embeddings, counts)
         for depth, layer in enumerate(cast(list[Layer], student.encoder.layers)):
-            shared = merged(layers_of_group(teacher, config.groups, config.group_of(depth)), scheme)
+            shared = mean(layers_of_group(teacher, config.groups, config.group_of(depth)))
             if config.residual_rank:
-                _fill_residual(layer, shared, merged(layers_of_group(teacher, config.num_hidden_layers, depth), scheme))
+                _fill_residual(layer, shared, mean(layers_of_group(teacher, config.num_hidden_layers, depth)))
             else:
                 layer.load_state_dict(shared)
         if student.pooler is not None:
@@ -50,14 +49,14 @@ def student_of(teacher: Model, config: EncoderConfig, counts: Tensor, scheme: st
 def layer_energy(teacher: Model, groups: int, depth: int) -> Tensor:
     """The share of the energy of the teacher's layers' matrices that a student of so many layers keeps, [H + 1].
 
-    By the rank of its residuals, from 0 on; its groups begin as means, and its layers have the weights of all those of
+    By the rank of its residuals, from 0 on; its layers have the weights of all those of
     the teacher's that they stand for.
     """
     lost, whole = torch.zeros(teacher.config.hidden_size + 1, dtype=torch.float64), 0.0
     for place in range(depth):
-        shared = merged(layers_of_group(teacher, groups, place * groups // depth), "mean")
+        shared = mean(layers_of_group(teacher, groups, place * groups // depth))
         stood_for = layers_of_group(teacher, depth, place)
-        own = merged(stood_for, "mean")
+        own = mean(stood_for)
         for name in (name for name, weight in own.items() if weight.ndim == 2):
             weights = torch.stack([layer.get_parameter(name) for layer in stood_for])
             whole += float(weights.square().sum())
@@ -74,10 +73,9 @@ def layers_of_group(teacher: Model, groups: int, group: int) -> list[Layer]:
     return [layer for place, layer in enumerate(layers) if place * groups // len(layers) == group]
 
 
-def merged(layers: list[Layer], scheme: str) -> dict[str, Tensor]:
+def mean(layers: list[Layer]) -> dict[str, Tensor]:
     """The state of a layer that stands for several."""
-    chosen = {"mean": layers, "first": layers[:1], "middle": [layers[len(layers) // 2]], "last": layers[-1:]}[scheme]
-    states = [layer.state_dict() for layer in chosen]
+    states = [layer.state_dict() for layer in layers]
     return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 

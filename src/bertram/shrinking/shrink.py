@@ -175,12 +175,7 @@ def _manifest(
         "data": {"train": ", ".join(file.name for file in shrinking.texts), "rows": rows},
         "recipe": asdict(shrinking.recipe),
         **taught.outcome.to_dict(),
-        "shrinking": {
-            **asdict(shrinking.dial),
-            "lessons": shrinking.lessons,
-            "initial": taught.initial,
-            "initial_losses": taught.initial_losses,
-        },
+        "shrinking": asdict(shrinking.dial) | {"lessons": shrinking.lessons},
         "parameters": {name: sum(w.numel() for w in network.parameters()) for name, network in networks.items()},
     }
     if final is not None:

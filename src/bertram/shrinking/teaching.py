@@ -15,14 +15,14 @@ from bertram.models.heads import Model
 from bertram.progress import Report
 from bertram.shrinking.agreement import Comparison, compare
 from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
-from bertram.shrinking.initial import SCHEMES, student_of
+from bertram.shrinking.initial import student_of
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import alone
 from bertram.training.loop import Evaluation, Loop, Outcome
 from bertram.training.recipe import Recipe
 
-_MEASURED, _CHOOSING = 64, 256
-"""Texts that the teacher's variances are measured on, and that the student to begin with is chosen by."""
+_MEASURED = 64
+"""Texts that the teacher's variances are measured on."""
 _JUDGED_BATCH = 32
 _RARE = 0.1
 """What a token counts for besides its occurrences, lest those that the texts lack come out as nothing."""
@@ -44,15 +44,11 @@ class Taught:
     """What a course came to.
 
     Attributes:
-        initial: the scheme that the student began with, of the least sum of losses.
-        initial_losses: that sum of each scheme that was tried.
         final: the student beside its teacher on all texts held out, both in float32; None where it diverged.
     """
 
     student: Model
     outcome: Outcome
-    initial: str
-    initial_losses: dict[str, float]
     final: Comparison | None
 
 
@@ -68,25 +64,17 @@ def teach(course: Course, config: EncoderConfig, recipe: Recipe, out: Path, repo
     def feed(batch: Batch, size: int, tokens: int | None = None) -> DistillationFeed:
         return DistillationFeed(batch, names, masker, size, recipe.seed, tokens)
 
-    counts = torch.from_numpy(np.bincount(course.train.token_ids, minlength=config.vocab_size) + _RARE)
-    students = dict[str, Model]()
-    # Where a group stands for one layer, all schemes are the same.
-    for scheme in SCHEMES if config.groups < course.teacher.config.num_hidden_layers else SCHEMES[:1]:
-        torch.manual_seed(recipe.seed)  # heads that cannot be made of the teacher's begin alike
-        students[scheme] = student_of(course.teacher, config, counts, scheme)
-    # After they are made, on the CPU: it moves the model.
-    teacher = Teacher(course.teacher, config.groups, _first(course.train, _MEASURED), device)
-    attempts = [Distillation(student.to(device), teacher) for student in students.values()]
-    begun = compare(attempts, feed(_first(course.held_out, _CHOOSING), _JUDGED_BATCH), device)
-    initial_losses = {name: round(sum(one.losses.values()), 4) for name, one in zip(students, begun, strict=True)}
-    initial = min(initial_losses, key=initial_losses.__getitem__)
-    distillation = Distillation(students.pop(initial), teacher)
-    students.clear()
-    attempts.clear()
+    counts = np.bincount(course.train.token_ids, minlength=config.vocab_size) + _RARE
+    torch.manual_seed(recipe.seed)  # for heads that cannot be made of the teacher's
+    # By the roots of their counts: by the counts themselves a few tokens would take all directions.
+    student = student_of(course.teacher, config, torch.from_numpy(np.sqrt(counts)))
+    measured = course.train.select(np.arange(min(len(course.train), _MEASURED)))
+    teacher = Teacher(course.teacher, config.groups, measured, device)  # only now: it moves the model
+    distillation = Distillation(student.to(device), teacher)
     judged = feed(course.held_out, _JUDGED_BATCH)
 
     def evaluate() -> Evaluation:
-        (found,) = compare([distillation], judged, device)
+        found = compare(distillation, judged, device)
         figures = {f"validation_{name}_loss": loss for name, loss in found.losses.items()}
         figures["validation_cosine"] = float(cosines(found.student.vectors, found.teacher.vectors).mean())
         return Evaluation(-sum(found.losses.values()), figures)
@@ -94,9 +82,5 @@ def teach(course: Course, config: EncoderConfig, recipe: Recipe, out: Path, repo
     lesson = feed(course.train, recipe.batch_size, recipe.batch_tokens)
     loop = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes)
     outcome = loop.run()
-    final = compare([distillation], judged, device)[0] if outcome.finished else None
-    return Taught(distillation.student, outcome, initial, initial_losses, final)
-
-
-def _first(batch: Batch, number: int) -> Batch:
-    return batch.select(np.arange(min(len(batch), number)))
+    final = compare(distillation, judged, device) if outcome.finished else None
+    return Taught(student, outcome, final)
