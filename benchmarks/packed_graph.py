@@ -5,11 +5,10 @@
 Linear layers and norms run over the T tokens of a batch; around attention alone they are gathered to [B, S] and back.
 The graph is made of the same weights as the engine, random ones of a preset, and each library takes it in its best
 precision: onnxruntime in dynamic int8 and float32, openvino as it comes (bfloat16 where the processor has it) and after
-nncf's post-training quantization. oneDNN, as torch brings it, computes only the layers' products, of activations that
-are in int8 already, and GELU with one of them: no engine built on its products could be faster. 192 texts with lengths
-as in `bertram bench` go in batches of 32 sorted by length.
-Each library is a process of its own, they take turns, and medians over the rounds are printed. Nothing else may run
-meanwhile.
+nncf's post-training quantization. oneDNN, as it comes with torch, computes the layers' four products alone, from random
+activations in int8, one of them with GELU: what an engine that called them like this would need at least. 192 texts
+with lengths as in `bertram bench` go in batches of 32 sorted by length. Each library is a process of its own, they take
+turns, and medians over the rounds are printed. Nothing else may run meanwhile.
 """
 
 import argparse
@@ -95,7 +94,7 @@ def inputs_of(texts: Ids) -> dict[str, Any]:
 
 
 def only_products(place: Path) -> Callable[[Ids], Any]:
-    """The products of every layer, weights as oneDNN packs them."""
+    """The four products of every layer, with random weights as oneDNN packs them."""
     import torch
 
     from bertram.formats.engine_file import read_engine
@@ -113,17 +112,18 @@ def only_products(place: Path) -> Callable[[Ids], Any]:
             (feed_forward, "down", in_float32),
         )
     ]
-    packed, activations = {}, {}
+    packed, widths, activations = {}, {}, {}
     for name in {name for name, _ in products}:
         n, k = engine.matrices[name].outputs, engine.matrices[name].inputs
+        widths[name] = k
         weight = ops.qlinear_prepack(torch.randint(-127, 128, (n, k), dtype=torch.int8), None)
         packed[name] = weight, torch.full((n,), 1e-3), torch.zeros(n, dtype=torch.int64), torch.zeros(n)
-        activations[name] = torch.randint(0, 256, (BATCH * LENGTHS["mixed"][2], k), dtype=torch.uint8)
+        activations[k] = torch.randint(0, 256, (BATCH * LENGTHS["mixed"][2], k), dtype=torch.uint8)
 
     def run(texts: Ids) -> Any:
         tokens = sum(map(len, texts))
         for name, out in products:
-            product = ops.qlinear_pointwise(activations[name][:tokens], 0.01, 128, *packed[name], *out)
+            product = ops.qlinear_pointwise(activations[widths[name]][:tokens], 0.01, 128, *packed[name], *out)
         return product.numpy()
 
     return run

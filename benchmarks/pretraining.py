@@ -309,10 +309,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--contestants", nargs="+", help="those to run, the first beside each other one; default: all")
+    parser.add_argument(
+        "--contestants", nargs="+", help="which to run; the others are compared with the first; default: all"
+    )
     parser.add_argument("--run")
     parser.add_argument("--scratch", type=Path)
     options = parser.parse_args()
+    if unknown := set(options.contestants or ()) - CONTESTS[options.what].keys():
+        parser.error(f"--contestants {unknown.pop()!r}: there are {', '.join(CONTESTS[options.what])}")
     if options.run:
         print(json.dumps(CONTESTS[options.what][options.run](options.scratch, options.models[0])))
     else:

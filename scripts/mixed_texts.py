@@ -1,9 +1,9 @@
-"""English sentences of many kinds, for experiments with `bertram shrink`; docs/experiments.md says which.
+"""English sentences of many kinds, for an experiment with `bertram shrink` that docs/experiments.md describes.
 
     python scripts/mixed_texts.py TEXTS OUT [--data ../shared/data]
 
 TEXTS is what `own_models.py texts` writes. The other sets are for research only, so no model that is shipped may learn
-from them. What stands in STS-B, by its letters and digits, is left out: students are judged on it.
+from them. What stands in STS-B's training part, compared by letters and digits, is left out: students are judged on it.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bertram.text.sentences import split_sentences
 
 LEAST_CHARACTERS, MOST_CHARACTERS = 12, 160
 MOST = {"own": 130_000, "reviews": 90_000, "snippets": 30_000, "dialogues": 70_000, "mails": 60_000}
-"""Sentences that are drawn of a kind; all where nothing is said."""
+"""The most sentences drawn of a kind; of kinds not named, all are taken."""
 
 
 def kinds(texts: Path, data: Path) -> dict[str, Iterator[str]]:

@@ -52,7 +52,9 @@ def test_they_are_small_and_say_where_they_come_from() -> None:
     files = [path for path in OWN.rglob("*") if path.is_file() and ENGLISH in str(path)]
     assert sum(path.stat().st_size for path in files) <= 25e6
     assert (OWN / f"{SENTIMENT}.engine").stat().st_size <= 7e6
-    assert "license: apache-2.0" in (OWN / ENGLISH / "README.md").read_text()
+    card = (OWN / ENGLISH / "README.md").read_text()
+    assert 'license: "apache-2.0"' in card
+    assert f"# {ENGLISH}, shrunken from all-MiniLM-L6-v2" in card
     notice = (OWN / "NOTICE").read_text()
     assert "all-MiniLM-L6-v2" in notice
     assert "Apache License" in notice

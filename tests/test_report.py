@@ -360,6 +360,18 @@ class TestTable:
         assert chosen.split()[1] == results["choice"]["model"]
         assert " ".join(results["choice"]["reason"].split()) in " ".join(" ".join(lines).split())
 
+    def test_memory_on_a_gpu_stands_beside_the_process_s(self, usual):
+        results, curves = usual
+        rows = [
+            row | {"training_memory_mb": 1753.2, "training_gpu_memory_mb": 16150.2} for row in results["candidates"]
+        ]
+        text = printed(results | {"candidates": rows}, 80)
+        assert "1,753+16,150" in text
+        assert "…" not in text
+        assert "of the process + of the GPU" in text
+        assert "1,753+16,150" in page(results | {"candidates": rows}, curves)
+        assert "GPU" not in printed(results, 80)
+
     def test_names_are_no_markup(self, nasty):
         assert "[red]plain[/red]" in printed(nasty[0], 200)
 

@@ -19,7 +19,8 @@ from bertram.formats.huggingface import read, write
 from bertram.model_card import shrinking_card
 from bertram.models.tensors import to_tensors
 from bertram.run_directory import read_manifest
-from bertram.shrinking import outcome
+from bertram.shrinking import outcome, teaching
+from bertram.shrinking.initial import student_of
 from bertram.shrinking.plan import plan
 from bertram.shrinking.shrink import shrink
 from bertram.text.records import Table, split
@@ -62,9 +63,9 @@ def test_teaching_brings_a_student_near_and_leaves_an_albert(tmp_path: Path) -> 
     assert found["vectors"]["value"] == pytest.approx(curve[manifest["best_step"]], abs=1e-4)
     assert found["vectors"]["low"] < found["vectors"]["value"] < found["vectors"]["high"]
     assert found["similarities"]["n"] == 15
-    losses = [line["validation_vectors_loss"] for line in lines if "validation_vectors_loss" in line]
-    assert manifest["losses"]["vectors"] == pytest.approx(min(losses), abs=1e-4)
-    assert min(losses) < 0.8 * losses[0]
+    losses = {line["step"]: line["validation_vectors_loss"] for line in lines if "validation_vectors_loss" in line}
+    assert manifest["losses"]["vectors"] == pytest.approx(losses[manifest["best_step"]], abs=1e-4)
+    assert min(losses.values()) < 0.8 * next(iter(losses.values()))
     card = (out / "README.md").read_text()
     assert "# out, shrunken from teacher\n" in card
     assert '- name: "out"\n' in card
@@ -77,6 +78,25 @@ def test_teaching_brings_a_student_near_and_leaves_an_albert(tmp_path: Path) -> 
     theirs = AutoModel.from_pretrained(out).eval()(**AutoTokenizer.from_pretrained(out)(text, return_tensors="pt"))
     vector = torch.nn.functional.normalize(theirs.last_hidden_state.mean(1))
     torch.testing.assert_close(student.eval()(batch)["embedding"], vector, atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_token_counts_by_the_root_of_its_occurrences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(teaching, "student_of", lambda *asked: given.append(asked[2]) or student_of(*asked))
+    source = teacher(tmp_path / "teacher")
+    shrink(
+        source,
+        [texts(tmp_path / "texts.txt")],
+        tmp_path / "out",
+        dial={"embedding_size": 16},
+        recipe=RECIPE.of_one_step,
+    )
+    tokenizer, (counts,) = Tokenizer.load(source), given
+    start = tokenizer.encode(["a"], max_length=8)[0].token_ids[0]  # one a text
+    number = read_manifest(tmp_path / "out")["data"]["rows"]["train"]
+    assert float(counts[start]) == pytest.approx(number**0.5, rel=0.01)
+    assert float(counts.min()) == pytest.approx(0.1**0.5)
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -33,9 +33,9 @@ def megabytes(size: float) -> str:
 
 
 def training_memory(row: Mapping[str, Any]) -> str:
-    """A candidate's peak in megabytes, and where it was trained on a GPU the peak there."""
+    """A candidate's peak in megabytes and, if it was trained on a GPU, the peak there: 1,753+16,150."""
     gpu = row.get("training_gpu_memory_mb")
-    return quantity(row["training_memory_mb"]) + (f" + {quantity(gpu)} GPU" if gpu else "")
+    return quantity(row["training_memory_mb"]) + (f"+{quantity(gpu)}" if gpu else "")
 
 
 def score(value: float | None) -> str:

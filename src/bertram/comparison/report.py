@@ -173,7 +173,7 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
     note = (
         "Unshared: the parameters that the same network would need without sharing. Engine: what the weights are in "
         "that will answer, and the share of answers that int8 leaves as they were. Answering memory is what the engine "
-        "adds to an idle process; training memory is the peak of the whole process, and of what it reserved on a GPU. "
+        "adds to an idle process; training memory is the peak of the whole process, + that of a GPU if there was one. "
         "Latency is for one text at a time, the middle of several rounds."
     )
     notes = [element("p", words, class_="note") for words in (note, unsteady(results["candidates"])) if words]

@@ -28,6 +28,8 @@ def render_table(results: Row) -> Group:
     """What `rich` prints of results.json. Names are text: nothing in them is taken for markup."""
     choice, scored = results["choice"], [row for row in results["candidates"] if row["score"] is not None]
     parts: list[RenderableType] = [_candidates(results["candidates"], choice["model"])]
+    if any(row.get("training_gpu_memory_mb") for row in results["candidates"]):
+        parts.append(Text("MB train: of the process + of the GPU", style="dim"))
     if note := unsteady(results["candidates"]):
         parts.append(Text(note, style="dim"))
     if len(scored) > 1:

@@ -17,11 +17,11 @@ from bertram.models.layers import Embeddings, Layer, ResidualLinear
 def student_of(teacher: Model, config: EncoderConfig, counts: Tensor) -> Model:
     """A model of `config` with the teacher's heads and what they read, and weights made of the teacher's.
 
-    For a group of layers stands their mean. One of them, the first, the middle or the last, may be nearer to the
-    teacher at first, but learns less (docs/experiments.md).
+    For a group of layers stands their mean. The last of them alone is nearer to the teacher at first, but learns more
+    slowly (docs/experiments.md).
 
     Args:
-        counts: how often each token is seen, [V]; the embeddings of frequent ones are kept best.
+        counts: what each token counts for, [V]; the embeddings of those that count most are kept best.
     """
     student = Model(config, teacher.labels(), pooler=False)
     with torch.no_grad():
@@ -49,8 +49,8 @@ def student_of(teacher: Model, config: EncoderConfig, counts: Tensor) -> Model:
 def layer_energy(teacher: Model, groups: int, depth: int) -> Tensor:
     """The share of the energy of the teacher's layers' matrices that a student of so many layers keeps, [H + 1].
 
-    By the rank of its residuals, from 0 on; its layers have the weights of all those of
-    the teacher's that they stand for.
+    By the rank of its residuals, from 0 on; its layers have the weights of all those of the teacher's that they stand
+    for.
     """
     lost, whole = torch.zeros(teacher.config.hidden_size + 1, dtype=torch.float64), 0.0
     for place in range(depth):
@@ -96,7 +96,7 @@ def _factorise(teacher: Embeddings, student: Embeddings, counts: Tensor) -> None
     """Fill narrow embeddings so that, projected, they come close to what the teacher's first layer takes.
 
     That is γ · n + β, where n is a token's row, at the mean position, behind the layer norm. Its principal directions,
-    each token counted as often as it is seen, are the columns of the projection, and the coordinates along them a
+    each token weighted by its count, are the columns of the projection, and the coordinates along them a
     token's new row. The student's own layer norm must not change these, and so a row takes coordinates orthogonal to
     (1, …, 1), whose mean is 0, and one more coordinate, projected to nothing, that makes rows equally long.
     """

@@ -66,7 +66,7 @@ def teach(course: Course, config: EncoderConfig, recipe: Recipe, out: Path, repo
 
     counts = np.bincount(course.train.token_ids, minlength=config.vocab_size) + _RARE
     torch.manual_seed(recipe.seed)  # for heads that cannot be made of the teacher's
-    # By the roots of their counts: by the counts themselves a few tokens would take all directions.
+    # The roots, because otherwise a few frequent tokens would determine all directions.
     student = student_of(course.teacher, config, torch.from_numpy(np.sqrt(counts)))
     measured = course.train.select(np.arange(min(len(course.train), _MEASURED)))
     teacher = Teacher(course.teacher, config.groups, measured, device)  # only now: it moves the model
