@@ -7,7 +7,7 @@ import pytest
 
 from bertram.errors import BadInput
 from bertram.exporting import export
-from bertram.model_names import ENGLISH, OWN, SENTIMENT, any_config_of, engine_of, resolve
+from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, resolve
 from tiny import model_directory
 
 
@@ -46,4 +46,4 @@ def test_an_engine_by_its_path_or_name(tmp_path: Path) -> None:
     assert engine_of(tmp_path / "a.engine") == tmp_path / "a.engine"
     for name in (place, tmp_path / "texts.txt", tmp_path / "none", "bert-tiny", "a text " * 100):
         assert engine_of(name) is None
-    assert any_config_of(tmp_path / "a.engine") == any_config_of(place)
+    assert config_of(tmp_path / "a.engine") == config_of(place)

@@ -631,9 +631,9 @@ def inspect(
         Length of the text for which FLOPs are counted.
     """
     from bertram.inspection import describe, render
-    from bertram.model_names import any_config_of
+    from bertram.model_names import config_of
 
-    found = {model: describe(any_config_of(model), tokens) for model in models}
+    found = {model: describe(config_of(model), tokens) for model in models}
     _print(found, render(found), as_json=json)
 
 

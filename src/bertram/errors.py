@@ -1,6 +1,7 @@
 """The errors that Bertram raises on purpose; the command line prints their one line and exits with their code."""
 
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 
 
@@ -20,6 +21,12 @@ class NoCandidateFits(BertramError):
     """A comparison ended and no candidate keeps within the stated limits."""
 
     exit_code = 3
+
+
+def require_all(modules: Iterable[str], extra: str) -> None:
+    """`require` each of several, before work that would end for want of one."""
+    for module in modules:
+        require(module, extra)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -11,7 +11,7 @@ from bertram import model_directory, model_names
 from bertram.batch import IGNORED, Batch
 from bertram.config import EncoderConfig
 from bertram.corpus.masking import Masker
-from bertram.errors import BadInput, require
+from bertram.errors import BadInput, require, require_all
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
@@ -86,8 +86,7 @@ def export(
         raise BadInput(f"--format {format}: has no --vocabulary-map")
     if not 0 <= min_agreement <= 1:
         raise BadInput(f"--min-agreement {min_agreement:g}: write a share from 0 to 1")
-    require("torch", "train")
-    require("safetensors", "train")
+    require_all(("torch", "safetensors"), "train")
     if format == "engine":
         return _export_engine(source, out, precision or "int8", texts, min_agreement, allow_pickle)
     if format == "onnx":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bertram import model_directory, model_names
 from bertram.batch import NO_PAIRS, Examples
 from bertram.config import EncoderConfig
-from bertram.errors import BadInput, require
+from bertram.errors import BadInput, require_all
 from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
@@ -120,8 +120,7 @@ class Training:
             BadInput: a label, the model or a setting cannot be used, or another training began at `out`.
             Interrupted: a signal came; the same call goes on from there.
         """
-        for library in _LIBRARIES:  # before hours of work that would end for want of one
-            require(library, "train")
+        require_all(_LIBRARIES, "train")
         import torch
 
         from bertram.training.distributed import alone

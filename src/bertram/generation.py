@@ -10,7 +10,7 @@ import numpy as np
 from bertram import model_directory, model_names
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import EncoderConfig, Search, TransformerConfig, changed
-from bertram.errors import BadInput, require
+from bertram.errors import BadInput, require_all
 from bertram.evaluation import evaluate_writing
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.generator import Generator
@@ -113,8 +113,7 @@ class Training:
             BadInput: the model or a setting cannot be used, or another training began at `out`.
             Interrupted: a signal came; the same call goes on from there.
         """
-        for library in _LIBRARIES:  # before hours of work that would end for want of one
-            require(library, "train")
+        require_all(_LIBRARIES, "train")
         import torch
 
         from bertram.training.distributed import alone

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertram.config import EncoderConfig, Search, TransformerConfig
 from bertram.environment import environment
-from bertram.errors import BadInput, require
+from bertram.errors import BadInput, require_all
 from bertram.files import write_text
 from bertram.formats.marian_config import read_search
 from bertram.formats.sentence_transformers import has_pooling, read_max_length, write_max_length
@@ -39,8 +39,7 @@ def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pi
     Raises:
         BadInput: the directory holds no model, or a damaged one.
     """
-    require("torch", "train")
-    require("safetensors", "train")
+    require_all(("torch", "safetensors"), "train")
     from bertram.formats.huggingface import read
 
     return read(directory, heads=heads, overrides=overrides_of(directory), allow_pickle=allow_pickle)
@@ -52,8 +51,7 @@ def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transfo
     Raises:
         BadInput: the directory holds none, or a damaged one.
     """
-    require("torch", "train")
-    require("safetensors", "train")
+    require_all(("torch", "safetensors"), "train")
     from bertram.formats import transformer
 
     return transformer.read_transformer(directory, allow_pickle=allow_pickle)

@@ -65,28 +65,19 @@ def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> Path | 
     return found
 
 
-def config_of(model: str | Path) -> EncoderConfig:
-    """The sizes of an encoder's preset or directory.
-
-    Raises:
-        BadInput: nothing goes by that name, or its config.json or bertram.json cannot be used.
-    """
-    source = resolve_encoder(model)
-    return source if isinstance(source, EncoderConfig) else read_config(source)
-
-
-def any_config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
+def config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
     """The sizes of a preset or directory of either kind, or of an engine file.
 
     Raises:
-        BadInput: as `config_of`, or the engine file is damaged.
+        BadInput: nothing goes by that name, its config.json or bertram.json cannot be used, or the engine file is
+            damaged.
     """
     if (engine := engine_of(model)) is not None:
         return read_engine(engine).config
     found = resolve(model)
-    if isinstance(found, Path) and is_transformer(found):
-        return read_transformer_config(found)
-    return config_of(found) if isinstance(found, Path) else found
+    if not isinstance(found, Path):
+        return found
+    return read_transformer_config(found) if is_transformer(found) else read_config(found)
 
 
 def exists(path: Path) -> bool:

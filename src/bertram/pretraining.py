@@ -13,7 +13,7 @@ from bertram.corpus import store
 from bertram.corpus.blocks import Blocks
 from bertram.corpus.parts import Documents, Part, corpus_files, guess_documents, read_parts
 from bertram.corpus.store import TokenStore
-from bertram.errors import BadInput, require
+from bertram.errors import BadInput, require_all
 from bertram.files import read_if_there
 from bertram.formats.weights_file import find_weights
 from bertram.model_card import pretraining_card
@@ -93,8 +93,7 @@ def pretrain(
         Interrupted: a signal came; `resume` goes on from there.
         Lost: another process ended. Of several that fail together only the first raises, the others exit.
     """
-    for library in _LIBRARIES:
-        require(library, "train")
+    require_all(_LIBRARIES, "train")
     if not recipe.bounded:
         raise BadInput("no training budget: give --steps, --tokens, --hours or --epochs")
     from bertram.training.distributed import together

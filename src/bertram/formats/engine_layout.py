@@ -31,14 +31,12 @@ class Residual:
 @dataclass(frozen=True)
 class Layout:
     """Attributes:
-    layers: of every step in run order, the names of its attention and of its feed-forward part.
     matrices: outputs and inputs of every weight, by its name. "tokens", the embeddings, are the output weights of a
         masked-language-model head too.
     vectors: the length of every other tensor: biases, "WEIGHT.bias", and layer norms, "PART.norm.weight" and ".bias".
     residuals: the weights that do not stand among the matrices but are made of some.
     """
 
-    layers: list[tuple[str, str]]
     matrices: Sizes
     vectors: dict[str, int]
     residuals: dict[str, Residual]
@@ -84,7 +82,7 @@ def layout_of(config: EncoderConfig, heads: Mapping[str, int], *, pooler: bool) 
                 f"{part}.U": (place * outputs, config.residual_rank),
                 f"{part}.V": (inputs, config.residual_rank),
             }
-    return Layout(layers, matrices, vectors, residuals)
+    return Layout(matrices, vectors, residuals)
 
 
 def layers_of(config: EncoderConfig) -> list[tuple[str, str]]:

@@ -88,12 +88,9 @@ class Graph:
             self.tensors[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
-    def product(self, name: str, x: str) -> str:
-        return self("MatMul", x, self.tensor(f"{name}.weight", self.weights[name].T))
-
     def linear(self, name: str, x: str) -> str:
-        bias = f"{name}.bias"
-        return self("Add", self.product(name, x), self.tensor(bias, self.vectors[bias]))
+        bias, product = f"{name}.bias", self("MatMul", x, self.tensor(f"{name}.weight", self.weights[name].T))
+        return self("Add", product, self.tensor(bias, self.vectors[bias]))
 
     def normalize(self, name: str, x: str) -> str:
         parts = [f"{name}.norm.{part}" for part in ("weight", "bias")]

@@ -7,7 +7,7 @@ from typing import Any
 
 from bertram import model_directory, model_names
 from bertram.config import EncoderConfig
-from bertram.errors import BadInput, require
+from bertram.errors import BadInput, require_all
 from bertram.formats.engine_layout import layout_of
 from bertram.shrinking.dial import LEAST_WIDTH, Dial, DialOptions
 
@@ -50,8 +50,7 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
     Raises:
         BadInput: the model cannot be shrunk, or a fixed setting does not fit it.
     """
-    require("torch", "train")
-    require("safetensors", "train")
+    require_all(("torch", "safetensors"), "train")
     import torch
 
     from bertram.shrinking.initial import embedding_energy, layer_energy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bertram import model_directory, model_names
 from bertram.batch import NO_PAIRS
 from bertram.config import LESSONS, EncoderConfig, Lesson
-from bertram.errors import BadInput, require
+from bertram.errors import BadInput, require_all
 from bertram.files import fingerprint, read_if_there, write_json
 from bertram.model_card import shrinking_card
 from bertram.progress import Report, silent
@@ -68,8 +68,7 @@ def shrink(
         BertramError: the training diverged.
         Interrupted: a signal came; `resume` goes on from there.
     """
-    for library in _LIBRARIES:
-        require(library, "train")
+    require_all(_LIBRARIES, "train")
     out, data = Path(out), None if evaluate is None else Path(evaluate)
     lessons = tuple(LESSONS if lessons is None else lessons)
     _check(recipe, lessons)

@@ -5,7 +5,7 @@ Letters: N examples.
 
 import numpy as np
 
-from bertram.tasks.task import Floats
+from bertram.tasks.task import Floats, Logits
 
 _ROUNDING = 1e-14  # a spread below this part of the numbers' size is rounding
 
@@ -26,9 +26,6 @@ def correlation(means: Floats) -> Floats:
     return np.where(defined, (xy - x * y) / scale, 0.0)
 
 
-def ranks(values: Floats) -> Floats:
-    """The place of each of N values in ascending order from 1, equal ones sharing the mean of theirs, [N]."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    found: Floats = (ends - (counts - 1) / 2)[places]
-    return found
+def finite(logits: Logits) -> Floats:
+    """[N, 1] → [N], 0 where a logit is not finite."""
+    return np.where(np.isfinite(logits[:, 0]), logits[:, 0], 0.0).astype(np.float64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bertram.errors import BadInput
 from bertram.tasks import metrics
-from bertram.tasks.correlation import correlation, moments
+from bertram.tasks.correlation import correlation, finite, moments
 from bertram.tasks.task import Floats, Logits, Score, Targets, Task, parse_number
 
 _ROUNDING = 1e-14  # a spread below this part of the numbers' size is rounding
@@ -62,13 +62,13 @@ class Regression(Task):
 
     def scores(self, logits: Logits, targets: Targets) -> list[Score]:
         """Pearson's and Spearman's correlation, as GLUE has them for STS-B (Wang et al. 2018), and the error."""
-        expected, predicted = self._values(targets), self._values(_predicted(logits))
+        expected, predicted = self._values(targets), self._values(finite(logits))
         functions = (metrics.pearson, metrics.spearman, metrics.root_mean_squared_error)
         return [metric(expected, predicted) for metric in functions]
 
     def terms(self, logits: Logits, targets: Targets) -> Floats:
         """The moments that Pearson's correlation is made of, [N, 5]."""
-        return moments(_predicted(logits), targets.astype(np.float64))
+        return moments(finite(logits), targets.astype(np.float64))
 
     def score_of(self, means: Floats) -> Floats:
         """Pearson's correlation, 0.0 where it is not defined."""
@@ -77,11 +77,6 @@ class Regression(Task):
     def _values(self, standardised: Logits | Targets) -> Floats:
         """Standard deviations from the mean as values in the unit of the labels."""
         return standardised.astype(np.float64) * self.std + self.mean
-
-
-def _predicted(logits: Logits) -> Floats:
-    """[N, 1] → [N], the training mean where a logit is not finite."""
-    return np.where(np.isfinite(logits[:, 0]), logits[:, 0], 0.0).astype(np.float64)
 
 
 def numbers(labels: Sequence[str], source: str, task: str) -> Floats:

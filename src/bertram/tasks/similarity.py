@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, require
 from bertram.tasks import metrics
-from bertram.tasks.correlation import correlation, moments, ranks
+from bertram.tasks.correlation import correlation, finite, moments
 from bertram.tasks.regression import numbers
 from bertram.tasks.task import Floats, Logits, Score, Targets, Task
 
@@ -66,18 +66,14 @@ class Similarity(Task):
 
         A row that is not finite counts as a cosine of 0.
         """
-        expected, predicted = targets.astype(np.float64), _predicted(logits)
+        expected, predicted = targets.astype(np.float64), finite(logits)
         return [metrics.spearman(expected, predicted), metrics.pearson(expected, predicted)]
 
     def terms(self, logits: Logits, targets: Targets) -> Floats:
         """The moments of the ranks among all N, [N, 5]; resampled rows keep the ranks that they had among all."""
-        return moments(ranks(_predicted(logits)), ranks(targets.astype(np.float64)))
+        ranks = require("scipy.stats", "train").rankdata
+        return moments(ranks(finite(logits)), ranks(targets.astype(np.float64)))
 
     def score_of(self, means: Floats) -> Floats:
         """Spearman's correlation, 0.0 where it is not defined."""
         return correlation(means)
-
-
-def _predicted(logits: Logits) -> Floats:
-    """[N, 1] → [N], 0 where a cosine is not finite."""
-    return np.where(np.isfinite(logits[:, 0]), logits[:, 0], 0.0).astype(np.float64)

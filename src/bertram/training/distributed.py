@@ -6,10 +6,9 @@ the same step: gradients are summed over all of them first (Li et al. 2020, with
 
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,7 +20,6 @@ from bertram.batch import Examples
 from bertram.errors import BadInput, BertramError
 from bertram.progress import under_torchrun
 
-_T = TypeVar("_T")
 _CPU = torch.device("cpu")
 _PATIENCE = timedelta(days=2)
 """How long the others wait while process 0 prepares a large corpus. Between steps torch's own timeout holds."""
@@ -39,7 +37,7 @@ class Processes:
         size: how many there are; 1 without torchrun.
         device: what this one computes on.
 
-    All of them call every method but `share` and `leading`, in the same order; it raises Lost where one is gone.
+    All of them call every method but `share`, in the same order; it raises Lost where one is gone.
     """
 
     def __init__(self, rank: int, size: int, device: torch.device, waiting: dist.ProcessGroup | None = None) -> None:
@@ -91,12 +89,6 @@ class Processes:
             raise BadInput(
                 "the processes begin with different weights: they see different files, or run other versions"
             )
-
-    def leading(
-        self, make: Callable[..., AbstractContextManager[_T]], *arguments: Any
-    ) -> AbstractContextManager[_T | None]:
-        """What `make` makes, on process 0; None on the others."""
-        return make(*arguments) if self.rank == 0 else nullcontext()
 
 
 def alone() -> Processes:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
@@ -160,14 +161,15 @@ class Loop:
         """
         state = self._resume() or State(total=self._budget(), position=self.feed.start)
         self.processes.require_same(self.optimizer.weights(), state.step)
-        if self.processes.rank == 0:
+        leads = self.processes.rank == 0
+        if leads:
             self.evaluated.forget_after(state.step)
         due = {math.ceil(state.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
         reason = ""
         started = time.monotonic() - state.seconds
         with (
             StopRequests() as stop,
-            self.processes.leading(MetricsFile, self.out, state.step, state.evaluated) as metrics,
+            MetricsFile(self.out, state.step, state.evaluated) if leads else nullcontext() as metrics,
         ):
 
             def tell(line: dict[str, Any]) -> None:
