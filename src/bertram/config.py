@@ -8,7 +8,7 @@ the whole difference.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from bertram.errors import BadInput
 
@@ -49,6 +49,14 @@ def _check_switches(config: object, names: Iterable[str]) -> None:
     for name in names:
         if not isinstance(getattr(config, name), bool):
             raise BadInput(f"config: {name} must be true or false, not {getattr(config, name)!r:.80}")
+
+
+class Place(NamedTuple):
+    """Numbers from 0 in the order of first use."""
+
+    group: int
+    attention: int
+    feed_forward: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +168,20 @@ class EncoderConfig:
     def group_of(self, layer: int) -> int:
         """The group of layer step `layer` (google-research/albert `modeling.py`)."""
         return layer * self.groups // self.num_hidden_layers
+
+    @property
+    def places(self) -> list["Place"]:
+        """Of every layer in run order, where its parameters are: what has equal numbers is stored once.
+
+        With residuals a layer is its own, but for the weights of its products, which its group shares.
+        """
+        shared, found = "none" if self.residual_rank else self.shared, []
+        for layer in range(self.num_hidden_layers * self.inner_group_num):
+            step, inner = divmod(layer, self.inner_group_num)
+            group = self.group_of(step) * self.inner_group_num + inner
+            attention = group if shared in ("all", "attention") else layer
+            found.append(Place(group, attention, group if shared in ("all", "ffn") else layer))
+        return found
 
     @property
     def model_type(self) -> Literal["bert", "albert"]:

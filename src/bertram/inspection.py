@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from bertram.config import EncoderConfig, TransformerConfig
@@ -43,16 +44,14 @@ def describe(config: EncoderConfig | TransformerConfig, tokens: int = 128) -> di
 
 
 def _stored(config: EncoderConfig) -> tuple[int, int]:
-    """How many attentions and feed-forward parts are stored."""
-    layers, places = config.num_hidden_layers * config.inner_group_num, config.groups * config.inner_group_num
-    attentions = places if config.shared in ("all", "attention") else layers
-    return attentions, places if config.shared in ("all", "ffn") else layers
+    """How many attentions and feed-forward parts are stored, residuals apart."""
+    places = replace(config, residual_rank=0).places
+    return len({place.attention for place in places}), len({place.feed_forward for place in places})
 
 
 def _run(config: EncoderConfig) -> tuple[int, int]:
     """How many are run."""
-    layers = config.num_hidden_layers * config.inner_group_num
-    return layers, layers
+    return len(config.places), len(config.places)
 
 
 def _parts_of_both(config: TransformerConfig, count: Callable[[EncoderConfig], tuple[int, int]]) -> dict[str, int]:

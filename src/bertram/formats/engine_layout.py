@@ -86,36 +86,18 @@ def layout_of(config: EncoderConfig, heads: Mapping[str, int], *, pooler: bool) 
 
 
 def layers_of(config: EncoderConfig) -> list[tuple[str, str]]:
-    """Of every step in run order, the names of its attention and of its feed-forward part."""
-    attentions: dict[tuple[int, ...], str] = {}
-    feed_forwards: dict[tuple[int, ...], str] = {}
-    layers = []
-    for step, inner in _places(config):
-        group, own = (config.group_of(step), inner), (step, inner, 0)
-        attention = group if config.shared in ("all", "attention") and not config.residual_rank else own
-        feed_forward = group if config.shared in ("all", "ffn") and not config.residual_rank else own
-        layers.append(
-            (
-                attentions.setdefault(attention, f"attention.{len(attentions)}"),
-                feed_forwards.setdefault(feed_forward, f"feed_forward.{len(feed_forwards)}"),
-            )
-        )
-    return layers
+    """Of every layer in run order, the names of its attention and of its feed-forward part."""
+    return [(f"attention.{place.attention}", f"feed_forward.{place.feed_forward}") for place in config.places]
 
 
 def _residuals(config: EncoderConfig) -> dict[str, Residual]:
     if not config.residual_rank:
         return {}
     found = {}
-    for (step, inner), (attention, feed_forward) in zip(_places(config), layers_of(config), strict=True):
-        group = f"shared.{config.group_of(step) * config.inner_group_num + inner}"
+    for place, (attention, feed_forward) in zip(config.places, layers_of(config), strict=True):
+        group = f"shared.{place.group}"
         parts = tuple(f"{attention}.{part}" for part in ("query", "key_value"))
         found[f"{attention}.query_key_value"] = Residual(f"{group}.query_key_value", parts)
         for name in (f"{attention}.output", f"{feed_forward}.up", f"{feed_forward}.down"):
             found[name] = Residual(f"{group}.{name.rpartition('.')[2]}", (name,))
     return found
-
-
-def _places(config: EncoderConfig) -> list[tuple[int, int]]:
-    """Step and place inside the group of every layer in run order."""
-    return [(step, inner) for step in range(config.num_hidden_layers) for inner in range(config.inner_group_num)]

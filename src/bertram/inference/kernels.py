@@ -111,6 +111,7 @@ class NativeEncoder:
             raise RuntimeError("the kernels are not built")
         self.config, self._library, self._handle = config, library, None
         steps = layers_of(config)
+        self._steps = len(steps)
         self._kept: list[Any] = [matrices, vectors]  # which the kernels read
         self._places = {name: place for place, name in enumerate(matrices)}
         self._shapes = {name: (matrix.outputs, matrix.inputs) for name, matrix in matrices.items()}
@@ -178,7 +179,10 @@ class NativeEncoder:
             for a in (batch.token_ids, batch.segment_ids, batch.positions, batch.offsets)
         ]
         out = np.empty((rows, config.hidden_size), np.float32)
-        pointers, count = [array.ctypes.data for array in arrays], len(layers_of(config)[:steps])
+        pointers, count = (
+            [array.ctypes.data for array in arrays],
+            self._steps if steps is None else min(steps, self._steps),
+        )
         if self._library.bertram_encode(self._handle, *pointers, len(batch), first_only, count, out.ctypes.data):
             raise MemoryError
         return out

@@ -205,32 +205,27 @@ class Layer(nn.Module):
 
 
 def layers_of(config: EncoderConfig, memory_width: int | None = None) -> list[Layer]:
-    """Layers in run order; what `shared` names is made once for a (group, inner) place, the rest for every layer.
+    """Layers in run order, each made of what its `places` name; what several of them name is made once.
 
-    With `memory_width` they also attend to an encoder's output of that width, and share that as they do the other. With
-    residuals a layer is its own, but for the weights of its products.
+    With `memory_width` they also attend to an encoder's output of that width, and share that as they do the other.
     """
-    attentions: dict[object, tuple[Attention, Attention | None]] = {}
-    feed_forwards: dict[object, FeedForward] = {}
+    attentions: dict[int, tuple[Attention, Attention | None]] = {}
+    feed_forwards: dict[int, FeedForward] = {}
     weights: dict[object, nn.Linear] = {}
     layers = []
-    for step in range(config.num_hidden_layers):
-        for inner in range(config.inner_group_num):
-            group, own = (config.group_of(step), inner), (step, inner, "own")
-            a = group if config.shared in ("all", "attention") and not config.residual_rank else own
-            f = group if config.shared in ("all", "ffn") and not config.residual_rank else own
-            if a not in attentions:
-                cross = None if memory_width is None else Attention(config, memory_width)
-                attentions[a] = Attention(config), cross
-            if f not in feed_forwards:
-                feed_forwards[f] = FeedForward(config)
-            layers.append(Layer(*attentions[a], feed_forwards[f]))
-            if config.residual_rank:
-                _add_residuals(layers[-1], group, weights, config.residual_rank)
+    for place in config.places:
+        if place.attention not in attentions:
+            cross = None if memory_width is None else Attention(config, memory_width)
+            attentions[place.attention] = Attention(config), cross
+        if place.feed_forward not in feed_forwards:
+            feed_forwards[place.feed_forward] = FeedForward(config)
+        layers.append(Layer(*attentions[place.attention], feed_forwards[place.feed_forward]))
+        if config.residual_rank:
+            _add_residuals(layers[-1], place.group, weights, config.residual_rank)
     return layers
 
 
-def _add_residuals(layer: Layer, group: object, weights: dict[object, nn.Linear], rank: int) -> None:
+def _add_residuals(layer: Layer, group: int, weights: dict[object, nn.Linear], rank: int) -> None:
     """Replace the products of a layer by ones of the weights of its group, made on first use, and a residual."""
     for part_name, part in layer.named_children():
         for name, product in part.named_children():
