@@ -5,10 +5,10 @@ Heavy rooms are imported inside the commands, so that `bertram --help` answers a
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -18,6 +18,9 @@ from bertram.errors import BadInput, BertramError, NoCandidateFits
 from bertram.shrinking.dial import DialOptions
 from bertram.training.interruption import Interrupted, stoppable
 from bertram.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 app = App(
     name="bertram",
@@ -33,6 +36,18 @@ def _no_option(_: object, value: str | None) -> None:
         raise ValueError(f"Unknown option: {value}.")
 
 
+Data = Annotated[
+    Path,
+    Parameter(
+        help="A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label; for translation, source "
+        "and target; for summarization, document and summary."
+    ),
+]
+Data2 = Annotated[
+    Path | None,
+    Parameter(help="For translation from two text files: the target side, whose lines translate those of DATA."),
+]
+Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
 Columns = Annotated[
     str | None,
     Parameter(help="Which columns to read, by name or counted from 1: text=sentence,label=2. Only numbers: no header."),
@@ -43,6 +58,15 @@ Pickle = Annotated[
     bool,
     Parameter(negative="", help="Also accept weights in a pytorch_model.bin; only tensors are unpickled."),
 ]
+VocabSize = Annotated[
+    int | None, Parameter(help="Size of the vocabulary to learn for a preset, at most the preset's own.")
+]
+MaxLength = Annotated[
+    int | None, Parameter(help="Truncate texts to this many tokens. Default: the maximum length of the model.")
+]
+Resume = Annotated[
+    bool, Parameter(negative="", help="Resume the training in OUT. A finished training is left unchanged.")
+]
 Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression", "similarity"]
 WritingTask = Literal["translation", "summarization"]
@@ -52,12 +76,12 @@ Searching = Annotated[SearchOptions | None, Parameter(name="*")]
 
 @app.command
 def check(
-    data: Path,
-    data2: Path | None = None,
+    data: Data,
+    data2: Data2 = None,
     *,
     task: TaskName | WritingTask | None = None,
-    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
-    test: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    validation: Files = None,
+    test: Files = None,
     model: str | None = None,
     columns: Columns = None,
     json: Json = False,
@@ -68,11 +92,6 @@ def check(
 
     Parameters
     ----------
-    data
-        A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label; for translation, source and
-        target; for summarization, document and summary.
-    data2
-        For translation from two text files: the target side, whose lines translate those of DATA.
     task
         Default: classification or regression, guessed from the labels; translation for two files.
     validation
@@ -92,20 +111,20 @@ def check(
 @app.command
 def train(
     task: TaskName | WritingTask,
-    data: Path,
-    data2: Path | None = None,
+    data: Data,
+    data2: Data2 = None,
     *,
     model: str,
     out: Path,
-    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
-    test: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    validation: Files = None,
+    test: Files = None,
     columns: Columns = None,
     recipe: Training = Recipe(),  # noqa: B008  frozen
-    vocab_size: int | None = None,
+    vocab_size: VocabSize = None,
     separate_vocabularies: Flag = False,
     config: str | None = None,
-    max_length: int | None = None,
-    resume: Flag = False,
+    max_length: MaxLength = None,
+    resume: Resume = False,
     dry_run: Flag = False,
     allow_pickle: Pickle = False,
     json: Json = False,
@@ -117,11 +136,6 @@ def train(
 
     Parameters
     ----------
-    data
-        A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label; for translation, source and
-        target; for summarization, document and summary.
-    data2
-        For translation from two text files: the target side, whose lines translate those of DATA.
     model
         A directory, a preset such as bert-mini or transformer-tiny, owner/name on the Hugging Face hub, or the built-in
         bertram-english. For summarization and translation, a BERT or ALBERT directory becomes the encoder and gets a
@@ -132,16 +146,10 @@ def train(
         A table, or two aligned text files, used to pick the best checkpoint. Default: a tenth of DATA is held out.
     test
         A table, or two aligned text files, scored once at the end.
-    vocab_size
-        Size of the vocabulary to learn for a preset, at most the preset's own.
     separate_vocabularies
         Learn separate source and target tokenizers instead of a joint one.
     config
         Override settings of an encoder–decoder preset or of a new decoder: num_hidden_groups=1,embedding_size=64
-    max_length
-        Truncate texts to this many tokens. Default: the maximum length of the model.
-    resume
-        Resume the training in OUT. A finished training is left unchanged.
     dry_run
         Run one batch through training, validation and test, and write nothing.
     """
@@ -184,8 +192,8 @@ def compare(
     columns: Columns = None,
     recipe: Training = Recipe(),  # noqa: B008  frozen
     seeds: int = 1,
-    vocab_size: int | None = None,
-    max_length: int | None = None,
+    vocab_size: VocabSize = None,
+    max_length: MaxLength = None,
     max_memory: str | None = None,
     max_latency: str | None = None,
     min_score: float | None = None,
@@ -214,10 +222,6 @@ def compare(
         A table on which to compare the models. Default: the validation data.
     seeds
         Training runs per model, with consecutive seeds from --seed on. Each run has the whole budget, also of --hours.
-    vocab_size
-        Size of the vocabulary to learn for a preset, at most the preset's own.
-    max_length
-        Truncate texts to this many tokens. Default: the maximum length of the model.
     max_memory
         Upper limit on the memory that a model adds to an idle process, such as 64MB.
     max_latency
@@ -225,8 +229,6 @@ def compare(
     min_score
         Lowest acceptable score. Default: no candidate that scores significantly worse than the best is chosen.
     """
-    from rich.console import Console
-
     from bertram.comparison.compare import compare as run_comparison
     from bertram.comparison.table import render_table
     from bertram.text.records import parse_columns
@@ -248,11 +250,7 @@ def compare(
         min_score=min_score,
         allow_pickle=allow_pickle,
     )
-    if json:
-        _print(results, "", as_json=True)
-    else:
-        Console().print(render_table(results))
-        sys.stdout.write(f"report: {(out / 'report.html').resolve()}\n")
+    _show(results, render_table, out / "report.html", as_json=json)
     if results["choice"]["model"] is None:
         raise NoCandidateFits(results["choice"]["reason"])
 
@@ -267,11 +265,11 @@ def pretrain(
     objectives: Annotated[Objectives, Parameter(name="*")] = Objectives(),  # noqa: B008  frozen
     recipe: Training = Recipe(),  # noqa: B008  frozen
     documents: Literal["file", "blank-line"] | None = None,
-    validation: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    validation: Files = None,
     tokenizer: Path | None = None,
-    vocab_size: int | None = None,
+    vocab_size: VocabSize = None,
     config: str | None = None,
-    resume: Flag = False,
+    resume: Resume = False,
     allow_pickle: Pickle = False,
     json: Json = False,
 ) -> None:
@@ -294,12 +292,8 @@ def pretrain(
         Text to evaluate on. Default: a tenth of the corpus is held out.
     tokenizer
         Directory or file of an existing tokenizer. Default: for a preset, one is learned from the corpus.
-    vocab_size
-        Size of the vocabulary to learn, at most the preset's own.
     config
         Override settings of the preset: hidden_size=320,intermediate_size=1280,num_attention_heads=5
-    resume
-        Resume the training in OUT. A finished training is left unchanged.
     """
     from bertram import pretraining
     from bertram.progress import speaks, training_progress
@@ -330,7 +324,7 @@ def pretrain(
 def shrink(
     model: str,
     *,
-    texts: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    texts: Files = None,
     out: Path | None = None,
     dial: Annotated[DialOptions | None, Parameter(name="*")] = None,
     recipe: Training = Recipe(),  # noqa: B008  frozen
@@ -379,8 +373,6 @@ def shrink(
         return
     if out is None:
         raise BadInput("shrink needs --out, or --plan to see the possible sizes first")
-    from rich.console import Console
-
     from bertram.progress import training_progress
     from bertram.shrinking.shrink import shrink as run
     from bertram.shrinking.table import render_table
@@ -400,18 +392,14 @@ def shrink(
             allow_pickle=allow_pickle,
             report=report,
         )
-    if json:
-        _print(results, "", as_json=True)
-    else:
-        Console().print(render_table(results))
-        sys.stdout.write(f"report: {(out / 'report.html').resolve()}\n")
+    _show(results, render_table, out / "report.html", as_json=json)
 
 
 @app.command
 def evaluate(
     model: str,
-    data: Path,
-    data2: Path | None = None,
+    data: Data,
+    data2: Data2 = None,
     *,
     columns: Columns = None,
     search: Searching = None,
@@ -426,11 +414,6 @@ def evaluate(
     ----------
     model
         A trained model or an engine. How outputs are searched for can be set for translation and summarization only.
-    data
-        A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label; for translation, source and
-        target; for summarization, document and summary.
-    data2
-        For translation from two text files: the target side, whose lines translate those of DATA.
     """
     from bertram.artifacts import load
     from bertram.evaluation import evaluate_files
@@ -672,12 +655,7 @@ def bench(
 
     names = [name for given in against or [] for name in given.split(",") if name]
     found = measure(model, texts=texts, lengths=lengths, against=names, rounds=rounds, allow_pickle=allow_pickle)
-    if json:
-        _print(found, "", as_json=True)
-    else:
-        from rich.console import Console
-
-        Console().print(render(found))
+    _show(found, render, as_json=json)
 
 
 @app.command(name="version")
@@ -743,6 +721,17 @@ def _lines(lines: Iterable[str]) -> None:
 
 def _print(value: Any, text: str, *, as_json: bool) -> None:
     sys.stdout.write(f"{_dumps(value, indent=2) if as_json else text}\n")
+
+
+def _show(results: Any, render: Callable[[Any], "RenderableType"], page: Path | None = None, *, as_json: bool) -> None:
+    if as_json:
+        _print(results, "", as_json=True)
+        return
+    from rich.console import Console
+
+    Console().print(render(results))
+    if page is not None:
+        sys.stdout.write(f"report: {page.resolve()}\n")
 
 
 def _dumps(value: Any, **options: Any) -> str:
