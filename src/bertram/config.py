@@ -221,6 +221,11 @@ class TransformerConfig:
     eos_token_id: int = 1
     decoder_start_token_id: int = 0
 
+    @property
+    def max_position_embeddings(self) -> int:
+        """Tokens of a text that may be read or written."""
+        return min(self.encoder.max_position_embeddings, self.decoder.max_position_embeddings)
+
     def __post_init__(self) -> None:
         encoder, decoder = self.encoder, self.decoder
         if self.share_encoder_decoder_embeddings and (

@@ -130,7 +130,7 @@ class Training:
             if isinstance(given, Path) and is_transformer(given):
                 search = model_directory.search_of(given, read_manifest(given))
             config = network.config
-            positions = min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
+            positions = config.max_position_embeddings
             length = positions if self.max_length is None else min(self.max_length, positions)
             examples, truncated = learnable(splits.train, source, target, config, length)
         runner = TorchGenerator(network, processes.device)
@@ -206,9 +206,9 @@ def learnable(
     """
     from bertram.models.transformer import HEAD
 
-    texts = [text for text, targets in zip(pairs.sources, pairs.targets, strict=True) for _ in targets]
-    inputs, cut = source.encode(texts, max_length=max_length)
-    pieces, lengths = target.pieces([text for targets in pairs.targets for text in targets], max_length - 1)
+    sources, targets = pairs.flat
+    inputs, cut = source.encode(sources, max_length=max_length)
+    pieces, lengths = target.pieces(targets, max_length - 1)
     kept = np.minimum(lengths, max_length - 1)
     offsets, positions = laid_out(kept + 1)
     written = np.full(offsets[-1], config.decoder_start_token_id, np.int32)
@@ -269,8 +269,7 @@ def _start(
 
 def _tokenizers(training: Training, preset: TransformerConfig, out: Path) -> tuple[Tokenizer, Tokenizer]:
     """A preset's tokenizers, learned from the training pairs once for every OUT; one for both sides if not told."""
-    pairs = training.splits.train
-    sides = [pairs.sources, [text for targets in pairs.targets for text in targets]]
+    sides = [training.splits.train.sources, training.splits.train.flat[1]]
     texts = sides if training.separate_vocabularies else [[*sides[0], *sides[1]]]
     found = [
         model_directory.learned_tokenizer(place, side, "transformer", preset.decoder.vocab_size, training.vocab_size)

@@ -1,7 +1,6 @@
 """What pairs of texts hold of which one is to be written from the other."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from bertram import model_directory, model_names
 from bertram.checking import page
+from bertram.checking.reader import Reader
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.formats.transformer_config import is_transformer, read_transformer_config
@@ -19,36 +19,6 @@ from bertram.text.tokenizer import Tokenizer
 
 _UNLIKE = 3  # times the usual ratio of a translation's length to its source's, or a third of it
 _SHORT = 10  # characters added to both, since in short texts a word more is no sign of anything
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """A model argument as far as it decides about lengths."""
-
-    model: str
-    source: Tokenizer
-    target: Tokenizer
-    max_length: int
-    """Tokens that it cuts texts to."""
-    learned_here: bool
-    """Whether the tokenizer was learned from the training pairs, as `train` does for a preset."""
-
-    @classmethod
-    def of(cls, model: str | Path, train: Pairs) -> "_Reader":
-        found, name = model_names.resolve(model), Path(model).name
-        if isinstance(found, EncoderConfig):
-            raise BadInput(f"{model}: is an encoder's preset, which writes nothing; take transformer-tiny")
-        if isinstance(found, TransformerConfig):
-            sources, targets = _texts(train)
-            shared = Tokenizer.train([*sources, *targets], "transformer", found.decoder.vocab_size)
-            return cls(name, shared, shared, _positions(found), learned_here=True)
-        if is_transformer(found):
-            sizes = read_transformer_config(found)
-            tokenizers = model_directory.tokenizers_of(found, sizes)
-            return cls(name, *tokenizers, _positions(sizes), learned_here=False)
-        config = model_directory.read_config(found)
-        tokenizer = model_directory.read_tokenizer(found, config)
-        return cls(name, tokenizer, tokenizer, config.max_position_embeddings, learned_here=False)
 
 
 def check_pairs(
@@ -75,18 +45,11 @@ def check_pairs(
     """
     names = page.told_apart({part: " and ".join(path.name for path in paths) for part, paths in files.items()})
     parts = {part: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for part, paths in files.items()}
-    reader = None if model is None else _Reader.of(model, parts["train"])
-    found: dict[str, Any] = {"task": task, "model": None, "tables": {}}
-    if reader is not None:
-        found["model"] = {
-            "name": reader.model,
-            "vocab_size": reader.source.vocab_size,
-            "learned_here": reader.learned_here,
-            "max_length": reader.max_length,
-        }
+    reader = None if model is None else _reader(model, parts["train"])
+    found: dict[str, Any] = {"task": task, "model": reader and reader.described, "tables": {}}
     for part, pairs in parts.items():
         known = {other: set(parts[other].sources) for other in found["tables"]}
-        sources, targets = _texts(pairs)
+        sources, targets = pairs.flat
         found["tables"][part] = {
             "file": names[part],
             "rows": len(sources),
@@ -113,16 +76,20 @@ def render(found: dict[str, Any]) -> str:
     return page.render(found, [f"{'task':12}{found['task']}"], _count_rows(found), lengths)
 
 
-def _texts(pairs: Pairs) -> tuple[list[str], list[str]]:
-    """Sources and targets of equal number: a source stands there once for each of its targets."""
-    both = [
-        (source, target) for source, targets in zip(pairs.sources, pairs.targets, strict=True) for target in targets
-    ]
-    return [source for source, _ in both], [target for _, target in both]
-
-
-def _positions(config: TransformerConfig) -> int:
-    return min(config.encoder.max_position_embeddings, config.decoder.max_position_embeddings)
+def _reader(model: str | Path, train: Pairs) -> Reader:
+    found, name = model_names.resolve(model), Path(model).name
+    if isinstance(found, EncoderConfig):
+        raise BadInput(f"{model}: is an encoder's preset, which writes nothing; take transformer-tiny")
+    if isinstance(found, TransformerConfig):
+        sources, targets = train.flat
+        shared = Tokenizer.train([*sources, *targets], "transformer", found.decoder.vocab_size)
+        return Reader(name, shared, shared, found.max_position_embeddings, learned_here=True)
+    if is_transformer(found):
+        sizes = read_transformer_config(found)
+        return Reader(name, *model_directory.tokenizers_of(found, sizes), sizes.max_position_embeddings)
+    config = model_directory.read_config(found)
+    tokenizer = model_directory.read_tokenizer(found, config)
+    return Reader(name, tokenizer, tokenizer, config.max_position_embeddings)
 
 
 def _odd_lengths(task: str, sources: Sequence[str], targets: Sequence[str]) -> int:
@@ -134,7 +101,7 @@ def _odd_lengths(task: str, sources: Sequence[str], targets: Sequence[str]) -> i
     return int(((usual >= _UNLIKE) | (usual <= 1 / _UNLIKE)).sum())
 
 
-def _lengths(sources: Sequence[str], targets: Sequence[str], reader: _Reader | None) -> dict[str, Any]:
+def _lengths(sources: Sequence[str], targets: Sequence[str], reader: Reader | None) -> dict[str, Any]:
     lengths = {
         side: {
             "characters": page.percentiles([len(text) for text in texts]),

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from bertram import model_directory, model_names
 from bertram.checking import page
+from bertram.checking.reader import Reader
 from bertram.config import EncoderConfig
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
@@ -25,29 +25,6 @@ _MOST = 0.9  # share of one label above which scores say little
 Example = tuple[str, str | None]
 Labels = dict[Example, set[str | float | None]]
 """The labels that every text or pair of a table has."""
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """A model argument as far as it decides about lengths."""
-
-    model: str
-    tokenizer: Tokenizer
-    max_length: int
-    """Tokens that it cuts texts to."""
-    learned_here: bool
-    """Whether the tokenizer was learned from the training texts, as `train` does for a preset."""
-
-    @classmethod
-    def of(cls, model: str | Path, train: Table) -> "_Reader":
-        source = model_names.resolve_encoder(model)
-        name = Path(model).name
-        if isinstance(source, EncoderConfig):
-            tokenizer = Tokenizer.train(train.texts + (train.texts_b or []), source.model_type, source.vocab_size)
-            return cls(name, tokenizer, source.max_position_embeddings, learned_here=True)
-        config = model_directory.read_config(source)
-        tokenizer = model_directory.read_tokenizer(source, config)
-        return cls(name, tokenizer, model_directory.max_length_of(source, config), learned_here=False)
 
 
 def check_tables(
@@ -80,15 +57,9 @@ def check_tables(
     rows = {part: read_rows(file, columns or {}) for part, file in files.items()}
     tables = {part: table_of(str(files[part]), found) for part, found in rows.items()}
     kind = kind_of_task(task, tables["train"].labels)
-    reader = None if model is None else _Reader.of(model, tables["train"])
-    found: dict[str, Any] = {"task": kind.name, "guessed": task is None, "model": None, "tables": {}}
-    if reader is not None:
-        found["model"] = {
-            "name": reader.model,
-            "vocab_size": reader.tokenizer.vocab_size,
-            "learned_here": reader.learned_here,
-            "max_length": reader.max_length,
-        }
+    reader = None if model is None else _reader(model, tables["train"])
+    described = reader and reader.described
+    found: dict[str, Any] = {"task": kind.name, "guessed": task is None, "model": described, "tables": {}}
     known = {part: _labels_of_texts(table, kind) for part, table in tables.items()}
     for part, table in tables.items():
         earlier = list(found["tables"])
@@ -118,6 +89,16 @@ def render(found: dict[str, Any]) -> str:
         (part, unit, length) for part, table in found["tables"].items() for unit, length in table["lengths"].items()
     ]
     return page.render(found, facts, [*_label_rows(found), *_count_rows(found)], lengths)
+
+
+def _reader(model: str | Path, train: Table) -> Reader:
+    source, name = model_names.resolve_encoder(model), Path(model).name
+    if isinstance(source, EncoderConfig):
+        tokenizer = Tokenizer.train(train.texts + (train.texts_b or []), source.model_type, source.vocab_size)
+        return Reader(name, tokenizer, tokenizer, source.max_position_embeddings, learned_here=True)
+    config = model_directory.read_config(source)
+    tokenizer = model_directory.read_tokenizer(source, config)
+    return Reader(name, tokenizer, tokenizer, model_directory.max_length_of(source, config))
 
 
 def _examples(table: Table) -> list[Example]:
@@ -168,7 +149,7 @@ def _columns(rows: Rows) -> dict[str, Any]:
     return {"columns": roles, "other_columns": others}
 
 
-def _lengths(table: Table, task: type[Task], reader: _Reader | None) -> dict[str, Any]:
+def _lengths(table: Table, task: type[Task], reader: Reader | None) -> dict[str, Any]:
     both = [[text for text in example if text is not None] for example in _examples(table)]
     lengths = {
         "characters": page.percentiles([sum(map(len, texts)) for texts in both]),
@@ -179,14 +160,14 @@ def _lengths(table: Table, task: type[Task], reader: _Reader | None) -> dict[str
     read = [table.inputs]
     if task.apart and table.texts_b is not None:
         read = [(table.texts, None), (table.texts_b, None)]
-    batches = [reader.tokenizer.encode(*texts, max_length=page.NO_LIMIT)[0] for texts in read]
+    batches = [reader.source.encode(*texts, max_length=page.NO_LIMIT)[0] for texts in read]
     longest = np.max([batch.lengths for batch in batches], axis=0)
     lengths["tokens"] = page.percentiles(longest)
     token_ids = np.concatenate([batch.token_ids for batch in batches])
     return {
         "lengths": lengths,
         "truncated": int((longest > reader.max_length).sum()),
-        "unknown_tokens": float((token_ids == reader.tokenizer.unk_id).mean()),
+        "unknown_tokens": float((token_ids == reader.source.unk_id).mean()),
     }
 
 

@@ -28,6 +28,12 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.sources)
 
+    @property
+    def flat(self) -> tuple[list[str], list[str]]:
+        """Sources and targets of equal number: a source stands there once for each of its targets."""
+        sources = [source for source, targets in zip(self.sources, self.targets, strict=True) for _ in targets]
+        return sources, [target for targets in self.targets for target in targets]
+
     def select(self, rows: Iterable[int] | NDArray[np.integer]) -> "Pairs":
         """The pairs at these places, in their order, as Pairs of their own."""
         places = [int(row) for row in rows]
