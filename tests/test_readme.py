@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`]+)`")
+NUMBER = re.compile(r"\d[\d,.]*\d|\d")
 PYTHON = re.compile(r"(import|from) \w")
 COMMAND = re.compile(r"(bertram|python|pip|make) \w")
 SMALLER = {
@@ -71,6 +73,13 @@ def run(tmp_path):
         return done.stdout
 
     return run
+
+
+def test_the_chinese_one_has_the_same_code_and_figures():
+    chinese = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+    assert BLOCK.findall(chinese) == BLOCK.findall(README)
+    assert set(INLINE.findall(BLOCK.sub("", chinese))) == set(INLINE.findall(BLOCK.sub("", README)))
+    assert Counter(NUMBER.findall(chinese)) == Counter(NUMBER.findall(README))
 
 
 @pytest.mark.parametrize(("language", "text"), code())
