@@ -1,12 +1,12 @@
 """What a configuration costs before anything runs: parameters, arithmetic and bytes, in closed form."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
+from bertram.formats.engine_layout import layout_of
 
 
 def describe(config: EncoderConfig | TransformerConfig, tokens: int = 128) -> dict[str, Any]:
@@ -23,17 +23,16 @@ def describe(config: EncoderConfig | TransformerConfig, tokens: int = 128) -> di
     if tokens < 1:
         raise BadInput(f"--tokens {tokens}: a text has one or more")
     if isinstance(config, TransformerConfig):
-        unique, unshared = (_parts_of_both(config, count) for count in (_stored, _run))
+        unique, unshared = (_parts_of_both(one) for one in (config, _unshared_both(config)))
         flops = sum(flops_per_token(stack, tokens) for stack in (config.encoder, config.decoder))
         flops += _writing_flops(config, tokens)
     else:
-        unique, unshared = (_parts(config, count(config)) for count in (_stored, _run))
-        unique["pooler"] = unshared["pooler"] = pooler_parameters(config)
+        unique, unshared = (_parts(one, pooler=True) for one in (config, _unshared(config)))
         flops = flops_per_token(config, tokens)
     stored = sum(unique.values())
     return {
         "unique_parameters": stored,
-        "parameters": sum(value for name, value in unshared.items() if name != "residuals"),
+        "parameters": sum(unshared.values()),
         "parts": unique,
         "flops_per_token": flops,
         "tokens": tokens,
@@ -43,40 +42,45 @@ def describe(config: EncoderConfig | TransformerConfig, tokens: int = 128) -> di
     }
 
 
-def _stored(config: EncoderConfig) -> tuple[int, int]:
-    """How many attentions and feed-forward parts are stored, residuals apart."""
-    places = replace(config, residual_rank=0).places
-    return len({place.attention for place in places}), len({place.feed_forward for place in places})
+def _unshared(config: EncoderConfig) -> EncoderConfig:
+    return replace(config, shared="none", residual_rank=0)
 
 
-def _run(config: EncoderConfig) -> tuple[int, int]:
-    """How many are run."""
-    return len(config.places), len(config.places)
+def _unshared_both(config: TransformerConfig) -> TransformerConfig:
+    return replace(config, encoder=_unshared(config.encoder), decoder=_unshared(config.decoder))
 
 
-def _parts_of_both(config: TransformerConfig, count: Callable[[EncoderConfig], tuple[int, int]]) -> dict[str, int]:
-    parts = Counter(_parts(config.encoder, count(config.encoder)))
-    parts.update(_parts(config.decoder, count(config.decoder), config.encoder.hidden_size))
+def _parts(config: EncoderConfig, *, pooler: bool = False) -> dict[str, int]:
+    """Parameters of an encoder by part, as an engine names what it holds."""
+    layout = layout_of(config, {}, pooler=pooler)
+    sizes = {name: outputs * inputs for name, (outputs, inputs) in layout.matrices.items()} | layout.vectors
+    if config.static_position_embeddings:
+        del sizes["positions"]
+    parts = Counter({"embeddings": 0, "attention": 0, "feed-forward": 0})
+    for name, size in sizes.items():
+        match name.split("."):
+            case [*_, "U" | "V"]:
+                parts["residuals"] += size
+            case ["attention", *_] | ["shared", _, "query_key_value" | "output"]:
+                parts["attention"] += size
+            case ["feed_forward" | "shared" | "final", *_]:
+                parts["feed-forward"] += size
+            case ["pooler", *_]:
+                parts["pooler"] += size
+            case _:
+                parts["embeddings"] += size
+    return dict(parts)
+
+
+def _parts_of_both(config: TransformerConfig) -> dict[str, int]:
+    parts, decoder = Counter(_parts(config.encoder)), config.decoder
+    written = _parts(decoder)
+    parts.update(written)
+    wider = 2 * decoder.hidden_size * (config.encoder.hidden_size - decoder.hidden_size)
+    parts["cross-attention"] = written["attention"] + wider * len({place.attention for place in decoder.places})
     if config.share_encoder_decoder_embeddings:
         parts["embeddings"] -= config.encoder.vocab_size * config.encoder.embedding_width
     return {**parts, "head": head_parameters(config)}
-
-
-def _parts(config: EncoderConfig, number: tuple[int, int], memory: int | None = None) -> dict[str, int]:
-    """Parameters of a stack with so many attentions and feed-forward parts; a decoder attends to `memory` too."""
-    attentions, feed_forwards = number
-    norm = 2 * config.hidden_size if config.normalize_before else 0
-    parts = {
-        "embeddings": embedding_parameters(config),
-        "attention": attentions * attention_parameters(config),
-        "feed-forward": feed_forwards * feed_forward_parameters(config) + norm,
-    }
-    if memory is not None:
-        wider = 2 * config.hidden_size * (memory - config.hidden_size)
-        parts["cross-attention"] = attentions * (attention_parameters(config) + wider)
-    if config.residual_rank:
-        parts["residuals"] = residual_parameters(config)
-    return parts
 
 
 def render(costs: dict[str, dict[str, Any]]) -> str:
@@ -96,41 +100,6 @@ def render(costs: dict[str, dict[str, Any]]) -> str:
         f"{name:28}" + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
         for name, cells in rows
     )
-
-
-def embedding_parameters(config: EncoderConfig) -> int:
-    """The tables that there are and their layer norm, and the E → H projection where there is one."""
-    positions = 0 if config.static_position_embeddings else config.max_position_embeddings
-    rows = config.vocab_size + positions + config.type_vocab_size + (2 if config.normalize_embedding else 0)
-    width = config.embedding_width
-    projection = 0 if config.embedding_size is None else (width + 1) * config.hidden_size
-    return rows * width + projection
-
-
-def attention_parameters(config: EncoderConfig) -> int:
-    """Q, K, V and output products with their biases, and the layer norm."""
-    return 4 * (config.hidden_size + 1) * config.hidden_size + 2 * config.hidden_size
-
-
-def feed_forward_parameters(config: EncoderConfig) -> int:
-    """Both products with their biases, and the layer norm."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    return 2 * hidden * inner + inner + hidden + 2 * hidden
-
-
-def residual_parameters(config: EncoderConfig) -> int:
-    """What layers add to the weights they share: both factors for six products, and each its own biases and norms."""
-    if not config.residual_rank:
-        return 0
-    hidden, inner = config.hidden_size, config.intermediate_size
-    factors = config.residual_rank * (2 * hidden + 3 * hidden + 2 * hidden + 2 * (hidden + inner))
-    own = 4 * hidden + inner + hidden + 4 * hidden
-    layers, groups = config.num_hidden_layers, config.groups
-    return config.inner_group_num * (layers * (factors + own) - groups * own)
-
-
-def pooler_parameters(config: EncoderConfig) -> int:
-    return (config.hidden_size + 1) * config.hidden_size
 
 
 def head_parameters(config: TransformerConfig) -> int:
