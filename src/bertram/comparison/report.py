@@ -222,7 +222,7 @@ def _comparisons(results: Row) -> list[Element]:
         )
         for row in found
     ]
-    headings = ["first less second", "difference", "95% interval", "", "p", "p by Holm"]
+    headings = ["first minus second", "difference", "95% interval", "", "p", "p by Holm"]
     note = (
         "Both are scored on the same resampled items, runs resampled too (paired bootstrap of two levels). Holm's "
         f"correction is for all {len(found)} comparisons; small p says that the two differ, large p does not say that "

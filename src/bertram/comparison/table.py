@@ -81,7 +81,7 @@ def _figures(row: Row) -> list[tuple[str, str]]:
 
 def _differences(model: str, scored: Sequence[Row], comparisons: Sequence[Row]) -> Table:
     table = plain_table()
-    table.add_column(Text(f"{model} less"), overflow="fold", min_width=10)
+    table.add_column(Text(f"{model} minus"), overflow="fold", min_width=10)
     for heading in ("difference", "95% interval", "p", "p by Holm"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in scored:
