@@ -347,7 +347,7 @@ def decode_ctranslate2(options: argparse.Namespace, sources: Ids) -> tuple[float
 def search(runner: Any, sources: Ids) -> tuple[float, Ids]:
     """All sources in the batches that `Generator` makes, the first of them once more before the clock runs."""
     from bertram.batch import Batch, budgeted
-    from bertram.config import Search
+    from bertram.search import Search
 
     settings = Search(beam_size=BEAM, length_penalty=LENGTH_PENALTY, max_length=MAX_LENGTH)
     batch, found = Batch.pack(sources), [[] for _ in sources]
@@ -471,7 +471,7 @@ def contest_memory(options: argparse.Namespace, scratch: Path) -> list[dict[str,
 
 def compare_greedy(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     from bertram.artifacts import load_generator
-    from bertram.config import Search
+    from bertram.search import Search
 
     texts = lines(options.data, TEST, SOURCE)[: options.sentences]
     ours, theirs = (

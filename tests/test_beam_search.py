@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import settings as running
 from hypothesis import strategies as st
 
-from bertram.config import Search
 from bertram.models.beam_search import Hypothesis, _highest, search
+from bertram.search import Search
 
 END, WORDS, START = 0, (1, 2, 3), 4
 EVERY = 121

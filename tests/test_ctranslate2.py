@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bertram.batch import Batch, Hypothesis, output_limits
-from bertram.config import EncoderConfig, Search, TransformerConfig
+from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.formats.ctranslate2 import write_ctranslate2
 from bertram.formats.ctranslate2_file import describe
@@ -20,6 +20,7 @@ from bertram.models.beam_search import search
 from bertram.models.decoding import Decoding
 from bertram.models.tensors import to_tensors
 from bertram.models.transformer import Transformer
+from bertram.search import Search
 from test_floors import WITHOUT_TORCH, run_python
 from tiny import harm
 
@@ -423,7 +424,7 @@ def generating(directory):
 import sys
 from pathlib import Path
 from bertram.batch import Batch
-from bertram.config import Search
+from bertram.search import Search
 from bertram.inference.ctranslate2_runner import CTranslate2Runner
 
 runner = CTranslate2Runner(Path({str(directory)!r}), threads=1)

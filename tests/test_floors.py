@@ -28,6 +28,7 @@ FLOORS = {
     "environment": 1,
     "files": 1,
     "model_card": 1,
+    "search": 1,
     "models": 2,
     "run_directory": 2,
     "text": 2,

@@ -16,11 +16,12 @@ import test_marian_tokenizer
 import tiny
 from bertram import artifacts, model_directory
 from bertram.batch import Batch
-from bertram.config import Search, TransformerConfig
+from bertram.config import TransformerConfig
 from bertram.errors import BadInput
 from bertram.formats import marian_config
 from bertram.formats.transformer import read_transformer, write_marian
 from bertram.models.tensors import pairs_to_tensors
+from bertram.search import Search
 from bertram.training.torch_runner import TorchGenerator
 from test_generation import SHORT, SIZES, write_pairs
 from test_transformer import CONFIGS, batches, make

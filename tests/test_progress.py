@@ -23,3 +23,16 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         report({"step": 4, "total": 4, "validation": 0.75})
     for words in ("bert[v1]", "4/4", "loss 0.500", "validation 0.7500", "10 tokens/s (data 10.0%)"):
         assert words in shown.getvalue()
+
+
+def test_lines_for_a_pipe_guess_no_time_from_a_single_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bertram.progress._PLAIN_SECONDS", 0.0)
+    with training_progress("bert") as report:
+        for step in (1, 2):
+            report({"step": step, "total": 4, "loss": 0.5, "tokens_per_second": 10.0, "data_share": 0.1})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "bert: step 1/4  loss 0.500  10 tokens/s (data 10.0%)"
+    assert second.startswith("bert: step 2/4")
+    assert second.endswith(" s left")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from bertram import __version__
-from bertram.config import Lesson, Objectives, SearchOptions, parse_fields
+from bertram.config import Lesson, Objectives, parse_fields
 from bertram.errors import BadInput, BertramError, NoCandidateFits
+from bertram.search import SearchOptions
 from bertram.shrinking.dial import DialOptions
 from bertram.training.interruption import Interrupted, stoppable
 from bertram.training.recipe import Recipe

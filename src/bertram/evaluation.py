@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bertram.config import Search, SearchOptions
 from bertram.errors import BadInput
 from bertram.inference.generator import Generator
 from bertram.inference.predictor import Predictor
+from bertram.search import Search, SearchOptions
 from bertram.tasks.registry import COLUMNS
 from bertram.tasks.task import Score
 from bertram.text.pairs import Pairs, read_pairs

@@ -9,7 +9,7 @@ import numpy as np
 
 from bertram import model_directory, model_names
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
-from bertram.config import EncoderConfig, Search, TransformerConfig, changed
+from bertram.config import EncoderConfig, TransformerConfig, changed
 from bertram.errors import BadInput, require_all
 from bertram.evaluation import evaluate_writing
 from bertram.formats.transformer_config import is_transformer
@@ -17,6 +17,7 @@ from bertram.inference.generator import Generator
 from bertram.model_card import model_card
 from bertram.progress import Report, silent
 from bertram.run_directory import begun, read_manifest
+from bertram.search import Search
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.pairs import Pairs, read_pairs

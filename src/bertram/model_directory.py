@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertram.config import EncoderConfig, Search, TransformerConfig
+from bertram.config import EncoderConfig, TransformerConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, require_all
 from bertram.files import write_text
@@ -14,6 +14,7 @@ from bertram.formats.sentence_transformers import has_pooling, read_max_length, 
 from bertram.formats.transformer_config import is_marian, is_transformer, overrides_of
 from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest, write_manifest
+from bertram.search import Search
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.regression import Regression

@@ -115,5 +115,5 @@ class _PlainReport:
         if now - self.last < _PLAIN_SECONDS and not ended:
             return
         self.last = now
-        left = (now - self.began) / max(done, 1) * (line["total"] - line["step"])
-        sys.stderr.write(f"{self.label}: step {line['step']}/{line['total']}  {self.figures}  {left:.0f} s left\n")
+        left = f"  {(now - self.began) / done * (line['total'] - line['step']):.0f} s left" if done else ""
+        sys.stderr.write(f"{self.label}: step {line['step']}/{line['total']}  {self.figures}{left}\n")

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bertram.config import EncoderConfig, Search, TransformerConfig
+from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.files import read_if_there
+from bertram.search import Search
 
 MODEL_TYPE = "marian"
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bertram.config import Search
 from bertram.files import write_json
 from bertram.formats import marian, marian_config
 from bertram.formats.loading import Undrawn, allocate, check, fill
@@ -13,6 +12,7 @@ from bertram.formats.transformer_config import is_marian, read_transformer_confi
 from bertram.formats.weights import read_tensors, write_tensors
 from bertram.formats.weights_file import find_weights
 from bertram.models.transformer import Transformer
+from bertram.search import Search
 
 
 def read_transformer(directory: Path, *, allow_pickle: bool = False) -> Transformer:

@@ -7,10 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from bertram.batch import Batch, Hypothesis, output_limits
-from bertram.config import Search
 from bertram.environment import usable_cores
 from bertram.errors import BadInput, require
 from bertram.formats.ctranslate2_file import describe
+from bertram.search import Search
 
 _TEXTS = 8  # that a thread takes at a time, of like length; more are no faster and take more memory
 

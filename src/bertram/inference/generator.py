@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from bertram.batch import Batch, Hypothesis, budgeted
-from bertram.config import Search
 from bertram.errors import BadInput
+from bertram.search import Search
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.inputs import check_characters, pairs_of
 from bertram.text.sentences import split_long

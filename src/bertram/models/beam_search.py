@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bertram.batch import Hypothesis
-from bertram.config import Search
+from bertram.search import Search
 
 _BLOCK = 64
 

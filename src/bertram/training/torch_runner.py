@@ -5,12 +5,12 @@ import torch
 from numpy.typing import NDArray
 
 from bertram.batch import Batch, Hypothesis, output_limits
-from bertram.config import Search
 from bertram.models.beam_search import search as beam_search
 from bertram.models.decoding import Decoding
 from bertram.models.heads import Model
 from bertram.models.tensors import to_tensors
 from bertram.models.transformer import Transformer
+from bertram.search import Search
 from bertram.training.interruption import check_stop
 
 
