@@ -25,7 +25,7 @@ COMMAND = re.compile(r"(bertram|python|pip|make) \w")
 SMALLER = {
     "-mini": "-tiny",
     "--seeds 3": "--seeds 1",
-    "bench small.engine": "bench small.engine --rounds 1",
+    "bench reviews.engine": "bench reviews.engine --rounds 1",
     "transformer-tiny": "transformer-tiny --steps 1 --evaluations 1",
     "--hours 1": "--steps 2 --evaluations 1 --embedding-size 16",
     "--out out/alike": "--out out/alike --steps 2 --evaluations 1",
@@ -82,14 +82,15 @@ def test_the_chinese_one_has_the_same_code_and_figures():
     assert Counter(NUMBER.findall(chinese)) == Counter(NUMBER.findall(README))
 
 
-@pytest.mark.parametrize(("language", "text"), code())
-def test_it_runs(language, text, run):
-    if language == "python":
-        run([sys.executable, "-c", text])
-        return
-    assert language == "", f"no way known to run a block of {language}"
-    for line in text.splitlines():
-        run_line(line, run)
+def test_it_runs(run):
+    """From the first command to the last, as later ones use what earlier ones wrote."""
+    for language, text in code():
+        assert language in ("", "python"), f"no way known to run a block of {language}"
+        if language == "python":
+            run([sys.executable, "-c", text])
+        else:
+            for line in text.splitlines():
+                run_line(line, run)
 
 
 def run_line(line, run):
