@@ -114,9 +114,9 @@ def _row(fake, seeds, task, logits, targets):
     costs = {"parameters": 182_340, "unique_parameters": 182_340, "flops_per_token": None}
     if fake.preset is not None:
         costs = describe(PRESETS[fake.preset], 60)
-    engine = {"precision": "fp32", "agreement": 1.0}
+    engine = {"precision": "fp32", "agreement": 1.0, "score": 0.75}
     if fake.agreement is not None:
-        engine = {"precision": "int8", "agreement": fake.agreement}
+        engine |= {"precision": "int8", "agreement": fake.agreement}
     unique = costs["unique_parameters"]
     return {
         "model": fake.name,

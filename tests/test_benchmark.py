@@ -97,7 +97,7 @@ def test_an_engine_says_its_precision_by_its_weights(place, tmp_path):
 def test_pairs_are_measured_as_pairs(place, tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"text": "a film", "text_b": "a long book"}\n{"text": "a", "text_b": "b"}\n')
     tokenizer = Tokenizer.load(place)
-    subject = room._Subject({}, read_config(place), tokenizer, apart=False)
+    subject = room._Subject({}, read_config(place), tokenizer, apart=False, max_length=32)
     expected, _ = tokenizer.encode(["a film", "a"], ["a long book", "b"], max_length=32)
     assert [len(ids) for ids in room._encoded(tmp_path / "pairs.jsonl", subject)] == expected.lengths.tolist()
     apart, _ = tokenizer.encode(["a film", "a", "a long book", "b"], max_length=32)

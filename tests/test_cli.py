@@ -47,6 +47,9 @@ def test_predict_answers_in_order(place, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     assert run("classify", place / "out", "-") == 0
     assert capsys.readouterr().out == ""
+    for command in (["a lovely film"], ["--text", "a lovely film"]):
+        assert run("predict", place / "out", *command) == 0
+        assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(answers[0]["score"], abs=1e-6)
 
 
 @pytest.mark.parametrize("arguments", [["classify", "--beam"], ["embed", "x", "-b"], ["translate", "x", "--beam", "3"]])

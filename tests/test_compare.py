@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import bertram
 from bertram.comparison import compare as module
@@ -52,6 +52,8 @@ def test_every_candidate_is_measured(place, results):
         assert row["training_memory_mb"] > 50
     assert len(results["comparisons"]) == 3
     bare, shared = results["candidates"][1:]
+    for row in (bare, shared):
+        assert row["engine"]["score"] == pytest.approx(row["score"]["mean"], abs=0.2)
     assert bare["unique_parameters"] == bare["parameters"]
     assert shared["unique_parameters"] < shared["parameters"]
     assert results["choice"]["model"] in {row["model"] for row in results["candidates"]}
@@ -115,6 +117,14 @@ def test_other_settings_are_not_mixed_in(place, results):
         compare(**arguments(place) | {"recipe": replace(RECIPE, steps=31)}, out=place / "out")
     with pytest.raises(BadInput, match="began with another data"):
         compare(**arguments(place) | {"test": place / "<b>good.csv"}, out=place / "out")
+    weights = place / "bare" / "model.safetensors"
+    before = weights.read_bytes()
+    try:
+        save_file({name: tensor + 0.1 for name, tensor in load_file(weights).items()}, weights)
+        with pytest.raises(BadInput, match="began with another weights"):
+            compare(**arguments(place), out=place / "out")
+    finally:
+        weights.write_bytes(before)
     other = arguments(place) | {"models": [str(place / "shared" / "bare")]}  # which is called bare here
     with pytest.raises(BadInput, match="began with another model"):
         compare(**other, out=place / "out")

@@ -58,7 +58,7 @@ def corpus(tmp_path_factory):
 
 def command(corpus, out, *options, steps=20, batch_size=8):
     sizes = ["--model", "bert-mini", "--config", f"{SIZES},{NO_DROPOUT}", "--vocab-size", 200, "--max-length", 32]
-    budget = ["--batch-size", batch_size, "--steps", steps, "--evaluations", 2, "--save-every", 8, "--log-every", 1]
+    budget = ["--batch-size", batch_size, "--steps", steps, "--evaluations", 2, "--save-every", 10, "--log-every", 1]
     return ["pretrain", corpus, *sizes, *budget, "--precision", "fp32", "--out", out, *options]
 
 
@@ -127,9 +127,9 @@ def same_curve(out, expected):
 
 
 def half_of(whole, out):
-    """What a kill after step 8 and before step 16 would have left of a training."""
-    shutil.copytree(whole, out, ignore=shutil.ignore_patterns("step-16", "bertram.json", "model.safetensors", "*.md"))
-    assert [path.name for path in checkpoints(out)] == ["step-8"]
+    """What a kill after step 10 and before the end would have left of a training."""
+    shutil.copytree(whole, out, ignore=shutil.ignore_patterns("step-20", "bertram.json", "model.safetensors", "*.md"))
+    assert [path.name for path in checkpoints(out)] == ["step-10"]
     return out
 
 
@@ -268,7 +268,7 @@ class TestErrorsAreSaidOnce:
     def test_full_disk(self, corpus, tmp_path):
         together = Together(2, command(corpus, tmp_path / "out"), {0: small_disk})
         assert "File too large" in self.one_line(together, 1)
-        assert max(losses(tmp_path / "out")) == 8
+        assert max(losses(tmp_path / "out")) == 10
 
     def test_process_that_is_killed(self, corpus, tmp_path):
         out = tmp_path / "out"

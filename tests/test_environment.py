@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import bertram
@@ -55,6 +56,14 @@ def test_cores_are_those_that_this_process_may_use():
     finally:
         os.sched_setaffinity(0, allowed)
     assert environment()["cores"] == len(allowed)
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 64), ("", 64)])
+def test_a_container_may_have_less(quota, cores, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert room.usable_cores(tmp_path / "cpu.max") == cores
+    assert room.usable_cores(tmp_path / "absent") == 64
 
 
 def test_memory_is_what_the_system_says():

@@ -109,9 +109,11 @@ def test_what_an_export_says(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("bertram.exporting.quantized", lambda engine, batch, least: (engine, told))
     arguments = ["export", model, "--format", "engine", "--out"]
     assert run(*arguments, tmp_path / "a.engine") == 0
-    assert capsys.readouterr().out == f"{told.render()}\n"
+    size = (tmp_path / "a.engine").stat().st_size
+    assert capsys.readouterr().out == f"{told.render()}\n{tmp_path / 'a.engine'}: {size / 1e6:.1f} MB\n"
     assert run(*arguments, tmp_path / "b.engine", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == asdict(told)
+    out = tmp_path / "b.engine"
+    assert json.loads(capsys.readouterr().out) == asdict(told) | {"out": str(out), "bytes": out.stat().st_size}
     assert read_engine(tmp_path / "b.engine").manifest["agreement"] == told.share
     assert run(*arguments, tmp_path / "c.engine", "--min-agreement", 0.99) == 2
     assert "agrees with the model to 98.76% on 1,234 texts, below --min-agreement 0.99" in capsys.readouterr().err

@@ -183,6 +183,7 @@ def test_a_vocabulary_map_is_kept_to(trained: Path, tmp_path: Path, capsys: pyte
     (tmp_path / "map").write_text(f"\t{' '.join(sorted(allowed))}\n", encoding="utf-8")
     command = ["export", trained, "--format", "ctranslate2", "--precision", "fp32"]
     assert run(*command, "--vocabulary-map", tmp_path / "map", "--out", tmp_path / "mapped") == 0
+    capsys.readouterr()
     assert run("translate", tmp_path / "mapped", "--text", "two five three") == 0
     written = capsys.readouterr().out.split()
     assert written

@@ -208,7 +208,7 @@ def test_groups_that_transformers_would_round_to_others_are_written_one_by_one(t
     assert_agree(ours, theirs, 0)
     assert storages(read(tmp_path, overrides=config_overrides(ours.config))) == storages(ours)
     edit_config(tmp_path, num_hidden_groups=14)
-    with pytest.raises(BadInput, match="14 groups do not divide 18 layers"):
+    with pytest.raises(BadInput, match="14 groups of 18 layers are others in transformers"):
         read(tmp_path)
 
 
@@ -322,6 +322,59 @@ def test_a_classifier_of_as_many_labels_is_kept(tmp_path: Path) -> None:
     kept, other = read(tmp_path, heads={"classification": 3}), read(tmp_path, heads={"classification": 4})
     assert same_outputs(model, kept)
     assert outputs(other)["classification"].shape == (len(LENGTHS), 4)
+    assert same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["a", "b", "c"]))  # it names none
+
+
+def test_a_classifier_of_other_labels_is_another(tmp_path: Path) -> None:
+    model = small_model({"classification": 3})
+    write(model, tmp_path, labels=["good", "bad", "so so"])
+    assert same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["good", "bad", "so so"]))
+    assert not same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["bad", "good", "so so"]))
+
+
+@pytest.mark.parametrize("name", ["TokenClassification", "QuestionAnswering", "MultipleChoice"])
+def test_the_encoder_of_a_class_that_is_not_known(name: str, tmp_path: Path) -> None:
+    """Its head, whose weights may be called as a classifier's, is left."""
+    theirs = getattr(transformers, f"BertFor{name}")(their_config(random_config("bert", 0), num_labels=2))
+    scramble(theirs, 0)
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=f"architectures must name one of .*, not .'BertFor{name}'"):
+        read(tmp_path)
+    torch.manual_seed(0)
+    model = read(tmp_path, heads={"classification": 2})
+    batch = check["random_batch"](model, LENGTHS, 0)
+    hidden = check["their_outputs"](theirs, [], batch)["hidden"] if name != "MultipleChoice" else None
+    if hidden is not None:
+        assert (check["our_outputs"](model, batch)["hidden"] - hidden).abs().max() <= 1e-5
+    weights = load_file(tmp_path / "model.safetensors")
+    if "classifier.weight" in weights and weights["classifier.weight"].shape == (2, model.config.hidden_size):
+        head = model.get_parameter("heads.classification.classifier.weight")
+        assert not torch.equal(head, weights["classifier.weight"])
+
+
+def test_an_output_matrix_of_its_own_stops_those_alone_who_read_it(tmp_path: Path) -> None:
+    theirs = transformers.BertForMaskedLM(their_config(random_config("bert", 0), tie_word_embeddings=False))
+    scramble(theirs, 0)
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="differs from what the configuration makes it share"):
+        read(tmp_path)
+    model = read(tmp_path, heads={"classification": 2})
+    assert torch.equal(model.encoder.embeddings.tokens.weight, theirs.bert.embeddings.word_embeddings.weight)
+
+
+@pytest.mark.parametrize("name", ["gelu_python", "gelu_fast", "gelu_python_tanh", "swish"])
+def test_activations_by_other_names(name: str, tmp_path: Path) -> None:
+    theirs = transformers.BertModel(their_config(random_config("bert", 0), hidden_act=name))
+    scramble(theirs, 0)
+    theirs.save_pretrained(tmp_path)
+    assert_agree(read(tmp_path), theirs, 0)
+
+
+def test_names_of_labels_count_more_than_their_number(pretrained: Path) -> None:
+    edit_config(pretrained, num_labels=2, id2label={"0": "a", "1": "b", "2": "c"})
+    assert read_description(pretrained).num_labels == 3
+    edit_config(pretrained, num_labels=None, id2label=None)
+    assert read_description(pretrained).num_labels == 2
 
 
 def test_labels_go_there_and_back(tmp_path: Path) -> None:
@@ -354,6 +407,7 @@ def test_labels_go_there_and_back(tmp_path: Path) -> None:
         ({"problem_type": "multi_label_classification"}, "problem_type must be"),
         ({"id2label": {"1": "yes", "2": "no"}}, "id2label must be"),
         ({"num_labels": 0}, "num_labels must be"),
+        ({"problem_type": "single_label_classification", "num_labels": 1}, "needs two labels or more"),
     ],
 )
 def test_config_that_does_not_fit(changes: dict[str, Any], message: str, pretrained: Path) -> None:

@@ -186,7 +186,9 @@ def test_it_answers_in_a_fork():
     reading, writing = os.pipe()
     if not (child := os.fork()):
         os.write(writing, np.array_equal(found.hidden(given), expected).to_bytes())
-        del found  # which must not wait for them
+        another = encoder("bert", "int8", threads=3)  # whose threads may be called as the lost ones were
+        del found  # which must not wait for those, nor let these go
+        del another
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert os.read(reading, 1) == b"\x01"
@@ -213,6 +215,13 @@ def test_what_the_model_does_not_know_never_reaches_it(what, change):
     for kind in (NativeEncoder, NumpyEncoder):
         with pytest.raises(BadInput, match=what):
             encoder("bert", "fp32", kind).hidden(Batch(**arrays))
+
+
+def test_offsets_whose_differences_wrap_are_refused():
+    given = batch("bert", [3, 3, 4])
+    wrapped = np.array([0, 2_000_000_000, -2_000_000_000, 10], np.int32)
+    with pytest.raises(BadInput, match="must not be negative"):
+        encoder("bert", "fp32").hidden(Batch(given.token_ids, given.segment_ids, given.positions, wrapped))
 
 
 def test_a_text_of_no_tokens_is_refused():

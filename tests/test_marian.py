@@ -161,6 +161,9 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
             model_directory.search_of(tmp_path, {})
     (tmp_path / "generation_config.json").unlink()
     assert model_directory.search_of(tmp_path, {}) == Search()
+    config = json.loads((tmp_path / "config.json").read_text())  # where it stood before there was a file for it
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_beams": 4, "length_penalty": 0.8}))
+    assert model_directory.search_of(tmp_path, {}) == Search(beam_size=4, length_penalty=0.8)
 
 
 def edit(directory: Path, **changes: torch.Tensor | None) -> None:

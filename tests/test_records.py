@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertram.errors import BadInput
-from bertram.text.inputs import read_inputs
-from bertram.text.records import Table, parse_columns, read_table, split
+from bertram.text.inputs import read_inputs, read_lines
+from bertram.text.records import Table, parse_columns, read_rows, read_table, split
 
 TABLE = Table(["a, b", 'say "hi"', "two\nlines", "评论"], None, ["x", "y", "x", "<b>"])
 
@@ -37,9 +37,14 @@ def test_same_rows_from_every_kind(tmp_path, name, content):
     assert read_table(write(tmp_path / name, content)) == TABLE
 
 
-def test_parquet(tmp_path):
-    polars.DataFrame({"text": TABLE.texts, "label": TABLE.labels}).write_parquet(tmp_path / "t.parquet")
-    assert read_table(tmp_path / "t.parquet") == TABLE
+@pytest.mark.parametrize("name", ["t.parquet", "T[1].PARQUET"])
+def test_parquet(tmp_path, name):
+    columns = {"image": [b"\x00"] * len(TABLE), "label": TABLE.labels, "text": TABLE.texts}
+    polars.DataFrame(columns).write_parquet(tmp_path / name)
+    assert read_table(tmp_path / name) == TABLE
+    found = read_rows(tmp_path / name, {})
+    assert {role: found.columns[place] for role, place in found.places.items()} == {"text": "text", "label": "label"}
+    assert sorted(found.columns) == ["image", "label", "text"]
 
 
 def test_tsv_knows_no_quotes(tmp_path):
@@ -182,6 +187,17 @@ def test_inputs_are_lines_or_objects(tmp_path, monkeypatch):
     assert list(read_inputs(str(write(tmp_path / "empty.txt", "")))) == []
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"no text": 1}\n' * 1500)))
     assert [len(chunk) for chunk in read_inputs("-")] == [1024, 476]
+
+
+def test_inputs_of_a_table_are_its_texts(tmp_path):
+    """Not its lines, which a header and labels stand in."""
+    table = write(tmp_path / "t.csv", 'label,text\nx,"a, b"\ny,c\n')
+    assert list(read_inputs(str(table))) == [[{"text": "a, b"}, {"text": "c"}]]
+    pairs = write(tmp_path / "t.TSV", "text\ttext_b\na\tb\n")
+    assert list(read_inputs(str(pairs))) == [[{"text": "a", "text_b": "b"}]]
+    assert list(read_lines(str(write(tmp_path / "s.tsv", "source\ttarget\na\tb\n")))) == [["a"]]
+    with pytest.raises(BadInput, match=r"no column 'text' \(it has 'source', 'target'\)$"):
+        list(read_inputs(str(tmp_path / "s.tsv")))
 
 
 def test_a_line_unlike_the_first_is_refused(tmp_path):

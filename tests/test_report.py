@@ -110,10 +110,21 @@ class TestPage:
     def test_engines_are_told_with_their_agreement(self):
         results, curves = comparison([USUAL[0], USUAL[2], replace(USUAL[3], agreement=None)])
         headings, *rows = [cells for cells in Page(page(results, curves)).rows if len(cells) > 6]
-        assert [cells[headings.index("engine")] for cells in rows] == ["–", "int8, 99.6%", "fp32"]
+        assert [cells[headings.index("engine")] for cells in rows] == ["–", "int8, 0.750", "fp32, 0.750"]
+        assert [cells[headings.index("agrees")] for cells in rows] == ["–", "99.6%", "100.0%"]
         lines = [line.strip() for line in printed(results, 80).splitlines()]
-        assert sum(line.startswith("int8, 99.6%") for line in lines) == 1
-        assert sum(line.startswith("fp32") for line in lines) == 1
+        assert sum(line.startswith("int8, 0.750") for line in lines) == 1
+        assert sum(line.startswith("fp32, 0.750") for line in lines) == 1
+
+    def test_what_no_interval_holds_is_told(self):
+        several, one = comparison(seeds=3), comparison(seeds=1)
+        one[0]["data"]["split"] = "validation"
+        for (results, curves), told in ((several, 0), (one, 1)):
+            page_text, table_text = "".join(Page(page(results, curves)).text), printed(results, 200)
+            for words in ("One seed a model", "chose the checkpoints too"):
+                assert page_text.count(words) == table_text.count(words) == told
+            assert ("over items and seeds" in page_text) != bool(told)
+            assert ("bootstrap-95%-items-seeds" in results["candidates"][1]["score"]["signature"]) != bool(told)
 
     def test_every_pair_has_a_row(self, usual):
         results, curves = usual

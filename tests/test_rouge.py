@@ -37,15 +37,15 @@ def lines(name):
         return [json.loads(line) for line in file]
 
 
-def published(hypotheses, references, stemmed):
-    scorer = RougeScorer(NAMES, use_stemmer=stemmed)
+def published(hypotheses, references):
+    scorer = RougeScorer(NAMES, use_stemmer=True)
     multiple = [scorer.score_multi(texts, text) for text, texts in zip(hypotheses, references, strict=True)]
     return np.array([[scores[name].fmeasure for name in NAMES] for scores in multiple])
 
 
-def same(hypotheses, references, stemmed):
-    ours = rouge(hypotheses, references, stemmed=stemmed)
-    np.testing.assert_allclose(ours, published(hypotheses, references, stemmed), rtol=0, atol=1e-12)
+def same(hypotheses, references):
+    ours = rouge(hypotheses, references)
+    np.testing.assert_allclose(ours, published(hypotheses, references), rtol=0, atol=1e-12)
     return ours
 
 
@@ -58,7 +58,7 @@ def test_by_hand():
 
 def test_the_best_reference_may_differ_by_kind():
     hypothesis, in_order, words = "a b c d", "a b x y", "d c b a"
-    (found,) = same([hypothesis], [[words, in_order]], True)
+    (found,) = same([hypothesis], [[words, in_order]])
     (alone,) = rouge([hypothesis], [[words]])
     assert found[0] == alone[0] == 1
     assert found[1:] == pytest.approx([1 / 3, 1 / 2])
@@ -66,7 +66,6 @@ def test_the_best_reference_may_differ_by_kind():
 
 def test_stems_find_what_words_do_not():
     hypothesis, reference = ["Summaries were generated"], [["summary, generating"]]
-    assert rouge(hypothesis, reference, stemmed=False)[0, 0] == 0
     assert rouge(hypothesis, reference)[0, 0] == pytest.approx(4 / 5)
 
 
@@ -74,7 +73,7 @@ def test_stems_find_what_words_do_not():
     "texts", [("", "a"), ("a", ""), ("", ""), ("—", "—"), ("отзыв", "отзыв"), ("a", "a"), ("a", "b c")]
 )
 def test_short_and_empty_texts(texts):
-    same([texts[0]], [[texts[1]]], True)
+    same([texts[0]], [[texts[1]]])
 
 
 @pytest.mark.parametrize(
@@ -99,27 +98,26 @@ def test_no_texts():
     assert rouge([], []).shape == (0, 3)
 
 
-@given(TEXTS.map(" ".join), st.lists(TEXTS.map(" ".join), min_size=1, max_size=3), st.booleans())
-def test_equals_rouge_score(hypothesis, references, stemmed):
-    same([hypothesis], [references], stemmed)
+@given(TEXTS.map(" ".join), st.lists(TEXTS.map(" ".join), min_size=1, max_size=3))
+def test_equals_rouge_score(hypothesis, references):
+    same([hypothesis], [references])
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_equals_rouge_score_on_any_characters(hypothesis, reference):
     assume(not has_cjk([hypothesis, reference]))
-    same([hypothesis], [[reference]], True)
+    same([hypothesis], [[reference]])
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("stemmed", [True, False])
-def test_equals_rouge_score_on_real_summaries(stemmed):
+def test_equals_rouge_score_on_real_summaries():
     """Subjects of mails against three references, summaries against a neighbour's, whole dialogues against theirs."""
     mails, dialogues = lines("aeslc/dev")[:150], lines("dialogsum/dev")[:60]
     subjects = [mail["subject"] for mail in mails]
-    assert same(subjects, [mail["annotations"] for mail in mails], stemmed).mean() > 0.1
+    assert same(subjects, [mail["annotations"] for mail in mails]).mean() > 0.1
     summaries = [dialogue["summary"] for dialogue in dialogues]
-    assert same(summaries[1:], [[text] for text in summaries[:-1]], stemmed).mean() > 0.05
-    same([dialogue["dialogue"] for dialogue in dialogues[:6]], [[text] for text in summaries[:6]], stemmed)
+    assert same(summaries[1:], [[text] for text in summaries[:-1]]).mean() > 0.05
+    same([dialogue["dialogue"] for dialogue in dialogues[:6]], [[text] for text in summaries[:6]])
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=7), st.lists(st.sampled_from("abcd"), max_size=9))

@@ -527,3 +527,46 @@ def test_a_forked_child_tokenizes_without_a_warning():
 def test_what_the_user_says_about_threads_stands():
     run = run_python(FORK, TOKENIZERS_PARALLELISM="0")
     assert (run.stdout, run.stderr) == ("child True 0\nparent 0\n", "")
+
+
+def test_pairs_that_the_file_lays_out_otherwise_are_refused(tmp_path):
+    """As XLM-R's are, of which there are encoders of BERT's class; single texts are the same."""
+    backend = tokenizers.Tokenizer.from_str(Tokenizer.train(["a b c d"] * 4, "bert", 32)._backend.to_str())
+    special = [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    others = (
+        tokenizers.processors.RobertaProcessing(special[1], special[0]),
+        tokenizers.processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] [SEP] $B [SEP]", special_tokens=special
+        ),
+    )
+    for number, processor in enumerate(others):
+        backend.post_processor = processor
+        place = write(tmp_path / str(number), "tokenizer.json", backend.to_str())
+        Tokenizer.load(place).save(place)  # which keeps what the file said
+        found = Tokenizer.load(place)
+        assert found.encode(["a b"], max_length=8)[0].token_ids.tolist() == backend.encode("a b").ids
+        with pytest.raises(BadInput, match="other tokens or segments around pairs"):
+            found.encode(["a"], ["b"], max_length=8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "added", "message"),
+    [
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, None, "no more than the vocabulary of a BertJapaneseTokenizer"),
+        ({"added_tokens_decoder": {"12": {"content": "<user>"}}}, None, "lacks '<user>', which was added"),
+        ({}, {"[E1]": 12}, r"lacks '\[E1\]', which was added"),
+        ({"sep_token": "a:b"}, None, "a special token cannot be called so"),
+    ],
+)
+def test_a_vocabulary_that_is_not_all_is_refused(tmp_path, settings, added, message):
+    place = vocabulary_file(tmp_path / "found", [*VOCABULARY, "a:b"], **settings)
+    if added:
+        (place / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.raises(BadInput, match=message):
+        Tokenizer.load(place)
+
+
+def test_added_tokens_that_the_vocabulary_holds_are_no_hindrance(tmp_path):
+    known = {"4": {"content": "[MASK]"}}
+    place = vocabulary_file(tmp_path / "found", tokenizer_class="BertTokenizerFast", added_tokens_decoder=known)
+    assert Tokenizer.load(place).vocab_size == len(VOCABULARY)

@@ -199,6 +199,19 @@ def test_what_a_killed_attempt_left_of_later_evaluations_is_made_anew(tmp_path: 
     assert torch.equal(bias, kept[0])
 
 
+def test_a_killed_attempt_leaves_the_best_of_its_last_checkpoint(tmp_path: Path) -> None:
+    """Whatever was better after it: what goes on from there may compute other figures, as a GPU does."""
+
+    def die(number: int) -> None:
+        if number == 5:
+            raise Killed
+
+    with pytest.raises(Killed):  # at step 25, having been better at 5, 10, 15 and 20
+        scored(tmp_path, [0.2, 0.3, 0.4, 0.5, 0.6], die, save_every=13, evaluations=8)
+    outcome, *_ = scored(tmp_path, [0.1] * 6, save_every=13, evaluations=8)
+    assert outcome.best_step == 10
+
+
 def test_a_best_evaluation_that_was_lost_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def lose(_: int) -> None:
         shutil.rmtree(tmp_path / "checkpoints" / "best", ignore_errors=True)

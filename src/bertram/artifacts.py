@@ -121,8 +121,8 @@ def asked(
 ) -> tuple[str, Iterable[Sequence[str | Mapping[str, str]]]]:
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
-    Without a model `own` answers. One argument alone is a source if it is "-" or a file and no engine, and a text if it
-    has white space in it and names nothing; else it is a model. Without a source standard input is read.
+    Without a model `own` answers. One argument alone is a source if it is "-" or a file and no engine; else it is a
+    model. What has white space in it and names nothing is a text. Without a source standard input is read.
 
     Raises:
         BadInput: both a source and a text are given.
@@ -131,8 +131,14 @@ def asked(
         path = Path(model)
         if model == "-" or (exists(path) and path.is_file() and not is_engine(path)):
             model, source = None, model
-        elif len(model.split()) > 1 and not exists(path):
+        elif _is_text(model):
             model, text = None, model
+    elif source is not None and text is None and _is_text(source):
+        source, text = None, source
     if source is not None and text is not None:
         raise BadInput(f"{source}: give a source or --text, not both")
     return own if model is None else model, read_inputs(source or "-") if text is None else [[text]]
+
+
+def _is_text(argument: str) -> bool:
+    return len(argument.split()) > 1 and not exists(Path(argument))

@@ -58,12 +58,12 @@ class Batch:
             BadInput: a token, position or segment is none of the model's, a sequence is empty, or the arrays do not
                 belong together.
         """
-        total, lengths = len(self.token_ids), self.lengths
-        if self.offsets[0] != 0 or lengths.min(initial=0) < 0 or self.positions.min(initial=0) < 0:
+        total, starts, ends = len(self.token_ids), self.offsets[:-1], self.offsets[1:]
+        if self.offsets[0] != 0 or (starts > ends).any() or self.positions.min(initial=0) < 0:  # differences may wrap
             raise BadInput("the batch's offsets must start at 0, and offsets and positions must not be negative")
         if not total == self.offsets[-1] == len(self.segment_ids) == len(self.positions):
             raise BadInput(f"the batch's offsets, segments or positions are not those of its {total:,} tokens")
-        if lengths.min(initial=1) < 1:
+        if (starts == ends).any():
             raise BadInput("a text of no tokens")
         if self.token_ids.min(initial=0) < 0 or self.token_ids.max(initial=0) >= vocab_size:
             raise BadInput(f"a token id lies outside the model's vocabulary of {vocab_size:,}")

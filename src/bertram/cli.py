@@ -232,7 +232,6 @@ def compare(
     """
     from bertram.comparison.compare import compare as run_comparison
     from bertram.comparison.table import render_table
-    from bertram.text.records import parse_columns
 
     results = run_comparison(
         data,
@@ -241,7 +240,7 @@ def compare(
         task=task,
         validation=validation,
         test=test,
-        columns=parse_columns(columns),
+        columns=columns,
         recipe=recipe,
         seeds=seeds,
         vocab_size=vocab_size,
@@ -439,7 +438,7 @@ def predict(
         A trained model or an engine. Default: the built-in bertram-sentiment, which labels English texts negative,
         neutral or positive.
     source
-        A text file with one input a line, or JSONL with text [, text_b]. Default, or -: standard input.
+        A text file with one input a line, or a table with text [, text_b]. Default, or -: standard input.
     text
         A single text, instead of a file.
     """
@@ -471,7 +470,7 @@ def embed(
         A sentence-transformers directory, a model trained for similarity, or an engine of either. Default: the
         built-in bertram-english.
     source
-        A text file with one text a line, or JSONL with a text field. Default, or -: standard input.
+        A text file with one text a line, or a table with a column text. Default, or -: standard input.
     text
         A single text, instead of a file.
     out
@@ -508,7 +507,8 @@ def translate(
     Parameters
     ----------
     source
-        A text file; - is standard input. A line that is too long for the model is translated sentence by sentence.
+        A text file, or a table with a column source; - is standard input. A line that is too long for the model is
+        translated sentence by sentence.
     text
         The one text to translate, instead of a file.
     """
@@ -535,8 +535,8 @@ def summarize(
     Parameters
     ----------
     source
-        A text file with one document a line, or JSONL with a text field; - is standard input. Documents longer than the
-        model's maximum length are truncated.
+        A text file with one document a line, or a table with a column text; - is standard input. Documents longer than
+        the model's maximum length are truncated.
     text
         A single document, instead of a file.
     """
@@ -576,10 +576,10 @@ def export(
         Precision of the weights: fp32, or int8 with one scale per row. engine and ctranslate2 default to int8.
     texts
         A text file with one input a line, or JSONL with text [, text_b]. The int8 engine's agreement with the model is
-        measured on up to 512 of them. Default: random tokens.
+        measured on the first 512 of them. Default: random tokens.
     min_agreement
-        Share of answers in which an int8 engine must agree with the model. Weights are kept in float32 as needed; an
-        engine that still falls short is not written. 0 always writes.
+        Share of answers in which an int8 engine must agree with the model. Up to half of the weights are kept in
+        float32 as needed; an engine that still falls short is not written. 0 always writes.
     vocabulary_map
         CTranslate2's vmap.txt, which restricts the target tokens that source tokens can be translated to.
     """
@@ -595,8 +595,10 @@ def export(
         vocabulary_map=vocabulary_map,
         allow_pickle=allow_pickle,
     )
-    if found is not None:
-        _print(asdict(found), found.render(), as_json=json)
+    size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file())
+    said = ["" if found is None else f"{found.render()}\n", f"{out}: {size / 1e6:,.1f} MB"]
+    agreement = {} if found is None else asdict(found)
+    _print(agreement | {"out": str(out), "bytes": size}, "".join(said), as_json=json)
 
 
 @app.command
@@ -679,6 +681,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except MemoryError:
+        _fail("there is not memory enough", 1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     except Interrupted as stop:

@@ -1,5 +1,6 @@
 """The machine and the libraries that a result was made with, to stand beside it."""
 
+import math
 import os
 import platform
 from importlib import metadata
@@ -54,9 +55,14 @@ def _features(processor: dict[str, str]) -> list[str]:
     return [feature for feature in _FEATURES if feature in flags]
 
 
-def usable_cores() -> int | None:
-    """Logical cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Logical cores that this process may run on, or whose time its container may take."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        most, period = map(int, quota.read_text(encoding="ascii").split())  # "max" where there is no bound
+        return min(cores or 1, max(1, math.ceil(most / period)))
+    except (OSError, ValueError):
+        return cores
 
 
 def _memory_mb() -> int | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, require_all
 from bertram.inference.generator import Generator
 from bertram.inference.predictor import Predictor
 from bertram.search import Search, SearchOptions
@@ -42,6 +42,7 @@ def evaluate_files(
         BadInput: the files cannot be used, or do not suit the model.
     """
     if isinstance(model, Generator):
+        require_all(("sacrebleu",) if model.task.name == "translation" else (), "train")
         names = COLUMNS[model.task.name]
         pairs = read_pairs(*files, columns=parse_columns(columns, names), names=names)
         return evaluate_writing(model, pairs, replace(model.search, **(search or {})))
@@ -49,4 +50,5 @@ def evaluate_files(
         raise BadInput(f"--{next(iter(search)).replace('_', '-')}: is for models that write texts")
     if len(files) > 1:
         raise BadInput(f"{files[1]}: {model.task.name} reads one table")
+    require_all(("sklearn", "scipy"), "train")
     return evaluate(model, read_table(files[0], parse_columns(columns)), str(files[0]))

@@ -15,6 +15,7 @@ from bertram.errors import BadInput, require, require_all
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
+from bertram.formats.huggingface_config import config_overrides
 from bertram.formats.quantization import Precision, pack
 from bertram.formats.sentence_transformers import has_pooling, write_max_length
 from bertram.formats.transformer_config import is_transformer
@@ -59,8 +60,8 @@ def export(
             "huggingface": one that transformers loads, with its Bert… or Albert… classes or its MarianMTModel.
         precision: of an engine's or CTranslate2's weights; "int8", the default, has a scale for each row.
         texts: inputs that an int8 engine's answers are measured on, some hundreds; without them drawn tokens are taken.
-        min_agreement: share of the answers in which an int8 engine must agree with the model. Weights are kept in
-            float32 as needed; an engine that still falls short is not written.
+        min_agreement: share of the answers in which an int8 engine must agree with the model. Up to half of the weights
+            are kept in float32 as needed; an engine that still falls short is not written.
         vocabulary_map: CTranslate2's vmap.txt, which says for source tokens what they may become.
 
     Returns how far an int8 engine agrees.
@@ -80,6 +81,10 @@ def export(
     kind = "an encoder–decoder model" if is_transformer(source) else "an encoder"
     if format not in _FORMATS[kind]:
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
+    if precision not in (None, *get_args(Precision)):
+        raise BadInput(f"--precision {precision!s:.40}: there are {', '.join(get_args(Precision))}")
+    if texts is not None and format != "engine":
+        raise BadInput(f"--format {format}: has no --texts, on which an engine's agreement is measured")
     if precision == "int8" and format in ("onnx", "huggingface"):
         raise BadInput(f"--format {format}: has no other --precision than fp32; others quantize such files themselves")
     if vocabulary_map and format != "ctranslate2":
@@ -130,7 +135,8 @@ def _export_engine(
         if found.share < min_agreement:
             raise Disagreement(
                 f"{source}: the int8 engine agrees with the model to {found.share:.2%} on {found.texts:,} texts, below "
-                f"--min-agreement {min_agreement:g}; lower it, or take --precision fp32"
+                f"--min-agreement {min_agreement:g}, with half of its weights in float32; lower it, or take "
+                "--precision fp32"
             )
         engine = replace(engine, manifest={**kept, "agreement": found.share})
     write_engine(out, engine)
@@ -190,7 +196,6 @@ def _kept(source: Path, manifest: Mapping[str, Any], config: EncoderConfig) -> d
 
 def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
     from bertram.formats.huggingface import write
-    from bertram.formats.huggingface_config import config_overrides
 
     manifest, network = read_manifest(source), model_directory.read_model(source, allow_pickle=allow_pickle)
     tokenizer, config = model_directory.read_tokenizer(source, network.config), network.config
@@ -224,12 +229,12 @@ def _export_transformer(
     kept |= {"task": model_directory.task_of(source, manifest).to_dict()}
     kept |= {"search": asdict(model_directory.search_of(source, manifest))}
     if format == "huggingface":
-        from bertram.formats.marian_config import config_overrides
+        from bertram.formats import marian_config
         from bertram.formats.transformer import write_marian
 
         _make_new(out)
         write_marian(network, out, model_directory.search_of(source, manifest))
-        kept |= {"config_overrides": config_overrides(network.config)}
+        kept |= {"config_overrides": marian_config.config_overrides(network.config)}
     else:
         from bertram.formats.ctranslate2 import write_ctranslate2
 

@@ -22,7 +22,7 @@ from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from bertram.models.heads import ClassificationHead, EmbeddingHead, Model
+    from bertram.models.heads import Head, Model
 
 LEARNING_RATE = 5e-5
 """Where a recipe gives none (Devlin et al. 2018, A.3)."""
@@ -93,6 +93,8 @@ class Training:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", self.recipe.resolved(learning_rate=LEARNING_RATE))
+        if self.recipe.label_smoothing and self.task.head != "classification":
+            raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -101,7 +103,7 @@ class Training:
             "task": self.task.to_dict(),
             "data": self.splits.description,
             "recipe": asdict(self.recipe),
-            "model": str(self.model),
+            **model_names.identity(self.model),
             "vocab_size": self.vocab_size,
             "max_length": self.max_length,
         }
@@ -153,7 +155,7 @@ class Training:
             evaluate=evaluate,
             report=report,
             processes=processes,
-            blind_loss=cast("ClassificationHead | EmbeddingHead", network.heads[task.head]).blind_loss(
+            blind_loss=cast("Head", network.heads[task.head]).blind_loss(
                 torch.from_numpy(targets["train"]), recipe.label_smoothing or 0.0
             ),
         )
@@ -223,7 +225,9 @@ def start(training: Training, source: Path | EncoderConfig, out: Path) -> tuple[
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
     task, heads = training.task, {training.task.head: training.task.outputs}
     if isinstance(source, Path):
-        network = model_directory.read_model(source, heads, allow_pickle=training.allow_pickle)
+        network = model_directory.read_model(
+            source, heads, labels=getattr(task, "labels", None), allow_pickle=training.allow_pickle
+        )
         if training.splits.train.texts_b is not None and not task.apart and network.config.type_vocab_size < 2:
             raise BadInput(f"{training.model}: {NO_PAIRS}")
         return network, model_directory.read_tokenizer(source, network.config)

@@ -91,7 +91,7 @@ class Training:
             "task": self.task.to_dict(),
             "data": self.splits.description,
             "recipe": asdict(self.recipe),
-            "model": str(self.model),
+            **model_names.identity(self.model),
             "vocab_size": self.vocab_size,
             "separate_vocabularies": self.separate_vocabularies,
             "config": dict(self.config),

@@ -9,9 +9,11 @@ from bertram.config import EncoderConfig, TransformerConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, require_all
 from bertram.files import write_text
+from bertram.formats.config_json import overrides_of
+from bertram.formats.huggingface_config import config_overrides, read_description
 from bertram.formats.marian_config import read_search
 from bertram.formats.sentence_transformers import has_pooling, read_max_length, write_max_length
-from bertram.formats.transformer_config import is_marian, is_transformer, overrides_of
+from bertram.formats.transformer_config import is_marian, is_transformer
 from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest, write_manifest
 from bertram.search import Search
@@ -32,10 +34,16 @@ TARGET = "target"
 """Where in a model directory the tokenizer of what is written stands, if it is another than that of what is read."""
 
 
-def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pickle: bool = False) -> "Model":
+def read_model(
+    directory: Path,
+    heads: dict[str, int] | None = None,
+    *,
+    labels: list[str] | None = None,
+    allow_pickle: bool = False,
+) -> "Model":
     """An encoder with the named heads, of which those that the directory lacks start with random weights.
 
-    Without `heads`, with those that the directory holds.
+    Without `heads`, with those that the directory holds. A classification head is another if its `labels` are.
 
     Raises:
         BadInput: the directory holds no model, or a damaged one.
@@ -43,7 +51,7 @@ def read_model(directory: Path, heads: dict[str, int] | None = None, *, allow_pi
     require_all(("torch", "safetensors"), "train")
     from bertram.formats.huggingface import read
 
-    return read(directory, heads=heads, overrides=overrides_of(directory), allow_pickle=allow_pickle)
+    return read(directory, heads=heads, labels=labels, overrides=overrides_of(directory), allow_pickle=allow_pickle)
 
 
 def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transformer":
@@ -192,8 +200,6 @@ def find_task(directory: Path, manifest: dict[str, Any]) -> Task | Generation | 
 
 def _task_of_class(directory: Path) -> Task | None:
     """What a published classifier is for, by the class that config.json names; its numbers are in the labels' unit."""
-    from bertram.formats.huggingface_config import read_description
-
     if not (directory / "config.json").exists() or is_transformer(directory):
         return None
     said = read_description(directory, overrides_of(directory))
@@ -210,8 +216,6 @@ def read_config(directory: Path) -> EncoderConfig:
     Raises:
         BadInput: its config.json or bertram.json cannot be used.
     """
-    from bertram.formats.huggingface_config import read_description
-
     return read_description(directory, overrides_of(directory)).config
 
 
@@ -232,7 +236,6 @@ def save(
         labels: names of a classification head's labels.
     """
     from bertram.formats.huggingface import write
-    from bertram.formats.huggingface_config import config_overrides
 
     write(network, out, labels=labels)
     tokenizer.save(out, max_length=network.config.max_position_embeddings)

@@ -1,10 +1,12 @@
 """What a user may name as a model: a directory, a preset, a model on the hub, or one of Bertram's own."""
 
 import difflib
+from functools import lru_cache
 from pathlib import Path
 
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
 from bertram.errors import BadInput, require
+from bertram.files import fingerprint
 from bertram.formats.engine_file import is_engine, read_engine
 from bertram.formats.transformer_config import is_transformer, read_transformer_config
 from bertram.model_directory import read_config
@@ -44,7 +46,23 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderC
 
 def local(model: str | Path) -> Path | None:
     """What a model argument names on this machine; None for a preset, a model on the hub, or where there is nothing."""
-    return None if model in PRESETS or model in TRANSFORMERS or not exists(Path(model)) else Path(model)
+    named = model in (*PRESETS, *TRANSFORMERS, ENGLISH)
+    return None if named or not exists(Path(model)) else Path(model)
+
+
+def identity(model: str | Path) -> dict[str, str | None]:
+    """What settings keep of a model argument: its name and, of a directory, a fingerprint of its weights."""
+    place = OWN / ENGLISH if model == ENGLISH else local(model)
+    files = [] if place is None else [place / name for name in ("model.safetensors", "pytorch_model.bin")]
+    found = next((file for file in files if file.is_file()), None)
+    weights = None if found is None else _fingerprint(found, found.stat().st_mtime_ns)
+    return {"model": str(model), "weights": weights}
+
+
+@lru_cache
+def _fingerprint(file: Path, changed: int) -> str:
+    """Once for all seeds of a comparison, as long as the file does not change."""
+    return fingerprint(file)
 
 
 def engine_of(model: str | Path) -> Path | None:

@@ -96,6 +96,8 @@ def pretrain(
     require_all(_LIBRARIES, "train")
     if not recipe.bounded:
         raise BadInput("no training budget: give --steps, --tokens, --hours or --epochs")
+    if recipe.label_smoothing:
+        raise BadInput("--label-smoothing: masked tokens are not smoothed, as in both papers")
     from bertram.training.distributed import together
 
     out, recipe, asked = Path(out), recipe.resolved(learning_rate=_LEARNING_RATE), objectives or Objectives()
@@ -116,7 +118,7 @@ def pretrain(
                 "corpus": text.description(),
                 "validation": held_out.description() if held_out else None,
                 "documents": kind,
-                "model": str(model),
+                **model_names.identity(model),
                 "config": asdict(sizes),
                 "tokenizer": None if tokenizer is None else str(tokenizer),
                 "vocab_size": vocab_size,

@@ -20,6 +20,7 @@ _HIDDEN = "hidden"
 Outputs = dict[str, NDArray[np.float32]]
 
 _MAX_TOKENS = 1024  # at a time
+_MOST_FLOATS = 0.5  # of the weights: with more in float32 an engine is in int8 by name only
 _MOST_SCORES = 2**26  # of a vocabulary for every [MASK], that are held to be compared
 
 
@@ -55,9 +56,9 @@ class Agreement:
 def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agreement]:
     """The engine in int8, with as many of its weights in float32 as it takes to agree on `batch` by `least`.
 
-    Weights whose int8 form does most harm by itself come first. The best is returned where none agrees so far. A masked
-    language model is compared where `batch` holds [MASK]; as each has a score for every entry of the vocabulary, of
-    many texts the first are looked at.
+    They are half of all at most, and those whose int8 form does most harm by itself come first. The last attempt is
+    returned where none agrees so far. A masked language model is compared where `batch` holds [MASK]; as each has a
+    score for every entry of the vocabulary, of many texts the first are looked at.
     """
     if MASKED in engine.heads:
         masks = np.cumsum(batch.token_ids == engine.tokenizer.mask_id)[batch.offsets[1:] - 1]
@@ -74,7 +75,10 @@ def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agree
             name: 1 - agreement(expected, _outputs(EngineRunner(_with(engine, {name: matrix})), runs), soft=True)
             for name, matrix in packed.items()
         }
+        sizes = {name: matrix.outputs * matrix.inputs for name, matrix in packed.items()}
         for name in sorted(errors, key=lambda name: -errors[name]):
+            if sum(sizes[other] for other in (*floats, name)) > _MOST_FLOATS * sum(sizes.values()):
+                break
             floats[name] = errors[name]
             best = _with(best, {name: engine.matrices[name]})
             share = agreement(expected, _outputs(EngineRunner(best), runs))

@@ -27,7 +27,7 @@ from bertram.formats.engine_file import read_engine
 from bertram.formats.engine_layout import EMBEDDING
 from bertram.inference.predictor import encoded
 from bertram.inspection import flops_per_token
-from bertram.model_directory import find_task, read_config
+from bertram.model_directory import find_task, max_length_of, read_config
 from bertram.model_names import ENGLISH, engine_of, resolve_encoder
 from bertram.run_directory import read_manifest
 from bertram.tasks.task import Task
@@ -123,6 +123,7 @@ def bench(
         ceiling = _ceiling() if with_ceiling else {}
         rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}
         for name in prepared:  # before the others are there: a process that starts would be in the way
+            sys.stderr.write(f"loading and memory: {name}\n")
             with _left_out(name, rows, left_out):
                 for batch, longest in _MEMORY_SHAPES:
                     length = min(longest, config.max_position_embeddings)
@@ -155,6 +156,8 @@ class _Subject(NamedTuple):
     tokenizer: Tokenizer
     apart: bool
     """Whether it reads the two texts of a pair one by one."""
+    max_length: int
+    """Tokens that it cuts a text to."""
 
 
 def _prepare(
@@ -167,7 +170,8 @@ def _prepare(
             raise BadInput(f"{model}: is an engine file; other libraries need the model directory it was exported from")
         engine = read_engine(path)
         prepared = {f"bertram {engine.precision}": path}
-        return _Subject(prepared, engine.config, engine.tokenizer, EMBEDDING in engine.heads), {}
+        max_length = engine.manifest.get("max_length", engine.config.max_position_embeddings)
+        return _Subject(prepared, engine.config, engine.tokenizer, EMBEDDING in engine.heads, max_length), {}
     source = resolve_encoder(model, allow_pickle=allow_pickle)
     if isinstance(source, EncoderConfig):
         source = _random_model(source, place / "model")
@@ -188,7 +192,8 @@ def _prepare(
                 left_out[name] = str(error)
     if not prepared:
         raise BadInput(next(iter(left_out.values())))
-    return _Subject(prepared, read_config(source), tokenizer, isinstance(task, Task) and task.apart), left_out
+    config, apart = read_config(source), isinstance(task, Task) and task.apart
+    return _Subject(prepared, config, tokenizer, apart, max_length_of(source, config)), left_out
 
 
 def _random_model(config: EncoderConfig, directory: Path) -> Path:
@@ -210,8 +215,8 @@ def _drawn(config: EncoderConfig, lengths: str) -> Ids:
 
 
 def _encoded(texts: str | Path, subject: _Subject) -> Ids:
-    inputs, positions = first_inputs(texts, 8 * _TEXTS), subject.config.max_position_embeddings
-    batch = encoded(inputs, subject.tokenizer, positions, apart=subject.apart)
+    inputs = first_inputs(texts, 8 * _TEXTS)
+    batch = encoded(inputs, subject.tokenizer, subject.max_length, apart=subject.apart)
     return [batch.token_ids[a:b].tolist() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
 
 
@@ -243,8 +248,9 @@ def _measure(
     passes: dict[str, list[float]] = {name: [] for name in workers}
     singles: dict[tuple[str, int], list[float]] = {(name, length): [] for name in workers for length in single}
     streams: dict[str, list[float]] = {name: [] for name in workers}
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
         for name, worker in list(workers.items()):
+            sys.stderr.write(f"round {number} of {rounds}: {name}\n")
             order = sorted(ids, key=len) if SETTINGS[name].by_length else ids
             batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
             with _left_out(name, workers, left_out):

@@ -29,7 +29,7 @@ from bertram.formats.weights_file import find_weights
 from bertram.inspection import describe
 from bertram.run_directory import is_occupied, keep, make_directory, prepare_directory
 from bertram.tasks.task import Task
-from bertram.text.records import Table
+from bertram.text.records import Table, parse_columns
 from bertram.training.interruption import StopRequests
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -65,7 +65,7 @@ def compare(
     task: str | None = None,
     validation: str | Path | None = None,
     test: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: str | Mapping[str, str] | None = None,
     recipe: Recipe | None = None,
     seeds: int = 1,
     vocab_size: int | None = None,
@@ -80,7 +80,8 @@ def compare(
     Every training and measurement runs in a process of its own. A training that is finished at `out` already is not
     repeated. Of a model's runs the one with the best validation score is measured and can be shipped. Leaves
     results.json, report.html, runs/MODEL-seed-N and the winner as best.engine there, and returns what results.json
-    says. What answering costs is measured on engines: in int8 where that answers alike, else in float32.
+    says. What answering costs is measured on engines: in int8 where that answers alike, else in float32. Scores are
+    those of the models; beside them stands that of the engine which can be shipped.
 
     Raises:
         BadInput: the data, a model or a limit cannot be used, or `out` holds something else.
@@ -91,6 +92,7 @@ def compare(
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
     names = _names(models, allow_pickle)
+    columns = parse_columns(columns) if isinstance(columns, str) else columns
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     learned = learn(task, splits)
     splits.targets(learned)  # a label that cannot be scored is heard of before anything is trained
@@ -246,13 +248,15 @@ def _score(manifest: dict[str, Any], split: str) -> float | None:
 def _measured(comparison: _Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
     """What answering costs with a candidate's shipped run, as an engine, and what storing and computing it does."""
     out, name, (_, judged) = comparison.out, row["model"], comparison.judged
-    place, sample = out / row["directory"], judged.select(range(min(_SAMPLE, len(judged))))
+    place = out / row["directory"]
+    rows = np.linspace(0, len(judged) - 1, min(_SAMPLE, len(judged)))  # from all of the file, which has some order
+    sample = judged.select(rows.astype(int))
     job = {"kind": "measure", "model": str(place), "sample": asdict(sample)}
     found: dict[str, Any] = {}
     files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
     if "config" in row and any(run["status"] == "finished" for run in row["runs"]):
         files = [_engine(out, name)]
-        export = job | {"kind": "export", "out": str(files[0])}
+        export = job | {"kind": "export", "out": str(files[0]), "files": comparison.files}
         found = {"engine": _work(export, f"exporting {name}", out / "jobs" / f"{name}-export.json")}
         job |= {"model": str(files[0])}
     measured = found | _work(job, f"measuring {name}", out / "jobs" / f"{name}-measure.json")

@@ -36,19 +36,29 @@ def paragraphs(results: Row) -> list[tuple[str, str]]:
     ]
 
 
-def unsteady(candidates: Sequence[Row]) -> str | None:
-    """What to know of latencies that changed from round to round; None where all were steady."""
+def caveats(results: Row) -> list[str]:
+    """What to know before one believes the figures, a sentence or two each."""
+    found = []
+    if results["seeds"] == 1:
+        found.append("One seed a model: how far another seed would lie from it is not known, and in no interval.")
+    if results["data"]["split"] == "validation":
+        found.append("Scores are on the validation data, which chose the checkpoints too and so flatters; give --test.")
+    return found + _unsteady(results["candidates"])
+
+
+def _unsteady(candidates: Sequence[Row]) -> list[str]:
+    """Whether latencies changed from round to round."""
     spans = [
         f"{row['model']} {quantity(latency['low'])} to {quantity(latency['high'])} ms"
         for row in candidates
         if (latency := row["latency_ms"])["high"] > _UNSTEADY * latency["low"]
     ]
     if not spans:
-        return None
-    return (
+        return []
+    return [
         f"The machine seems to have been busy while latency was measured; p95 by round: {', '.join(spans)}. Repeat the "
         "command to measure again; finished trainings are not repeated."
-    )
+    ]
 
 
 def _judged(a: Row, b: Row, results: Row) -> str:

@@ -73,10 +73,8 @@ def relative(value: float, other: float) -> str:
 
 
 def engine(found: Mapping[str, Any] | None) -> str:
-    """What an engine's weights are in, and the share of answers that int8 leaves as they were: fp32, or int8, 99.6%."""
-    if found is None:
-        return ""
-    return f"int8, {found['agreement']:.1%}" if found["precision"] == "int8" else str(found["precision"])
+    """What an engine's weights are in, and its own score: int8, 0.891."""
+    return MISSING if found is None else f"{found['precision']}, {score(found['score'])}"
 
 
 def several(number: int, noun: str) -> str:

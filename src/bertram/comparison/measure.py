@@ -67,7 +67,9 @@ def _transformer(model: Path, sample: Table) -> tuple[Answer, float, int | None]
 
 
 def _baseline(model: Path) -> tuple[Answer, float, int | None]:
+    import safetensors.numpy  # noqa: F401
     import scipy.sparse  # noqa: F401
+    import sklearn.feature_extraction.text
     import sklearn.linear_model  # noqa: F401
 
     from bertram.comparison.baseline import Baseline

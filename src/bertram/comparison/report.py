@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.comparison import charts
-from bertram.comparison.differences import paragraphs, unsteady
+from bertram.comparison.differences import caveats, paragraphs
 from bertram.comparison.figures import (
     MISSING,
     count,
@@ -123,9 +123,10 @@ def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         x_limit=limits["max_latency_ms"],
         y_limit=limits["min_score"],
     )
+    over = "items and seeds" if results["seeds"] > 1 else "items"
     caption = (
-        "Whiskers are 95% intervals over items and seeds. The stepped line is the Pareto front: nothing lies above it "
-        "and to its left."
+        f"Whiskers are 95% intervals over {over}. The stepped line is the Pareto front: nothing lies above it and to "
+        "its left."
     )
     caption += "" if chosen is None else " The ring marks the choice."
     if any(part.get("class") == "limit" for chart in (size, latency) for part in chart):
@@ -145,7 +146,7 @@ def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
 
 def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
     metric = results["candidates"][0]["score"]["metric"] if results["candidates"][0]["score"] else "score"
-    columns = [metric, "95% interval", "parameters", "unshared", "MB on disk", "engine", "MFLOP a token"]
+    columns = [metric, "95% interval", "parameters", "unshared", "MB on disk", "engine", "agrees", "MFLOP a token"]
     columns += ["training MB", "answering MB", "p50 ms", "p95 ms", "texts a second", "tokens a second"]
     rows = []
     for row in results["candidates"]:
@@ -156,7 +157,8 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
             count(row["unique_parameters"]),
             count(row["parameters"]),
             quantity(row["bytes_on_disk"] / 1e6),
-            engine(row.get("engine")) or MISSING,
+            engine(row.get("engine")),
+            f"{row['engine']['agreement']:.1%}" if row.get("engine") else MISSING,
             quantity(flops and flops / 1e6),
             training_memory(row),
             quantity(row["inference_memory_mb"]),
@@ -172,11 +174,11 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
     note = (
         "Unshared: the parameters that the same network would need without sharing. Engine: what the weights are in "
-        "that will answer, and the share of answers that int8 leaves as they were. Answering memory is what the engine "
-        "adds to an idle process; training memory is the peak of the whole process, + that of a GPU if there was one. "
-        "Latency is for one text at a time, the middle of several rounds."
+        "that will answer, and its own score; agrees: the share of answers that are the model's. Answering memory is "
+        "what the engine adds to an idle process; training memory is the peak of the whole process, + that of a GPU if "
+        "there was one. Latency is for one text at a time, the middle of several rounds."
     )
-    notes = [element("p", words, class_="note") for words in (note, unsteady(results["candidates"])) if words]
+    notes = [element("p", words, class_="note") for words in (note, *caveats(results))]
     return [element("h2", "The candidates"), table("The candidates", ["model", *columns], rows), *notes]
 
 
@@ -224,7 +226,7 @@ def _comparisons(results: Row) -> list[Element]:
     ]
     headings = ["first minus second", "difference", "95% interval", "", "p", "p by Holm"]
     note = (
-        "Both are scored on the same resampled items, runs resampled too (paired bootstrap of two levels). Holm's "
+        "Both are scored on the same resampled items, runs of several seeds resampled too (paired bootstrap). Holm's "
         f"correction is for all {len(found)} comparisons; small p says that the two differ, large p does not say that "
         "they are equal."
     )

@@ -53,14 +53,15 @@ class Resamples:
 
 
 def interval(task: Task, runs: Sequence[Logits], targets: Targets, *, split: str) -> dict[str, Any]:
-    """Mean over runs of the primary metric, with a 95% percentile interval over items and seeds.
+    """Mean over runs of the primary metric, with a 95% percentile interval over items and, of several runs, seeds.
 
     `runs` holds one [N, L] for each seed; targets are [N]. Returns metric, mean, low, high and signature.
     """
     resamples = Resamples.of(task, runs, targets)
     low, high = np.clip(_percentiles(resamples.means()), *task.bounds)  # weights of runs may lie below 0
+    over = "items-seeds" if len(runs) > 1 else "items"
     signed = task.scores(runs[0], targets)[0].signed(
-        split=split, seeds=len(runs), interval=f"bootstrap-{LEVEL:.0%}-items-seeds", resamples=RESAMPLES
+        split=split, seeds=len(runs), interval=f"bootstrap-{LEVEL:.0%}-{over}", resamples=RESAMPLES
     )
     mean = float(resamples.scores.mean())
     row = {"metric": task.metric, "mean": mean, "low": float(low), "high": float(high)}

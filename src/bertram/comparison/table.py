@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bertram.comparison.differences import unsteady
+from bertram.comparison.differences import caveats
 from bertram.comparison.figures import MISSING, count, engine, interval, p_value, quantity, score, training_memory
 from bertram.comparison.selection import difference_of
 from bertram.terminal import plain_table
@@ -30,8 +30,7 @@ def render_table(results: Row) -> Group:
     parts: list[RenderableType] = [_candidates(results["candidates"], choice["model"])]
     if any(row.get("training_gpu_memory_mb") for row in results["candidates"]):
         parts.append(Text("MB train: of the process + of the GPU", style="dim"))
-    if note := unsteady(results["candidates"]):
-        parts.append(Text(note, style="dim"))
+    parts += [Text(note, style="dim") for note in caveats(results)]
     if len(scored) > 1:
         best = max(scored, key=lambda row: row["score"]["mean"])["model"]
         parts.append(_differences(choice["model"] or best, scored, results["comparisons"]))
@@ -44,7 +43,7 @@ def render_table(results: Row) -> Group:
 def _candidates(candidates: Sequence[Row], chosen: str | None) -> Table:
     table = plain_table()
     metric = next((row["score"]["metric"] for row in candidates if row["score"] is not None), "score")
-    table.add_column(_stacked("model", "engine, agrees"), overflow="fold", min_width=10)
+    table.add_column(_stacked("model", "engine"), overflow="fold", min_width=10)
     for upper, lower in _COLUMNS:
         table.add_column(_stacked(metric if upper == "score" else upper, lower), justify="right", no_wrap=True)
     for row in candidates:
@@ -60,8 +59,8 @@ def _stacked(upper: str, lower: str) -> Text:
 def _name(row: Row, chosen: str | None) -> Text:
     diverged = sum(run["status"] == "diverged" for run in row["runs"])
     name = Text(f"{'→ ' if row['model'] == chosen else ''}{row['model']}")
-    if weights := engine(row.get("engine")):
-        name.append(f"\n{weights}", style="dim")
+    if found := row.get("engine"):
+        name.append(f"\n{engine(found)}", style="dim")
     if diverged:
         name.append(f"\n{diverged} of {len(row['runs'])} diverged", style="red")
     return name

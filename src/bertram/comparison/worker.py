@@ -77,12 +77,18 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _export(job: dict[str, Any]) -> dict[str, Any]:
-    """Write a model as an engine, in int8 if that answers the sample alike."""
+    """Write a model as an engine, in int8 if that answers the sample alike, and score it: it is what can be shipped."""
+    from bertram.artifacts import load_predictor
+    from bertram.evaluation import evaluate
     from bertram.exporting import export_alike
+    from bertram.finetuning import LabelledSplits
     from bertram.text.records import Table
 
     found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).asked)
-    return {"precision": "int8" if found else "fp32", "agreement": found.share if found else 1.0}
+    *_, (_, judged) = LabelledSplits.read(**job["files"]).judged.items()
+    score = evaluate(load_predictor(job["out"]), judged)[0].value
+    precision, agreement = ("int8", found.share) if found else ("fp32", 1.0)
+    return {"precision": precision, "agreement": agreement, "score": score}
 
 
 _KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

@@ -49,7 +49,10 @@ class Blocks:
             BadInput: the store holds one document where pairs of two are asked for, or words cannot be told apart.
         """
         if objective == "nsp" and store.documents[0] == store.documents[-1]:
-            raise BadInput("next-sentence pairs need two documents or more, and this text is one: take sop or none")
+            raise BadInput(
+                "next-sentence pairs need two documents or more, and what is left to train on is one: "
+                "give more documents, or --validation, or take --sentence-objective sop or none"
+            )
         self.store, self.tokenizer, self.objective = store, tokenizer, objective
         self.max_length, self.batch_tokens, self.seed = max_length, batch_tokens, seed
         self._starts_word = tokenizer.starts_word

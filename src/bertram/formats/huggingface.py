@@ -60,6 +60,10 @@ _PARTS = {
     "regression": ("classifier.",),
     "embedding": (),
 }
+_OTHERS = ("qa_outputs.",)
+"""Heads that are not known here; the encoder below them is."""
+_TIED = ("cls.predictions.decoder.weight", "predictions.decoder.weight")
+"""The token embeddings once more, in the masked language model's head."""
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
@@ -67,6 +71,7 @@ def read(
     directory: Path,
     *,
     heads: Mapping[str, int] | None = None,
+    labels: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     allow_pickle: bool = False,
 ) -> Model:
@@ -76,6 +81,8 @@ def read(
         heads: the heads to have, with their numbers of labels. One that the file holds with as many labels is read; any
             other starts from random weights, and then so may a pooler. None: the heads that the directory holds. That
             of "embedding" has no weights: what it does stands in sentence-transformers' files or `overrides`.
+        labels: names of the classification head's labels in the order of its scores. A head whose labels are called
+            otherwise is another, and not read; LABEL_0 and so on are no names.
         overrides: fields of the configuration that config.json cannot represent, from `config_overrides`. What they
             share must be equal in the file, and is shared again.
         allow_pickle: read pytorch_model.bin where there is no model.safetensors.
@@ -90,15 +97,19 @@ def read(
     path = find_weights(directory, allow_pickle=allow_pickle)
     sources = _sources(read_tensors(path))
 
-    labels = {"masked_language_model": 0, "sentence_pair": 2, description.classifier: description.num_labels}
-    held = {head: number for head, number in labels.items() if _holds(sources, head)}
+    counts = {"masked_language_model": 0, "sentence_pair": 2}
+    if description.classifier and (None in (labels, description.names) or labels == description.names):
+        counts[description.classifier] = description.num_labels
+    held = {head: number for head, number in counts.items() if _holds(sources, head)}
     if has_pooling(directory):
         held["embedding"] = 0
     if heads is None:
+        if description.unknown:
+            raise BadInput(f"{directory / 'config.json'}: {description.unknown}")
         if lacking := description.heads - held.keys():
             raise BadInput(f"{path}: holds no {' or '.join(sorted(lacking))} head, which config.json promises")
         heads = held
-    parts = {head for head in heads if head in held and (head != "classification" or heads[head] == held[head])}
+    parts = {head for head, number in heads.items() if held.get(head) == number}
     if _holds(sources, "pooler"):
         parts.add("pooler")
 
@@ -112,8 +123,10 @@ def read(
     elif model.pooler is not None:
         parts.add("pooler")
 
-    unread = tuple(_beginnings(_PARTS) - _beginnings(parts))
+    unread = (*_beginnings(_PARTS) - _beginnings(parts), *_OTHERS)
     sources = {name: found for name, found in sources.items() if not name.startswith(unread)}
+    for name in sources.keys() & set(_TIED):
+        sources.setdefault("embeddings.word_embeddings.weight", {}).update(sources.pop(name))
     targets = _tensors(model) | constants
     check(path, sources, {name: target for name, target in targets.items() if not name.startswith(unread)})
     allocate(model)
@@ -142,7 +155,6 @@ def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None)
     family = model.config.model_type
     body = ("embeddings.", "encoder.", "pooler.")
     tensors = _tensors(model) | _identity_projection(model.config)
-    counts = {name: len(tensors["classifier.bias"]) for name in model.heads if "classifier." in _PARTS[name]}
     tensors = {
         f"{family}.{name}" if name.startswith(body) else name: tensor.to("cpu", torch.float32)
         for name, tensor in tensors.items()
@@ -150,7 +162,7 @@ def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None)
     if not can_express_groups(model.config):  # several names may stand for the same memory
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     write_tensors(directory / "model.safetensors", tensors)
-    write_description(directory, model.config, dict.fromkeys(model.heads, 0) | counts, labels)
+    write_description(directory, model.config, model.labels(), labels)
     if "embedding" in model.heads:
         write_pooling(directory, model.config)
 
@@ -198,11 +210,10 @@ def _sources(tensors: dict[str, Tensor]) -> Sources:
 
 
 def _plain(name: str) -> str:
-    """The name as `_tensors` has it: without the model's prefix, in today's spelling, a tied copy by its original."""
+    """The name as `_tensors` has it: without the model's prefix, in today's spelling."""
     name = re.sub(r"^(bert|albert)\.", "", name)
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
     name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-    name = re.sub(r"^(cls\.)?predictions\.decoder\.weight$", "embeddings.word_embeddings.weight", name)
     return re.sub(r"^((cls\.)?predictions)\.decoder\.bias$", r"\1.bias", name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
-from bertram.formats.transformer_config import read_config_json
+from bertram.formats.config_json import ACTIVATIONS, read_config_json
 
 _FAMILIES = {"bert": "Bert", "albert": "Albert"}
 # The classes, without their family, and the heads that each promises.
@@ -20,6 +20,7 @@ _CLASSES: dict[str, set[str]] = {
     "ForSequenceClassification": {"classification"},
 }
 _PROBLEMS = {"single_label_classification": "classification", "regression": "regression"}
+_KNOWN = {family + name: heads for family in _FAMILIES.values() for name, heads in _CLASSES.items()}
 
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 RESIDUALS = "residuals.safetensors"
@@ -47,11 +48,19 @@ class Description:
     config: EncoderConfig
     heads: frozenset[str]
     """The heads that the named class promises, by our names."""
-    classifier: str
-    """What a classifier among the weights is: "classification" or "regression"."""
+    unknown: str
+    """Why none is promised, where the class or what it is for is not known here; the encoder can be read."""
+    classifier: str | None
+    """What a classifier among the weights is: "classification" or "regression", or None where that is not known."""
     num_labels: int
     labels: list[str] | None
     """The labels' names in the order of the scores, where each has one of its own."""
+
+    @property
+    def names(self) -> list[str] | None:
+        """The same, where they are more than numbers, as transformers' LABEL_0 is not."""
+        generic = [f"LABEL_{number}" for number in range(self.num_labels)]
+        return None if self.labels == generic else self.labels
 
 
 def read_description(directory: Path, overrides: Mapping[str, Any] | None = None) -> Description:
@@ -72,20 +81,27 @@ def read_description(directory: Path, overrides: Mapping[str, Any] | None = None
 
 def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description:
     config = _config(content)
-    if unknown := overrides.keys() - {field.name for field in fields(EncoderConfig)}:
-        raise BadInput(f"has no field {min(unknown)!r:.80}")
+    if strange := overrides.keys() - {field.name for field in fields(EncoderConfig)}:
+        raise BadInput(f"has no field {min(strange)!r:.80}")
     labels = _labels(content)
-    num_labels = content.get("num_labels", len(labels) or 2)
+    given = content.get("num_labels")
+    num_labels = len(labels) or (2 if given is None else given)
     if type(num_labels) is not int or not 1 <= num_labels <= 2**20:
         raise BadInput(f"num_labels must be a whole number from 1, not {num_labels!r:.80}")
-    problem = content.get("problem_type")
-    if problem is not None and problem not in list(_PROBLEMS):
-        raise BadInput(f"problem_type must be {' or '.join(_PROBLEMS)}, not {problem!r:.80}")
-    classifier = _PROBLEMS[problem] if problem else "regression" if num_labels == 1 else "classification"
-    heads = {classifier if head == "classification" else head for head in _promised(content)}
+    problem, promised = content.get("problem_type"), _promised(content)
+    unknown = ""
+    if promised is None:
+        unknown = f"architectures must name one of {', '.join(_KNOWN)}, not {content['architectures']!r:.80}"
+    elif problem is not None and problem not in list(_PROBLEMS):
+        unknown = f"problem_type must be {' or '.join(_PROBLEMS)}, not {problem!r:.80}"
+    elif problem == "single_label_classification" and num_labels == 1:
+        unknown = f"problem_type {problem} needs two labels or more"
+    classifier = _PROBLEMS[problem or _usual_problem(num_labels)] if not unknown else None
+    heads = {classifier if head == "classification" else head for head in promised or ()} if classifier else set()
     return Description(
         config=replace(config, **overrides),
         heads=frozenset(heads),
+        unknown=unknown,
         classifier=classifier,
         num_labels=num_labels,
         labels=labels if len(set(labels)) == num_labels else None,
@@ -103,6 +119,8 @@ def _config(content: dict[str, Any]) -> EncoderConfig:
     if lacking := [name for name in _SIZES if name not in content]:
         raise BadInput(f"lacks {', '.join(lacking)}")
     values = {name: content[name] for name in _SETTINGS if name in content}
+    if isinstance(name := values.get("hidden_act"), str):
+        values["hidden_act"] = ACTIVATIONS.get(name, name)
     if family == "bert":
         dropout = content.get("classifier_dropout")
         values["classifier_dropout"] = values.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
@@ -111,7 +129,7 @@ def _config(content: dict[str, Any]) -> EncoderConfig:
     values["classifier_dropout"] = content.get("classifier_dropout_prob", 0.1)
     config = EncoderConfig(**values, sentence_objective="sop")
     if not _same_groups(config):
-        raise BadInput(f"{config.groups} groups do not divide {config.num_hidden_layers} layers")
+        raise BadInput(f"{config.groups} groups of {config.num_hidden_layers} layers are others in transformers")
     return config
 
 
@@ -125,16 +143,19 @@ def _labels(content: dict[str, Any]) -> list[str]:
     raise BadInput("id2label must be an object that names the labels 0, 1, 2, …")
 
 
-def _promised(content: dict[str, Any]) -> set[str]:
-    """The heads of the class that `architectures` names; older files name none."""
-    known = {family + name: heads for family in _FAMILIES.values() for name, heads in _CLASSES.items()}
+def _promised(content: dict[str, Any]) -> set[str] | None:
+    """The heads of the class that `architectures` names, None of one that is not known; older files name none."""
     match content.get("architectures"):
         case None | []:
             return set()
-        case [str(name)] if name in known:
-            return known[name]
-        case other:
-            raise BadInput(f"architectures must name one of {', '.join(known)}, not {other!r:.80}")
+        case [str(name)] if name in _KNOWN:
+            return _KNOWN[name]
+        case _:
+            return None
+
+
+def _usual_problem(num_labels: int) -> str:
+    return "regression" if num_labels == 1 else "single_label_classification"
 
 
 def write_description(

@@ -11,12 +11,11 @@ from typing import Any
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.files import read_if_there
+from bertram.formats.config_json import ACTIVATIONS
 from bertram.search import Search
 
 MODEL_TYPE = "marian"
 
-_ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu"}
-_ACTIVATIONS |= {name: name for name in ("gelu_new", "gelu_pytorch_tanh")}
 # The file's names of what both stacks have alike, and of what each has for itself.
 _COMMON = {
     "d_model": "hidden_size",
@@ -59,8 +58,8 @@ def parse(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Transform
     for name, value in _FIXED.items():
         if content.get(name, value) != value:
             raise BadInput(f"{name} must be {str(value).lower()}")
-    if values["activation_function"] not in list(_ACTIVATIONS):
-        raise BadInput(f"activation_function must be one of {', '.join(_ACTIVATIONS)}")
+    if values["activation_function"] not in list(ACTIVATIONS):
+        raise BadInput(f"activation_function must be one of {', '.join(ACTIVATIONS)}")
     vocabulary = {"encoder": values.get("vocab_size"), "decoder": values.get("decoder_vocab_size")}
     vocabulary["decoder"] = vocabulary["decoder"] or vocabulary["encoder"]
     parts: dict[str, Any] = {}
@@ -69,7 +68,7 @@ def parse(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Transform
         if lacking := [name for name in ("vocab_size", *names) if name not in values]:
             raise BadInput(f"lacks {', '.join(lacking)}")
         fields: dict[str, Any] = {field: values[name] for name, field in names.items()}
-        fields |= {"vocab_size": vocabulary[side], "hidden_act": _ACTIVATIONS[values["activation_function"]]}
+        fields |= {"vocab_size": vocabulary[side], "hidden_act": ACTIVATIONS[values["activation_function"]]}
         own = overrides.get(side, {})
         if not isinstance(own, dict) or own.keys() - set(_SHARING):
             raise BadInput(f"overrides of the {side} must be some of {', '.join(_SHARING)}")
@@ -131,10 +130,14 @@ def describe_search(config: TransformerConfig, search: Search) -> dict[str, Any]
 def read_search(directory: Path) -> Search:
     """The inverse of `describe_search`, as far as ours goes: a limit of `generate` that is one for all texts is left.
 
+    Older directories have these settings in config.json.
+
     Raises:
-        BadInput: generation_config.json is damaged, or says what cannot be.
+        BadInput: the file is damaged, or says what cannot be.
     """
     path = directory / "generation_config.json"
+    if not path.is_file():
+        path = directory / "config.json"
     content = read_if_there(path)
     names = {
         "beam_size": "num_beams",
@@ -159,8 +162,6 @@ def _why_not(config: TransformerConfig) -> str:
     for field in (*_COMMON.values(), "hidden_act"):
         if getattr(config.encoder, field) != getattr(config.decoder, field):
             return f"encoder and decoder differ in {field}"
-    if config.encoder.hidden_act not in list(_ACTIVATIONS):
-        return f"its activation is {config.encoder.hidden_act}"
     return ""
 
 

@@ -91,7 +91,7 @@ def _mode(path: Path) -> str:
     content = _read(path)
     if not isinstance(content, dict):
         raise BadInput(f"{path}: must hold one JSON object")
-    if "pooling_mode" in content:  # as sentence-transformers writes it from 5 on
+    if "pooling_mode" in content:  # the one name that newer files have in place of a switch for each mode
         modes = [content["pooling_mode"]]
     else:
         on = [name for name, value in content.items() if name.startswith("pooling_mode_") and value is True]

@@ -7,9 +7,9 @@ from typing import Any
 
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
-from bertram.files import read_object, write_json
+from bertram.files import write_json
 from bertram.formats import marian_config
-from bertram.run_directory import MANIFEST, read_manifest
+from bertram.formats.config_json import overrides_of, read_config_json
 
 MODEL_TYPE = "bertram-transformer"
 
@@ -60,30 +60,6 @@ def read_transformer_config(directory: Path) -> TransformerConfig:
 def write_transformer_config(directory: Path, config: TransformerConfig) -> None:
     """Write config.json."""
     write_json(directory / "config.json", {"model_type": MODEL_TYPE, **asdict(config)})
-
-
-def overrides_of(directory: Path) -> dict[str, Any]:
-    """What bertram.json says of a configuration that config.json cannot.
-
-    Raises:
-        BadInput: it is no object.
-    """
-    overrides = read_manifest(directory).get("config_overrides", {})
-    if not isinstance(overrides, dict):
-        raise BadInput(f"{directory / MANIFEST}: config_overrides must be an object")
-    return overrides
-
-
-def read_config_json(directory: Path) -> dict[str, Any]:
-    """config.json as it stands.
-
-    Raises:
-        BadInput: there is none, or it is no JSON object.
-    """
-    path = directory / "config.json"
-    if not path.is_file():
-        raise BadInput(f"{directory}: holds no config.json")
-    return read_object(path)
 
 
 def _only(kind: type[EncoderConfig] | type[TransformerConfig], values: Any) -> Mapping[str, Any]:

@@ -36,9 +36,11 @@ def write_vectors(path: Path, chunks: Iterable[NDArray[np.float32]]) -> None:
     """Write all vectors as one .npy file, float32 [N, H], holding one chunk in memory.
 
     Raises:
-        BadInput: there are none.
+        BadInput: there are none, or `path` does not end with .npy.
         OSError: the disk did not take them.
     """
+    if path.suffix != ".npy":
+        raise BadInput(f"{path}: vectors are written to a file named .npy")
     with replacing(path) as temporary:
         shape = (0, 0)
         with temporary.open("wb") as file:

@@ -37,7 +37,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        vocabulary, wanted = len(weight), any(ctx.needs_input_grad)
+        vocabulary = len(weight)
         total = torch.zeros((), device=x.device)
         x = F.pad(x, (0, 0, 0, -len(x) % _ROW_MULTIPLE))
         grad_x = torch.empty_like(x)
@@ -47,8 +47,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = torch.log_softmax(F.linear(states, weight, bias).float(), -1)
             real, places = logits[: len(ids)], ids[:, None]
             total -= (1 - smoothing) * real.gather(1, places).sum() + smoothing * real.mean(1).sum()
-            if not wanted:
-                continue
             grads = logits.exp_().sub_(smoothing / vocabulary)
             grads[: len(ids)].scatter_add_(1, places, grads.new_full(places.shape, smoothing - 1))
             grads[len(ids) :] = 0.0

@@ -73,6 +73,8 @@ class Decoding:
         """Go on with the sources [b] of the B, whose new k hypotheses continue the old ones at `beams` [b, k]."""
         if self.written:
             before = self.written[0].shape[1] // len(self.mask)
+            if before == beams.shape[1] == 1 and len(sentences) == len(self.mask):  # greedy: all go on as they are
+                return
             rows = (sentences[:, None] * before + beams).flatten()
             self.written = [pair.index_select(1, rows) for pair in self.written]
         if len(sentences) < len(self.mask):

@@ -33,6 +33,10 @@ class Head(nn.Module, ABC):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss, a scalar in float32."""
 
+    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
+        """The least mean loss of one answer for all texts: of numbers [B] their variance."""
+        return float(targets.double().var(correction=0))
+
     def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
         """How far logits [M, L] are from another model's: the mean KL divergence of their probabilities from its.
 
@@ -101,16 +105,14 @@ class ClassificationHead(Head):
 class RegressionHead(ClassificationHead):
     """One number from the pooled state."""
 
+    blind_loss = Head.blind_loss
+
     def __init__(self, config: EncoderConfig, dropout_prob: float) -> None:
         super().__init__(config, 1, dropout_prob)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of [B, 1] against values [B]."""
         return F.mse_loss(logits.squeeze(-1).float(), targets.float())
-
-    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
-        """The least mean loss of one answer for all texts: the variance of the values."""
-        return float(targets.double().var(correction=0))
 
     def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Mean squared error of [B, 1] against another model's."""
@@ -138,10 +140,6 @@ class EmbeddingHead(Head):
         The CosineSimilarityLoss of sentence-transformers (Reimers & Gurevych 2019).
         """
         return F.mse_loss(F.cosine_similarity(logits[0], logits[1], dim=-1), targets.float())
-
-    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
-        """The least mean loss of one answer for all texts: the variance of the values."""
-        return float(targets.double().var(correction=0))
 
     def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
         """1 less the mean cosine of each vector of [B, H] and the other model's (cf. Reimers & Gurevych 2020)."""

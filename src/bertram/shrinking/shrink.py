@@ -127,7 +127,7 @@ class Shrinking:
     def settings(self) -> dict[str, Any]:
         """All that the training depends on, for training.json."""
         return {
-            "model": str(self.model),
+            **model_names.identity(self.model),
             "texts": [(file.name, fingerprint(file)) for file in self.texts],
             "shrinking": asdict(self.dial) | {"lessons": self.lessons},
             "recipe": asdict(self.recipe),
@@ -192,6 +192,8 @@ def _check(recipe: Recipe, lessons: Collection[str]) -> None:
         raise BadInput("no training budget: give --hours, --steps, --tokens or --epochs")
     if recipe.encoder_learning_rate is not None:
         raise BadInput("--encoder-learning-rate: shrink trains one stack; give --learning-rate")
+    if recipe.label_smoothing is not None:
+        raise BadInput("--label-smoothing: a student learns what its teacher says, not labels")
     if unknown := [name for name in lessons if name not in LESSONS]:
         raise BadInput(f"no lesson named {unknown[0]!r:.40}; there are {', '.join(LESSONS)}")
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from bertram.tasks.task import Floats, Logits
 
-_ROUNDING = 1e-14  # a spread below this part of the numbers' size is rounding
+ROUNDING = 1e-14
+"""A spread below this part of the numbers' size is rounding."""
 
 
 def moments(x: Floats, y: Floats) -> Floats:
@@ -21,7 +22,7 @@ def correlation(means: Floats) -> Floats:
     """Correlation from means of `moments`, [..., 5] → [...], 0.0 where it is not defined."""
     x, y, xx, yy, xy = np.moveaxis(means, -1, 0)
     x_variance, y_variance = xx - x * x, yy - y * y
-    defined = (x_variance > _ROUNDING * xx) & (y_variance > _ROUNDING * yy)
+    defined = (x_variance > ROUNDING * xx) & (y_variance > ROUNDING * yy)
     scale = np.sqrt(np.where(defined, x_variance * y_variance, 1.0))
     return np.where(defined, (xy - x * y) / scale, 0.0)
 

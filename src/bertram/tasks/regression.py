@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from bertram.errors import BadInput
 from bertram.tasks import metrics
-from bertram.tasks.correlation import correlation, finite, moments
+from bertram.tasks.correlation import ROUNDING, correlation, finite, moments
 from bertram.tasks.task import Floats, Logits, Score, Targets, Task, parse_number
-
-_ROUNDING = 1e-14  # a spread below this part of the numbers' size is rounding
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Regression(Task):
     def from_labels(cls, labels: Sequence[str], source: str = "the training data") -> "Regression":
         values = numbers(labels, source, cls.name)
         std = float(values.std())
-        if std <= _ROUNDING * np.abs(values).max(initial=0.0):
+        if std <= ROUNDING * np.abs(values).max(initial=0.0):
             raise BadInput(f"{source}: every label is {labels[0]!r:.60}; regression needs two or more values")
         return cls(float(values.mean()), std)
 

@@ -29,15 +29,15 @@ _CJK = (
 _WORD = re.compile(f"[a-z0-9]+|{_CJK}")
 
 
-def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, stemmed: bool = True) -> Floats:
+def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
     """F1 of each hypothesis by each of KINDS, 0 to 1, [N, 3]: with several references the best, each kind for itself.
 
-    `stemmed` compares words of more than three letters by their stems, as papers do.
+    Words of more than three letters are compared by their stems, as papers do.
     """
     rows = np.zeros((len(hypotheses), len(KINDS)))
     for row, hypothesis, texts in zip(rows, hypotheses, references, strict=True):
-        found = _words(hypothesis, stemmed)
-        row[:] = np.max([_figures(found, _words(text, stemmed)) for text in texts], axis=0)
+        found = _words(hypothesis)
+        row[:] = np.max([_figures(found, _words(text)) for text in texts], axis=0)
     return rows
 
 
@@ -46,9 +46,8 @@ def has_cjk(texts: Iterable[str]) -> bool:
     return any(re.search(_CJK, text) for text in texts)
 
 
-def _words(text: str, stemmed: bool) -> list[str]:
-    words = _WORD.findall(text.lower())
-    return [stem(word) if len(word) > 3 else word for word in words] if stemmed else words
+def _words(text: str) -> list[str]:
+    return [stem(word) if len(word) > 3 else word for word in _WORD.findall(text.lower())]
 
 
 def _figures(hypothesis: Sequence[str], reference: Sequence[str]) -> tuple[float, float, float]:

@@ -29,8 +29,10 @@ TRANSFORMER_SPECIAL = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
 BOUNDARY = "▁"
 """What a word begins with in ALBERT's and the Transformer's vocabularies."""
 
-_ROLES = BERT_SPECIAL.keys() | TRANSFORMER_SPECIAL.keys()
+_SPECIAL = {f"{role}_token" for role in BERT_SPECIAL.keys() | TRANSFORMER_SPECIAL.keys()}
 _FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars", "separate_vocabs")
+_PLAIN = ("BertTokenizer", "AlbertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "PreTrainedTokenizer")
+"""The classes, "Fast" behind them or not, of which a vocab.txt or spiece.model says everything."""
 _T = TypeVar("_T")
 
 
@@ -138,30 +140,42 @@ def start_and_end(by_role: Mapping[str, _T]) -> tuple[_T | None, _T]:
     return by_role.get("cls"), by_role["sep" if "sep" in by_role else "eos"]
 
 
-def add_special(backend: tokenizers.Tokenizer, special: Mapping[str, str]) -> None:
+def add_special(backend: tokenizers.Tokenizer, special: Mapping[str, str]) -> bool:
     """Have the backend know the special tokens, by role, where they stand in texts, and put them around texts.
 
-    Bertram puts them there itself; what is written here is for others who read the saved file.
+    Bertram puts them there itself; what is written here is for others who read the saved file. A file that puts them
+    otherwise around pairs keeps its own.
+
+    Returns whether pairs of texts get what Bertram gives them.
 
     Raises:
-        BadInput: one is not in the vocabulary.
+        BadInput: one is not in the vocabulary, or is no name that the library takes.
     """
     ids = ids_by_role(backend.get_vocab(), special)
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     backend.add_special_tokens([name for name in special.values() if name not in known])
     start, end = start_and_end(special)
     before = [f"{start}:0"] if start else []
-    backend.post_processor = processors.TemplateProcessing(
-        single=[*before, "$A:0", f"{end}:0"],
-        pair=[*before, "$A:0", f"{end}:0", "$B:1", f"{end}:1"],
-        special_tokens=[(name, ids[role]) for role, name in special.items() if name in (start, end)],
-    )
+    given = backend.post_processor
+    try:
+        backend.post_processor = processors.TemplateProcessing(
+            single=[*before, "$A:0", f"{end}:0"],
+            pair=[*before, "$A:0", f"{end}:0", "$B:1", f"{end}:1"],
+            special_tokens=[(name, ids[role]) for role, name in special.items() if name in (start, end)],
+        )
+    except ValueError as error:  # a name with a colon, or a dollar before it
+        raise BadInput(f"a special token cannot be called so: {error}") from None
+    said, ours = (json.loads(p.__getstate__()) if p else {} for p in (given, backend.post_processor))
+    if said.get("type") != "RobertaProcessing" and said.get("pair", ours["pair"]) == ours["pair"]:
+        return True
+    backend.post_processor = given
+    return False
 
 
 def read_settings(file: Path) -> dict[str, Any]:
     """The settings in a tokenizer_config.json that are known here, their types checked; none if there is no such file.
 
-    Special tokens are keyed "pad_token" and so on and given by name.
+    Special tokens are keyed "pad_token" and so on and given by name, "added" has the names of added ones.
     """
     if not file.is_file():
         return {}
@@ -171,10 +185,12 @@ def read_settings(file: Path) -> dict[str, Any]:
             if not isinstance(value, bool):
                 raise BadInput(f"{file}: {key} must be true or false, not {value!r}")
             settings[key] = value
-        elif key.removesuffix("_token") in _ROLES and value is not None:
+        elif (key in _SPECIAL or key == "tokenizer_class") and value is not None:
             settings[key] = value.get("content") if isinstance(value, dict) else value
             if not isinstance(settings[key], str):
                 raise BadInput(f"{file}: {key} must be a string, not {value!r}")
+        elif key == "added_tokens_decoder" and isinstance(value, dict):
+            settings["added"] = [str(token.get("content")) for token in value.values() if isinstance(token, dict)]
     return settings
 
 
@@ -194,18 +210,35 @@ def read_backend(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenize
     """Read a tokenizer.json, or a vocab.txt or spiece.model with the settings that go with it.
 
     Raises:
-        BadInput: the file is of no such kind, is broken, or holds a regular expression.
+        BadInput: the file is of no such kind, is broken, holds a regular expression, or is not all that its tokenizer
+            consists of.
         OSError: the file cannot be read.
     """
     match file.suffix:
         case ".json":
             return _read_json(file)
         case ".txt":
-            return _read_vocabulary(file, settings)
+            backend = _read_vocabulary(file, settings)
         case ".model":
-            return _read_sentencepiece(file, settings)
+            backend = _read_sentencepiece(file, settings)
         case _:
             raise BadInput(f"{file}: not a tokenizer; known are {', '.join(FILES)}")
+    _check_complete(file, settings, backend)
+    return backend
+
+
+def _check_complete(file: Path, settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> None:
+    """Raises:
+    BadInput: what stands beside a vocabulary says that there is more to its tokenizer.
+    """
+    hint = "save the tokenizer by transformers, which then writes a tokenizer.json"
+    name = settings.get("tokenizer_class", _PLAIN[0])
+    if name.removesuffix("Fast") not in _PLAIN:
+        raise BadInput(f"{file}: is no more than the vocabulary of a {name:.80}; {hint}")
+    added = file.with_name("added_tokens.json")
+    tokens = [*settings.get("added", ()), *(read_object(added, MAX_BYTES) if added.is_file() else ())]
+    if lacking := [token for token in tokens if backend.token_to_id(token) is None]:
+        raise BadInput(f"{file}: lacks {lacking[0]!r:.80}, which was added to it; {hint}")
 
 
 def _read_json(file: Path) -> tokenizers.Tokenizer:
@@ -260,7 +293,11 @@ def _read_sentencepiece(file: Path, settings: Mapping[str, Any]) -> tokenizers.T
         keep_accents=settings.get("keep_accents", False),
         charsmap=model.charsmap,
     )
-    for piece in model.pieces:
-        if piece.kind in (Kind.CONTROL, Kind.USER_DEFINED):
-            backend.add_tokens([AddedToken(piece.text, normalized=False, special=piece.kind == Kind.CONTROL)])
+    backend.add_tokens(
+        [
+            AddedToken(piece.text, normalized=False, special=piece.kind == Kind.CONTROL)
+            for piece in model.pieces
+            if piece.kind in (Kind.CONTROL, Kind.USER_DEFINED)
+        ]
+    )
     return backend

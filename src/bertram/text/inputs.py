@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertram.errors import BadInput
-from bertram.text.records import checked_cell, kind_of, numbered_lines, opened
+from bertram.text.records import checked_cell, is_table, kind_of, numbered_lines, opened, read_rows
 
 _INPUT: Sequence[str] = ("text", "text_b")
 _CHUNK = 1024  # inputs answered at a time
@@ -22,11 +22,14 @@ def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
     """Inputs to answer, in lists of some: the lines of a text file, or of standard input where `source` is "-".
 
     Lines are JSONL if the file's name says so, or the first of them is an object with a text; of an object text and
-    text_b are taken, and all have the second or none.
+    text_b are taken, and all have the second or none. So are they of the rows of any other table.
 
     Raises:
         BadInput: there is no such file, or a line cannot be read; what stood before it was given.
     """
+    if _is_other_table(source):
+        yield from _chunks(_cells(source, _INPUT))
+        return
     with _source(source) as (name, stream):
         lines = numbered_lines(name, stream)
         first = next(lines, None)
@@ -54,9 +57,14 @@ def first_inputs(source: str | Path, most: int) -> list[str | dict[str, str]]:
 def read_lines(source: str) -> Iterator[list[str]]:
     """The lines of a text file, in lists of some, or of standard input where `source` is "-"; whatever they hold.
 
+    Of a table other than JSONL, the column named source.
+
     Raises:
         BadInput: there is no such file, or a line cannot be read; what stood before it was given.
     """
+    if _is_other_table(source):
+        yield from _chunks(cells["source"] for cells in _cells(source, ("source",)))
+        return
     with _source(source) as (name, stream):
         yield from _chunks(line for _, line in numbered_lines(name, stream))
 
@@ -119,6 +127,17 @@ def _source(source: str) -> Iterator[tuple[str, BinaryIO]]:
     path = Path(source)
     with opened(path) as stream:
         yield str(path), stream
+
+
+def _is_other_table(source: str) -> bool:
+    return is_table(Path(source)) and kind_of(Path(source)) != ".jsonl"
+
+
+def _cells(source: str, roles: Sequence[str]) -> Iterator[dict[str, str]]:
+    """The cells of a table's rows by their role; of these columns only text_b may be missing."""
+    found = read_rows(Path(source), {}, roles)
+    for number, cells in found.rows:
+        yield {role: checked_cell(source, number, role, cells[place]) for role, place in found.places.items()}
 
 
 def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:

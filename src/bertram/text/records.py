@@ -195,12 +195,19 @@ def _jsonl(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows
 def _parquet(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
     polars = require("polars", "train")
     try:
-        frame = polars.read_parquet(path)
+        with opened(path) as stream:  # by its name polars would take it for a pattern of names
+            names = list(polars.read_parquet_schema(stream))
+        places = _places(str(path), names, columns, roles)
+        with opened(path) as stream:
+            frame = polars.read_parquet(stream, columns=[names[place] for place in places.values()])
+    except BadInput:
+        raise
     except Exception as error:  # polars' own errors, and those of the native code below
         raise BadInput(
             f"{path}: not a readable Parquet file: {next(iter(str(error).splitlines()), '')!s:.200}"
         ) from None
-    return Rows(frame.columns, _places(str(path), frame.columns, columns, roles), enumerate(frame.iter_rows(), 1))
+    names = [*frame.columns, *(name for name in names if name not in frame.columns)]
+    return Rows(names, _places(str(path), names, columns, roles), enumerate(frame.iter_rows(), 1))
 
 
 _READERS: dict[str, Callable[[Path, Mapping[str, str], Sequence[str]], Rows]] = {
@@ -218,7 +225,7 @@ def is_table(path: Path) -> bool:
 
 def kind_of(path: Path) -> str:
     """The ending that says what a file is, .gz aside."""
-    return Path(path.name.removesuffix(".gz")).suffix
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def read_rows(path: Path, columns: Mapping[str, str], roles: Sequence[str] = _ROLES) -> Rows:
@@ -229,7 +236,9 @@ def read_rows(path: Path, columns: Mapping[str, str], roles: Sequence[str] = _RO
     """
     reader = _READERS.get(kind_of(path))
     if reader is None:
-        raise BadInput(f"{path}: what kind of table is it? Names end with {', '.join(_READERS)}; .gz may follow")
+        raise BadInput(
+            f"{path}: what kind of table is it? Names end with {', '.join(_READERS)}; .gz may follow the first three"
+        )
     if not path.exists():
         raise BadInput(f"{path}: no such file")
     return reader(path, columns, roles)
@@ -276,7 +285,9 @@ def _places(
             places[role] = numbers.index(column)
         elif role in columns or role != _OPTIONAL:
             known = ", ".join(f"{other!r:.40}" for other in header[:12])
-            raise BadInput(f"{name}: no column {column!r:.80} (it has {known}); --columns {role}=NAME names another")
+            needed = [role for role in roles if role != _OPTIONAL]
+            hint = f"; --columns {role}=NAME names another" if len(needed) > 1 else ""  # commands that answer have none
+            raise BadInput(f"{name}: no column {column!r:.80} (it has {known}){hint}")
     return places
 
 
@@ -306,7 +317,7 @@ def opened(path: Path) -> BinaryIO:
         BadInput: there is no such file or it may not be read.
     """
     try:
-        return cast(BinaryIO, gzip.GzipFile(path)) if path.suffix == ".gz" else path.open("rb")
+        return cast(BinaryIO, gzip.GzipFile(path)) if path.suffix.lower() == ".gz" else path.open("rb")
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
 

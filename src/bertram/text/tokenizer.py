@@ -7,9 +7,10 @@ white space only, and each word is cut into its most probable pieces (Kudo 2018,
 which must write what it reads, is byte-pair encoding of text as it stands (Sennrich et al. 2016); published translation
 models have Marian's (`bertram.text.marian`).
 
-Ids are those of transformers' AutoTokenizer on the same files. For spiece.model that means that user-defined pieces
-(in ALBERT's: brackets, quotes, dashes, full stops and currency signs) are cut out before text is split into words,
-where Google's own code keeps the word around them.
+Ids are those of transformers' AutoTokenizer on the same files; should a tokenizer_config.json contradict a
+tokenizer.json, the latter counts here. For spiece.model that means that user-defined pieces (in ALBERT's: brackets,
+quotes, dashes, full stops and currency signs) are cut out before text is split into words, where Google's own code
+keeps the word around them.
 
 Letters: B rows, T tokens of all of them together.
 """
@@ -72,8 +73,10 @@ class Tokenizer:
         end_id: the id of what stands after a text, [SEP] or </s>.
     """
 
-    def __init__(self, backend: Backend, special: Mapping[str, str]) -> None:
+    def __init__(self, backend: Backend, special: Mapping[str, str], *, takes_pairs: bool = True) -> None:
         """Take a backend and the names of special tokens in its vocabulary: pad, unk, and cls, sep and mask or eos.
+
+        Without `takes_pairs` a pair of texts is refused.
 
         Raises:
             BadInput: a special token is not in the vocabulary, or an id is beyond any model's.
@@ -87,6 +90,7 @@ class Tokenizer:
         self._start, self.end_id = start_and_end(self._ids)
         self._backend = backend
         self._special = dict(special)
+        self._takes_pairs = takes_pairs
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -109,8 +113,7 @@ class Tokenizer:
             raise BadInput(f"{error.filename or path}: cannot be read ({error.strerror})") from None
         try:
             special = special_names(file, backend.get_vocab(), settings)
-            add_special(backend, special)
-            return cls(backend, special)
+            return cls(backend, special, takes_pairs=add_special(backend, special))
         except BadInput as error:
             raise BadInput(f"{file}: {error}") from None
 
@@ -214,9 +217,11 @@ class Tokenizer:
             The batch, and how many of its rows were cut.
 
         Raises:
-            BadInput: `max_length` is below 3, or 2 without [CLS], a text is no valid Unicode, or the tokenizer's file
-                was damaged.
+            BadInput: `max_length` is below 3, or 2 without [CLS], a text is no valid Unicode, the tokenizer's file
+                was damaged, or says that pairs get other tokens or segments than these.
         """
+        if texts_b is not None and not self._takes_pairs:
+            raise BadInput("this tokenizer puts other tokens or segments around pairs of texts than BERT and ALBERT do")
         before = 0 if self._start is None else 1
         least = before + 2
         if max_length < least:

@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,24 @@ from bertram.formats.weights import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
+KEPT = 2
+"""Checkpoints of a training that stay: should the newest be damaged, there is the one before."""
+
 _TENSORS, _STATE, _MANIFEST = "state.safetensors", "state.json", "manifest.json"
 
 
-def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], kept: int = 2) -> None:
+def save(
+    directory: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    kept: int = KEPT,
+    spared: Collection[int] = (),
+) -> None:
     """Write DIRECTORY/step-N: tensors and state, a manifest of their checksums, then the rename that makes it count.
 
-    The `kept` newest checkpoints stay, older ones are deleted. One that is there and whole stands as it is: a step
-    number says all about the state of a training.
+    The `kept` newest checkpoints stay, and those of the steps `spared`; older ones are deleted. One that is there and
+    whole stands as it is: a step number says all about the state of a training.
 
     Raises:
         OSError: the disk is full or not writable; checkpoints written before stand untouched.
@@ -44,7 +54,8 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str
         shutil.rmtree(temporary, ignore_errors=True)
     flush_directory(directory)
     for old in _steps(directory)[kept:]:
-        shutil.rmtree(directory / f"step-{old}", ignore_errors=True)
+        if old not in spared:
+            shutil.rmtree(directory / f"step-{old}", ignore_errors=True)
 
 
 def load_latest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -1,5 +1,6 @@
 """The weights at past evaluations, on the disk: the best one's, and the last few for their mean."""
 
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -14,11 +15,16 @@ class EvaluatedWeights:
     def __init__(self, checkpoints: Path, average: int) -> None:
         """`average` is the number of evaluations whose mean is wanted; 1: none."""
         self._best, self._latest, self._average = checkpoints / "best", checkpoints / "evaluated", average
+        self._spared = deque[int](maxlen=checkpoint.KEPT)
 
     def forget_after(self, step: int) -> None:
         """Delete what an attempt left that got further than the checkpoint its successor goes on from."""
         for directory in (self._best, self._latest):
             checkpoint.discard_after(directory, step)
+
+    def spare(self, best_step: int) -> None:
+        """Keep the best weights of this step for as long as a training may go on from the checkpoint now written."""
+        self._spared.append(best_step)
 
     def keep(self, step: int, weights: dict[str, Tensor], *, best: bool) -> None:
         """Write the weights of an evaluation, where they may be wanted.
@@ -27,7 +33,7 @@ class EvaluatedWeights:
             OSError: the disk did not take them.
         """
         if best:
-            checkpoint.save(self._best, step, weights, {})
+            checkpoint.save(self._best, step, weights, {}, spared=self._spared)
         if self._average > 1:
             checkpoint.save(self._latest, step, weights, {}, kept=self._average)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bertram.batch import Examples, budgeted
 from bertram.environment import environment
-from bertram.errors import BadInput
+from bertram.errors import BadInput, BertramError
 from bertram.models.decoder import Decoder, LanguageModelHead
 from bertram.models.encoder import Encoder
 from bertram.models.heads import ClassificationHead
@@ -186,13 +186,17 @@ class Loop:
                         tell(self._evaluate(state))
                     if state.step >= state.total or state.stale >= (self.recipe.patience or math.inf):
                         break
-                    line = self._train_step(state)
+                    try:
+                        line = self._train_step(state)
+                    except torch.OutOfMemoryError:
+                        hint = "lower --max-tokens, or give --gradient-checkpointing"
+                        raise BertramError(f"the GPU has not memory enough for a training step; {hint}") from None
                     tell(line)
                     if not math.isfinite(line["loss"]) or not math.isfinite(line["gradient_norm"]):
                         name = "gradient_norm" if math.isfinite(line["loss"]) else "loss"
                         reason = f"the {name.replace('_', ' ')} was {line[name]} at step {state.step}"
                         break
-                    if state.step % self.recipe.save_every == 0 and state.step < state.total:
+                    if state.step % self.recipe.save_every == 0 or state.step == state.total:  # scoring may take long
                         self._save(state, started)
                     if self.processes.any(stop.requested):
                         stop.stop()
@@ -201,9 +205,9 @@ class Loop:
                 raise
         seconds = time.monotonic() - started
         reason = reason or self._not_finite() or _not_falling(state, self.blind_loss)
-        self.optimizer.release()
         self.processes.wait()  # for process 0 to have written what now is read
         averaged, best_step = (1, state.best_step) if reason or not state.best_step else self._choose(state)
+        self.optimizer.release()
         status = "diverged" if reason else "finished"
         return Outcome(status, reason, state.step, state.tokens, seconds, best_step, self.precision, averaged)
 
@@ -347,6 +351,7 @@ class Loop:
         }
         if self.processes.rank == 0:
             checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
+            self.evaluated.spare(state.best_step)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
 
     def _machine(self) -> dict[str, Any]:
@@ -354,7 +359,8 @@ class Loop:
         device, found = self.processes.device, environment()["processor"]
         if device.type == "cuda":
             found = torch.cuda.get_device_name(device)
-        return {"processor": found, "torch": torch.__version__, "threads": torch.get_num_threads()}
+        threads, processes = torch.get_num_threads(), self.processes.size
+        return {"processor": found, "torch": torch.__version__, "threads": threads, "processes": processes}
 
     def _resume(self) -> State | None:
         if self._found is None:
@@ -373,9 +379,11 @@ class Loop:
             raise BadInput(
                 f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
             )
-        if began != (now := self._machine()):
-            then = " and ".join(f"{name} {began.get(name)}" for name in now if began.get(name) != now[name])
-            logger.warning("bertram: this training began with %s; losses may differ in their last digits", then)
+        self.evaluated.spare(state.best_step)
+        now = self._machine()
+        others = " and ".join(f"{name} {value}" for name, value in began.items() if value != now.get(name))
+        if others and self.processes.rank == 0:
+            logger.warning("bertram: this training began with %s; losses may differ in their last digits", others)
         return state
 
 

@@ -29,14 +29,14 @@ def make() -> None:
     """
     compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("c++", "g++", "clang++")), "c++")]
     variants = {"portable": list[str](), **(X86 if platform.machine() in ("x86_64", "AMD64") else {})}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=HERE) as scratch:  # whence it can replace one that is in use
         objects = [Path(scratch, f"{name}.o") for name in variants]
         for (name, flags), target in zip(variants.items(), objects, strict=True):
             source = ["-c", str(HERE / "kernels.cpp"), "-o", str(target)]
             subprocess.run([*compiler, *FLAGS, *flags, f"-DVARIANT={name}", *source], check=True)
         library = Path(scratch, LIBRARY.name)
         subprocess.run([*compiler, *FLAGS, HERE / "encoder.cpp", *objects, *LINKED, "-o", library], check=True)
-        shutil.move(library, LIBRARY)
+        library.replace(LIBRARY)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ namespace bertram {
 class Threads {
   public:
     explicit Threads(int count) {
+        workers_.reserve(count);
         try {
             for (int i = 1; i < count; ++i) workers_.emplace_back([this, i] { work(i); });
         } catch (const std::system_error&) {  // no more threads are to be had: those there are do the work
@@ -26,7 +27,9 @@ class Threads {
 
     ~Threads() {
         if (getpid() != owner_) {
-            for (auto& worker : workers_) worker.detach();
+            // A fork has none of them, and what they were called by may be threads of its own by now: neither joined
+            // nor detached, the handles are left.
+            new std::vector<std::thread>(std::move(workers_));
             return;
         }
         stopping_ = true;
