@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertram.comparison.baseline import Baseline
+from bertram.baseline import FILES, Baseline
 from bertram.errors import BadInput
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
@@ -48,6 +48,26 @@ def test_learns_which_words_go_with_which_label(names):
     assert score(baseline, unseen) == 1.0
 
 
+def test_damaged_files_and_pairs_for_single_texts_are_refused(tmp_path):
+    baseline = fit(verdicts(["good", "bad"], SUBJECTS[:4]), verdicts(["good", "bad"], SUBJECTS[4:5]), Classification)
+    with pytest.raises(BadInput, match="fitted on pairs of texts, or on single ones"):
+        baseline.predict([{"text": "a", "text_b": "b"}])
+    baseline.save(tmp_path)
+    settings, weights = (tmp_path / name for name in FILES)
+    for file, damaged in (
+        (settings, b"{}"),
+        (settings, settings.read_bytes().replace(b"classification", b"regression")),
+        (settings, settings.read_bytes().replace(b'"vocabulary": ["', b'"vocabulary": ["x", "')),
+        (weights, weights.read_bytes()[:-4]),
+    ):
+        before = file.read_bytes()
+        assert damaged != before
+        file.write_bytes(damaged)
+        with pytest.raises(BadInput, match="damaged or do not belong together"):
+            Baseline.load(tmp_path)
+        file.write_bytes(before)
+
+
 @pytest.mark.parametrize("seen", [["good", "bad"], ["bad", "odd"], ["odd"], ["good"]])
 @pytest.mark.parametrize("known", [["bad", "good", "odd"], ["bad", "good", "odd", "strange"]])
 def test_a_label_that_no_training_row_has_moves_no_other(seen, known, tmp_path):
@@ -64,7 +84,7 @@ def test_a_label_that_no_training_row_has_moves_no_other(seen, known, tmp_path):
 def test_two_labels_are_as_probable_as_scikit_learn_says():
     from sklearn.linear_model import LogisticRegression
 
-    from bertram.comparison import baseline as module
+    from bertram import baseline as module
 
     table = verdicts(["good", "bad"], SUBJECTS)
     with pytest.MonkeyPatch.context() as patch:

@@ -13,6 +13,7 @@ import bertram
 from bertram.comparison import compare as module
 from bertram.comparison.compare import BASELINE, compare
 from bertram.errors import BadInput, BertramError
+from bertram.evaluation import evaluate_files
 from bertram.training.recipe import Recipe
 from tiny import model_directory, table
 
@@ -80,6 +81,13 @@ def test_what_is_shipped_loads(place, results):
     assert best.exists() == (chosen != module.BASELINE)
     if best.exists():
         assert best.read_bytes() == (place / "out" / "engines" / f"{chosen}.engine").read_bytes()
+
+
+def test_the_baseline_answers_too(place, results):
+    found = bertram.load(place / "out" / "runs" / BASELINE)
+    assert [answer["label"] for answer in found.predict(["a fine film", "an awful film"])] == ["good", "bad"]
+    (row,) = [row for row in results["candidates"] if row["model"] == BASELINE]
+    assert evaluate_files(found, [place / "test.csv"], None, None)[0].value == row["score"]["mean"]
 
 
 def test_the_test_part_does_not_choose_the_run():

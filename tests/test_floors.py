@@ -35,6 +35,7 @@ FLOORS = {
     "corpus": 3,
     "formats": 3,
     "tasks": 3,
+    "baseline": 4,
     "inference": 4,
     "model_directory": 4,
     "training": 4,

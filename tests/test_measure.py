@@ -33,6 +33,7 @@ class Clock:
 def measured(monkeypatch, tmp_path):
     def run(clock, sample=SAMPLE):
         monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(module, "is_baseline", lambda model: True)
         monkeypatch.setattr(module, "_baseline", lambda model: (clock.answer, 0.0, None))
         return module.measure(tmp_path, sample)
 

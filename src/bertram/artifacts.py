@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bertram.baseline import Baseline, is_baseline
 from bertram.errors import BadInput
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import is_engine, read_engine
@@ -29,8 +30,8 @@ from bertram.text.inputs import read_inputs
 _VERBS = {"translation": "translate", "summarization": "summarize"}
 
 
-def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Generator:
-    """Load a trained model, an engine file or one of Bertram's own, ready to `predict`.
+def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Generator | Baseline:
+    """Load a trained model, an engine file, a comparison's baseline or one of Bertram's own, ready to `predict`.
 
     Raises:
         BadInput: there is none, it is damaged, or it is a bare preset, which has learned nothing.
@@ -42,6 +43,8 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
         raise BadInput(
             f"{model} is a preset, sizes with random weights; train it first: bertram train … --model {model}"
         )
+    if is_baseline(source):
+        return Baseline.load(source)
     manifest = read_manifest(source)
     task = task_of(source, manifest)
     if isinstance(task, Generation):
@@ -62,6 +65,8 @@ def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predicto
         BadInput: as `load`, or the model writes texts.
     """
     found = load(model, allow_pickle=allow_pickle)
+    if isinstance(found, Baseline):
+        raise BadInput(f"{model}: is a tf-idf baseline, which predicts and makes no vectors")
     if isinstance(found, Generator):
         raise BadInput(f"{model}: is for {found.task.name}, which gives texts; use bertram {_VERBS[found.task.name]}")
     return found

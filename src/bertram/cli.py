@@ -435,8 +435,8 @@ def predict(
     Parameters
     ----------
     model
-        A trained model or an engine. Default: the built-in bertram-sentiment, which labels English texts negative,
-        neutral or positive.
+        A trained model, an engine, or the runs/tf-idf of a comparison. Default: the built-in bertram-sentiment, which
+        labels English texts negative, neutral or positive.
     source
         A text file with one input a line, or a table with text [, text_b]. Default, or -: standard input.
     text

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from bertram.baseline import Baseline
 from bertram.errors import BadInput, require_all
 from bertram.inference.generator import Generator
 from bertram.inference.predictor import Predictor
@@ -14,7 +15,7 @@ from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.records import Table, parse_columns, read_table
 
 
-def evaluate(predictor: Predictor, table: Table, name: str = "the data") -> list[Score]:
+def evaluate(predictor: Predictor | Baseline, table: Table, name: str = "the data") -> list[Score]:
     """Scores of the model's task on labelled texts, the primary one first; errors call the table by `name`.
 
     Raises:
@@ -34,7 +35,7 @@ def evaluate_writing(generator: Generator, pairs: Pairs, search: Search | None =
 
 
 def evaluate_files(
-    model: Predictor | Generator, files: Sequence[Path], columns: str | None, search: SearchOptions | None
+    model: Predictor | Generator | Baseline, files: Sequence[Path], columns: str | None, search: SearchOptions | None
 ) -> list[Score]:
     """Scores on a table, or on two files of aligned lines; `columns` and `search` as the command line has them.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram import model_directory, model_names
+from bertram import baseline, model_directory, model_names
 from bertram.comparison.report import write_report
 from bertram.comparison.selection import Limits, choose
 from bertram.comparison.statistics import comparisons_of, interval
@@ -181,7 +181,7 @@ def _baseline(comparison: _Comparison) -> dict[str, Any]:
         "directory": directory,
         "parameters": fit["parameters"],
         "unique_parameters": fit["parameters"],
-        "bytes_on_disk": _bytes(place / "baseline.json", place / "baseline.safetensors"),
+        "bytes_on_disk": _bytes(*(place / file for file in baseline.FILES)),
         "flops_per_token": None,
         "training_memory_mb": fit["peak_memory_mb"],
         "runs": [{"seed": 0, "status": "finished", "score": score, "directory": directory, "seconds": fit["seconds"]}],

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bertram.baseline import Baseline, is_baseline
 from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.text.records import Table
 
@@ -27,8 +28,7 @@ def measure(model: Path, sample: Table) -> dict[str, Any]:
     Raises:
         BadInput: the model is damaged.
     """
-    is_baseline = model.is_dir() and not (model / "config.json").exists()
-    answer, idle, tokens = _baseline(model) if is_baseline else _transformer(model, sample)
+    answer, idle, tokens = _baseline(model) if is_baseline(model) else _transformer(model, sample)
     singles = [sample.select([row]).inputs for row in _of_all_lengths(sample)]
     for one in singles[-_WARM_UP:]:
         answer(*one)
@@ -71,8 +71,6 @@ def _baseline(model: Path) -> tuple[Answer, float, int | None]:
     import scipy.sparse  # noqa: F401
     import sklearn.feature_extraction.text
     import sklearn.linear_model  # noqa: F401
-
-    from bertram.comparison.baseline import Baseline
 
     idle = current_memory_mb()
     return Baseline.load(model).logits, idle, None

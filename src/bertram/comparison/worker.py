@@ -51,7 +51,7 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _baseline(job: dict[str, Any]) -> dict[str, Any]:
-    from bertram.comparison.baseline import Baseline
+    from bertram.baseline import Baseline
     from bertram.finetuning import LabelledSplits
     from bertram.tasks.registry import task_from_dict
 

@@ -7,9 +7,8 @@ ridge regression goes on top. The length of runs and the regularisation are the 
 Letters: N rows, V runs in the vocabulary, F features (V for texts, 3V + 1 for pairs), L logits.
 """
 
-import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertram.errors import BadInput, require
-from bertram.files import replacing, write_json
+from bertram.files import read_object, replacing, write_json
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.task import Targets, Task
+from bertram.text.inputs import check_characters, columns_of
 from bertram.text.records import Table
 
+_SETTINGS, _WEIGHTS = "baseline.json", "baseline.safetensors"
+FILES = (_SETTINGS, _WEIGHTS)
+"""What a directory with a baseline holds."""
+_MOST_BYTES = 2**28
 _RUN_LENGTHS = (1, 3)
 _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of logistic regression, 1 / alpha of ridge
 _NEVER = np.float32(-1e4)  # a logit that is finite, and below every other
@@ -70,9 +74,28 @@ class Baseline:
         return best
 
     def logits(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> Weights:
-        """The task's logits of every text or pair, [N, L], as `Predictor.logits` gives them."""
+        """The task's logits of every text or pair, [N, L], as `Predictor.logits` gives them.
+
+        Raises:
+            BadInput: a text is no valid Unicode, or it was fitted on pairs and is given single texts, or vice versa.
+        """
+        check_characters(texts)
+        check_characters(texts_b or ())
+        if self._features_of(texts_b is not None) != self.coefficients.shape[1]:
+            raise BadInput("this baseline was fitted on pairs of texts, or on single ones, and is asked for the other")
         features = _features(self._vectorizer, texts, texts_b)
         return _logits(features, self.coefficients, self.intercept, self.task.outputs)
+
+    def predict(self, inputs: Sequence[str | Mapping[str, str]]) -> list[dict[str, Any]]:
+        """One answer an input, in the order given, as `Predictor.predict` gives them.
+
+        Raises:
+            BadInput: an input is neither a string nor {"text" [, "text_b"]}, or as `logits`.
+        """
+        return self.task.answers(self.logits(*columns_of(inputs)))
+
+    def _features_of(self, pairs: bool) -> int:
+        return 3 * len(self.idf) + 1 if pairs else len(self.idf)
 
     @property
     def parameters(self) -> int:
@@ -86,21 +109,42 @@ class Baseline:
             OSError: the disk did not take them.
         """
         weights = {"idf": self.idf, "coefficients": self.coefficients, "intercept": self.intercept}
-        with replacing(directory / "baseline.safetensors") as path:
+        with replacing(directory / _WEIGHTS) as path:
             require("safetensors.numpy", "train").save_file(weights, path)
         settings = {"task": self.task.to_dict(), "run_length": self.run_length, "vocabulary": self.vocabulary}
-        write_json(directory / "baseline.json", settings)
+        write_json(directory / _SETTINGS, settings)
 
     @classmethod
     def load(cls, directory: Path) -> "Baseline":
         """Read what `save` wrote.
 
         Raises:
+            BadInput: it is damaged.
             OSError: it is not there.
         """
-        settings = json.loads((directory / "baseline.json").read_text(encoding="utf-8"))
-        weights = require("safetensors.numpy", "train").load_file(directory / "baseline.safetensors")
-        return cls(task_from_dict(settings["task"]), settings["run_length"], settings["vocabulary"], **weights)
+        settings, safetensors = read_object(directory / _SETTINGS, _MOST_BYTES), require("safetensors", "train")
+        try:
+            weights = require("safetensors.numpy", "train").load_file(directory / _WEIGHTS)
+            task = task_from_dict(settings["task"])
+            found = cls(task, settings["run_length"], settings["vocabulary"], **weights)
+            whole = found._is_whole()
+        except (AttributeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
+            whole = False
+        if not whole:
+            raise BadInput(f"{directory}: {_SETTINGS} and {_WEIGHTS} are damaged or do not belong together")
+        return found
+
+    def _is_whole(self) -> bool:
+        outputs, features = self.coefficients.shape
+        return (
+            self.run_length in _RUN_LENGTHS
+            and all(isinstance(run, str) for run in self.vocabulary)
+            and len(set(self.vocabulary)) == len(self.idf) > 0
+            and all(array.dtype == np.float32 for array in (self.idf, self.coefficients, self.intercept))
+            and (self.idf.ndim, self.intercept.shape) == (1, (outputs,))
+            and outputs in (1, self.task.outputs)
+            and features in (self._features_of(False), self._features_of(True))
+        )
 
     @cached_property
     def _vectorizer(self) -> Any:
@@ -171,3 +215,8 @@ def _logits(features: Any, coefficients: Weights, intercept: Weights, outputs: i
     """[N, F] → [N, L]."""
     logits: Weights = features @ coefficients.T + intercept
     return np.pad(logits, ((0, 0), (outputs - logits.shape[1], 0)))
+
+
+def is_baseline(directory: Path) -> bool:
+    """Whether a directory holds what `Baseline.save` writes."""
+    return all((directory / file).is_file() for file in FILES)
