@@ -182,8 +182,12 @@ def test_pairs_and_numbers(tmp_path):
     model = model_directory(tmp_path / "bare")
     found = train(None, tmp_path / "pairs.jsonl", model=model, out=tmp_path / "out", recipe=Recipe(steps=3))
     assert found["task"]["name"] == "regression"
-    answers = bertram.load(tmp_path / "out").predict([{"text": "a film", "text_b": "a book"}])
-    assert answers[0].keys() == {"score"}
+    bertram.export(tmp_path / "out", format="engine", out=tmp_path / "a.engine", min_agreement=0)
+    for place in ("out", "a.engine"):
+        loaded = bertram.load(tmp_path / place)
+        assert loaded.predict([{"text": "a film", "text_b": "a book"}])[0].keys() == {"score"}
+        with pytest.raises(BadInput, match="trained on pairs of texts: each needs a text_b"):
+            loaded.predict(["a film"])
 
 
 def test_a_model_of_one_segment_refuses_pairs(tmp_path):

@@ -37,7 +37,7 @@ class Sums:
 
 
 def make(max_length=50, max_tokens=64):
-    return Predictor(Regression(0.0, 1.0), Characters(), Sums(), max_length, max_tokens)
+    return Predictor(Regression(0.0, 1.0), Characters(), Sums(), max_length, max_tokens=max_tokens)
 
 
 def total(text, max_length=50):

@@ -55,7 +55,8 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     from bertram.training.torch_runner import TorchRunner
 
     max_length = max_length_of(source, network.config)
-    return Predictor(task, read_tokenizer(source, network.config), TorchRunner(network), max_length)
+    tokenizer = read_tokenizer(source, network.config)
+    return Predictor(task, tokenizer, TorchRunner(network), max_length, pairs=_pairs(manifest))
 
 
 def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
@@ -98,7 +99,12 @@ def _load_engine(path: Path) -> Predictor:
     max_length = manifest.get("max_length")
     if type(max_length) is not int or not 3 <= max_length <= engine.config.max_position_embeddings:
         raise BadInput(f"{path}: max_length must be a whole number from 3 to its positions")
-    return Predictor(task, engine.tokenizer, EngineRunner(engine), max_length)
+    return Predictor(task, engine.tokenizer, EngineRunner(engine), max_length, pairs=_pairs(manifest))
+
+
+def _pairs(manifest: Mapping[str, Any]) -> bool | None:
+    """What bertram.json says of the texts that a model was trained on; nothing where it was made elsewhere."""
+    return found if isinstance(found := manifest.get("pairs"), bool) else None
 
 
 def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, allow_pickle: bool) -> Generator:

@@ -20,6 +20,14 @@ IGNORED = -100
 NO_PAIRS = "the model has no second segment (type_vocab_size < 2), so it cannot read pairs"
 
 
+def check_length(longest: int, positions: int) -> None:
+    """Raises:
+    BadInput: a text of `longest` tokens is longer than the positions that a model knows.
+    """
+    if longest > positions:
+        raise BadInput(f"a text of {longest} tokens is longer than the model's {positions} positions")
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """B sequences laid end to end, without padding.
@@ -67,8 +75,7 @@ class Batch:
             raise BadInput("a text of no tokens")
         if self.token_ids.min(initial=0) < 0 or self.token_ids.max(initial=0) >= vocab_size:
             raise BadInput(f"a token id lies outside the model's vocabulary of {vocab_size:,}")
-        if (longest := int(self.positions.max(initial=0)) + 1) > positions:
-            raise BadInput(f"a text of {longest} tokens is longer than the model's {positions} positions")
+        check_length(int(self.positions.max(initial=0)) + 1, positions)
         if self.segment_ids.min(initial=0) < 0 or self.segment_ids.max(initial=0) >= max(1, segments):
             raise BadInput(NO_PAIRS if segments < 2 else f"a segment id lies outside the model's {segments}")
 

@@ -188,7 +188,7 @@ def _masked(batch: Batch, tokenizer: Tokenizer) -> Batch:
 
 def _kept(source: Path, manifest: Mapping[str, Any], config: EncoderConfig) -> dict[str, Any]:
     """What bertram.json says that holds in any format."""
-    kept = {"base_model": manifest["base_model"]} if "base_model" in manifest else {}
+    kept = {name: manifest[name] for name in ("base_model", "pairs") if name in manifest}
     if (task := model_directory.find_task(source, dict(manifest))) is not None:
         kept["task"] = task.to_dict()
     return kept | {"max_length": model_directory.max_length_of(source, config)}

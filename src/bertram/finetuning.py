@@ -170,6 +170,7 @@ class Training:
             "task": task.to_dict(),
             "base_model": Path(self.model).name,
             "max_length": max_length,
+            "pairs": splits.train.texts_b is not None,
             "truncated_texts": truncated,
             "data": splits.description,
             "recipe": asdict(recipe),
@@ -197,7 +198,8 @@ def prepare(
     Raises:
         BadInput: the data or the model cannot be used as asked.
     """
-    if vocab_size is not None and isinstance(model_names.resolve_encoder(model, allow_pickle=allow_pickle), Path):
+    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # before anything is read or written
+    if vocab_size is not None and isinstance(source, Path):
         raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     return Training(learn(task, splits), splits, model, recipe, vocab_size, max_length, allow_pickle)

@@ -1,4 +1,4 @@
-"""The engine file: one model, ready to answer, in one file that is mapped and not read.
+"""The engine file: one model, ready to answer, in one file that is checked once and then mapped.
 
     magic, 8 bytes | version, uint32 | bytes of the header, uint32 | SHA-256 of all that follows, 32 bytes |
     header, JSON | weights and vectors, each from a multiple of 64 bytes on | tokenizer, compressed

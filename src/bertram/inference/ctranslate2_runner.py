@@ -6,7 +6,7 @@ Letters: B sources, T tokens of all of them together.
 from itertools import pairwise
 from pathlib import Path
 
-from bertram.batch import Batch, Hypothesis, output_limits
+from bertram.batch import Batch, Hypothesis, check_length, output_limits
 from bertram.environment import usable_cores
 from bertram.errors import BadInput, require
 from bertram.formats.ctranslate2_file import describe
@@ -52,8 +52,7 @@ class CTranslate2Runner:
         known = self.description
         if batch.segment_ids.any():
             raise BadInput(f"{self.directory}: reads one text at a time, not pairs of texts")
-        if (longest := int(batch.lengths.max())) > known.source_positions:
-            raise BadInput(f"a text of {longest} tokens is longer than the model's {known.source_positions} positions")
+        check_length(int(batch.lengths.max()), known.source_positions)
         room = output_limits(batch.lengths, known.target_positions, search.max_length) - 1  # for all but the end token
         steps = int(room.max())
         if not steps:

@@ -32,22 +32,33 @@ class Predictor:
     Attributes:
         task, tokenizer, runner: what it is made of.
         max_length: tokens that a text is cut to.
-        max_tokens: tokens that the runner is given at a time.
+        pairs: whether it was trained on pairs of texts or on single ones, None where that is not known.
+        max_tokens: tokens that the runner is given at a time; on a CPU more make it no faster.
     """
 
     def __init__(
-        self, task: Task, tokenizer: Tokenizer, runner: Runner, max_length: int, max_tokens: int = 2048
+        self,
+        task: Task,
+        tokenizer: Tokenizer,
+        runner: Runner,
+        max_length: int,
+        *,
+        pairs: bool | None = None,
+        max_tokens: int = 2048,
     ) -> None:
         self.task, self.tokenizer, self.runner = task, tokenizer, runner
-        self.max_length, self.max_tokens = max_length, max_tokens
+        self.max_length, self.pairs, self.max_tokens = max_length, pairs, max_tokens
 
     def logits(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> NDArray[np.float32]:
         """The task's logits of every text or pair, [N, L], in the order given.
 
         Raises:
-            BadInput: a text is no valid Unicode, or the task compares two texts and there is one.
+            BadInput: a text is no valid Unicode, or there are pairs where there should be single texts, or vice versa.
         """
         if not self.task.apart:
+            if self.pairs not in (None, texts_b is not None):
+                wanted = "pairs of texts: each needs a text_b" if self.pairs else "single texts: leave text_b out"
+                raise BadInput(f"the model was trained on {wanted}")
             return self._run(texts, texts_b, self.task.outputs)
         if texts_b is None:
             raise BadInput(f"{self.task.name} compares two texts: each needs a text_b")

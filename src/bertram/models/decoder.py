@@ -8,9 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from bertram.batch import check_length
 from bertram.config import EncoderConfig
 from bertram.models.cross_entropy import linear_cross_entropy
-from bertram.models.encoder import check_positions, fill_rows, precision_of
+from bertram.models.encoder import fill_rows, precision_of
 from bertram.models.layers import Embeddings, Layer, LayerNorm, layers_of, run_layer
 from bertram.models.layout import layout
 from bertram.models.tensors import PackedPairs
@@ -38,7 +39,7 @@ class Decoder(nn.Module):
             BadInput: a target is longer than the positions that the model knows.
         """
         batch, heads = pairs.target, self.config.num_attention_heads
-        check_positions(int(batch.lengths.max()), self.config)
+        check_length(int(batch.lengths.max()), self.config.max_position_embeddings)
         x: Tensor = self.embeddings(batch.token_ids, batch.positions, None, precision_of(self))
         own = layout(batch.lengths, batch.lengths, heads, x, causal=True)
         cross = layout(batch.lengths, pairs.source.lengths, heads, x)

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bertram.models.encoder import check_positions, precision_of
+from bertram.batch import check_length
+from bertram.models.encoder import precision_of
 from bertram.models.layers import Attention, Layer
 from bertram.models.tensors import PackedTensors
 from bertram.models.transformer import Transformer
@@ -57,7 +58,7 @@ class Decoding:
         """
         decoder = self.model.decoder
         positions = torch.full_like(tokens.flatten(), self.length)
-        check_positions(self.length + 1, decoder.config)
+        check_length(self.length + 1, decoder.config.max_position_embeddings)
         x = decoder.embeddings(tokens.flatten(), positions, None, precision_of(decoder))
         self._make_room(len(x), x)
         for layer, written in zip(self.layers, self.written, strict=True):

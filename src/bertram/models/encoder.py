@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bertram.batch import check_length
 from bertram.config import EncoderConfig
-from bertram.errors import BadInput
 from bertram.models.layers import Embeddings, Layer, LayerNorm, layers_of, run_layer
 from bertram.models.layout import layout
 from bertram.models.tensors import PackedTensors
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
     def _run(self, batch: PackedTensors, *, first_only: bool = False) -> Iterator[Tensor]:
         """The same with further rows that belong to no sequence; with `first_only` [B, H] comes last."""
         lengths, heads, last = batch.lengths, self.config.num_attention_heads, len(self.layers)
-        check_positions(int(lengths.max()), self.config)
+        check_length(int(lengths.max()), self.config.max_position_embeddings)
         x: Tensor = self.embeddings(batch.token_ids, batch.positions, batch.segment_ids, precision_of(self))
         own = layout(lengths, lengths, heads, x)
         x = fill_rows(x)
@@ -81,16 +81,6 @@ def precision_of(stack: nn.Module) -> torch.dtype:
 def fill_rows(x: Tensor) -> Tensor:
     """[T, H] with rows of zeros below, up to a multiple of 32; on a GPU as it is."""
     return x if x.is_cuda else F.pad(x, (0, 0, 0, -len(x) % _ROW_MULTIPLE))
-
-
-def check_positions(longest: int, config: EncoderConfig) -> None:
-    """Raises:
-    BadInput: a sequence of `longest` tokens is longer than the positions that the model knows.
-    """
-    if longest > config.max_position_embeddings:
-        raise BadInput(
-            f"a text of {longest} tokens is longer than the model's {config.max_position_embeddings} positions"
-        )
 
 
 class Pooler(nn.Module):

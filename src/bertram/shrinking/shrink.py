@@ -179,9 +179,10 @@ def _manifest(
     }
     if final is not None:
         manifest |= {"losses": final.losses, "agreement": agreement(final.student, final.teacher)}
-    if (task := model_directory.find_task(shrinking.source, read_manifest(shrinking.source))) is not None:
+    said = read_manifest(shrinking.source)
+    if (task := model_directory.find_task(shrinking.source, said)) is not None:
         manifest["task"] = task.to_dict()
-    return manifest
+    return manifest | ({"pairs": said["pairs"]} if "pairs" in said else {})
 
 
 def _check(recipe: Recipe, lessons: Collection[str]) -> None:

@@ -1,8 +1,8 @@
 """AdamW and LAMB on float32 master weights, under a model that may compute in bfloat16.
 
 Autocast keeps float32 weights and casts all of them at every step; here the cast is part of the update, gradients stay
-in the precision they were computed in, and a step allocates no buffer of the model's size (but for the sum over several
-processes, which needs one).
+in the precision they were computed in, also where those of several passes are summed, and a step allocates no buffer of
+the model's size (but for the sum over several processes, which needs one).
 """
 
 from collections.abc import Callable, Mapping
