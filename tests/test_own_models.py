@@ -55,9 +55,6 @@ def test_they_are_small_and_say_where_they_come_from() -> None:
     card = (OWN / ENGLISH / "README.md").read_text()
     assert 'license: "apache-2.0"' in card
     assert f"# {ENGLISH}, shrunken from all-MiniLM-L6-v2" in card
-    card = (OWN / f"{SENTIMENT}.md").read_text()
-    assert 'license: "apache-2.0"' in card
-    assert f"# {SENTIMENT}, trained for classification" in card
     notice = (OWN / "NOTICE").read_text()
     assert "all-MiniLM-L6-v2" in notice
     assert "Apache License" in notice

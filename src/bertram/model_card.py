@@ -13,12 +13,8 @@ _HUB_TASKS = {
 }
 
 
-def model_card(manifest: dict[str, Any], name: str | None = None, metadata: Mapping[str, str] | None = None) -> str:
-    """Write the card of a run from what its bertram.json will say.
-
-    `name` is what the model is called, by default as the one that it began with; `metadata` is what the hub is told
-    besides: the licence, the language.
-    """
+def model_card(manifest: dict[str, Any]) -> str:
+    """Write the card of a run from what its bertram.json will say."""
     task, data = manifest["task"], manifest["data"]
     judged = "test" if "test" in manifest["scores"] else "validation"
     scores = [
@@ -34,8 +30,7 @@ def model_card(manifest: dict[str, Any], name: str | None = None, metadata: Mapp
     cut = f"- texts longer than {manifest['max_length']} tokens are cut; in training {manifest['truncated_texts']:,}"
     use = ["import bertram", "", 'bertram.load("this/directory").predict(["a text"])']
     hub_task = _HUB_TASKS.get(task["name"], task["name"])
-    purpose = f"trained for {task['name']}"
-    return _card(manifest, hub_task, purpose, data["train"], judged, [*rows, cut], scores, use, name, metadata)
+    return _card(manifest, hub_task, f"trained for {task['name']}", data["train"], judged, [*rows, cut], scores, use)
 
 
 def pretraining_card(manifest: dict[str, Any]) -> str:
@@ -54,7 +49,10 @@ def pretraining_card(manifest: dict[str, Any]) -> str:
 
 
 def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, str] | None = None) -> str:
-    """`model_card` of a shrunken model."""
+    """Write the card of a shrunken model called `name` from what its bertram.json will say.
+
+    `metadata` is what the hub is told besides: the licence, the language.
+    """
     made, data, count = manifest["shrinking"], manifest["data"], manifest["parameters"]
     teacher, groups = manifest["base_model"], made["groups"]
     rows = [
