@@ -57,7 +57,7 @@ def test_damaged_files_and_pairs_for_single_texts_are_refused(tmp_path):
     for file, damaged in (
         (settings, b"{}"),
         (settings, settings.read_bytes().replace(b"classification", b"regression")),
-        (settings, settings.read_bytes().replace(b'"vocabulary": ["', b'"vocabulary": ["x", "')),
+        (settings, settings.read_bytes().replace(b'"vocabulary": [', b'"vocabulary": ["x",')),
         (weights, weights.read_bytes()[:-4]),
     ):
         before = file.read_bytes()

@@ -196,7 +196,7 @@ def test_a_model_of_one_segment_refuses_pairs(tmp_path):
     train("classification", table(tmp_path / "t.csv"), model=model, out=tmp_path / "out", recipe=recipe)
     predictor = bertram.load(tmp_path / "out")
     assert len(predictor.predict(["a film"])) == 1
-    with pytest.raises(BadInput, match="no second segment"):
+    with pytest.raises(BadInput, match="trained on single texts: leave text_b out"):
         predictor.predict([{"text": "a film", "text_b": "a book"}])
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("text,text_b,label\n" + "a,b,x\nc,d,y\n" * 4)

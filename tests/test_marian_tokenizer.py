@@ -34,6 +34,8 @@ ALPHABET = (
 )
 PARTS = [*SOURCE, *TARGET, *CODES, ">>xx<<", ">>", "<<", "</s>", "<unk>", "<pad>", "<s>", "fröh", " ", "　", "▁"]
 TEXT = st.lists(st.one_of(st.sampled_from(PARTS), st.text(ALPHABET, max_size=12)), max_size=5).map("".join)
+# "0" and "00" are pieces: two ways to cut "000" are equally probable, and rounding decides which is taken.
+TEXT = TEXT.filter(lambda text: "000" not in text.replace(",000", "").replace(".000", ""))
 
 
 @cache
