@@ -47,6 +47,8 @@ def test_predict_answers_in_order(place, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     assert run("classify", place / "out", "-") == 0
     assert capsys.readouterr().out == ""
+    assert run("predict", place / "out", "no such film.csv") == 2
+    assert "no such film.csv: no such file" in capsys.readouterr().err
     for command in (["a lovely film"], ["--text", "a lovely film"]):
         assert run("predict", place / "out", *command) == 0
         assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(answers[0]["score"], abs=1e-6)

@@ -119,7 +119,7 @@ def test_what_an_export_says(model, tmp_path, capsys, monkeypatch):
     assert "agrees with the model to 98.76% on 1,234 texts, below --min-agreement 0.99" in capsys.readouterr().err
 
 
-def test_weights_that_int8_spoils_stay_in_float32(tmp_path):
+def test_weights_that_int8_spoils_stay_in_float32(tmp_path, monkeypatch):
     """What a unit that is never active weighs a thousand times makes steps in which the others' weights vanish."""
     place = model_directory(tmp_path / "model", {"classification": 4})
     network = read_model(place)
@@ -139,6 +139,11 @@ def test_weights_that_int8_spoils_stay_in_float32(tmp_path):
     assert {name for name, m in read_engine(tmp_path / "b.engine").matrices.items() if m.precision == "fp32"} == set(
         kept.floats
     )
+
+    monkeypatch.setattr("bertram.quantizing._MOST_FLOATS", 0.1)  # where there is room for one of the two
+    with pytest.raises(BadInput, match=r"below --min-agreement 0\.98, with as many weights in float32 as may be"):
+        export(place, format="engine", out=tmp_path / "c.engine", min_agreement=0.98)
+    assert not (tmp_path / "c.engine").exists()
 
 
 def test_what_agrees_too_little_is_not_written(model, tmp_path, monkeypatch):

@@ -190,6 +190,20 @@ def test_pairs_and_numbers(tmp_path):
             loaded.predict(["a film"])
 
 
+def test_a_classifier_of_the_same_labels_goes_on_from_what_it_learned(tmp_path):
+    data, recipe = table(tmp_path / "t.csv", 80), Recipe(steps=60, learning_rate=3e-3, log_every=1)
+    one = Recipe(steps=1, log_every=1)
+    model = model_directory(tmp_path / "bare")
+    train("classification", data, model=model, out=tmp_path / "first", recipe=recipe)
+    train("classification", data, model=tmp_path / "first", out=tmp_path / "again", recipe=one)
+    swapped = tmp_path / "swapped.csv"
+    swapped.write_text(data.read_text().replace(",good", ",zzz"))
+    train("classification", swapped, model=tmp_path / "first", out=tmp_path / "other", recipe=one)
+    first, again, other = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("first", "again", "other"))
+    assert again[0]["loss"] < 0.5 * first[0]["loss"]
+    assert other[0]["loss"] > again[0]["loss"] + 0.2
+
+
 def test_a_model_of_one_segment_refuses_pairs(tmp_path):
     model = model_directory(tmp_path / "bare", type_vocab_size=1)
     recipe = Recipe(steps=1)

@@ -325,6 +325,20 @@ def test_a_classifier_of_as_many_labels_is_kept(tmp_path: Path) -> None:
     assert same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["a", "b", "c"]))  # it names none
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"problem_type": "multi_label_classification"}, "problem_type must be"),
+        ({"architectures": ["BertForTokenClassification"]}, "architectures must name"),
+    ],
+)
+def test_what_a_model_is_for_that_cannot_be_used_is_said(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    place = model_directory(tmp_path / "model", {"classification": 3})
+    edit_config(place, **changes)
+    with pytest.raises(BadInput, match=message):
+        bertram.load(place)
+
+
 def test_a_classifier_of_other_labels_is_another(tmp_path: Path) -> None:
     model = small_model({"classification": 3})
     write(model, tmp_path, labels=["good", "bad", "so so"])

@@ -553,6 +553,7 @@ def test_pairs_that_the_file_lays_out_otherwise_are_refused(tmp_path):
     ("settings", "added", "message"),
     [
         ({"tokenizer_class": "BertJapaneseTokenizer"}, None, "no more than the vocabulary of a BertJapaneseTokenizer"),
+        ({}, "config.json", "no more than the vocabulary of a BertJapaneseTokenizer"),
         ({"added_tokens_decoder": {"12": {"content": "<user>"}}}, None, "lacks '<user>', which was added"),
         ({}, {"[E1]": 12}, r"lacks '\[E1\]', which was added"),
         ({"sep_token": "a:b"}, None, "a special token cannot be called so"),
@@ -560,7 +561,9 @@ def test_pairs_that_the_file_lays_out_otherwise_are_refused(tmp_path):
 )
 def test_a_vocabulary_that_is_not_all_is_refused(tmp_path, settings, added, message):
     place = vocabulary_file(tmp_path / "found", [*VOCABULARY, "a:b"], **settings)
-    if added:
+    if added == "config.json":
+        (place / "config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
+    elif added:
         (place / "added_tokens.json").write_text(json.dumps(added))
     with pytest.raises(BadInput, match=message):
         Tokenizer.load(place)

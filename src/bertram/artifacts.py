@@ -26,6 +26,7 @@ from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.inputs import read_inputs
+from bertram.text.records import is_table, kind_of
 
 _VERBS = {"translation": "translate", "summarization": "summarize"}
 
@@ -133,7 +134,8 @@ def asked(
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
     Without a model `own` answers. One argument alone is a source if it is "-" or a file and no engine; else it is a
-    model. What has white space in it and names nothing is a text. Without a source standard input is read.
+    model. What has white space in it, names nothing and does not end as files do is a text. Without a source standard
+    input is read.
 
     Raises:
         BadInput: both a source and a text are given.
@@ -152,4 +154,5 @@ def asked(
 
 
 def _is_text(argument: str) -> bool:
-    return len(argument.split()) > 1 and not exists(Path(argument))
+    path = Path(argument)
+    return len(argument.split()) > 1 and not (exists(path) or is_table(path) or kind_of(path) == ".txt")

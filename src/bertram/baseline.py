@@ -92,7 +92,8 @@ class Baseline:
         Raises:
             BadInput: an input is neither a string nor {"text" [, "text_b"]}, or as `logits`.
         """
-        return self.task.answers(self.logits(*columns_of(inputs)))
+        texts, texts_b = columns_of(inputs)
+        return self.task.answers(self.logits(texts, texts_b)) if texts else []
 
     def _features_of(self, pairs: bool) -> int:
         return 3 * len(self.idf) + 1 if pairs else len(self.idf)

@@ -213,8 +213,8 @@ def compare(
         Model directories, presets, hub names or bertram-english. A tf-idf baseline with a linear model is always
         included.
     out
-        Output directory for results.json, report.html, the winner as best.engine, and the trained models. Finished
-        trainings there are kept.
+        Output directory for results.json, report.html, the trained models, and the winner as best.engine (tf-idf stands
+        in runs/tf-idf). Finished trainings there are kept.
     task
         Default: guessed from the labels.
     validation
@@ -346,7 +346,7 @@ def shrink(
     model
         The BERT to shrink, with its heads: a directory, or owner/name on the Hugging Face hub.
     texts
-        Unlabelled training texts: text files with one text a line, or JSONL with text [, text_b]. A tenth, at most
+        Unlabelled training texts: text files with one text a line, or tables with text [, text_b]. A tenth, at most
         1,000, is held out.
     out
         The model directory to write. The student's engine, results.json and report.html are written there too.
@@ -575,8 +575,8 @@ def export(
     precision
         Precision of the weights: fp32, or int8 with one scale per row. engine and ctranslate2 default to int8.
     texts
-        A text file with one input a line, or JSONL with text [, text_b]. The int8 engine's agreement with the model is
-        measured on the first 512 of them. Default: random tokens.
+        A text file with one input a line, or a table with text [, text_b]. The int8 engine's agreement with the model
+        is measured on the first 512 of them. Default: random tokens.
     min_agreement
         Share of answers in which an int8 engine must agree with the model. Up to half of the weights are kept in
         float32 as needed; an engine that still falls short is not written. 0 always writes.
@@ -643,7 +643,7 @@ def bench(
     model
         A model directory, an engine file, or a preset with random weights.
     texts
-        A text file with one input a line, or JSONL with text [, text_b], to measure on. Default: random tokens, with
+        A text file with one input a line, or a table with text [, text_b], to measure on. Default: random tokens, with
         lengths as --lengths says.
     lengths
         Length distribution of the random texts: mixed (33 tokens on average), or that of SST-2 or IMDB.

@@ -135,7 +135,7 @@ def _export_engine(
         if found.share < min_agreement:
             raise Disagreement(
                 f"{source}: the int8 engine agrees with the model to {found.share:.2%} on {found.texts:,} texts, below "
-                f"--min-agreement {min_agreement:g}, with half of its weights in float32; lower it, or take "
+                f"--min-agreement {min_agreement:g}, with as many weights in float32 as may be; lower it, or take "
                 "--precision fp32"
             )
         engine = replace(engine, manifest={**kept, "agreement": found.share})

@@ -1,6 +1,6 @@
 """What stands in a directory with a trained model: weights, tokenizers, and what bertram.json says of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from bertram.environment import environment
 from bertram.errors import BadInput, require_all
 from bertram.files import write_text
 from bertram.formats.config_json import overrides_of
-from bertram.formats.huggingface_config import config_overrides, read_description
+from bertram.formats.huggingface_config import Description, config_overrides, read_description
 from bertram.formats.marian_config import read_search
 from bertram.formats.sentence_transformers import has_pooling, read_max_length, write_max_length
 from bertram.formats.transformer_config import is_marian, is_transformer
@@ -38,7 +38,7 @@ def read_model(
     directory: Path,
     heads: dict[str, int] | None = None,
     *,
-    labels: list[str] | None = None,
+    labels: Sequence[str] | None = None,
     allow_pickle: bool = False,
 ) -> "Model":
     """An encoder with the named heads, of which those that the directory lacks start with random weights.
@@ -175,6 +175,10 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
         BadInput: no file in it says.
     """
     if (task := find_task(directory, manifest)) is None:
+        file = directory / "config.json"
+        reason = "" if is_transformer(directory) or not file.exists() else _description_of(directory).unknown
+        if reason:
+            raise BadInput(f"{file}: {reason}")
         raise BadInput(
             f"{directory}: no {MANIFEST} with a task, and no classifier; "
             f"train it first: bertram train TASK DATA --model {directory}"
@@ -202,12 +206,16 @@ def _task_of_class(directory: Path) -> Task | None:
     """What a published classifier is for, by the class that config.json names; its numbers are in the labels' unit."""
     if not (directory / "config.json").exists() or is_transformer(directory):
         return None
-    said = read_description(directory, overrides_of(directory))
+    said = _description_of(directory)
     if "regression" in said.heads:
         return Regression(0.0, 1.0)
     if "classification" not in said.heads:
         return None
     return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
+
+
+def _description_of(directory: Path) -> Description:
+    return read_description(directory, overrides_of(directory))
 
 
 def read_config(directory: Path) -> EncoderConfig:
@@ -216,7 +224,7 @@ def read_config(directory: Path) -> EncoderConfig:
     Raises:
         BadInput: its config.json or bertram.json cannot be used.
     """
-    return read_description(directory, overrides_of(directory)).config
+    return _description_of(directory).config
 
 
 def save(

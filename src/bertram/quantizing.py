@@ -78,7 +78,7 @@ def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agree
         sizes = {name: matrix.outputs * matrix.inputs for name, matrix in packed.items()}
         for name in sorted(errors, key=lambda name: -errors[name]):
             if sum(sizes[other] for other in (*floats, name)) > _MOST_FLOATS * sum(sizes.values()):
-                break
+                continue
             floats[name] = errors[name]
             best = _with(best, {name: engine.matrices[name]})
             share = agreement(expected, _outputs(EngineRunner(best), runs))

@@ -98,11 +98,13 @@ def compare(
     splits.targets(learned)  # a label that cannot be scored is heard of before anything is trained
     comparison = _Comparison(out, learned, splits, _files(data, validation, test, columns, recipe.seed))
     shared = {"task": learned.to_dict(), "data": splits.description, "recipe": asdict(recipe)}
+    trainings = {
+        name: Training(learned, splits, model, recipe, vocab_size, max_length, allow_pickle)
+        for name, model in names.items()
+    }
     _begin(out, shared)
     candidates = [_baseline(comparison)]
-    for name, model in names.items():
-        training = Training(learned, splits, model, recipe, vocab_size, max_length, allow_pickle)
-        candidates.append(_trained(comparison, name, training, seeds))
+    candidates += [_trained(comparison, name, training, seeds) for name, training in trainings.items()]
     for row in candidates:
         row |= _measured(comparison, row)
     comparisons = _judge(comparison, candidates)

@@ -98,7 +98,7 @@ def read(
     sources = _sources(read_tensors(path))
 
     counts = {"masked_language_model": 0, "sentence_pair": 2}
-    if description.classifier and (None in (labels, description.names) or labels == description.names):
+    if description.classifier and (None in (labels, description.names) or list(labels or ()) == description.names):
         counts[description.classifier] = description.num_labels
     held = {head: number for head, number in counts.items() if _holds(sources, head)}
     if has_pooling(directory):

@@ -178,10 +178,12 @@ class Graph:
             return pooled
         return self("LpNormalization", pooled, axis=-1, p=2)
 
-    def model(self, outputs: Mapping[str, tuple[str, list[str | int]]]) -> onnx.ModelProto:
-        """The whole, with `outputs` and their shapes by their names for users."""
+    def model(
+        self, outputs: Mapping[str, tuple[str, list[str | int]]], inputs: Mapping[str, list[str]] = INPUTS
+    ) -> onnx.ModelProto:
+        """The whole, with `outputs` and their shapes by their names for users, and the `inputs` of whole numbers."""
         nodes = [*self.nodes, *(helper.make_node("Identity", [found], [name]) for name, (found, _) in outputs.items())]
-        given = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in INPUTS.items()]
+        given = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in inputs.items()]
         results = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, (_, shape) in outputs.items()
         ]

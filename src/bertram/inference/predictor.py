@@ -99,6 +99,8 @@ class Predictor:
             BadInput: an input is something else, or some are pairs and others are not.
         """
         texts, texts_b = columns_of(inputs)
+        if not texts:
+            return []
         if self.task.apart and texts_b is None:
             return [{"embedding": vector} for vector in self.embed(texts).tolist()]
         return self.task.answers(self.logits(texts, texts_b))

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from bertram.errors import BadInput
-from bertram.files import read_object
+from bertram.files import read_if_there, read_object
 from bertram.text.sentencepiece import Kind, check_charsmap, read_unigram
 
 FILES = ("tokenizer.json", "vocab.txt", "spiece.model")
@@ -232,7 +232,9 @@ def _check_complete(file: Path, settings: Mapping[str, Any], backend: tokenizers
     BadInput: what stands beside a vocabulary says that there is more to its tokenizer.
     """
     hint = "save the tokenizer by transformers, which then writes a tokenizer.json"
-    name = settings.get("tokenizer_class", _PLAIN[0])
+    config = file.with_name("config.json")
+    said = settings if "tokenizer_class" in settings else read_if_there(config)
+    name = str(said.get("tokenizer_class") or _PLAIN[0])
     if name.removesuffix("Fast") not in _PLAIN:
         raise BadInput(f"{file}: is no more than the vocabulary of a {name:.80}; {hint}")
     added = file.with_name("added_tokens.json")

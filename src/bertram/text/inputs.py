@@ -27,7 +27,7 @@ def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
     Raises:
         BadInput: there is no such file, or a line cannot be read; what stood before it was given.
     """
-    if _is_other_table(source):
+    if is_table(Path(source)) and kind_of(Path(source)) != ".jsonl":
         yield from _chunks(_cells(source, _INPUT))
         return
     with _source(source) as (name, stream):
@@ -57,12 +57,12 @@ def first_inputs(source: str | Path, most: int) -> list[str | dict[str, str]]:
 def read_lines(source: str) -> Iterator[list[str]]:
     """The lines of a text file, in lists of some, or of standard input where `source` is "-"; whatever they hold.
 
-    Of a table other than JSONL, the column named source.
+    Of a table, the column named source.
 
     Raises:
         BadInput: there is no such file, or a line cannot be read; what stood before it was given.
     """
-    if _is_other_table(source):
+    if is_table(Path(source)):
         yield from _chunks(cells["source"] for cells in _cells(source, ("source",)))
         return
     with _source(source) as (name, stream):
@@ -127,10 +127,6 @@ def _source(source: str) -> Iterator[tuple[str, BinaryIO]]:
     path = Path(source)
     with opened(path) as stream:
         yield str(path), stream
-
-
-def _is_other_table(source: str) -> bool:
-    return is_table(Path(source)) and kind_of(Path(source)) != ".jsonl"
 
 
 def _cells(source: str, roles: Sequence[str]) -> Iterator[dict[str, str]]:

@@ -186,11 +186,7 @@ class Loop:
                         tell(self._evaluate(state))
                     if state.step >= state.total or state.stale >= (self.recipe.patience or math.inf):
                         break
-                    try:
-                        line = self._train_step(state)
-                    except torch.OutOfMemoryError:
-                        hint = "lower --max-tokens, or give --gradient-checkpointing"
-                        raise BertramError(f"the GPU has not memory enough for a training step; {hint}") from None
+                    line = self._train_step(state)
                     tell(line)
                     if not math.isfinite(line["loss"]) or not math.isfinite(line["gradient_norm"]):
                         name = "gradient_norm" if math.isfinite(line["loss"]) else "loss"
@@ -235,13 +231,11 @@ class Loop:
         for run in budgeted(share.lengths, recipe.max_tokens):
             if processes.size == 1:
                 check_stop()  # a step of many passes takes longer than a signal should wait
-            part = share.select(run)
-            targets = targets_of(part, processes.device)
-            means = cast(Trainable, self.model).losses(inputs_of(part, processes.device), targets)
-            weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in means.items()}
-            if weighted:
-                torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
-            found += [(head, loss.detach()) for head, loss in weighted.items()]
+            try:
+                found += self._losses(share.select(run), counts)
+            except torch.OutOfMemoryError:
+                hint = "lower --max-tokens, or give --gradient-checkpointing"
+                raise BertramError(f"the GPU has not memory enough for a pass; {hint}") from None
         norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
         if processes.device.type == "cuda":  # which goes on computing until it is asked for a figure
             taking = time.monotonic()
@@ -261,6 +255,15 @@ class Loop:
             "tokens_per_second": tokens / seconds,
             "data_share": feeding / seconds,
         }, following
+
+    def _losses(self, part: Examples, counts: Mapping[str, int]) -> list[tuple[str, Tensor]]:
+        """One pass: gradients are added to those that are there; each head's share of the batch's mean loss."""
+        targets = targets_of(part, self.processes.device)
+        means = cast(Trainable, self.model).losses(inputs_of(part, self.processes.device), targets)
+        weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in means.items()}
+        if weighted:
+            torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return [(head, loss.detach()) for head, loss in weighted.items()]
 
     def _take(self, position: Position) -> tuple[Examples, Position]:
         """A batch and where the next begins, which the step before may have looked up."""
