@@ -146,19 +146,18 @@ def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
 
 def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
     metric = results["candidates"][0]["score"]["metric"] if results["candidates"][0]["score"] else "score"
-    columns = [metric, "95% interval", "parameters", "unshared", "MB on disk", "engine", "agrees", "MFLOP a token"]
+    columns = [metric, "95% interval", "parameters", "unshared", "MB on disk", "engine", "MFLOP a token"]
     columns += ["training MB", "answering MB", "p50 ms", "p95 ms", "texts a second", "tokens a second"]
     rows = []
     for row in results["candidates"]:
         found, flops = row["score"], row["flops_per_token"]
-        cells = [
+        cells: list[Element | str] = [
             score(found and found["mean"]),
             interval(found["low"], found["high"]) if found else MISSING,
             count(row["unique_parameters"]),
             count(row["parameters"]),
             quantity(row["bytes_on_disk"] / 1e6),
-            engine(row.get("engine")),
-            f"{row['engine']['agreement']:.1%}" if row.get("engine") else MISSING,
+            _engine(row.get("engine")),
             quantity(flops and flops / 1e6),
             training_memory(row),
             quantity(row["inference_memory_mb"]),
@@ -174,12 +173,18 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
     note = (
         "Unshared: the parameters that the same network would need without sharing. Engine: what the weights are in "
-        "that will answer, and its own score; agrees: the share of answers that are the model's. Answering memory is "
+        "that will answer, its own score, and the share of answers that agree with the model's. Answering memory is "
         "what the engine adds to an idle process; training memory is the peak of the whole process, + that of a GPU if "
         "there was one. Latency is for one text at a time, the middle of several rounds."
     )
     notes = [element("p", words, class_="note") for words in (note, *caveats(results))]
     return [element("h2", "The candidates"), table("The candidates", ["model", *columns], rows), *notes]
+
+
+def _engine(found: Row | None) -> Element:
+    """What the weights of an engine are in and its score; below, how far it agrees with the model."""
+    agrees = [] if found is None else [element("span", f"{found['agreement']:.1%} agree", class_="aside")]
+    return element("span", engine(found), *agrees)
 
 
 def _curves(curves: Curves, candidates: Sequence[Row], looks: Mapping[str, int | None]) -> list[Element]:
