@@ -384,11 +384,14 @@ def test_activations_by_other_names(name: str, tmp_path: Path) -> None:
     assert_agree(read(tmp_path), theirs, 0)
 
 
-def test_names_of_labels_count_more_than_their_number(pretrained: Path) -> None:
-    edit_config(pretrained, num_labels=2, id2label={"0": "a", "1": "b", "2": "c"})
-    assert read_description(pretrained).num_labels == 3
-    edit_config(pretrained, num_labels=None, id2label=None)
-    assert read_description(pretrained).num_labels == 2
+@pytest.mark.parametrize("number", [2, 50, None])
+def test_the_number_of_labels_counts_more_than_their_names(number: int | None, pretrained: Path) -> None:
+    """Old files name two and say that there are more; null, which stops transformers, says nothing."""
+    edit_config(pretrained, num_labels=number, id2label={"0": "a", "1": "b", "2": "c"})
+    found = read_description(pretrained)
+    theirs = transformers.AutoConfig.from_pretrained(pretrained).num_labels if number else 3
+    assert found.num_labels == theirs
+    assert found.labels == (None if number else ["a", "b", "c"])
 
 
 def test_labels_go_there_and_back(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
         raise BadInput(f"has no field {min(strange)!r:.80}")
     labels = _labels(content)
     given = content.get("num_labels")
-    num_labels = len(labels) or (2 if given is None else given)
+    num_labels = (len(labels) or 2) if given is None else given
     if type(num_labels) is not int or not 1 <= num_labels <= 2**20:
         raise BadInput(f"num_labels must be a whole number from 1, not {num_labels!r:.80}")
     problem, promised = content.get("problem_type"), _promised(content)
