@@ -16,13 +16,15 @@ from bertram.text.marian import read_marian
 from bertram.text.sentencepiece import read_unigram
 from bertram.text.tokenizer import Tokenizer
 
+# No letter or digit stands three times in a row: were "0" and "00" pieces, two ways to cut "000" would be equally
+# probable, and SentencePiece's rounding would decide which is taken.
 SOURCE = """
 The café's naïve regulars — Zoë, José & co. — paid £12.50 (or ¥1,900) for "coffee".
-A small dog runs over the lowest towers; it isn't far, it's 3,000 km.
+A small dog runs over the lowest towers; it isn't far, it's 3,250 km.
 Slowly the slower ones glow, and the lower tower shows a low light.
 """.strip().splitlines()
 TARGET = """
-Ein kleiner Hund läuft über die niedrigsten Türme; es ist nicht weit, nur 3.000 km.
+Ein kleiner Hund läuft über die niedrigsten Türme; es ist nicht weit, nur 3.250 km.
 Die fröhlichen Gäste — „Zoë“, José & Co. — zahlten 12,50 £ für den Kaffee.
 Langsam glühen die langsameren, und der niedrigere Turm zeigt ein schwaches Licht.
 """.strip().splitlines()
@@ -34,8 +36,6 @@ ALPHABET = (
 )
 PARTS = [*SOURCE, *TARGET, *CODES, ">>xx<<", ">>", "<<", "</s>", "<unk>", "<pad>", "<s>", "fröh", " ", "　", "▁"]
 TEXT = st.lists(st.one_of(st.sampled_from(PARTS), st.text(ALPHABET, max_size=12)), max_size=5).map("".join)
-# "0" and "00" are pieces: two ways to cut "000" are equally probable, and rounding decides which is taken.
-TEXT = TEXT.filter(lambda text: "000" not in text.replace(",000", "").replace(".000", ""))
 
 
 @cache
