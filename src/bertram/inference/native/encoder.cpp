@@ -205,7 +205,8 @@ class Encoder {
             float* qkv = wide_.at_least(static_cast<size_t>(total) * triple);
             const Rows in = narrow_bytes_.of(input_, total, stride);
             product(matrices_[layer.attention], in, total, qkv, triple, [](float*, int) {});
-            const Rows mixed = attend(qkv, triple, offsets, texts, first_only && last, total);
+            const auto& how = matrices_[layer.attention].int8 ? kernels_.attend_int16 : kernels_.attend;
+            const Rows mixed = attend(*how, qkv, triple, offsets, texts, first_only && last, total);
             if (first_only && last) {
                 for (int text = 0; text < texts; ++text)
                     std::memmove(states_ + static_cast<int64_t>(text) * stride,
@@ -246,7 +247,8 @@ class Encoder {
                     [&](float*, int t) { prepare(in, t, first); });
     }
 
-    Rows attend(const float* qkv, int stride, const int32_t* offsets, int texts, bool first_only, int total) {
+    Rows attend(Kernels::Attend& how, const float* qkv, int stride, const int32_t* offsets, int texts, bool first_only,
+                int total) {
         const int H = model_.hidden, heads = model_.heads, d = H / heads, out_stride = padded(H);
         float* context = context_.at_least(static_cast<size_t>(total) * out_stride);
         int longest = 0;
@@ -258,7 +260,7 @@ class Encoder {
             const float* q = qkv + static_cast<int64_t>(begin) * stride + head * d;
             float* out = context + static_cast<int64_t>(first_only ? text : begin) * out_stride + head * d;
             float* scratch = scratch_[thread].at_least(0);
-            kernels_.attend(q, q + H, q + 2 * H, stride, tokens, first_only ? 1 : tokens, d, out, out_stride, scratch);
+            how(q, q + H, q + 2 * H, stride, tokens, first_only ? 1 : tokens, d, out, out_stride, scratch);
         });
         const int rows = first_only ? texts : total;
         const Rows mixed = narrow_bytes_.of(context, rows, out_stride);

@@ -14,18 +14,33 @@ typedef int8_t SignedBytes __attribute__((vector_size(16), aligned(1), may_alias
 
 constexpr int kLanes = 16;
 
+inline int rounded_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
 inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
+inline Ints load(const int32_t* p) { return *reinterpret_cast<const Ints*>(p); }
 inline void store(float* p, Floats x) { *reinterpret_cast<Floats*>(p) = x; }
+inline void store(int32_t* p, Ints x) { *reinterpret_cast<Ints*>(p) = x; }
 inline Floats splat(float x) { return x - Floats{}; }
+inline Ints splat(int32_t x) { return x - Ints{}; }
+inline Floats to_floats(Floats x) { return x; }
 inline Floats to_floats(Ints x) { return __builtin_convertvector(x, Floats); }
 inline Ints to_ints(Floats x) { return __builtin_convertvector(x, Ints); }
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
 
-inline Floats load_some(const float* p, int n, float rest) {
+// The first n of sixteen, if there are so many.
+inline Floats load_some(const float* p, int n, float rest = 0.0f) {
+    if (n >= kLanes) return load(p);
     Floats x = splat(rest);
-    std::memcpy(&x, p, n * sizeof(float));
+    if (n > 0) std::memcpy(&x, p, n * sizeof(float));
     return x;
+}
+
+inline void store_some(float* p, Floats x, int n) {
+    if (n >= kLanes)
+        store(p, x);
+    else
+        std::memcpy(p, &x, n * sizeof(float));
 }
 
 using Lanes = std::make_integer_sequence<int, kLanes>;
@@ -50,15 +65,17 @@ inline float sum(Floats x) {
 inline float lowest(Floats x) { return folded(x, least); }
 inline float highest(Floats x) { return folded(x, most); }
 
-// f(p, place) for whole vectors of n numbers; the rest goes through a copy, so f may write what it reads.
+// f(place, count) for the whole vectors of n numbers, whose count the compiler then knows, and for the rest.
 template <class F>
-inline void each(float* x, int n, F f) {
+inline void each(int n, F&& f) {
     int i = 0;
-    for (; i + kLanes <= n; i += kLanes) store(x + i, f(load(x + i), i));
-    if (i < n) {
-        const Floats last = f(load_some(x + i, n - i, 0.0f), i);
-        std::memcpy(x + i, &last, (n - i) * sizeof(float));
-    }
+    for (; i + kLanes <= n; i += kLanes) f(i, std::integral_constant<int, kLanes>{});
+    if (i < n) f(i, n - i);
+}
+
+template <class F>
+inline void replace_each(float* x, int n, F&& f) {
+    each(n, [&](int i, auto count) { store_some(x + i, f(load_some(x + i, count)), count); });
 }
 
 // 2^n · polynomial of the rest (Cephes' coefficients), some 1e-7 of the value off. To add 1.5 · 2^23 rounds to whole
