@@ -142,6 +142,29 @@ def test_int8_products_are_exact(variant):
         np.testing.assert_allclose(found.linear("attention.0.output", x), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("variant", USABLE)
+@pytest.mark.parametrize("heads", [1, 4])
+def test_attention_of_int8_weights_loses_next_to_nothing(variant, heads):
+    """One layer that reads whole numbers, so that rounding them to 256 steps is exact, and writes in float32."""
+    random = np.random.default_rng(heads)
+    config = EncoderConfig(
+        **SIZES | {"num_hidden_layers": 1, "hidden_size": 44, "num_attention_heads": heads, "intermediate_size": 70},
+        **{"normalize_embedding": False, "type_vocab_size": 0},
+    )
+    weights, vectors = tensors_of(Model(config).eval())
+    weights["tokens"] = random.integers(0, 256, weights["tokens"].shape).astype(np.float32)
+    weights["tokens"][:, :2] = 0, 255
+    weights["positions"] = np.zeros_like(weights["positions"])
+    weights["attention.0.query_key_value"] *= 0.12  # so that scores are some 3 apart
+    weights["attention.0.output"] *= 100  # and what is read of other tokens weighs as much as the token itself
+    precision = {"attention.0.query_key_value": "int8"}
+    matrices = {name: pack(weight, precision.get(name, "fp32")) for name, weight in weights.items()}
+    given = batch("pre-norm")
+    expected = NumpyEncoder(config, matrices, vectors).hidden(given)
+    found = NativeEncoder(config, matrices, vectors, variant=variant).hidden(given)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 3e-4
+
+
 @pytest.mark.parametrize("activation", [name for name in kernels.ACTIVATIONS if name != "none"])
 def test_activations_are_accurate_everywhere(activation):
     from bertram.inference.numpy_encoder import ACTIVATIONS

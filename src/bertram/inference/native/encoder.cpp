@@ -205,8 +205,7 @@ class Encoder {
             float* qkv = wide_.at_least(static_cast<size_t>(total) * triple);
             const Rows in = narrow_bytes_.of(input_, total, stride);
             product(matrices_[layer.attention], in, total, qkv, triple, [](float*, int) {});
-            const auto& how = matrices_[layer.attention].int8 ? kernels_.attend_int16 : kernels_.attend;
-            const Rows mixed = attend(*how, qkv, triple, offsets, texts, first_only && last, total);
+            const Rows mixed = attend(layer, qkv, triple, offsets, texts, first_only && last, total);
             if (first_only && last) {
                 for (int text = 0; text < texts; ++text)
                     std::memmove(states_ + static_cast<int64_t>(text) * stride,
@@ -247,20 +246,22 @@ class Encoder {
                     [&](float*, int t) { prepare(in, t, first); });
     }
 
-    Rows attend(Kernels::Attend& how, const float* qkv, int stride, const int32_t* offsets, int texts, bool first_only,
+    // Where int8 weights have made queries, keys and values, products of int16 lose nothing beside.
+    Rows attend(const Layer& layer, const float* qkv, int stride, const int32_t* offsets, int texts, bool first_only,
                 int total) {
         const int H = model_.hidden, heads = model_.heads, d = H / heads, out_stride = padded(H);
         float* context = context_.at_least(static_cast<size_t>(total) * out_stride);
         int longest = 0;
         for (int text = 0; text < texts; ++text) longest = std::max(longest, offsets[text + 1] - offsets[text]);
         reserve(attention_scratch(longest, d));
+        Kernels::Attend* kernel = matrices_[layer.attention].int8 ? kernels_.attend_int16 : kernels_.attend;
         threads_.run(texts * heads, [&](int task, int thread) {
             const int text = task / heads, head = task % heads, begin = offsets[text] - offsets[0],
                       tokens = offsets[text + 1] - offsets[text];
             const float* q = qkv + static_cast<int64_t>(begin) * stride + head * d;
             float* out = context + static_cast<int64_t>(first_only ? text : begin) * out_stride + head * d;
             float* scratch = scratch_[thread].at_least(0);
-            how(q, q + H, q + 2 * H, stride, tokens, first_only ? 1 : tokens, d, out, out_stride, scratch);
+            kernel(q, q + H, q + 2 * H, stride, tokens, first_only ? 1 : tokens, d, out, out_stride, scratch);
         });
         const int rows = first_only ? texts : total;
         const Rows mixed = narrow_bytes_.of(context, rows, out_stride);

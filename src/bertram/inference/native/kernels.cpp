@@ -5,7 +5,7 @@
 #include <cmath>
 #include <utility>
 
-#if defined(__AVX2__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -14,11 +14,17 @@
 namespace bertram::VARIANT {
 namespace {
 
-// Rows of a tile: with two vectors of sums each, as many as registers hold beside two of weights and one of inputs.
+constexpr int kVectors = kPanel / kLanes;
+
+// Rows of a tile: with a panel's vectors of sums each, as many as registers hold beside weights and an input.
 #if defined(__AVX512F__)
 constexpr int kTile = 12;
-#else
+#elif defined(__AVX2__)
+constexpr int kTile = 3;
+#elif defined(__aarch64__)
 constexpr int kTile = 2;
+#else
+constexpr int kTile = 1;
 #endif
 
 // Bytes of weights that are asked for before they are needed: the processor's own guesses leave a product waiting for
@@ -42,170 +48,116 @@ inline void tiles(int first, int last, F&& f) {
     if (first < last) last_tile(last - first, f, first, std::make_integer_sequence<int, kTile - 1>{});
 }
 
-inline Floats add_products(Floats sums, Floats x, Floats w) { return sums + x * w; }
-
-#if defined(__AVX2__)
-
-// Of pairs of int16, one in each half of 32 bits.
-inline Ints add_products(Ints sums, Ints x, Ints w) {
-#if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)x, (__m512i)w);
+// Of each 32 bits, the sum of two products of int16.
+inline Ints pair_products(Ints x, Ints w) {
+#if defined(__AVX512BW__)
+    return (Ints)_mm512_madd_epi16((__m512i)x, (__m512i)w);
+#elif defined(__AVX2__)
+    return (Ints)_mm256_madd_epi16((__m256i)x, (__m256i)w);
+#elif defined(__SSE2__)
+    return (Ints)_mm_madd_epi16((__m128i)x, (__m128i)w);
 #else
-    __m256i s[2], a[2], b[2];
-    std::memcpy(s, &sums, sizeof s), std::memcpy(a, &x, sizeof a), std::memcpy(b, &w, sizeof b);
-    for (int half = 0; half < 2; ++half) {
-#if defined(__AVXVNNI__)
-        s[half] = _mm256_dpwssd_avx_epi32(s[half], a[half], b[half]);
-#else
-        s[half] = _mm256_add_epi32(s[half], _mm256_madd_epi16(a[half], b[half]));
-#endif
-    }
-    std::memcpy(&sums, s, sizeof s);
-    return sums;
+    return (x << 16 >> 16) * (w << 16 >> 16) + (x >> 16) * (w >> 16);
 #endif
 }
 
+// What a product is made of: each adds the products of its numbers to one sum, in the lanes of a vector.
+struct Single {  // float
+    static Floats add(Floats sums, Floats x, Floats w) { return sums + x * w; }
+};
+
+struct Pair {  // int16, two in 32 bits
+    static Ints add(Ints sums, Ints x, Ints w) {
+#if defined(__AVX512VNNI__)
+        return (Ints)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)x, (__m512i)w);
+#elif defined(__AVXVNNI__)
+        return (Ints)_mm256_dpwssd_avx_epi32((__m256i)sums, (__m256i)x, (__m256i)w);
+#else
+        return sums + pair_products(x, w);
 #endif
+    }
+};
+
+struct Four {  // unsigned bytes by signed ones, four in 32 bits
+    static Ints add(Ints sums, Ints x, Ints w) {
+#if defined(__AVX512VNNI__)
+        return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)x, (__m512i)w);
+#elif defined(__AVXVNNI__)
+        return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)x, (__m256i)w);
+#else  // the one older instruction that multiplies such bytes saturates: the even and the odd ones as int16
+        const Ints even = (Ints)((Shorts)(w << 8) >> 8), odd = (Ints)((Shorts)w >> 8);
+        return sums + pair_products(x & 0x00ff00ff, even) + pair_products((Ints)((Shorts)(x >> 8) & 0xff), odd);
+#endif
+    }
+};
 
 // Vectors of outputs lie `apart` from each other, those of an input and the next `step`.
-template <class T, class Vector, int R, int V>
+template <class Of, class T, class Vector, int R, int V>
 inline void tile_product(const T* rows, int stride, const T* weights, int apart, int step, int inputs,
                          Vector (&sums)[R][V]) {
     for (int k = 0; k < inputs; ++k, weights += step) {
         Vector w[V];
-        for (int v = 0; v < V; ++v) w[v] = load(weights + v * apart);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-            const Vector x = splat(rows[r * stride + k]);
-            for (int v = 0; v < V; ++v) sums[r][v] = add_products(sums[r][v], x, w[v]);
-        }
-    }
-}
-
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-
-#if defined(__AVX512VNNI__)
-using Dots = __m512i;
-inline Dots four_of_each(int32_t four) { return _mm512_set1_epi32(four); }
-inline Dots add_dots(Dots sums, Dots x, Dots w) { return _mm512_dpbusd_epi32(sums, x, w); }
-#else
-using Dots = __m256i;
-inline Dots four_of_each(int32_t four) { return _mm256_set1_epi32(four); }
-inline Dots add_dots(Dots sums, Dots x, Dots w) { return _mm256_dpbusd_avx_epi32(sums, x, w); }
-#endif
-
-// Dot products of four unsigned and four signed bytes, in 32 bits. Vectors are copied one by one: a whole array of sums
-// would be kept in memory.
-template <int R>
-inline void int8_tile(const uint8_t* rows, int stride, const int8_t* panel, int groups, Ints (&sums)[R][2]) {
-    constexpr int V = 4 * kPanel / sizeof(Dots);
-    Dots dots[R][V];
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) dots[r][v] = Dots{};
-    for (int k = 0; k < groups; ++k, panel += 4 * kPanel) {
-        Dots w[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) std::memcpy(&w[v], panel + v * sizeof(Dots), sizeof(Dots));
-        for (int line = 0; line < 2; ++line) __builtin_prefetch(panel + kAhead + 64 * line);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-            int32_t four;
-            std::memcpy(&four, rows + r * stride + 4 * k, 4);
-            const Dots x = four_of_each(four);
-#pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) dots[r][v] = add_dots(dots[r][v], x, w[v]);
-        }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v)
-            std::memcpy(reinterpret_cast<char*>(&sums[r][0]) + v * sizeof(Dots), &dots[r][v], sizeof(Dots));
-}
-
-#elif defined(__AVX2__)
-
-// Without dot products of bytes: the one instruction that multiplies unsigned by signed ones saturates, so both are
-// widened to 16 bits first. Sums of two neighbours stay apart to the end.
-template <int R>
-inline void int8_tile(const uint8_t* rows, int stride, const int8_t* panel, int groups, Ints (&sums)[R][2]) {
-    for (int r = 0; r < R; ++r) {
-        __m256i halves[8] = {};
-        const int8_t* w = panel;
-        for (int k = 0; k < groups; ++k, w += 4 * kPanel) {
-            int32_t four;
-            std::memcpy(&four, rows + r * stride + 4 * k, 4);
-            const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)));
 #pragma GCC unroll 8
-            for (int i = 0; i < 8; ++i) {
-                const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * i));
-                halves[i] = _mm256_add_epi32(halves[i], _mm256_madd_epi16(x, _mm256_cvtepi8_epi16(bytes)));
-            }
+        for (int v = 0; v < V; ++v) {
+            w[v] = load(weights + v * apart);
+            __builtin_prefetch(weights + v * apart + kAhead / sizeof(T));
         }
-        int32_t out[kPanel];
-        for (int i = 0; i < 8; ++i) {
-            const __m256i twice = _mm256_hadd_epi32(halves[i], halves[i]);
-            _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 4 * i),
-                             _mm256_castsi256_si128(_mm256_permute4x64_epi64(twice, 0x08)));
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            T number;
+            std::memcpy(&number, rows + r * stride + k, sizeof number);  // bytes may stand there
+            const Vector x = splat(number);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) sums[r][v] = Of::add(sums[r][v], x, w[v]);
         }
-        std::memcpy(&sums[r][0], out, sizeof out);
     }
 }
 
-#else
+// The values of a panel of outputs.
+template <class T>
+struct OfPanel {
+    decltype(load(static_cast<const T*>(nullptr))) vectors[kVectors];
 
-template <int R>
-inline void int8_tile(const uint8_t* rows, int stride, const int8_t* panel, int groups, Ints (&sums)[R][2]) {
-    for (int r = 0; r < R; ++r) {
-        int32_t out[kPanel] = {};
-        for (int k = 0; k < groups; ++k)
-            for (int n = 0; n < kPanel; ++n)
-                for (int j = 0; j < 4; ++j) out[n] += rows[r * stride + 4 * k + j] * panel[(k * kPanel + n) * 4 + j];
-        std::memcpy(&sums[r][0], out, sizeof out);
+    explicit OfPanel(const T* from) {
+        for (int v = 0; v < kVectors; ++v) vectors[v] = load(from + v * kLanes);
     }
-}
-
-#endif
+};
 
 void product(const Matrix& m, const Rows& in, int first_row, int last_row, int first_panel, int last_panel, float* out,
              int stride) {
     for (int p = first_panel; p < last_panel; ++p) {
         const int n = p * kPanel;
-        const Floats bias[2] = {load(m.bias + n), load(m.bias + n + kLanes)};
+        const OfPanel bias(m.bias + n);
         if (!m.int8) {
             const float* panel = static_cast<const float*>(m.values) + static_cast<int64_t>(n) * m.inputs;
             tiles(first_row, last_row, [&](int row, auto tile) {
                 constexpr int R = decltype(tile)::rows;
-                Floats sums[R][2];
-                for (int r = 0; r < R; ++r) sums[r][0] = bias[0], sums[r][1] = bias[1];
-                tile_product(in.floats + static_cast<int64_t>(row) * in.stride, in.stride, panel, kLanes, kPanel,
-                             m.inputs, sums);
-                for (int r = 0; r < R; ++r) {
-                    float* to = out + static_cast<int64_t>(row - first_row + r) * stride + n;
-                    store(to, sums[r][0]);
-                    store(to + kLanes, sums[r][1]);
-                }
+                Floats sums[R][kVectors];
+                for (auto& of_row : sums) std::copy(bias.vectors, bias.vectors + kVectors, of_row);
+                tile_product<Single>(in.floats + static_cast<int64_t>(row) * in.stride, in.stride, panel, kLanes,
+                                     kPanel, m.inputs, sums);
+                for (int r = 0; r < R; ++r)
+                    for (int v = 0; v < kVectors; ++v)
+                        store(out + static_cast<int64_t>(row - first_row + r) * stride + n + v * kLanes, sums[r][v]);
             });
             continue;
         }
         const int groups = m.groups();
-        const int8_t* panel = static_cast<const int8_t*>(m.values) + static_cast<int64_t>(n) * 4 * groups;
-        const Floats scale[2] = {load(m.scale + n), load(m.scale + n + kLanes)};
-        Ints weights[2];
-        std::memcpy(weights, m.sums + n, sizeof weights);
+        const int32_t* panel = static_cast<const int32_t*>(m.values) + static_cast<int64_t>(n) * groups;
+        const OfPanel scale(m.scale + n);
+        const OfPanel weights(m.sums + n);
         tiles(first_row, last_row, [&](int row, auto tile) {
             constexpr int R = decltype(tile)::rows;
-            Ints sums[R][2];
-            int8_tile<R>(in.bytes + static_cast<int64_t>(row) * in.stride, in.stride, panel, groups, sums);
-            for (int r = 0; r < R; ++r) {
-                float* to = out + static_cast<int64_t>(row - first_row + r) * stride + n;
-                for (int half = 0; half < 2; ++half) {
-                    const Floats exact = to_floats(sums[r][half] - in.zero[row + r] * weights[half]);
-                    store(to + half * kLanes, exact * (scale[half] * in.scale[row + r]) + bias[half]);
+            Ints sums[R][kVectors] = {};
+            const uint8_t* bytes = in.bytes + static_cast<int64_t>(row) * in.stride;
+            tile_product<Four>(reinterpret_cast<const int32_t*>(bytes), in.stride / 4, panel, kLanes, kPanel, groups,
+                               sums);
+            for (int r = 0; r < R; ++r)
+                for (int v = 0; v < kVectors; ++v) {
+                    const Floats exact = to_floats(sums[r][v] - in.zero[row + r] * weights.vectors[v]);
+                    store(out + static_cast<int64_t>(row - first_row + r) * stride + n + v * kLanes,
+                          exact * (scale.vectors[v] * in.scale[row + r]) + bias.vectors[v]);
                 }
-            }
         });
     }
 }
@@ -287,7 +239,7 @@ void look_up(const Matrix& table, int row, float* out) {
     }
 }
 
-// Keys [S, width] by sixteens, turned so that those of one dimension stand together: the weights of a product.
+// Keys [S, width] by vectors, turned so that those of one dimension stand together: the weights of a product.
 // `read(s, i)` is a vector of the key s from its dimension i on.
 template <class Read>
 inline void turn_keys(int tokens, int width, float* keys, Read&& read) {
@@ -303,19 +255,19 @@ inline void turn_keys(int tokens, int width, float* keys, Read&& read) {
 
 // exp(factor · (score - the row's highest)) of a tile of queries [R, width] and all keys, [R, padded]; of each row the
 // total. The scores are a product with the keys as its weights.
-template <int R, class T>
+template <int R, class Of, class T>
 inline void weigh(const T* queries, int stride, const T* keys, int width, int tokens, int padded, float factor,
                   float* weights, float (&totals)[R]) {
     const auto score = [&](int s, auto vectors) {
         constexpr int V = decltype(vectors)::rows;
         decltype(load(keys)) sums[R][V] = {};
-        tile_product(queries, stride, keys + static_cast<int64_t>(s) * width, width * kLanes, kLanes, width, sums);
+        tile_product<Of>(queries, stride, keys + static_cast<int64_t>(s) * width, width * kLanes, kLanes, width, sums);
         for (int r = 0; r < R; ++r)
             for (int v = 0; v < V; ++v) store(weights + r * padded + s + v * kLanes, to_floats(sums[r][v]));
     };
     int s = 0;
-    for (; s + 2 * kLanes <= padded; s += 2 * kLanes) score(s, Tile<2>{});
-    if (s < padded) score(s, Tile<1>{});
+    for (; s + kPanel <= padded; s += kPanel) score(s, Tile<kVectors>{});
+    for (; s < padded; s += kLanes) score(s, Tile<1>{});
     for (int r = 0; r < R; ++r) {
         float* w = weights + r * padded;
         std::fill(w + tokens, w + padded, -INFINITY);
@@ -333,21 +285,21 @@ inline void weigh(const T* queries, int stride, const T* keys, int width, int to
 }
 
 // A tile's product with the values [steps, d] as its weights, each row times its factor.
-template <int R, class T>
+template <int R, class Of, class T>
 inline void mix(const T* weights, int padded, const T* values, int stride, int steps, int d, const float (&factors)[R],
                 float* out, int out_stride) {
     const auto some = [&](int i, auto vectors) {
         constexpr int V = decltype(vectors)::rows;
         decltype(load(values)) sums[R][V] = {};
-        tile_product(weights, padded, values + i, kLanes, stride, steps, sums);
+        tile_product<Of>(weights, padded, values + i, kLanes, stride, steps, sums);
         for (int r = 0; r < R; ++r)
             for (int v = 0; v < V; ++v)
                 store_some(out + static_cast<int64_t>(r) * out_stride + i + v * kLanes,
                            to_floats(sums[r][v]) * factors[r], d - i - v * kLanes);
     };
     int i = 0;
-    for (; i + kLanes < d; i += 2 * kLanes) some(i, Tile<2>{});
-    if (i < d) some(i, Tile<1>{});
+    for (; i + kPanel <= rounded_up(d); i += kPanel) some(i, Tile<kVectors>{});
+    for (; i < d; i += kLanes) some(i, Tile<1>{});
 }
 
 void attend(const float* q, const float* k, const float* v, int stride, int tokens, int queries, int d, float* out,
@@ -359,18 +311,17 @@ void attend(const float* q, const float* k, const float* v, int stride, int toke
     tiles(0, queries, [&](int row, auto tile) {
         constexpr int R = decltype(tile)::rows;
         float totals[R];
-        weigh<R>(q + static_cast<int64_t>(row) * stride, stride, keys, d, tokens, padded, factor, weights, totals);
+        weigh<R, Single>(q + static_cast<int64_t>(row) * stride, stride, keys, d, tokens, padded, factor, weights,
+                         totals);
         for (float& total : totals) total = 1.0f / total;
-        mix<R>(weights, padded, v, stride, tokens, d, totals, out + static_cast<int64_t>(row) * out_stride, out_stride);
+        mix<R, Single>(weights, padded, v, stride, tokens, d, totals, out + static_cast<int64_t>(row) * out_stride,
+                       out_stride);
     });
 }
 
-#if defined(__AVX2__)
-
-// Two numbers rounded to int16, in one number of 32 bits: to add 1.5 · 2^23 leaves whole numbers in the lowest bits.
+// Two numbers, times a factor and rounded to int16, in one of 32 bits.
 inline Ints paired(Floats low, Floats high, float factor) {
-    constexpr float shift = 12582912.0f;
-    return ((Ints)(low * factor + shift) & 0xffff) | (Ints)(high * factor + shift) << 16;
+    return ((Ints)(low * factor + kRounding) & 0xffff) | (Ints)(high * factor + kRounding) << 16;
 }
 
 // What the largest of some rows is to be multiplied by to become `limit`.
@@ -417,7 +368,7 @@ void attend_int16(const float* q, const float* k, const float* v, int stride, in
             for (int i = 0; i < width; i += kLanes)
                 store(rows + r * wide + i, pair(q + static_cast<int64_t>(row + r) * stride, i, of_q));
         float totals[R];
-        weigh<R>(rows, wide, keys, width, tokens, padded, factor, weights, totals);
+        weigh<R, Pair>(rows, wide, keys, width, tokens, padded, factor, weights, totals);
         for (int r = 0; r < R; ++r) {  // probabilities, which add up to 1: no sum of their products overflows
             float* w = weights + r * padded;
             for (int t = 0; t < half; t += kLanes)
@@ -425,16 +376,10 @@ void attend_int16(const float* q, const float* k, const float* v, int stride, in
                                             32767.0f / totals[r]));
             totals[r] = of_v > 0.0f ? 1.0f / (32767.0f * of_v) : 0.0f;
         }
-        mix<R>(reinterpret_cast<const int32_t*>(weights), padded, values, deep, half, d, totals,
-               out + static_cast<int64_t>(row) * out_stride, out_stride);
+        mix<R, Pair>(reinterpret_cast<const int32_t*>(weights), padded, values, deep, half, d, totals,
+                     out + static_cast<int64_t>(row) * out_stride, out_stride);
     });
 }
-
-#else
-
-constexpr auto attend_int16 = attend;  // which is as fast without dot products of int16
-
-#endif
 
 }  // namespace
 

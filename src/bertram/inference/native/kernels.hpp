@@ -57,7 +57,7 @@ struct Kernels {
     // Behind each row of v there may be read what rounds d up to sixteen, and is not used.
     using Attend = void(const float* q, const float* k, const float* v, int stride, int tokens, int queries, int d,
                         float* out, int out_stride, float* scratch);
-    Attend *attend, *attend_int16;  // the second in products of int16 where they are faster than of floats
+    Attend *attend, *attend_int16;  // in products of floats, and of int16
 };
 
 // Floats that `attend` needs.

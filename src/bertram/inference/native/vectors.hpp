@@ -1,4 +1,4 @@
-// Sixteen floats at a time, in the compiler's own vectors: it splits them where registers are shorter.
+// As many floats as a register holds at a time, in the compiler's own vectors.
 #pragma once
 
 #include <cstdint>
@@ -7,12 +7,18 @@
 
 namespace bertram::VARIANT {
 
-typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
-typedef int8_t SignedBytes __attribute__((vector_size(16), aligned(1), may_alias));
-
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int16_t Shorts __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef uint8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
 
 inline int rounded_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
@@ -28,7 +34,7 @@ inline Ints to_ints(Floats x) { return __builtin_convertvector(x, Ints); }
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
 
-// The first n of sixteen, if there are so many.
+// A vector's numbers, or the first n if those are fewer.
 inline Floats load_some(const float* p, int n, float rest = 0.0f) {
     if (n >= kLanes) return load(p);
     Floats x = splat(rest);
@@ -50,12 +56,11 @@ inline Floats rotated(Floats x, std::integer_sequence<int, Lane...>) {
     return __builtin_shufflevector(x, x, ((Lane + By) % kLanes)...);
 }
 
-template <class F>
+template <int By = kLanes / 2, class F>
 inline float folded(Floats x, F f) {
-    x = f(x, rotated<8>(x, Lanes{}));
-    x = f(x, rotated<4>(x, Lanes{}));
-    x = f(x, rotated<2>(x, Lanes{}));
-    return f(x, rotated<1>(x, Lanes{}))[0];
+    x = f(x, rotated<By>(x, Lanes{}));
+    if constexpr (By > 1) return folded<By / 2>(x, f);
+    return x[0];
 }
 
 inline float sum(Floats x) {
@@ -78,11 +83,13 @@ inline void replace_each(float* x, int n, F&& f) {
     each(n, [&](int i, auto count) { store_some(x + i, f(load_some(x + i, count)), count); });
 }
 
-// 2^n · polynomial of the rest (Cephes' coefficients), some 1e-7 of the value off. To add 1.5 · 2^23 rounds to whole
-// numbers, which then stand in the lowest bits.
+// 1.5 · 2^23: to add it rounds to whole numbers, which then stand in the lowest bits.
+constexpr float kRounding = 12582912.0f;
+
+// 2^n · polynomial of the rest (Cephes' coefficients), some 1e-7 of the value off.
 inline Floats exp(Floats x) {
     x = least(most(x, splat(-87.0f)), splat(88.0f));
-    const Floats shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
+    const Floats shifted = x * 1.44269504f + kRounding, whole = shifted - kRounding;
     const Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     Floats y = splat(1.9875691500e-4f);
     y = y * r + 1.3981999507e-3f;
@@ -118,7 +125,7 @@ inline void exchange(Floats& a, Floats& b, std::integer_sequence<int, Lane...>) 
     a = low;
 }
 
-// Turn a square of sixteen vectors about its diagonal.
+// Turn a square of vectors about its diagonal.
 template <int Block = 1>
 inline void transpose(Floats (&x)[kLanes]) {
 #pragma GCC unroll 16
