@@ -229,8 +229,13 @@ def test_a_trained_encoder_gets_a_decoder_of_its_kind(
     assert nothing == {"text": "", "score": 0.0}
     assert cut == longer
     assert cut["score"] != short["score"]
+    written = "".join(f"{answer['text']}\n" for answer in answers)
     assert run("summarize", tmp_path / "out", tmp_path / "new.txt") == 0
-    assert capsys.readouterr().out == "".join(f"{answer['text']}\n" for answer in answers)
+    assert capsys.readouterr().out == written
+    rows = [{"document": line, "summary": "-"} for line in ("a film", "", long, f"{long} book")]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("summarize", tmp_path / "out", tmp_path / "new.jsonl") == 0
+    assert capsys.readouterr().out == written
 
 
 def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:

@@ -144,8 +144,14 @@ def test_int8_products_are_exact(variant):
 
 @pytest.mark.parametrize("variant", USABLE)
 @pytest.mark.parametrize("heads", [1, 4])
-def test_attention_of_int8_weights_loses_next_to_nothing(variant, heads):
-    """One layer that reads whole numbers, so that rounding them to 256 steps is exact, and writes in float32."""
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("factor", [0.001, 0.12])
+def test_attention_of_int8_weights_loses_next_to_nothing(factor, extreme, heads, variant):
+    """One layer that reads whole numbers, so that rounding them to 256 steps is exact, and writes in float32.
+
+    With the smaller factor a text's tokens are attended to alike, with the larger a few of them. At the extreme scores
+    are as large as their sums can be, or nothing.
+    """
     random = np.random.default_rng(heads)
     config = EncoderConfig(
         **SIZES | {"num_hidden_layers": 1, "hidden_size": 44, "num_attention_heads": heads, "intermediate_size": 70},
@@ -155,14 +161,21 @@ def test_attention_of_int8_weights_loses_next_to_nothing(variant, heads):
     weights["tokens"] = random.integers(0, 256, weights["tokens"].shape).astype(np.float32)
     weights["tokens"][:, :2] = 0, 255
     weights["positions"] = np.zeros_like(weights["positions"])
-    weights["attention.0.query_key_value"] *= 0.12  # so that scores are some 3 apart
-    weights["attention.0.output"] *= 100  # and what is read of other tokens weighs as much as the token itself
+    weights["attention.0.query_key_value"][:88] *= factor  # queries and keys
+    weights["attention.0.output"] *= 100  # so that what is read of other tokens weighs as much as the token itself
+    if extreme:
+        weights["tokens"][::2], weights["tokens"][1::2] = 0, 255
+        weights["attention.0.query_key_value"][:88] = factor
     precision = {"attention.0.query_key_value": "int8"}
     matrices = {name: pack(weight, precision.get(name, "fp32")) for name, weight in weights.items()}
-    given = batch("pre-norm")
+    given = batch("pre-norm", [1, 2, 15, 16, 17, 200, 350, 500, 512])
     expected = NumpyEncoder(config, matrices, vectors).hidden(given)
-    found = NativeEncoder(config, matrices, vectors, variant=variant).hidden(given)
-    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 3e-4
+    encoder = NativeEncoder(config, matrices, vectors, variant=variant)
+    for found, wanted in (
+        (encoder.hidden(given), expected),
+        (encoder.first(given), expected[given.offsets[:-1]]),
+    ):
+        assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 1e-3
 
 
 @pytest.mark.parametrize("activation", [name for name in kernels.ACTIVATIONS if name != "none"])

@@ -535,14 +535,14 @@ def summarize(
     Parameters
     ----------
     source
-        A text file with one document a line, or a table with a column text; - is standard input. Documents longer than
-        the model's maximum length are truncated.
+        A text file with one document a line, or a table with a column document; - is standard input. Documents longer
+        than the model's maximum length are truncated.
     text
         A single document, instead of a file.
     """
-    from bertram.text.inputs import read_inputs
+    from bertram.text.inputs import DOCUMENT, read_inputs
 
-    chunks = read_inputs(source) if text is None else [[text]]
+    chunks = read_inputs(source, DOCUMENT) if text is None else [[text]]
     _write("summarization", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
 
 

@@ -182,6 +182,7 @@ def _prepare(
     wanted = [name for name in SETTINGS if name.split()[0] in ("bertram", *against)]
     prepared, left_out = dict[str, Path](), dict[str, str]()
     for name in wanted:
+        sys.stderr.write(f"preparing: {name}\n")
         (folder := place / name.replace(" ", "-")).mkdir()
         with _Worker(name) as worker:
             try:

@@ -14,21 +14,25 @@ from typing import Any, BinaryIO
 from bertram.errors import BadInput
 from bertram.text.records import checked_cell, is_table, kind_of, numbered_lines, opened, read_rows
 
-_INPUT: Sequence[str] = ("text", "text_b")
+_INPUT: Mapping[str, str] = {"text": "text", "text_b": "text_b"}
+"""An input's fields and the columns of a table, or the keys of an object, that they are read from."""
+DOCUMENT: Mapping[str, str] = {"text": "document"}
+"""The same where texts are to be summarized, from the column that training reads."""
+
 _CHUNK = 1024  # inputs answered at a time
 
 
-def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
+def read_inputs(source: str, columns: Mapping[str, str] = _INPUT) -> Iterator[list[str | dict[str, str]]]:
     """Inputs to answer, in lists of some: the lines of a text file, or of standard input where `source` is "-".
 
-    Lines are JSONL if the file's name says so, or the first of them is an object with a text; of an object text and
-    text_b are taken, and all have the second or none. So are they of the rows of any other table.
+    Lines are JSONL if the file's name says so, or the first of them is an object with a text; of an object the keys
+    `columns` are taken, and all have a text_b or none. So are they of the rows of any other table.
 
     Raises:
         BadInput: there is no such file, or a line cannot be read; what stood before it was given.
     """
     if is_table(Path(source)) and kind_of(Path(source)) != ".jsonl":
-        yield from _chunks(_cells(source, _INPUT))
+        yield from _chunks(_cells(source, columns))
         return
     with _source(source) as (name, stream):
         lines = numbered_lines(name, stream)
@@ -36,8 +40,8 @@ def read_inputs(source: str) -> Iterator[list[str | dict[str, str]]]:
         if first is None:
             return
         lines = chain([first], lines)
-        if kind_of(Path(name)) == ".jsonl" or _object(first[1]) is not None:
-            yield from _chunks(_checked_objects(name, lines))
+        if kind_of(Path(name)) == ".jsonl" or _object(first[1], columns) is not None:
+            yield from _chunks(_checked_objects(name, lines, columns))
         else:
             yield from _chunks(line for _, line in lines)
 
@@ -63,7 +67,7 @@ def read_lines(source: str) -> Iterator[list[str]]:
         BadInput: there is no such file, or a line cannot be read; what stood before it was given.
     """
     if is_table(Path(source)):
-        yield from _chunks(cells["source"] for cells in _cells(source, ("source",)))
+        yield from _chunks(cells["text"] for cells in _cells(source, {"text": "source"}))
         return
     with _source(source) as (name, stream):
         yield from _chunks(line for _, line in numbered_lines(name, stream))
@@ -129,11 +133,12 @@ def _source(source: str) -> Iterator[tuple[str, BinaryIO]]:
         yield str(path), stream
 
 
-def _cells(source: str, roles: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The cells of a table's rows by their role; of these columns only text_b may be missing."""
-    found = read_rows(Path(source), {}, roles)
+def _cells(source: str, columns: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """An input for each of a table's rows; of these columns only text_b may be missing."""
+    found = read_rows(Path(source), {}, list(columns.values()))
+    places = {field: (name, found.places[name]) for field, name in columns.items() if name in found.places}
     for number, cells in found.rows:
-        yield {role: checked_cell(source, number, role, cells[place]) for role, place in found.places.items()}
+        yield {field: checked_cell(source, number, name, cells[place]) for field, (name, place) in places.items()}
 
 
 def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
@@ -152,23 +157,25 @@ def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _object(line: str) -> dict[str, Any] | None:
+def _object(line: str, columns: Mapping[str, str]) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and "text" in value else None
+    return value if isinstance(value, dict) and columns["text"] in value else None
 
 
-def _checked_objects(name: str, lines: Iterator[tuple[int, str]]) -> Iterator[dict[str, str]]:
+def _checked_objects(
+    name: str, lines: Iterator[tuple[int, str]], columns: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
     first: dict[str, str] = {}
     for number, line in lines:
         if not line.strip():
             continue
-        value = _object(line)
+        value = _object(line, columns)
         if value is None:
-            raise BadInput(f'{name}: line {number}: not an object with a text, like {{"text": …}}')
-        found = {f: checked_cell(name, number, f, value[f]) for f in _INPUT if f in value}
+            raise BadInput(f"{name}: line {number}: not an object with a {columns['text']}")
+        found = {f: checked_cell(name, number, key, value[key]) for f, key in columns.items() if key in value}
         first = first or found
         if found.keys() != first.keys():
             raise BadInput(f"{name}: line {number}: all must have a text_b, or none; this one is unlike the first")

@@ -209,7 +209,8 @@ class Loop:
 
     def _train_step(self, state: State) -> dict[str, float]:
         """One optimizer step over one batch of examples, in passes of at most `max_tokens` tokens."""
-        line, state.position = self._pass(state.step, state.position, self._rate(state))
+        rate = self.recipe.rate(state.step, state.total)
+        line, state.position = self._pass(state.step, state.position, rate)
         state.tokens += int(line.pop("batch_tokens"))
         bucket = state.step * _LOSS_BUCKETS // state.total
         state.loss_sums[bucket] += line["loss"]
@@ -269,16 +270,6 @@ class Loop:
         """A batch and where the next begins, which the step before may have looked up."""
         ahead, self._ahead = self._ahead, None
         return ahead[1] if ahead is not None and ahead[0] == position else self.feed.take(position)
-
-    def _rate(self, state: State) -> float:
-        """Linear warm-up, then decay to 0 (Devlin et al. 2018, A.2), or by the step's root (Vaswani et al. 2017)."""
-        highest, warmup = cast(float, self.recipe.learning_rate), self.recipe.warmup * state.total
-        if state.step < warmup:
-            return highest * (state.step + 1) / (warmup + 1)
-        if self.recipe.schedule == "inverse-sqrt":
-            return highest * math.sqrt((warmup + 1) / (state.step + 1))
-        left = (state.total - state.step) / (state.total - warmup)
-        return highest * float(left**self.recipe.decay_power)
 
     def _evaluate(self, state: State) -> dict[str, float]:
         self.model.eval()

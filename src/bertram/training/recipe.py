@@ -1,7 +1,8 @@
 """How a model is trained: every setting of the loop, in one frozen record that is kept with the result."""
 
+import math
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from bertram.errors import BadInput
 
@@ -108,6 +109,19 @@ class Recipe:
     def of_one_step(self) -> "Recipe":
         """This recipe for a trial: one step and one evaluation."""
         return replace(self, epochs=None, tokens=None, hours=None, steps=1, evaluations=1)
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of one of `total` steps, of a recipe that says its highest.
+
+        Linear warm-up, then decay to 0 (Devlin et al. 2018, A.2), or by the step's root (Vaswani et al. 2017).
+        """
+        highest, warmup = cast(float, self.learning_rate), self.warmup * total
+        if step < warmup:
+            return highest * (step + 1) / (warmup + 1)
+        if self.schedule == "inverse-sqrt":
+            return highest * math.sqrt((warmup + 1) / (step + 1))
+        left = (total - step) / (total - warmup)
+        return highest * float(left**self.decay_power)
 
     def resolved(self, **defaults: float) -> "Recipe":
         """This recipe with `defaults` where it says nothing."""

@@ -16,8 +16,8 @@ namespace {
 
 constexpr int kVectors = kPanel / kLanes;
 
-// Rows of a tile: with a panel's vectors of sums each, as many as registers hold beside weights and an input.
-#if defined(__AVX512F__)
+// Rows of a tile, each with a panel's vectors of sums: about as many as registers hold beside weights and an input.
+#if defined(__AVX512BW__)
 constexpr int kTile = 12;
 #elif defined(__AVX2__)
 constexpr int kTile = 3;
@@ -27,24 +27,20 @@ constexpr int kTile = 2;
 constexpr int kTile = 1;
 #endif
 
-// Bytes of weights that are asked for before they are needed: the processor's own guesses leave a product waiting for
-// the third cache.
-constexpr int kAhead = 24 * 4 * kPanel;
-
-template <int R>
-struct Tile {
-    static constexpr int rows = R;
-};
+// Inputs whose weights are asked for before they are needed: the processor's own guesses leave a product waiting for the
+// third cache.
+constexpr int kAhead = 24;
+constexpr int kLine = 16;  // numbers of 32 bits in a line of a cache
 
 // Call f with tiles of kTile rows, then with one of what is left.
 template <class F, int... R>
 inline void last_tile(int rows, F&& f, int first, std::integer_sequence<int, R...>) {
-    ((rows == R + 1 ? f(first, Tile<R + 1>{}) : void()), ...);
+    ((rows == R + 1 ? f(first, Count<R + 1>{}) : void()), ...);
 }
 
 template <class F>
 inline void tiles(int first, int last, F&& f) {
-    for (; first + kTile <= last; first += kTile) f(first, Tile<kTile>{});
+    for (; first + kTile <= last; first += kTile) f(first, Count<kTile>{});
     if (first < last) last_tile(last - first, f, first, std::make_integer_sequence<int, kTile - 1>{});
 }
 
@@ -54,7 +50,7 @@ inline Ints pair_products(Ints x, Ints w) {
     return (Ints)_mm512_madd_epi16((__m512i)x, (__m512i)w);
 #elif defined(__AVX2__)
     return (Ints)_mm256_madd_epi16((__m256i)x, (__m256i)w);
-#elif defined(__SSE2__)
+#elif defined(__x86_64__)
     return (Ints)_mm_madd_epi16((__m128i)x, (__m128i)w);
 #else
     return (x << 16 >> 16) * (w << 16 >> 16) + (x >> 16) * (w >> 16);
@@ -100,7 +96,7 @@ inline void tile_product(const T* rows, int stride, const T* weights, int apart,
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
             w[v] = load(weights + v * apart);
-            __builtin_prefetch(weights + v * apart + kAhead / sizeof(T));
+            if (v * kLanes % kLine == 0) __builtin_prefetch(weights + v * apart + kAhead * step);
         }
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
@@ -131,7 +127,7 @@ void product(const Matrix& m, const Rows& in, int first_row, int last_row, int f
         if (!m.int8) {
             const float* panel = static_cast<const float*>(m.values) + static_cast<int64_t>(n) * m.inputs;
             tiles(first_row, last_row, [&](int row, auto tile) {
-                constexpr int R = decltype(tile)::rows;
+                constexpr int R = decltype(tile)::value;
                 Floats sums[R][kVectors];
                 for (auto& of_row : sums) std::copy(bias.vectors, bias.vectors + kVectors, of_row);
                 tile_product<Single>(in.floats + static_cast<int64_t>(row) * in.stride, in.stride, panel, kLanes,
@@ -147,7 +143,7 @@ void product(const Matrix& m, const Rows& in, int first_row, int last_row, int f
         const OfPanel scale(m.scale + n);
         const OfPanel weights(m.sums + n);
         tiles(first_row, last_row, [&](int row, auto tile) {
-            constexpr int R = decltype(tile)::rows;
+            constexpr int R = decltype(tile)::value;
             Ints sums[R][kVectors] = {};
             const uint8_t* bytes = in.bytes + static_cast<int64_t>(row) * in.stride;
             tile_product<Four>(reinterpret_cast<const int32_t*>(bytes), in.stride / 4, panel, kLanes, kPanel, groups,
@@ -259,15 +255,15 @@ template <int R, class Of, class T>
 inline void weigh(const T* queries, int stride, const T* keys, int width, int tokens, int padded, float factor,
                   float* weights, float (&totals)[R]) {
     const auto score = [&](int s, auto vectors) {
-        constexpr int V = decltype(vectors)::rows;
+        constexpr int V = decltype(vectors)::value;
         decltype(load(keys)) sums[R][V] = {};
         tile_product<Of>(queries, stride, keys + static_cast<int64_t>(s) * width, width * kLanes, kLanes, width, sums);
         for (int r = 0; r < R; ++r)
             for (int v = 0; v < V; ++v) store(weights + r * padded + s + v * kLanes, to_floats(sums[r][v]));
     };
     int s = 0;
-    for (; s + kPanel <= padded; s += kPanel) score(s, Tile<kVectors>{});
-    for (; s < padded; s += kLanes) score(s, Tile<1>{});
+    for (; s + kPanel <= padded; s += kPanel) score(s, Count<kVectors>{});
+    for (; s < padded; s += kLanes) score(s, Count<1>{});
     for (int r = 0; r < R; ++r) {
         float* w = weights + r * padded;
         std::fill(w + tokens, w + padded, -INFINITY);
@@ -289,7 +285,7 @@ template <int R, class Of, class T>
 inline void mix(const T* weights, int padded, const T* values, int stride, int steps, int d, const float (&factors)[R],
                 float* out, int out_stride) {
     const auto some = [&](int i, auto vectors) {
-        constexpr int V = decltype(vectors)::rows;
+        constexpr int V = decltype(vectors)::value;
         decltype(load(values)) sums[R][V] = {};
         tile_product<Of>(weights, padded, values + i, kLanes, stride, steps, sums);
         for (int r = 0; r < R; ++r)
@@ -298,8 +294,8 @@ inline void mix(const T* weights, int padded, const T* values, int stride, int s
                            to_floats(sums[r][v]) * factors[r], d - i - v * kLanes);
     };
     int i = 0;
-    for (; i + kPanel <= rounded_up(d); i += kPanel) some(i, Tile<kVectors>{});
-    for (; i < d; i += kLanes) some(i, Tile<1>{});
+    for (; i + kPanel <= rounded_up(d); i += kPanel) some(i, Count<kVectors>{});
+    for (; i < d; i += kLanes) some(i, Count<1>{});
 }
 
 void attend(const float* q, const float* k, const float* v, int stride, int tokens, int queries, int d, float* out,
@@ -309,7 +305,7 @@ void attend(const float* q, const float* k, const float* v, int stride, int toke
     turn_keys(tokens, d, keys, [&](int s, int i) { return load_some(k + static_cast<int64_t>(s) * stride + i, d - i); });
     const float factor = 1.0f / std::sqrt(static_cast<float>(d));
     tiles(0, queries, [&](int row, auto tile) {
-        constexpr int R = decltype(tile)::rows;
+        constexpr int R = decltype(tile)::value;
         float totals[R];
         weigh<R, Single>(q + static_cast<int64_t>(row) * stride, stride, keys, d, tokens, padded, factor, weights,
                          totals);
@@ -336,7 +332,7 @@ inline float factor_to(float limit, const float* x, int stride, int rows, int d)
     return peak > 0.0f ? limit / peak : 0.0f;
 }
 
-// As `attend`, in products of int16, of which the processor does two at a time: an error of 1e-4, where int8 weights
+// As `attend`, in products of int16, of which the processor does two at a time: an error below 1e-3, where int8 weights
 // make one of 1e-2. Whatever is multiplied is paired with what stands half of the sum away.
 void attend_int16(const float* q, const float* k, const float* v, int stride, int tokens, int queries, int d,
                   float* out, int out_stride, float* scratch) {
@@ -347,7 +343,7 @@ void attend_int16(const float* q, const float* k, const float* v, int stride, in
     float* weights = reinterpret_cast<float*>(rows + kTile * wide);
     const float limit = std::min(32767.0f, std::sqrt(2147483648.0f / d) - 1.0f);  // that no sum of d products overflows
     const float of_q = factor_to(limit, q, stride, queries, d), of_k = factor_to(limit, k, stride, tokens, d),
-                of_v = factor_to(32767.0f, v, stride, tokens, d);
+                of_v = factor_to(4095.0f, v, stride, tokens, d);
     const auto pair = [&](const float* x, int i, float factor) {
         return paired(load_some(x + i, width - i), load_some(x + width + i, d - width - i), factor);
     };
@@ -363,18 +359,19 @@ void attend_int16(const float* q, const float* k, const float* v, int stride, in
         }
     const float factor = of_q > 0.0f && of_k > 0.0f ? 1.0f / (std::sqrt(static_cast<float>(d)) * of_q * of_k) : 0.0f;
     tiles(0, queries, [&](int row, auto tile) {
-        constexpr int R = decltype(tile)::rows;
+        constexpr int R = decltype(tile)::value;
         for (int r = 0; r < R; ++r)
             for (int i = 0; i < width; i += kLanes)
                 store(rows + r * wide + i, pair(q + static_cast<int64_t>(row + r) * stride, i, of_q));
         float totals[R];
         weigh<R, Pair>(rows, wide, keys, width, tokens, padded, factor, weights, totals);
-        for (int r = 0; r < R; ++r) {  // probabilities, which add up to 1: no sum of their products overflows
+        for (int r = 0; r < R; ++r) {
+            // Rounding at most doubles what they add up to, and 2 · 262143 · 4095 is no overflow.
+            const float of_w = std::min(32767.0f, 262143.0f / totals[r]);
             float* w = weights + r * padded;
             for (int t = 0; t < half; t += kLanes)
-                store(w + t, (Floats)paired(load(w + t), load_some(w + half + t, padded - half - t),
-                                            32767.0f / totals[r]));
-            totals[r] = of_v > 0.0f ? 1.0f / (32767.0f * of_v) : 0.0f;
+                store(w + t, (Floats)paired(load(w + t), load_some(w + half + t, padded - half - t), of_w));
+            totals[r] = of_v > 0.0f ? 1.0f / (of_w * totals[r] * of_v) : 0.0f;
         }
         mix<R, Pair>(reinterpret_cast<const int32_t*>(weights), padded, values, deep, half, d, totals,
                      out + static_cast<int64_t>(row) * out_stride, out_stride);

@@ -3,29 +3,41 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 namespace bertram::VARIANT {
 
-#if defined(__AVX512F__)
+#if defined(__AVX512BW__)
 constexpr int kLanes = 16;
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
 constexpr int kLanes = 8;
 #else
 constexpr int kLanes = 4;
 #endif
 
-typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-typedef int16_t Shorts __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-typedef uint8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
+typedef float Floats __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef int16_t Shorts __attribute__((vector_size(4 * kLanes)));
+typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+
+template <int N>
+using Count = std::integral_constant<int, N>;
 
 inline int rounded_up(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
-inline Ints load(const int32_t* p) { return *reinterpret_cast<const Ints*>(p); }
-inline void store(float* p, Floats x) { *reinterpret_cast<Floats*>(p) = x; }
-inline void store(int32_t* p, Ints x) { *reinterpret_cast<Ints*>(p) = x; }
+// Copied, as what stands in memory is not aligned, and may have been written as another type.
+template <class Vector, class T>
+inline Vector loaded(const T* p) {
+    Vector x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+inline Floats load(const float* p) { return loaded<Floats>(p); }
+inline Ints load(const int32_t* p) { return loaded<Ints>(p); }
+inline void store(float* p, Floats x) { std::memcpy(p, &x, sizeof x); }
+inline void store(int32_t* p, Ints x) { std::memcpy(p, &x, sizeof x); }
 inline Floats splat(float x) { return x - Floats{}; }
 inline Ints splat(int32_t x) { return x - Ints{}; }
 inline Floats to_floats(Floats x) { return x; }
@@ -74,7 +86,7 @@ inline float highest(Floats x) { return folded(x, most); }
 template <class F>
 inline void each(int n, F&& f) {
     int i = 0;
-    for (; i + kLanes <= n; i += kLanes) f(i, std::integral_constant<int, kLanes>{});
+    for (; i + kLanes <= n; i += kLanes) f(i, Count<kLanes>{});
     if (i < n) f(i, n - i);
 }
 
