@@ -168,6 +168,7 @@ def test_agreement_counts_equal_answers():
         ("an encoder, for which --format is one of engine", {"format": "ctranslate2"}),
         ("--min-agreement 2", {"min_agreement": 2}),
         ("holds no texts", {"texts": "empty.txt"}),
+        ("--texts: an int8 engine's", {"texts": "empty.txt", "precision": "fp32"}),
         ("--vocabulary-map", {"vocabulary_map": "x"}),
     ],
 )

@@ -238,6 +238,16 @@ def test_a_trained_encoder_gets_a_decoder_of_its_kind(
     assert capsys.readouterr().out == written
 
 
+def test_it_goes_on_with_the_length_and_the_batches_that_were_asked_for(tmp_path: Path) -> None:
+    data, encoder = write_documents(tmp_path / "documents.jsonl", 20), model_directory(tmp_path / "encoder")
+    recipe = Recipe(epochs=1, batch_size=6, evaluations=1)
+    first = bertram.train("summarization", data, model=encoder, out=tmp_path / "a", recipe=recipe, max_length=9)
+    assert first["steps"] == 3  # 18 rows, a tenth being held out
+    assert first["max_length"] == 9
+    again = bertram.train("summarization", data, model=tmp_path / "a", out=tmp_path / "b", recipe=recipe)
+    assert again["max_length"] == 9
+
+
 def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:
     """Adam's first step moves a weight by the rate, whatever the gradient."""
     encoder, data = model_directory(tmp_path / "encoder"), write_documents(tmp_path / "documents.jsonl")
@@ -332,6 +342,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ([*train, german, *to, "--config", "layers=3"], "no field 'layers'"),
         (["train", "classification", english, german, *to], "a second file"),
         (["translate", trained, english, "--beam-size", 0], "--beam-size 0"),
+        (["translate", trained, english, "--text", "eins"], "not both"),
+        ([*train, german, *to, "--batch-size", 8, "--batch-tokens", 99], "cannot be combined with --batch-size"),
         (["translate", trained, english, "--n-best", 9, "--json"], "--n-best 9: a beam of 5"),
         (["translate", trained, english, "--n-best", 2], "--n-best 2: a line holds one text; with --json"),
         (["translate", wrong, english], "entries, the model writes"),

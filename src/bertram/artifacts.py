@@ -1,6 +1,6 @@
 """A trained model of any kind, loaded to answer: the one place that picks what computes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,26 +133,45 @@ def asked(
 ) -> tuple[str, Iterable[Sequence[str | Mapping[str, str]]]]:
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
-    Without a model `own` answers. One argument alone is a source if it is "-" or a file and no engine; else it is a
-    model. What has white space in it, names nothing and does not end as files do is a text. Without a source standard
-    input is read.
+    Without a model `own` answers. One argument alone is a source if it is "-", a text (see `chunks_of`) or a file that
+    is no engine, or would be if it were there; else it is a model.
+
+    Raises:
+        BadInput: as `chunks_of`.
+    """
+    if model is not None and source is None and text is None:
+        path = Path(model)
+        is_file = exists(path) and path.is_file() and not is_engine(path)
+        if model == "-" or is_file or _is_text(model) or (_ends_as_texts(path) and not exists(path)):
+            model, source = None, model
+    return own if model is None else model, chunks_of(source, text, read_inputs)
+
+
+def chunks_of(
+    source: str | None,
+    text: str | None,
+    read: Callable[[str], Iterable[Sequence[str | Mapping[str, str]]]],
+) -> Iterable[Sequence[str | Mapping[str, str]]]:
+    """What is asked: one text, or what `read` finds in a source; without either, in standard input.
+
+    A source that has white space in it, names nothing and does not end as files do is a text.
 
     Raises:
         BadInput: both a source and a text are given.
     """
-    if model is not None and source is None and text is None:
-        path = Path(model)
-        if model == "-" or (exists(path) and path.is_file() and not is_engine(path)):
-            model, source = None, model
-        elif _is_text(model):
-            model, text = None, model
-    elif source is not None and text is None and _is_text(source):
-        source, text = None, source
     if source is not None and text is not None:
         raise BadInput(f"{source}: give a source or --text, not both")
-    return own if model is None else model, read_inputs(source or "-") if text is None else [[text]]
+    if source is not None and _is_text(source):
+        text = source
+    if text is not None:
+        return [[text]]
+    return read("-" if source is None else source)
 
 
 def _is_text(argument: str) -> bool:
     path = Path(argument)
-    return len(argument.split()) > 1 and not (exists(path) or is_table(path) or kind_of(path) == ".txt")
+    return len(argument.split()) > 1 and not (exists(path) or _ends_as_texts(path))
+
+
+def _ends_as_texts(path: Path) -> bool:
+    return is_table(path) or kind_of(path) == ".txt"

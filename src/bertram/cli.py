@@ -493,7 +493,7 @@ def embed(
 @app.command
 def translate(
     model: str,
-    source: Source = "-",
+    source: Source | None = None,
     *,
     text: str | None = None,
     search: Searching = None,
@@ -507,21 +507,22 @@ def translate(
     Parameters
     ----------
     source
-        A text file, or a table with a column source; - is standard input. A line that is too long for the model is
-        translated sentence by sentence.
+        A text file, or a table with a column source. Default, or -: standard input. A line that is too long for the
+        model is translated sentence by sentence.
     text
         The one text to translate, instead of a file.
     """
+    from bertram.artifacts import chunks_of
     from bertram.text.inputs import read_lines
 
-    chunks = read_lines(source) if text is None else [[text]]
+    chunks = chunks_of(source, text, read_lines)
     _write("translation", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
 
 
 @app.command
 def summarize(
     model: str,
-    source: Source = "-",
+    source: Source | None = None,
     *,
     text: str | None = None,
     search: Searching = None,
@@ -535,14 +536,15 @@ def summarize(
     Parameters
     ----------
     source
-        A text file with one document a line, or a table with a column document; - is standard input. Documents longer
-        than the model's maximum length are truncated.
+        A text file with one document a line, or a table with a column document. Default, or -: standard input.
+        Documents longer than the model's maximum length are truncated.
     text
         A single document, instead of a file.
     """
-    from bertram.text.inputs import DOCUMENT, read_inputs
+    from bertram.artifacts import chunks_of
+    from bertram.text.inputs import read_documents
 
-    chunks = read_inputs(source, DOCUMENT) if text is None else [[text]]
+    chunks = chunks_of(source, text, read_documents)
     _write("summarization", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
 
 

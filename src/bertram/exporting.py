@@ -52,7 +52,7 @@ def export(
     vocabulary_map: str | Path | None = None,
     allow_pickle: bool = False,
 ) -> Agreement | None:
-    """Write `model` at `out`, which `bertram.load` then takes too.
+    """Write `model` at `out`.
 
     Args:
         format: "engine": one file of an encoder with its heads, which answers without torch. "onnx": an encoder for
@@ -83,8 +83,8 @@ def export(
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
     if precision not in (None, *get_args(Precision)):
         raise BadInput(f"--precision {precision!s:.40}: there are {', '.join(get_args(Precision))}")
-    if texts is not None and format != "engine":
-        raise BadInput(f"--format {format}: has no --texts, on which an engine's agreement is measured")
+    if texts is not None and (format != "engine" or precision == "fp32"):
+        raise BadInput("--texts: an int8 engine's agreement is measured on them, and this is none")
     if precision == "int8" and format in ("onnx", "huggingface"):
         raise BadInput(f"--format {format}: has no other --precision than fp32; others quantize such files themselves")
     if vocabulary_map and format != "ctranslate2":

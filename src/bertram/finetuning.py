@@ -24,7 +24,7 @@ from bertram.training.recipe import Recipe
 if TYPE_CHECKING:
     from bertram.models.heads import Head, Model
 
-LEARNING_RATE = 5e-5
+DEFAULTS = {"learning_rate": 5e-5, "batch_size": 32}
 """Where a recipe gives none (Devlin et al. 2018, A.3)."""
 
 _LIBRARIES = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
@@ -92,7 +92,7 @@ class Training:
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "recipe", self.recipe.resolved(learning_rate=LEARNING_RATE))
+        object.__setattr__(self, "recipe", self.recipe.resolved(**DEFAULTS))
         if self.recipe.label_smoothing and self.task.head != "classification":
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
 
@@ -111,7 +111,7 @@ class Training:
     @property
     def of_one_step(self) -> "Training":
         """A trial of this training: one step on the first rows."""
-        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.batch_size))
+        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.trial_rows))
 
     def run(self, out: Path, report: Report = silent) -> dict[str, Any]:
         """Train one model with one seed and leave a model directory at `out`.

@@ -101,7 +101,7 @@ class Training:
     @property
     def of_one_step(self) -> "Training":
         """A trial of this training: one step on the first rows."""
-        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.batch_size))
+        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.trial_rows))
 
     def run(self, out: Path, report: Report = silent) -> dict[str, Any]:
         """Train one model and leave its directory at `out`.
@@ -131,8 +131,8 @@ class Training:
             if isinstance(given, Path) and is_transformer(given):
                 search = model_directory.search_of(given, read_manifest(given))
             config = network.config
-            positions = config.max_position_embeddings
-            length = positions if self.max_length is None else min(self.max_length, positions)
+            longest = model_directory.max_length_of(given, config) if self.max_length is None else self.max_length
+            length = min(longest, config.max_position_embeddings)
             examples, truncated = learnable(splits.train, source, target, config, length)
         runner = TorchGenerator(network, processes.device)
         generator = Generator(task, source, target, runner, length, search)

@@ -138,14 +138,14 @@ def learned_tokenizer(
     return Tokenizer.load(place)
 
 
-def max_length_of(source: Path | EncoderConfig, config: EncoderConfig) -> int:
+def max_length_of(source: Path | EncoderConfig | TransformerConfig, config: EncoderConfig | TransformerConfig) -> int:
     """Tokens of a text that a model reads: as many as it was trained on or its files say, or all it has positions for.
 
     Raises:
         BadInput: bertram.json says what cannot be.
     """
     positions = config.max_position_embeddings
-    if isinstance(source, EncoderConfig):
+    if not isinstance(source, Path):
         return positions
     longest = min(read_max_length(source) or positions, positions)
     max_length = read_manifest(source).get("max_length", longest)

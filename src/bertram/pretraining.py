@@ -30,7 +30,7 @@ STORE = "store"
 
 _SOURCES = {"train": "corpus", "validation": "validation"}
 
-_LEARNING_RATE = 1e-3
+_DEFAULTS = {"learning_rate": 1e-3, "batch_size": 32}
 _LIBRARIES = ("torch", "safetensors", "tensorboard")
 
 
@@ -100,7 +100,7 @@ def pretrain(
         raise BadInput("--label-smoothing: masked tokens are not smoothed, as in both papers")
     from bertram.training.distributed import together
 
-    out, recipe, asked = Path(out), recipe.resolved(learning_rate=_LEARNING_RATE), objectives or Objectives()
+    out, recipe, asked = Path(out), recipe.resolved(**_DEFAULTS), objectives or Objectives()
     with together() as processes:
         source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
         if isinstance(source, Path):
@@ -219,9 +219,8 @@ def _feeds(out: Path, tokenizer: Tokenizer, objectives: Objectives, recipe: Reci
         )
 
     own = cast(SentenceObjective, objectives.sentence_objective)
-    train = feed(
-        TokenStore.open(out / STORE / "train"), own, recipe.batch_tokens or recipe.batch_size * objectives.max_length
-    )
+    tokens = recipe.batch_tokens or cast(int, recipe.batch_size) * objectives.max_length
+    train = feed(TokenStore.open(out / STORE / "train"), own, tokens)
     text = TokenStore.open(out / STORE / "validation")
     possible: tuple[SentenceObjective, ...] = () if own == "none" else ("sop",)
     if possible and text.document_count > 1:

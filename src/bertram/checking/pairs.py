@@ -86,10 +86,10 @@ def _reader(model: str | Path, train: Pairs) -> Reader:
         return Reader(name, shared, shared, found.max_position_embeddings, learned_here=True)
     if is_transformer(found):
         sizes = read_transformer_config(found)
-        return Reader(name, *model_directory.tokenizers_of(found, sizes), sizes.max_position_embeddings)
+        return Reader(name, *model_directory.tokenizers_of(found, sizes), model_directory.max_length_of(found, sizes))
     config = model_directory.read_config(found)
     tokenizer = model_directory.read_tokenizer(found, config)
-    return Reader(name, tokenizer, tokenizer, config.max_position_embeddings)
+    return Reader(name, tokenizer, tokenizer, model_directory.max_length_of(found, config))
 
 
 def _odd_lengths(task: str, sources: Sequence[str], targets: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ from bertram.config import EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.files import replacing, write_json
-from bertram.finetuning import LEARNING_RATE, LabelledSplits, Training, learn
+from bertram.finetuning import DEFAULTS, LabelledSplits, Training, learn
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.formats.weights_file import find_weights
 from bertram.inspection import describe
@@ -87,7 +87,7 @@ def compare(
         BadInput: the data, a model or a limit cannot be used, or `out` holds something else.
         Interrupted: a signal came; the same call goes on from there.
     """
-    out, recipe = Path(out), (recipe or Recipe()).resolved(learning_rate=LEARNING_RATE)
+    out, recipe = Path(out), (recipe or Recipe()).resolved(**DEFAULTS)
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")

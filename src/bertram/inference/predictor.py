@@ -55,14 +55,10 @@ class Predictor:
         Raises:
             BadInput: a text is no valid Unicode, or there are pairs where there should be single texts, or vice versa.
         """
-        if not self.task.apart:
-            if self.pairs not in (None, texts_b is not None):
-                wanted = "pairs of texts: each needs a text_b" if self.pairs else "single texts: leave text_b out"
-                raise BadInput(f"the model was trained on {wanted}")
-            return self._run(texts, texts_b, self.task.outputs)
-        if texts_b is None:
-            raise BadInput(f"{self.task.name} compares two texts: each needs a text_b")
-        return cosines(self.embed(texts), self.embed(texts_b))[:, None]
+        check_inputs(self.task, texts_b is not None, trained_on=self.pairs)
+        if self.task.apart:
+            return cosines(self.embed(texts), self.embed(texts_b or []))[:, None]
+        return self._run(texts, texts_b, self.task.outputs)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vector of every text, [N, H], in the order given, by a model whose task compares vectors.
@@ -104,6 +100,17 @@ class Predictor:
         if self.task.apart and texts_b is None:
             return [{"embedding": vector} for vector in self.embed(texts).tolist()]
         return self.task.answers(self.logits(texts, texts_b))
+
+
+def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None) -> None:
+    """Raises:
+    BadInput: a model of this task was trained on pairs of texts and these are none, or vice versa.
+    """
+    if task.apart and not pairs:
+        raise BadInput(f"{task.name} compares two texts: each needs a text_b")
+    if not task.apart and trained_on not in (None, pairs):
+        wanted = "pairs of texts: each needs a text_b" if trained_on else "single texts: leave text_b out"
+        raise BadInput(f"the model was trained on {wanted}")
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from bertram.batch import NO_PAIRS
 from bertram.config import LESSONS, EncoderConfig, Lesson
 from bertram.errors import BadInput, require_all
 from bertram.files import fingerprint, read_if_there, write_json
+from bertram.inference.predictor import check_inputs
 from bertram.model_card import shrinking_card
 from bertram.progress import Report, silent
 from bertram.run_directory import SETTINGS, check_converged, keep, prepare_directory, read_manifest, write_manifest
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from bertram.models.heads import Model
     from bertram.shrinking.teaching import Taught
 
-LEARNING_RATE = 5e-4
+_DEFAULTS = {"learning_rate": 5e-4, "batch_size": 32}
 """Where a recipe gives none."""
 
 _LEAST_TEXTS = 100
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 1000
 _LONGEST = 128
-_LIBRARIES = ("torch", "safetensors", "tensorboard")
+_LIBRARIES = ("torch", "safetensors", "scipy", "sklearn", "tensorboard")
 
 
 def shrink(
@@ -53,7 +54,7 @@ def shrink(
     """Tie the layers of `model` in groups, narrow its embeddings, and teach the result by the original on `texts`.
 
     Args:
-        texts: text files, a text a line, or JSONL with a text in each, or a pair; .gz may follow.
+        texts: files as `text.inputs.read_inputs` takes them: a text a line, or tables with a text in each row, or a pair.
         out: where an ALBERT directory is left, with the model's heads, pooling and tokenizer. A pooler comes with it
             if a head reads it.
         lessons: what is taught; by default all that the model has.
@@ -81,6 +82,8 @@ def shrink(
     sizes = replace(sizes, depth=sizes.of(original).num_hidden_layers)
     if data is not None:
         _check_evaluated(source, original, data, columns)
+    elif columns is not None:
+        raise BadInput("--columns: says what columns of --evaluate to read, which is not given")
     if max_length is None:
         max_length = min(model_directory.max_length_of(source, original), _LONGEST)
     shrinking = Shrinking(
@@ -89,7 +92,7 @@ def shrink(
         texts=[Path(file) for file in texts],
         dial=sizes,
         lessons=lessons,
-        recipe=recipe.resolved(learning_rate=LEARNING_RATE),
+        recipe=recipe.resolved(**_DEFAULTS),
         max_length=min(max_length, original.max_position_embeddings),
         allow_pickle=allow_pickle,
     )
@@ -203,11 +206,11 @@ def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: s
     """Raises:
     BadInput: the model has no task, or could not be scored on this table.
     """
-    task, table = model_directory.task_of(source, read_manifest(source)), read_table(data, parse_columns(columns))
+    manifest, table = read_manifest(source), read_table(data, parse_columns(columns))
+    task = model_directory.task_of(source, manifest)
     if isinstance(task, Task):
         task.targets(table.labels, str(data))
-        if task.apart and table.texts_b is None:
-            raise BadInput(f"{data}: {task.name} compares two texts: it needs a column text_b")
+        check_inputs(task, table.texts_b is not None, trained_on=manifest.get("pairs"))
         if not task.apart and table.texts_b is not None and config.type_vocab_size < 2:
             raise BadInput(f"{source}: {NO_PAIRS}")
 

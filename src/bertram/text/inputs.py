@@ -16,9 +16,6 @@ from bertram.text.records import checked_cell, is_table, kind_of, numbered_lines
 
 _INPUT: Mapping[str, str] = {"text": "text", "text_b": "text_b"}
 """An input's fields and the columns of a table, or the keys of an object, that they are read from."""
-DOCUMENT: Mapping[str, str] = {"text": "document"}
-"""The same where texts are to be summarized, from the column that training reads."""
-
 _CHUNK = 1024  # inputs answered at a time
 
 
@@ -44,6 +41,11 @@ def read_inputs(source: str, columns: Mapping[str, str] = _INPUT) -> Iterator[li
             yield from _chunks(_checked_objects(name, lines, columns))
         else:
             yield from _chunks(line for _, line in lines)
+
+
+def read_documents(source: str) -> Iterator[list[str | dict[str, str]]]:
+    """What is to be summarized; as `read_inputs`, but from the column document, which training reads."""
+    return read_inputs(source, {"text": "document"})
 
 
 def first_inputs(source: str | Path, most: int) -> list[str | dict[str, str]]:

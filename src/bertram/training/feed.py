@@ -32,7 +32,9 @@ class ShuffledRows:
 
     start: Position = (0, 0)
 
-    def __init__(self, examples: Examples, batch_size: int, seed: int, batch_tokens: int | None = None) -> None:
+    def __init__(
+        self, examples: Examples, batch_size: int | None, seed: int, batch_tokens: int | None = None
+    ) -> None:
         """With `batch_tokens` a batch is filled up to so many tokens, and a longer example is a batch of its own."""
         self.examples, self.batch_size, self.batch_tokens, self.seed = examples, batch_size, batch_tokens, seed
         self._epoch, self._batches = -1, [np.empty(0, np.int64)]

@@ -39,8 +39,9 @@ class Recipe:
     hours: float | None = None
     """Training budget in wall-clock hours, evaluation included. Speed is measured once, before the first step, and the
     hours are converted to steps."""
-    batch_size: int = 32
-    """Examples per optimizer step. In pre-training, a batch holds the tokens of this many sequences of full length."""
+    batch_size: int | None = None
+    """Examples per optimizer step. In pre-training, a batch holds the tokens of this many sequences of full length.
+    Default: 32, but for an encoder–decoder model."""
     batch_tokens: int | None = None
     """Instead of a fixed number of examples, fill each optimizer step up to this many tokens; of a pair, the longer
     text counts. Default for an encoder–decoder model: 4,096."""
@@ -97,6 +98,8 @@ class Recipe:
             if not low <= value <= high:
                 raise BadInput(f"--{field.name.replace('_', '-')} {value} is out of range")
 
+        if self.batch_size is not None and self.batch_tokens is not None:
+            raise BadInput("--batch-tokens: cannot be combined with --batch-size")
         if self.encoder_learning_rate is not None and self.learning_rate == 0:
             raise BadInput("--encoder-learning-rate: cannot be combined with --learning-rate 0")
 
@@ -104,6 +107,11 @@ class Recipe:
     def bounded(self) -> bool:
         """Whether a budget was given."""
         return any(budget is not None for budget in (self.epochs, self.steps, self.tokens, self.hours))
+
+    @property
+    def trial_rows(self) -> int:
+        """Examples that a trial of one step is made on."""
+        return self.batch_size or 32
 
     @property
     def of_one_step(self) -> "Recipe":
@@ -124,5 +132,7 @@ class Recipe:
         return highest * float(left**self.decay_power)
 
     def resolved(self, **defaults: float) -> "Recipe":
-        """This recipe with `defaults` where it says nothing."""
-        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})  # type: ignore[arg-type]
+        """This recipe with `defaults` where it says nothing; a batch is of so many examples or of so many tokens."""
+        sized = {"batch_size", "batch_tokens"} if self.batch_size or self.batch_tokens else set()
+        missing = {name for name in defaults.keys() - sized if getattr(self, name) is None}
+        return replace(self, **{name: defaults[name] for name in missing})  # type: ignore[arg-type]
