@@ -11,7 +11,7 @@ import pytest
 from bertram import artifacts
 from bertram.errors import BertramError
 from bertram.memory import current_memory_mb
-from bertram.supervised import train
+from bertram.supervised.train import train
 from bertram.training.recipe import Recipe
 from tiny import model_directory, table
 

@@ -32,7 +32,7 @@ from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.model_directory import read_model, read_tokenizer
 from bertram.model_names import ENGLISH, OWN
 from bertram.models.heads import Model
-from bertram.supervised import train
+from bertram.supervised.train import train
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner

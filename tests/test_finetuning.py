@@ -12,11 +12,11 @@ from huggingface_hub import ModelCard
 import bertram
 from bertram.config import bert
 from bertram.errors import BadInput
-from bertram.finetuning import LabelledSplits
 from bertram.model_card import model_card
 from bertram.models.heads import ClassificationHead
 from bertram.run_directory import SETTINGS
-from bertram.supervised import summary, train
+from bertram.supervised.finetuning import LabelledSplits
+from bertram.supervised.train import summary, train
 from bertram.text.records import read_table
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe

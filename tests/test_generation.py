@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bertram
-from bertram import artifacts, generation
+from bertram import artifacts
 from bertram.batch import Batch, Examples, Hypothesis
 from bertram.config import TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.inference.generator import Generator
 from bertram.model_directory import read_model, read_transformer
 from bertram.search import Search
+from bertram.supervised import generation
 from bertram.tasks.sequence_to_sequence import Summarization, Translation
 from bertram.text.pairs import Pairs
 from bertram.text.tokenizer import Tokenizer

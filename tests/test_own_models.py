@@ -85,7 +85,7 @@ def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found("-", None, None) == ("own", ["three"])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"three\n")))
     assert found(str(file), None, None) == ("own", ["one", "two"])
-    with pytest.raises(BadInput, match="missing.txt"):
+    with pytest.raises(BadInput, match=r"missing\.txt"):
         found(str(tmp_path / "missing.txt"), None, None)
     assert found(str(model), str(file), None) == (str(model), ["one", "two"])
     assert found(str(model), None, "a text") == (str(model), ["a text"])

@@ -327,11 +327,12 @@ def test_what_train_made_keeps_its_labels(tmp_path: Path) -> None:
     assert read_manifest(out)["task"] == {"name": "classification", "labels": ["bad", "good"]}
     assert set(json.loads((out / "config.json").read_text())["id2label"].values()) == {"bad", "good"}
     assert bertram.load(out).predict(["a warm room"])[0]["label"] in ("bad", "good")
+    given = [tmp_path / "texts.txt"], tmp_path / "no"
     (pairs := tmp_path / "pairs.csv").write_text("text,text_b,label\na,b,good\n")
     with pytest.raises(BadInput, match="trained on single texts"):  # before anything is taught
-        shrink(trained, [tmp_path / "texts.txt"], tmp_path / "no", recipe=recipe, evaluate=pairs)
+        shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, evaluate=pairs)
     with pytest.raises(BadInput, match="--columns"):
-        shrink(trained, [tmp_path / "texts.txt"], tmp_path / "no", recipe=recipe, columns="text=1,label=2")
+        shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, columns="text=1,label=2")
     assert not (tmp_path / "no").exists()
 
 

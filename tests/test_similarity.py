@@ -23,7 +23,7 @@ from bertram.inference.predictor import Predictor
 from bertram.model_names import ENGLISH, OWN
 from bertram.models.heads import Model
 from bertram.models.tensors import inputs_of, targets_of
-from bertram.supervised import train
+from bertram.supervised.train import train
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.similarity import Similarity
 from bertram.text.records import read_table, split

@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # What a user reaches as `bertram.…`, and the room it lives in; looked up on first use so that importing stays light.
 _PUBLIC = {
     "load": "bertram.artifacts",
-    "train": "bertram.supervised",
+    "train": "bertram.supervised.train",
     "pretrain": "bertram.pretraining",
     "compare": "bertram.comparison.compare",
     "export": "bertram.exporting",

@@ -61,10 +61,10 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
 
 
 def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
-    """`load` where labels or numbers are wanted, not texts.
+    """`load` where an encoder is wanted, for its logits or its vectors.
 
     Raises:
-        BadInput: as `load`, or the model writes texts.
+        BadInput: as `load`, or the model is none.
     """
     found = load(model, allow_pickle=allow_pickle)
     if isinstance(found, Baseline):

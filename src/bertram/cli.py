@@ -154,12 +154,13 @@ def train(
     dry_run
         Run one batch through training, validation and test, and write nothing.
     """
-    from bertram import supervised
     from bertram.progress import training_progress
     from bertram.run_directory import check_converged
+    from bertram.supervised.train import summary
+    from bertram.supervised.train import train as train_model
 
     with training_progress(Path(model).name) as report:
-        manifest = supervised.train(
+        manifest = train_model(
             task,
             [data] if data2 is None else [data, data2],
             model=model,
@@ -177,7 +178,7 @@ def train(
             allow_pickle=allow_pickle,
             report=report,
         )
-    _print(manifest, supervised.summary(manifest), as_json=json)
+    _print(manifest, summary(manifest), as_json=json)
     check_converged(out, manifest)
 
 

@@ -22,11 +22,12 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from bertram import artifacts, finetuning, model_names
+from bertram import artifacts, model_names
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inference.predictor import Predictor
 from bertram.run_directory import MANIFEST, prepare_directory
+from bertram.supervised import finetuning
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Floats, Task
@@ -142,7 +143,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         with TemporaryDirectory() as scratch:
             directory = Path(scratch if self.out is None else self.out)
             sizes = _plain(self.vocab_size), _plain(self.max_length)
-            training = finetuning.Training(task, splits, self.model, recipe, *sizes)
+            training = finetuning.FineTuning(task, splits, self.model, recipe, *sizes)
             prepare_directory(directory, model_names.local(self.model), training.settings, resume=False)
             manifest = training.run(directory)
             self.model_files_ = {

@@ -38,21 +38,21 @@ def main(job_file: str, parent: int) -> int:
 
 
 def _train(job: dict[str, Any]) -> dict[str, Any]:
-    from bertram import finetuning
     from bertram.progress import training_progress
+    from bertram.supervised import finetuning
     from bertram.tasks.registry import task_from_dict
     from bertram.training.recipe import Recipe
 
     splits, recipe = finetuning.LabelledSplits.read(**job["files"]), Recipe(**job["recipe"])
     task, sizes = task_from_dict(job["task"]), (job["vocab_size"], job["max_length"])
-    training = finetuning.Training(task, splits, job["model"], recipe, *sizes, job["allow_pickle"])
+    training = finetuning.FineTuning(task, splits, job["model"], recipe, *sizes, job["allow_pickle"])
     with training_progress(job["label"]) as report:
         return training.run(Path(job["out"]), report)
 
 
 def _baseline(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.baseline import Baseline
-    from bertram.finetuning import LabelledSplits
+    from bertram.supervised.finetuning import LabelledSplits
     from bertram.tasks.registry import task_from_dict
 
     splits, out, began = LabelledSplits.read(**job["files"]), Path(job["out"]), time.monotonic()
@@ -81,7 +81,7 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.artifacts import load_predictor
     from bertram.evaluation import evaluate
     from bertram.exporting import export_alike
-    from bertram.finetuning import LabelledSplits
+    from bertram.supervised.finetuning import LabelledSplits
     from bertram.text.records import Table
 
     found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).asked)

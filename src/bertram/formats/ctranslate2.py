@@ -17,8 +17,8 @@ from bertram.errors import BadInput, require
 from bertram.files import flush_directory
 from bertram.formats.ctranslate2_file import VOCABULARY_MAP
 from bertram.models.decoder import Decoder
-from bertram.models.encoder import Encoder
 from bertram.models.layers import Attention, Embeddings, FeedForward, Layer, sinusoids
+from bertram.models.stack import Stack
 from bertram.models.transformer import Transformer
 
 _ACTIVATIONS = {
@@ -153,7 +153,7 @@ def _specification(model: Transformer, specs: Any) -> Any:
     return spec
 
 
-def _fill_stack(spec: Any, token_spec: Any, stack: Encoder | Decoder) -> None:
+def _fill_stack(spec: Any, token_spec: Any, stack: Stack) -> None:
     embeddings = stack.embeddings
     token_spec.weight = _copy(embeddings.tokens.weight)
     spec.scale_embeddings = embeddings.scale

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bertram.batch import check_length
-from bertram.models.encoder import precision_of
 from bertram.models.layers import Attention, Layer
 from bertram.models.tensors import PackedTensors
 from bertram.models.transformer import Transformer
@@ -59,15 +58,14 @@ class Decoding:
         decoder = self.model.decoder
         positions = torch.full_like(tokens.flatten(), self.length)
         check_length(self.length + 1, decoder.config.max_position_embeddings)
-        x = decoder.embeddings(tokens.flatten(), positions, None, precision_of(decoder))
+        x = decoder.embeddings(tokens.flatten(), positions, None, decoder.precision)
         self._make_room(len(x), x)
         for layer, written in zip(self.layers, self.written, strict=True):
             x = layer.attention.add(x, self._attend(layer.attention, x, written))
             x = layer.cross_attention.add(x, self._attend_to_source(layer.cross_attention, x))
             x = layer.feed_forward(x)
         self.length += 1
-        x = x if decoder.norm is None else decoder.norm(x)
-        logits: Tensor = self.model.head(x)
+        logits: Tensor = self.model.head(decoder.normalize(x))
         return logits.view(*tokens.shape, -1)
 
     def keep(self, sentences: Tensor, beams: Tensor) -> None:

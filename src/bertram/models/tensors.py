@@ -41,7 +41,7 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> PackedTensor
 
 @dataclass(frozen=True)
 class PackedPairs:
-    """B sources and the B targets that are learned from them."""
+    """B sources and the B targets that are learned from them, or two texts each that are compared."""
 
     source: PackedTensors
     target: PackedTensors
@@ -53,7 +53,7 @@ def pairs_to_tensors(source: Batch, target: Batch, device: torch.device | str = 
 
 
 def inputs_of(examples: Examples, device: torch.device | str = "cpu") -> PackedTensors | PackedPairs:
-    """What a model reads of examples: one Batch, or two of an encoder and its decoder."""
+    """What a model reads of examples: one Batch, or two."""
     if examples.inputs_b is None:
         return to_tensors(examples.inputs, device)
     return pairs_to_tensors(examples.inputs, examples.inputs_b, device)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from bertram.batch import Batch, Examples
 from bertram.config import LESSONS, Lesson
 from bertram.corpus.masking import Masker
-from bertram.models.encoder import precision_of
 from bertram.models.heads import EmbeddingHead, Head, Model
 from bertram.models.tensors import PackedTensors, Targets, to_tensors
 from bertram.training.feed import Position, ShuffledRows
@@ -96,7 +95,7 @@ class Distillation(nn.Module):
     @property
     def precision(self) -> torch.dtype:
         """What the student's products are computed in."""
-        return precision_of(self.student.encoder)
+        return self.student.encoder.precision
 
     def answers(self, inputs: PackedTensors, targets: Mapping[str, Targets]) -> Answers:
         """The student's."""
@@ -154,7 +153,7 @@ class DistillationFeed:
         batch: Batch,
         names: Collection[str],
         masker: Masker | None,
-        batch_size: int,
+        batch_size: int | None,
         seed: int,
         batch_tokens: int | None = None,
     ) -> None:

@@ -54,7 +54,7 @@ def shrink(
     """Tie the layers of `model` in groups, narrow its embeddings, and teach the result by the original on `texts`.
 
     Args:
-        texts: files as `text.inputs.read_inputs` takes them: a text a line, or tables with a text in each row, or a pair.
+        texts: files as `text.inputs.read_inputs` takes them: a text a line, or tables with a text or pair in each row.
         out: where an ALBERT directory is left, with the model's heads, pooling and tokenizer. A pooler comes with it
             if a head reads it.
         lessons: what is taught; by default all that the model has.

@@ -32,9 +32,7 @@ class ShuffledRows:
 
     start: Position = (0, 0)
 
-    def __init__(
-        self, examples: Examples, batch_size: int | None, seed: int, batch_tokens: int | None = None
-    ) -> None:
+    def __init__(self, examples: Examples, batch_size: int | None, seed: int, batch_tokens: int | None = None) -> None:
         """With `batch_tokens` a batch is filled up to so many tokens, and a longer example is a batch of its own."""
         self.examples, self.batch_size, self.batch_tokens, self.seed = examples, batch_size, batch_tokens, seed
         self._epoch, self._batches = -1, [np.empty(0, np.int64)]
@@ -58,6 +56,7 @@ class ShuffledRows:
     def _cuts(self, order: NDArray[np.int64]) -> list[int]:
         """Where in the order a new batch begins, but for the first."""
         if self.batch_tokens is None:
+            assert self.batch_size is not None
             return list(range(self.batch_size, len(order), self.batch_size))
         cuts, total = [], 0
         for place, length in enumerate(self.examples.lengths[order].tolist()):

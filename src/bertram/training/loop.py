@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from bertram.batch import Examples, budgeted
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
-from bertram.models.decoder import Decoder, LanguageModelHead
-from bertram.models.encoder import Encoder
+from bertram.models.decoder import LanguageModelHead
 from bertram.models.heads import ClassificationHead
+from bertram.models.stack import Stack
 from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training import checkpoint
 from bertram.training.allocator import keep_freed_memory
@@ -133,7 +133,7 @@ class Loop:
         wanted = compile_unasked if recipe.compile is None else recipe.compile
         self.compiled = wanted and processes.device.type == "cuda"
         for module in model.modules():
-            if isinstance(module, Encoder | Decoder):
+            if isinstance(module, Stack):
                 module.gradient_checkpointing, module.compiled = recipe.gradient_checkpointing, self.compiled
             if isinstance(module, ClassificationHead | LanguageModelHead):
                 module.label_smoothing = recipe.label_smoothing or 0.0

@@ -1,19 +1,18 @@
 """From labelled texts and a model argument to a trained encoder's directory."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bertram import model_directory, model_names
 from bertram.batch import NO_PAIRS, Examples
 from bertram.config import EncoderConfig
-from bertram.errors import BadInput, require_all
+from bertram.errors import BadInput
 from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
-from bertram.progress import Report, silent
-from bertram.run_directory import begun
+from bertram.supervised.training import Pupil, Training
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table
@@ -23,11 +22,10 @@ from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertram.models.heads import Head, Model
+    from bertram.training.distributed import Processes
 
 DEFAULTS = {"learning_rate": 5e-5, "batch_size": 32}
 """Where a recipe gives none (Devlin et al. 2018, A.3)."""
-
-_LIBRARIES = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -80,104 +78,56 @@ class LabelledSplits(Splits[Table]):
 
 
 @dataclass(frozen=True)
-class Training:
-    """What is to be trained, on what and how; the recipe has this task's defaults where it said nothing."""
+class FineTuning(Training[Task, LabelledSplits]):
+    """An encoder's training on labelled texts."""
 
-    task: Task
-    splits: LabelledSplits
-    model: str | Path
-    recipe: Recipe
-    vocab_size: int | None = None
-    max_length: int | None = None
-    allow_pickle: bool = False
+    defaults = DEFAULTS
+    libraries = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "recipe", self.recipe.resolved(**DEFAULTS))
+        super().__post_init__()
         if self.recipe.label_smoothing and self.task.head != "classification":
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that the training depends on, for training.json."""
-        return {
-            "task": self.task.to_dict(),
-            "data": self.splits.description,
-            "recipe": asdict(self.recipe),
-            **model_names.identity(self.model),
-            "vocab_size": self.vocab_size,
-            "max_length": self.max_length,
-        }
-
-    @property
-    def of_one_step(self) -> "Training":
-        """A trial of this training: one step on the first rows."""
-        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.trial_rows))
-
-    def run(self, out: Path, report: Report = silent) -> dict[str, Any]:
-        """Train one model with one seed and leave a model directory at `out`.
-
-        Returns what OUT/bertram.json says; there are no scores where the training diverged.
-
-        Raises:
-            BadInput: a label, the model or a setting cannot be used, or another training began at `out`.
-            Interrupted: a signal came; the same call goes on from there.
-        """
-        require_all(_LIBRARIES, "train")
+    def begin(self, out: Path, processes: "Processes") -> Pupil:
+        """As `Training.begin`; later the logits of every judged split are left at `out`."""
         import torch
 
-        from bertram.training.distributed import alone
-        from bertram.training.feed import ShuffledRows
-        from bertram.training.loop import Evaluation, Loop
+        from bertram.training.loop import Evaluation
         from bertram.training.torch_runner import TorchRunner
 
-        task, splits, recipe, processes = self.task, self.splits, self.recipe, alone()
-        targets = splits.targets(task)
-        torch.manual_seed(recipe.seed)
-        with begun(out, self.settings):
-            source = model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
-            network, tokenizer = start(self, source, out)
-            max_length = self.max_length
-            if max_length is None:
-                max_length = model_directory.max_length_of(source, network.config)
-            max_length = min(max_length, network.config.max_position_embeddings)
-            examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
+        task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
+        source = model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
+        network, tokenizer = start(self, source, out)
+        max_length = self.length(source, network.config)
+        examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         def evaluate() -> Evaluation:
             score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
             return Evaluation(score, {"validation": score})
 
-        loop = Loop(
-            network,
-            ShuffledRows(examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
-            recipe,
-            out,
+        def scores(name: str) -> list[Score]:
+            values = predictor.logits(*splits.judged[name].inputs)
+            write_array(out / f"logits-{name}.npy", values)
+            return task.scores(values, targets[name])
+
+        def save(manifest: dict[str, Any]) -> None:
+            model_directory.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
+
+        return Pupil(
+            network=network,
+            examples=examples,
+            truncated=truncated,
+            max_length=max_length,
             evaluate=evaluate,
-            report=report,
-            processes=processes,
+            scores=scores,
+            save=save,
+            facts={"pairs": splits.train.texts_b is not None},
             blind_loss=cast("Head", network.heads[task.head]).blind_loss(
-                torch.from_numpy(targets["train"]), recipe.label_smoothing or 0.0
+                torch.from_numpy(targets["train"]), self.recipe.label_smoothing or 0.0
             ),
         )
-        outcome = loop.run()
-        scores: dict[str, list[Score]] = {}
-        for name, table in splits.judged.items() if outcome.finished else ():
-            values = predictor.logits(*table.inputs)
-            write_array(out / f"logits-{name}.npy", values)
-            scores[name] = [s.signed(split=name, seed=recipe.seed) for s in task.scores(values, targets[name])]
-        manifest = {
-            **outcome.to_dict(),
-            "task": task.to_dict(),
-            "base_model": Path(self.model).name,
-            "max_length": max_length,
-            "pairs": splits.train.texts_b is not None,
-            "truncated_texts": truncated,
-            "data": splits.description,
-            "recipe": asdict(recipe),
-            "scores": {name: [asdict(s) for s in values] for name, values in scores.items()},
-        }
-        model_directory.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
-        return manifest
 
 
 def prepare(
@@ -192,7 +142,7 @@ def prepare(
     vocab_size: int | None,
     max_length: int | None,
     allow_pickle: bool,
-) -> Training:
+) -> FineTuning:
     """Check the model, read the tables, learn the task from their labels.
 
     Raises:
@@ -202,7 +152,7 @@ def prepare(
     if vocab_size is not None and isinstance(source, Path):
         raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
-    return Training(learn(task, splits), splits, model, recipe, vocab_size, max_length, allow_pickle)
+    return FineTuning(learn(task, splits), splits, model, recipe, vocab_size, max_length, allow_pickle)
 
 
 def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int) -> tuple[Examples, int]:
@@ -223,7 +173,7 @@ def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max
     return Examples(firsts, labels, inputs_b=seconds), cut + also_cut
 
 
-def start(training: Training, source: Path | EncoderConfig, out: Path) -> tuple["Model", Tokenizer]:
+def start(training: FineTuning, source: Path | EncoderConfig, out: Path) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
     task, heads = training.task, {training.task.head: training.task.outputs}
     if isinstance(source, Path):

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertram import finetuning, generation, model_names
+from bertram import model_names
 from bertram.errors import BadInput
-from bertram.generation import Files
 from bertram.progress import Report, silent
 from bertram.run_directory import prepare_directory
+from bertram.supervised import finetuning, generation
+from bertram.supervised.generation import Files
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.records import parse_columns
 from bertram.training.recipe import Recipe
@@ -59,7 +60,7 @@ def train(
         **{"model": model, "recipe": recipe, "vocab_size": vocab_size, "max_length": max_length},
         "allow_pickle": allow_pickle,
     }
-    training: finetuning.Training | generation.Training
+    training: finetuning.FineTuning | generation.WriterTraining
     if task in GENERATIONS:
         training = generation.prepare(
             task,

@@ -1,7 +1,7 @@
 """From pairs of texts and a model argument to a trained encoder–decoder directory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,14 +10,14 @@ import numpy as np
 from bertram import model_directory, model_names
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import EncoderConfig, TransformerConfig, changed
-from bertram.errors import BadInput, require_all
+from bertram.errors import BadInput
 from bertram.evaluation import evaluate_writing
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
-from bertram.progress import Report, silent
-from bertram.run_directory import begun, read_manifest
+from bertram.run_directory import read_manifest
 from bertram.search import Search
+from bertram.supervised.training import Pupil, Training
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.pairs import Pairs, read_pairs
@@ -27,10 +27,12 @@ from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertram.models.transformer import Transformer
+    from bertram.training.distributed import Processes
+
+DEFAULTS = {"learning_rate": 1e-3, "label_smoothing": 0.1, "batch_tokens": 4096}
+"""Where a recipe gives none."""
 
 _MOST_DECODER_LAYERS = 6
-_LIBRARIES = ("torch", "safetensors", "sacrebleu", "tensorboard")
-_DEFAULTS = {"learning_rate": 1e-3, "label_smoothing": 0.1, "batch_tokens": 4096}
 
 Files = str | Path | Sequence[str | Path]
 """A table, or two files of aligned lines."""
@@ -68,105 +70,52 @@ def _paths(files: Files) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Training:
-    """What is to be trained, on what and how; the recipe has this task's defaults where it said nothing."""
+class WriterTraining(Training[Generation, Splits[Pairs]]):
+    """An encoder–decoder model's training on pairs of texts."""
 
-    task: Generation
-    splits: Splits[Pairs]
-    model: str | Path
-    recipe: Recipe
-    vocab_size: int | None
-    separate_vocabularies: bool
-    config: Mapping[str, Any]
-    max_length: int | None
-    allow_pickle: bool
+    separate_vocabularies: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "recipe", self.recipe.resolved(**_DEFAULTS))
+    defaults = DEFAULTS
+    libraries = ("torch", "safetensors", "sacrebleu", "tensorboard")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that the training depends on, for training.json."""
-        return {
-            "task": self.task.to_dict(),
-            "data": self.splits.description,
-            "recipe": asdict(self.recipe),
-            **model_names.identity(self.model),
-            "vocab_size": self.vocab_size,
-            "separate_vocabularies": self.separate_vocabularies,
-            "config": dict(self.config),
-            "max_length": self.max_length,
-        }
+        """As `Training.settings`."""
+        own = {"separate_vocabularies": self.separate_vocabularies, "config": dict(self.config)}
+        return super().settings | own
 
-    @property
-    def of_one_step(self) -> "Training":
-        """A trial of this training: one step on the first rows."""
-        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.trial_rows))
-
-    def run(self, out: Path, report: Report = silent) -> dict[str, Any]:
-        """Train one model and leave its directory at `out`.
+    def begin(self, out: Path, processes: "Processes") -> Pupil:
+        """As `Training.begin`.
 
         Evaluations while training are greedy; the finished model searches as the one it began with, if that says how.
-
-        Returns what OUT/bertram.json says; there are no scores where the training diverged.
-
-        Raises:
-            BadInput: the model or a setting cannot be used, or another training began at `out`.
-            Interrupted: a signal came; the same call goes on from there.
         """
-        require_all(_LIBRARIES, "train")
-        import torch
-
-        from bertram.training.distributed import alone
-        from bertram.training.feed import ShuffledRows
-        from bertram.training.loop import Evaluation, Loop
+        from bertram.training.loop import Evaluation
         from bertram.training.torch_runner import TorchGenerator
 
-        task, splits, recipe, processes = self.task, self.splits, self.recipe, alone()
-        torch.manual_seed(recipe.seed)
-        with begun(out, self.settings):
-            given = cast("Path | TransformerConfig", model_names.resolve(self.model, allow_pickle=self.allow_pickle))
-            network, source, target = _start(self, given, out)
-            search = Search()
-            if isinstance(given, Path) and is_transformer(given):
-                search = model_directory.search_of(given, read_manifest(given))
-            config = network.config
-            longest = model_directory.max_length_of(given, config) if self.max_length is None else self.max_length
-            length = min(longest, config.max_position_embeddings)
-            examples, truncated = learnable(splits.train, source, target, config, length)
-        runner = TorchGenerator(network, processes.device)
-        generator = Generator(task, source, target, runner, length, search)
+        given = cast("Path | TransformerConfig", model_names.resolve(self.model, allow_pickle=self.allow_pickle))
+        network, source, target = _start(self, given, out)
+        search = Search()
+        if isinstance(given, Path) and is_transformer(given):
+            search = model_directory.search_of(given, read_manifest(given))
+        max_length = self.length(given, network.config)
+        examples, truncated = learnable(self.splits.train, source, target, network.config, max_length)
+        generator = Generator(self.task, source, target, TorchGenerator(network, processes.device), max_length, search)
 
         def evaluate() -> Evaluation:
-            score = evaluate_writing(generator, splits.validation, Search(beam_size=1))[0].value
-            return Evaluation(score, {f"validation_{task.metric}": score})
+            score = evaluate_writing(generator, self.splits.validation, Search(beam_size=1))[0].value
+            return Evaluation(score, {f"validation_{self.task.metric}": score})
 
-        outcome = Loop(
-            network,
-            ShuffledRows(examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
-            recipe,
-            out,
+        return Pupil(
+            network=network,
+            examples=examples,
+            truncated=truncated,
+            max_length=max_length,
             evaluate=evaluate,
-            report=report,
-            processes=processes,
-        ).run()
-        found = {
-            name: [s.signed(split=name, seed=recipe.seed) for s in evaluate_writing(generator, pairs)]
-            for name, pairs in (splits.judged.items() if outcome.finished else ())
-        }
-        manifest = {
-            **outcome.to_dict(),
-            "task": task.to_dict(),
-            "base_model": Path(self.model).name,
-            "max_length": length,
-            "truncated_texts": truncated,
-            "search": asdict(search),
-            "data": splits.description,
-            "recipe": asdict(recipe),
-            "scores": {name: [asdict(s) for s in values] for name, values in found.items()},
-        }
-        model_directory.save_transformer(network, source, target, out, manifest, model_card)
-        return manifest
+            scores=lambda name: evaluate_writing(generator, self.splits.judged[name]),
+            save=lambda manifest: model_directory.save_transformer(network, source, target, out, manifest, model_card),
+            facts={"search": asdict(search)},
+        )
 
 
 def prepare(
@@ -183,7 +132,7 @@ def prepare(
     config: Mapping[str, Any],
     max_length: int | None,
     allow_pickle: bool,
-) -> Training:
+) -> WriterTraining:
     """Check the model, read the pairs.
 
     Raises:
@@ -191,8 +140,8 @@ def prepare(
     """
     _check_model(model, vocab_size, separate_vocabularies, config, allow_pickle)
     splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
-    settings = (vocab_size, separate_vocabularies, config, max_length, allow_pickle)
-    return Training(GENERATIONS[task](), splits, model, recipe, *settings)
+    settings = (vocab_size, max_length, allow_pickle, separate_vocabularies, config)
+    return WriterTraining(GENERATIONS[task](), splits, model, recipe, *settings)
 
 
 def learnable(
@@ -246,7 +195,7 @@ def _check_model(
 
 
 def _start(
-    training: Training, given: Path | TransformerConfig, out: Path
+    training: WriterTraining, given: Path | TransformerConfig, out: Path
 ) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """The model to train, and the tokenizers of what it reads and of what it writes."""
     from bertram.models.transformer import Transformer
@@ -268,7 +217,7 @@ def _start(
     return Transformer(sizes), source, target
 
 
-def _tokenizers(training: Training, preset: TransformerConfig, out: Path) -> tuple[Tokenizer, Tokenizer]:
+def _tokenizers(training: WriterTraining, preset: TransformerConfig, out: Path) -> tuple[Tokenizer, Tokenizer]:
     """A preset's tokenizers, learned from the training pairs once for every OUT; one for both sides if not told."""
     sides = [training.splits.train.sources, training.splits.train.flat[1]]
     texts = sides if training.separate_vocabularies else [[*sides[0], *sides[1]]]
@@ -279,7 +228,7 @@ def _tokenizers(training: Training, preset: TransformerConfig, out: Path) -> tup
     return found[0], found[-1]
 
 
-def _on_encoder(training: Training, directory: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:
+def _on_encoder(training: WriterTraining, directory: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """A trained encoder under a new decoder, which embeds tokens as the encoder does where it is as wide."""
     from bertram.models.transformer import Transformer
 

@@ -1,0 +1,146 @@
+"""What every training on examples does around the loop, whatever is learned from them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+
+from bertram import model_directory, model_names
+from bertram.batch import Examples
+from bertram.config import EncoderConfig, TransformerConfig
+from bertram.errors import require_all
+from bertram.progress import Report, silent
+from bertram.run_directory import begun
+from bertram.tasks.sequence_to_sequence import Generation
+from bertram.tasks.task import Score, Task
+from bertram.text.splits import Splits
+from bertram.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bertram.training.distributed import Processes
+    from bertram.training.loop import Evaluation
+
+
+T = TypeVar("T", bound=Task | Generation)
+S = TypeVar("S", bound=Splits[Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pupil:
+    """A model about to be trained, what it learns from, and how it is judged and kept."""
+
+    network: "nn.Module"
+    examples: Examples
+    truncated: int
+    """Texts of the examples that were cut."""
+    max_length: int
+    evaluate: Callable[[], "Evaluation"]
+    scores: Callable[[str], list[Score]]
+    """Of a split by its name, once the model is trained."""
+    save: Callable[[dict[str, Any]], None]
+    """Leave the model with what bertram.json is to say."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What bertram.json is to say of it beside what it says of any."""
+    blind_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Training(ABC, Generic[T, S]):
+    """What is to be trained, on what and how; the recipe has the task's defaults where it said nothing."""
+
+    task: T
+    splits: S
+    model: str | Path
+    recipe: Recipe
+    vocab_size: int | None = None
+    max_length: int | None = None
+    allow_pickle: bool = False
+
+    defaults: ClassVar[Mapping[str, float]]
+    libraries: ClassVar[tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recipe", self.recipe.resolved(**self.defaults))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the training depends on, for training.json."""
+        return {
+            "task": self.task.to_dict(),
+            "data": self.splits.description,
+            "recipe": asdict(self.recipe),
+            **model_names.identity(self.model),
+            "vocab_size": self.vocab_size,
+            "max_length": self.max_length,
+        }
+
+    @property
+    def of_one_step(self) -> Self:
+        """A trial of this training: one step on the first rows."""
+        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.trial_rows))
+
+    @abstractmethod
+    def begin(self, out: Path, processes: "Processes") -> Pupil:
+        """The model as it is before its first step, on the device of `processes`.
+
+        Raises:
+            BadInput: a label, the model or a setting cannot be used.
+        """
+
+    def run(self, out: Path, report: Report = silent) -> dict[str, Any]:
+        """Train one model with one seed and leave a model directory at `out`.
+
+        Returns what OUT/bertram.json says; there are no scores where the training diverged.
+
+        Raises:
+            BadInput: as `begin`, or another training began at `out`.
+            Interrupted: a signal came; the same call goes on from there.
+        """
+        require_all(self.libraries, "train")
+        import torch
+
+        from bertram.training.distributed import alone
+        from bertram.training.feed import ShuffledRows
+        from bertram.training.loop import Loop
+
+        recipe, processes = self.recipe, alone()
+        torch.manual_seed(recipe.seed)
+        with begun(out, self.settings):
+            pupil = self.begin(out, processes)
+        outcome = Loop(
+            pupil.network,
+            ShuffledRows(pupil.examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
+            recipe,
+            out,
+            evaluate=pupil.evaluate,
+            report=report,
+            processes=processes,
+            blind_loss=pupil.blind_loss,
+        ).run()
+        judged = self.splits.judged if outcome.finished else ()
+        manifest = {
+            **outcome.to_dict(),
+            "task": self.task.to_dict(),
+            "base_model": Path(self.model).name,
+            "max_length": pupil.max_length,
+            "truncated_texts": pupil.truncated,
+            **pupil.facts,
+            "data": self.splits.description,
+            "recipe": asdict(recipe),
+            "scores": {
+                name: [asdict(score.signed(split=name, seed=recipe.seed)) for score in pupil.scores(name)]
+                for name in judged
+            },
+        }
+        pupil.save(manifest)
+        return manifest
+
+    def length(
+        self, source: Path | EncoderConfig | TransformerConfig, config: EncoderConfig | TransformerConfig
+    ) -> int:
+        """Tokens that texts are cut to: as asked, else as the model reads, and no more than it has positions for."""
+        longest = model_directory.max_length_of(source, config) if self.max_length is None else self.max_length
+        return min(longest, config.max_position_embeddings)
