@@ -61,7 +61,7 @@ def teach(course: Course, config: EncoderConfig, recipe: Recipe, out: Path, repo
     processes = alone()
     device = processes.device
 
-    def feed(batch: Batch, size: int, tokens: int | None = None) -> DistillationFeed:
+    def feed(batch: Batch, size: int | None, tokens: int | None = None) -> DistillationFeed:
         return DistillationFeed(batch, names, masker, size, recipe.seed, tokens)
 
     counts = np.bincount(course.train.token_ids, minlength=config.vocab_size) + _RARE
