@@ -89,9 +89,9 @@ REACHES_TORCH = {
         "shrinking.outcome",
         "shrinking.plan",
         "shrinking.shrink",
+        "supervised.base",
         "supervised.finetuning",
         "supervised.generation",
-        "supervised.training",
     ),
     "training.metrics_file",
 }

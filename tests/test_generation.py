@@ -208,7 +208,7 @@ def test_other_kinds_train_and_load(options: dict[str, Any], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("family", ["bert", "albert"])
 def test_a_trained_encoder_gets_a_decoder_of_its_kind(
-    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {} if family == "bert" else {"embedding_size": 16, "num_hidden_groups": 1}
     encoder = model_directory(tmp_path / "encoder", **sizes)
@@ -237,9 +237,12 @@ def test_a_trained_encoder_gets_a_decoder_of_its_kind(
     (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run("summarize", tmp_path / "out", tmp_path / "new.jsonl") == 0
     assert capsys.readouterr().out == written
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a film"}\n')))
+    assert run("summarize", tmp_path / "out") == 2
+    assert "standard input: line 1: not an object with a document" in capsys.readouterr().err
 
 
-def test_it_goes_on_with_the_length_and_the_batches_that_were_asked_for(tmp_path: Path) -> None:
+def test_lengths_and_batches_are_those_that_were_asked_for(tmp_path: Path) -> None:
     data, encoder = write_documents(tmp_path / "documents.jsonl", 20), model_directory(tmp_path / "encoder")
     recipe = Recipe(epochs=1, batch_size=6, evaluations=1)
     first = bertram.train("summarization", data, model=encoder, out=tmp_path / "a", recipe=recipe, max_length=9)
@@ -247,6 +250,10 @@ def test_it_goes_on_with_the_length_and_the_batches_that_were_asked_for(tmp_path
     assert first["max_length"] == 9
     again = bertram.train("summarization", data, model=tmp_path / "a", out=tmp_path / "b", recipe=recipe)
     assert again["max_length"] == 9
+    sizes = {"max_position_embeddings": 8}
+    bertram.train("classification", table(tmp_path / "t.csv"), model=encoder, out=tmp_path / "c", recipe=recipe)
+    short = bertram.train("summarization", data, model=tmp_path / "c", out=tmp_path / "d", recipe=recipe, config=sizes)
+    assert short["max_length"] == 8
 
 
 def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:
@@ -344,6 +351,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (["train", "classification", english, german, *to], "a second file"),
         (["translate", trained, english, "--beam-size", 0], "--beam-size 0"),
         (["translate", trained, english, "--text", "eins"], "not both"),
+        (["translate", trained, tmp_path / "no news.en"], "no news.en"),
         ([*train, german, *to, "--batch-size", 8, "--batch-tokens", 99], "cannot be combined with --batch-size"),
         (["translate", trained, english, "--n-best", 9, "--json"], "--n-best 9: a beam of 5"),
         (["translate", trained, english, "--n-best", 2], "--n-best 2: a line holds one text; with --json"),

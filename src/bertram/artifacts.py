@@ -133,17 +133,21 @@ def asked(
 ) -> tuple[str, Iterable[Sequence[str | Mapping[str, str]]]]:
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
-    Without a model `own` answers. One argument alone is a source if it is "-", a text (see `chunks_of`) or a file that
-    is no engine, or would be if it were there; else it is a model.
+    Without a model `own` answers. One argument alone is a source if it is "-" or a file that is no engine, or ends as
+    files of texts do; else it is a model. What has white space in it, names nothing and does not end so is a text.
 
     Raises:
         BadInput: as `chunks_of`.
     """
     if model is not None and source is None and text is None:
         path = Path(model)
-        is_file = exists(path) and path.is_file() and not is_engine(path)
-        if model == "-" or is_file or _is_text(model) or (_ends_as_texts(path) and not exists(path)):
+        is_file = path.is_file() and not is_engine(path) if exists(path) else _ends_as_texts(path)
+        if model == "-" or is_file:
             model, source = None, model
+        elif _is_text(model):
+            model, text = None, model
+    elif source is not None and text is None and _is_text(source):
+        source, text = None, source
     return own if model is None else model, chunks_of(source, text, read_inputs)
 
 
@@ -154,18 +158,12 @@ def chunks_of(
 ) -> Iterable[Sequence[str | Mapping[str, str]]]:
     """What is asked: one text, or what `read` finds in a source; without either, in standard input.
 
-    A source that has white space in it, names nothing and does not end as files do is a text.
-
     Raises:
         BadInput: both a source and a text are given.
     """
     if source is not None and text is not None:
         raise BadInput(f"{source}: give a source or --text, not both")
-    if source is not None and _is_text(source):
-        text = source
-    if text is not None:
-        return [[text]]
-    return read("-" if source is None else source)
+    return read("-" if source is None else source) if text is None else [[text]]
 
 
 def _is_text(argument: str) -> bool:

@@ -138,7 +138,7 @@ def learned_tokenizer(
     return Tokenizer.load(place)
 
 
-def max_length_of(source: Path | EncoderConfig | TransformerConfig, config: EncoderConfig | TransformerConfig) -> int:
+def max_length_of(source: Path | EncoderConfig | TransformerConfig, config: EncoderConfig) -> int:
     """Tokens of a text that a model reads: as many as it was trained on or its files say, or all it has positions for.
 
     Raises:

@@ -20,7 +20,7 @@ from bertram.model_card import pretraining_card
 from bertram.progress import Report, silent
 from bertram.run_directory import SETTINGS, begun, prepare_directory, read_manifest
 from bertram.text.tokenizer import Tokenizer
-from bertram.training.recipe import Recipe
+from bertram.training.recipe import BATCH_SIZE, Recipe
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model
@@ -30,7 +30,7 @@ STORE = "store"
 
 _SOURCES = {"train": "corpus", "validation": "validation"}
 
-_DEFAULTS = {"learning_rate": 1e-3, "batch_size": 32}
+_DEFAULTS = {"learning_rate": 1e-3, "batch_size": BATCH_SIZE}
 _LIBRARIES = ("torch", "safetensors", "tensorboard")
 
 

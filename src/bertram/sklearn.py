@@ -67,7 +67,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             epochs: times that every example is trained on.
             batch_size: examples an optimizer step.
             learning_rate: its highest value, after warm-up.
-            max_length: tokens that a text or pair is cut to; None: what the model has positions for.
+            max_length: tokens that a text or pair is cut to; None: the model's own maximum length.
             vocab_size: entries of a preset's tokenizer, at most and by default the preset's own number.
             validation_fraction: share of the examples, at most a half, that is not trained on but chooses among the
                 evaluations during training.
@@ -143,7 +143,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         with TemporaryDirectory() as scratch:
             directory = Path(scratch if self.out is None else self.out)
             sizes = _plain(self.vocab_size), _plain(self.max_length)
-            training = finetuning.FineTuning(task, splits, self.model, recipe, *sizes)
+            training = finetuning.EncoderTraining(task, splits, self.model, recipe, *sizes)
             prepare_directory(directory, model_names.local(self.model), training.settings, resume=False)
             manifest = training.run(directory)
             self.model_files_ = {

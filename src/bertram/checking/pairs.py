@@ -86,7 +86,9 @@ def _reader(model: str | Path, train: Pairs) -> Reader:
         return Reader(name, shared, shared, found.max_position_embeddings, learned_here=True)
     if is_transformer(found):
         sizes = read_transformer_config(found)
-        return Reader(name, *model_directory.tokenizers_of(found, sizes), model_directory.max_length_of(found, sizes))
+        return Reader(
+            name, *model_directory.tokenizers_of(found, sizes), model_directory.max_length_of(found, sizes.encoder)
+        )
     config = model_directory.read_config(found)
     tokenizer = model_directory.read_tokenizer(found, config)
     return Reader(name, tokenizer, tokenizer, model_directory.max_length_of(found, config))

@@ -27,7 +27,7 @@ from bertram.formats.huggingface_config import RESIDUALS
 from bertram.formats.weights_file import find_weights
 from bertram.inspection import describe
 from bertram.run_directory import is_occupied, keep, make_directory, prepare_directory
-from bertram.supervised.finetuning import DEFAULTS, FineTuning, LabelledSplits, learn
+from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
 from bertram.tasks.task import Task
 from bertram.text.records import Table, parse_columns
 from bertram.training.interruption import StopRequests
@@ -87,7 +87,7 @@ def compare(
         BadInput: the data, a model or a limit cannot be used, or `out` holds something else.
         Interrupted: a signal came; the same call goes on from there.
     """
-    out, recipe = Path(out), (recipe or Recipe()).resolved(**DEFAULTS)
+    out, recipe = Path(out), (recipe or Recipe()).resolved(**EncoderTraining.defaults)
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
@@ -99,7 +99,7 @@ def compare(
     comparison = _Comparison(out, learned, splits, _files(data, validation, test, columns, recipe.seed))
     shared = {"task": learned.to_dict(), "data": splits.description, "recipe": asdict(recipe)}
     trainings = {
-        name: FineTuning(learned, splits, model, recipe, vocab_size, max_length, allow_pickle)
+        name: EncoderTraining(learned, splits, model, recipe, vocab_size, max_length, allow_pickle)
         for name, model in names.items()
     }
     _begin(out, shared)
@@ -190,7 +190,7 @@ def _baseline(comparison: _Comparison) -> dict[str, Any]:
     }
 
 
-def _trained(comparison: _Comparison, name: str, training: FineTuning, seeds: int) -> dict[str, Any]:
+def _trained(comparison: _Comparison, name: str, training: EncoderTraining, seeds: int) -> dict[str, Any]:
     """Train a model with every seed, unless that was done; its row of the results, not yet measured."""
     runs = {}
     for seed in range(training.recipe.seed, training.recipe.seed + seeds):
@@ -199,7 +199,7 @@ def _trained(comparison: _Comparison, name: str, training: FineTuning, seeds: in
     return _candidate(name, runs, comparison.judged[0])
 
 
-def _train(comparison: _Comparison, name: str, training: FineTuning) -> dict[str, Any]:
+def _train(comparison: _Comparison, name: str, training: EncoderTraining) -> dict[str, Any]:
     """Train one model with one seed, unless that was done; what its bertram.json says."""
     out, place = comparison.out, comparison.out / "runs" / name
     finished = prepare_directory(place, model_names.local(training.model), training.settings, resume=True)

@@ -45,7 +45,7 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
 
     splits, recipe = finetuning.LabelledSplits.read(**job["files"]), Recipe(**job["recipe"])
     task, sizes = task_from_dict(job["task"]), (job["vocab_size"], job["max_length"])
-    training = finetuning.FineTuning(task, splits, job["model"], recipe, *sizes, job["allow_pickle"])
+    training = finetuning.EncoderTraining(task, splits, job["model"], recipe, *sizes, job["allow_pickle"])
     with training_progress(job["label"]) as report:
         return training.run(Path(job["out"]), report)
 

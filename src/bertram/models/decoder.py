@@ -15,6 +15,10 @@ from bertram.models.tensors import PackedPairs
 class Decoder(Stack):
     """A stack whose tokens see those before them, and the encoder's output."""
 
+    def __init__(self, config: EncoderConfig, memory_width: int) -> None:
+        """`memory_width` is that of the encoder's output."""
+        super().__init__(config, memory_width)
+
     def forward(self, pairs: PackedPairs, memory: Tensor) -> Tensor:
         """Hidden states of all tokens of the targets, [T, H], each of what stands before it and itself.
 

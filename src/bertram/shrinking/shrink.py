@@ -21,13 +21,13 @@ from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
 from bertram.text.inputs import read_inputs
 from bertram.text.records import Table, parse_columns, read_table, split
-from bertram.training.recipe import Recipe
+from bertram.training.recipe import BATCH_SIZE, Recipe
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model
     from bertram.shrinking.teaching import Taught
 
-_DEFAULTS = {"learning_rate": 5e-4, "batch_size": 32}
+_DEFAULTS = {"learning_rate": 5e-4, "batch_size": BATCH_SIZE}
 """Where a recipe gives none."""
 
 _LEAST_TEXTS = 100
@@ -210,7 +210,10 @@ def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: s
     task = model_directory.task_of(source, manifest)
     if isinstance(task, Task):
         task.targets(table.labels, str(data))
-        check_inputs(task, table.texts_b is not None, trained_on=manifest.get("pairs"))
+        try:
+            check_inputs(task, table.texts_b is not None, trained_on=manifest.get("pairs"))
+        except BadInput as error:
+            raise BadInput(f"{data}: {error}") from None
         if not task.apart and table.texts_b is not None and config.type_vocab_size < 2:
             raise BadInput(f"{source}: {NO_PAIRS}")
 

@@ -12,20 +12,19 @@ from bertram.errors import BadInput
 from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
-from bertram.supervised.training import Pupil, Training
+from bertram.supervised.base import Training, TrainingSetup
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table
 from bertram.text.splits import NAMES, Splits
 from bertram.text.tokenizer import Tokenizer
-from bertram.training.recipe import Recipe
+from bertram.training.recipe import BATCH_SIZE, Recipe
 
 if TYPE_CHECKING:
     from bertram.models.heads import Head, Model
     from bertram.training.distributed import Processes
 
-DEFAULTS = {"learning_rate": 5e-5, "batch_size": 32}
-"""Where a recipe gives none (Devlin et al. 2018, A.3)."""
+_DEFAULTS = {"learning_rate": 5e-5, "batch_size": BATCH_SIZE}  # Devlin et al. 2018, A.3
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,10 @@ class LabelledSplits(Splits[Table]):
 
 
 @dataclass(frozen=True)
-class FineTuning(Training[Task, LabelledSplits]):
+class EncoderTraining(Training[Task, LabelledSplits]):
     """An encoder's training on labelled texts."""
 
-    defaults = DEFAULTS
+    defaults = _DEFAULTS
     libraries = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
 
     def __post_init__(self) -> None:
@@ -89,7 +88,7 @@ class FineTuning(Training[Task, LabelledSplits]):
         if self.recipe.label_smoothing and self.task.head != "classification":
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
 
-    def begin(self, out: Path, processes: "Processes") -> Pupil:
+    def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
         """As `Training.begin`; later the logits of every judged split are left at `out`."""
         import torch
 
@@ -115,7 +114,7 @@ class FineTuning(Training[Task, LabelledSplits]):
         def save(manifest: dict[str, Any]) -> None:
             model_directory.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
 
-        return Pupil(
+        return TrainingSetup(
             network=network,
             examples=examples,
             truncated=truncated,
@@ -142,7 +141,7 @@ def prepare(
     vocab_size: int | None,
     max_length: int | None,
     allow_pickle: bool,
-) -> FineTuning:
+) -> EncoderTraining:
     """Check the model, read the tables, learn the task from their labels.
 
     Raises:
@@ -152,7 +151,7 @@ def prepare(
     if vocab_size is not None and isinstance(source, Path):
         raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
-    return FineTuning(learn(task, splits), splits, model, recipe, vocab_size, max_length, allow_pickle)
+    return EncoderTraining(learn(task, splits), splits, model, recipe, vocab_size, max_length, allow_pickle)
 
 
 def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int) -> tuple[Examples, int]:
@@ -173,7 +172,7 @@ def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max
     return Examples(firsts, labels, inputs_b=seconds), cut + also_cut
 
 
-def start(training: FineTuning, source: Path | EncoderConfig, out: Path) -> tuple["Model", Tokenizer]:
+def start(training: EncoderTraining, source: Path | EncoderConfig, out: Path) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
     task, heads = training.task, {training.task.head: training.task.outputs}
     if isinstance(source, Path):

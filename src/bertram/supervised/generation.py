@@ -17,7 +17,7 @@ from bertram.inference.generator import Generator
 from bertram.model_card import model_card
 from bertram.run_directory import read_manifest
 from bertram.search import Search
-from bertram.supervised.training import Pupil, Training
+from bertram.supervised.base import Training, TrainingSetup
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.pairs import Pairs, read_pairs
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from bertram.models.transformer import Transformer
     from bertram.training.distributed import Processes
 
-DEFAULTS = {"learning_rate": 1e-3, "label_smoothing": 0.1, "batch_tokens": 4096}
-"""Where a recipe gives none."""
-
+_DEFAULTS = {"learning_rate": 1e-3, "label_smoothing": 0.1, "batch_tokens": 4096}
 _MOST_DECODER_LAYERS = 6
 
 Files = str | Path | Sequence[str | Path]
@@ -70,13 +68,13 @@ def _paths(files: Files) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class WriterTraining(Training[Generation, Splits[Pairs]]):
+class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
     """An encoder–decoder model's training on pairs of texts."""
 
     separate_vocabularies: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
 
-    defaults = DEFAULTS
+    defaults = _DEFAULTS
     libraries = ("torch", "safetensors", "sacrebleu", "tensorboard")
 
     @property
@@ -85,7 +83,7 @@ class WriterTraining(Training[Generation, Splits[Pairs]]):
         own = {"separate_vocabularies": self.separate_vocabularies, "config": dict(self.config)}
         return super().settings | own
 
-    def begin(self, out: Path, processes: "Processes") -> Pupil:
+    def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
         """As `Training.begin`.
 
         Evaluations while training are greedy; the finished model searches as the one it began with, if that says how.
@@ -106,7 +104,7 @@ class WriterTraining(Training[Generation, Splits[Pairs]]):
             score = evaluate_writing(generator, self.splits.validation, Search(beam_size=1))[0].value
             return Evaluation(score, {f"validation_{self.task.metric}": score})
 
-        return Pupil(
+        return TrainingSetup(
             network=network,
             examples=examples,
             truncated=truncated,
@@ -132,7 +130,7 @@ def prepare(
     config: Mapping[str, Any],
     max_length: int | None,
     allow_pickle: bool,
-) -> WriterTraining:
+) -> EncoderDecoderTraining:
     """Check the model, read the pairs.
 
     Raises:
@@ -141,7 +139,7 @@ def prepare(
     _check_model(model, vocab_size, separate_vocabularies, config, allow_pickle)
     splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
     settings = (vocab_size, max_length, allow_pickle, separate_vocabularies, config)
-    return WriterTraining(GENERATIONS[task](), splits, model, recipe, *settings)
+    return EncoderDecoderTraining(GENERATIONS[task](), splits, model, recipe, *settings)
 
 
 def learnable(
@@ -195,7 +193,7 @@ def _check_model(
 
 
 def _start(
-    training: WriterTraining, given: Path | TransformerConfig, out: Path
+    training: EncoderDecoderTraining, given: Path | TransformerConfig, out: Path
 ) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """The model to train, and the tokenizers of what it reads and of what it writes."""
     from bertram.models.transformer import Transformer
@@ -217,7 +215,7 @@ def _start(
     return Transformer(sizes), source, target
 
 
-def _tokenizers(training: WriterTraining, preset: TransformerConfig, out: Path) -> tuple[Tokenizer, Tokenizer]:
+def _tokenizers(training: EncoderDecoderTraining, preset: TransformerConfig, out: Path) -> tuple[Tokenizer, Tokenizer]:
     """A preset's tokenizers, learned from the training pairs once for every OUT; one for both sides if not told."""
     sides = [training.splits.train.sources, training.splits.train.flat[1]]
     texts = sides if training.separate_vocabularies else [[*sides[0], *sides[1]]]
@@ -228,7 +226,7 @@ def _tokenizers(training: WriterTraining, preset: TransformerConfig, out: Path) 
     return found[0], found[-1]
 
 
-def _on_encoder(training: WriterTraining, directory: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:
+def _on_encoder(training: EncoderDecoderTraining, directory: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """A trained encoder under a new decoder, which embeds tokens as the encoder does where it is as wide."""
     from bertram.models.transformer import Transformer
 

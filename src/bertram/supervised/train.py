@@ -46,7 +46,7 @@ def train(
         validation: chooses the best weights; without it a seeded tenth of the training data is held out.
         separate_vocabularies: an encoder–decoder preset learns a tokenizer for each side.
         config: fields to change, of both stacks of an encoder–decoder preset or of a new decoder.
-        max_length: tokens that texts are truncated to, by default the model's positions.
+        max_length: tokens that texts are truncated to, by default the model's own maximum length.
         dry_run: one batch goes through training, validation and test, and nothing is left at `out`.
 
     Returns what OUT/bertram.json says; there are no scores where the training diverged.
@@ -60,7 +60,7 @@ def train(
         **{"model": model, "recipe": recipe, "vocab_size": vocab_size, "max_length": max_length},
         "allow_pickle": allow_pickle,
     }
-    training: finetuning.FineTuning | generation.WriterTraining
+    training: finetuning.EncoderTraining | generation.EncoderDecoderTraining
     if task in GENERATIONS:
         training = generation.prepare(
             task,

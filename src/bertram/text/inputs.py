@@ -37,7 +37,7 @@ def read_inputs(source: str, columns: Mapping[str, str] = _INPUT) -> Iterator[li
         if first is None:
             return
         lines = chain([first], lines)
-        if kind_of(Path(name)) == ".jsonl" or _object(first[1], columns) is not None:
+        if kind_of(Path(name)) == ".jsonl" or any(_object(first[1], keys) for keys in (columns, _INPUT)):
             yield from _chunks(_checked_objects(name, lines, columns))
         else:
             yield from _chunks(line for _, line in lines)

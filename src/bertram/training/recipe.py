@@ -18,6 +18,9 @@ _HIGHEST = {
 }
 
 
+BATCH_SIZE = 32
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings of a training.
@@ -111,7 +114,7 @@ class Recipe:
     @property
     def trial_rows(self) -> int:
         """Examples that a trial of one step is made on."""
-        return self.batch_size or 32
+        return self.batch_size or BATCH_SIZE
 
     @property
     def of_one_step(self) -> "Recipe":

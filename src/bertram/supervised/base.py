@@ -29,7 +29,7 @@ S = TypeVar("S", bound=Splits[Any])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pupil:
+class TrainingSetup:
     """A model about to be trained, what it learns from, and how it is judged and kept."""
 
     network: "nn.Module"
@@ -83,7 +83,7 @@ class Training(ABC, Generic[T, S]):
         return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.trial_rows))
 
     @abstractmethod
-    def begin(self, out: Path, processes: "Processes") -> Pupil:
+    def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
         """The model as it is before its first step, on the device of `processes`.
 
         Raises:
@@ -109,38 +109,39 @@ class Training(ABC, Generic[T, S]):
         recipe, processes = self.recipe, alone()
         torch.manual_seed(recipe.seed)
         with begun(out, self.settings):
-            pupil = self.begin(out, processes)
+            setup = self.begin(out, processes)
         outcome = Loop(
-            pupil.network,
-            ShuffledRows(pupil.examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
+            setup.network,
+            ShuffledRows(setup.examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
             recipe,
             out,
-            evaluate=pupil.evaluate,
+            evaluate=setup.evaluate,
             report=report,
             processes=processes,
-            blind_loss=pupil.blind_loss,
+            blind_loss=setup.blind_loss,
         ).run()
         judged = self.splits.judged if outcome.finished else ()
         manifest = {
             **outcome.to_dict(),
             "task": self.task.to_dict(),
             "base_model": Path(self.model).name,
-            "max_length": pupil.max_length,
-            "truncated_texts": pupil.truncated,
-            **pupil.facts,
+            "max_length": setup.max_length,
+            "truncated_texts": setup.truncated,
+            **setup.facts,
             "data": self.splits.description,
             "recipe": asdict(recipe),
             "scores": {
-                name: [asdict(score.signed(split=name, seed=recipe.seed)) for score in pupil.scores(name)]
+                name: [asdict(score.signed(split=name, seed=recipe.seed)) for score in setup.scores(name)]
                 for name in judged
             },
         }
-        pupil.save(manifest)
+        setup.save(manifest)
         return manifest
 
     def length(
         self, source: Path | EncoderConfig | TransformerConfig, config: EncoderConfig | TransformerConfig
     ) -> int:
         """Tokens that texts are cut to: as asked, else as the model reads, and no more than it has positions for."""
-        longest = model_directory.max_length_of(source, config) if self.max_length is None else self.max_length
+        reader = config if isinstance(config, EncoderConfig) else config.encoder
+        longest = model_directory.max_length_of(source, reader) if self.max_length is None else self.max_length
         return min(longest, config.max_position_embeddings)
