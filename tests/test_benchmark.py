@@ -147,6 +147,7 @@ def test_openvino_is_told_its_precision(tmp_path, monkeypatch, name, hints):
     [
         ("--against keras", {"against": ["keras"]}),
         ("--lengths long", {"lengths": "long"}),
+        ("--lengths: is for random texts", {"lengths": "imdb", "texts": "texts.txt"}),
         ("--rounds 0", {"rounds": 0}),
         ("has no tokenizer", {"model": "bert-tiny", "texts": "x"}),
     ],

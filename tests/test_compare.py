@@ -195,6 +195,43 @@ def test_a_pickle_is_refused_at_once_and_read_when_allowed(place, results, tmp_p
     assert (job["kind"], job["max_length"]) == ("train", 16)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": "pairs.csv", "models": ["bare", "one-segment"]}, "one-segment: the model has no second segment"),
+        ({"vocab_size": 100}, "--vocab-size: is for presets, and none is among the models"),
+    ],
+)
+def test_what_a_model_cannot_do_is_told_before_anything_is_trained(tmp_path, options, said):
+    model_directory(tmp_path / "bare")
+    model_directory(tmp_path / "one-segment", type_vocab_size=1)
+    table(tmp_path / "single.csv", 20)
+    (tmp_path / "pairs.csv").write_text("text,text_b,label\n" + "a,b,good\nc,d,bad\n" * 10)
+    given = {"data": "single.csv", "models": ["bare"]} | options
+    given |= {"data": tmp_path / given["data"], "models": [str(tmp_path / model) for model in given["models"]]}
+    with pytest.raises(BadInput, match=said):
+        compare(**given, recipe=RECIPE, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_size_is_for_the_presets(place, tmp_path, monkeypatch):
+    seen = {}
+
+    def training(task, splits, model, recipe, vocab_size, *rest):
+        seen[model] = vocab_size
+
+    def begin(out, settings):
+        raise Asked
+
+    training.defaults = module.EncoderTraining.defaults
+    monkeypatch.setattr(module, "EncoderTraining", training)
+    monkeypatch.setattr(module, "_begin", begin)
+    bare = str(place / "bare")
+    with pytest.raises(Asked):
+        compare(**arguments(place) | {"models": [bare, "bert-tiny"]}, out=tmp_path / "out", vocab_size=100)
+    assert seen == {bare: None, "bert-tiny": 100}
+
+
 def test_lengths_are_not_mixed(place, results):
     with pytest.raises(BadInput, match="bare-seed-0: began with another max_length"):
         compare(**arguments(place), out=place / "out", max_length=16)

@@ -168,7 +168,8 @@ def test_agreement_counts_equal_answers():
         ("an encoder, for which --format is one of engine", {"format": "ctranslate2"}),
         ("--min-agreement 2", {"min_agreement": 2}),
         ("holds no texts", {"texts": "empty.txt"}),
-        ("--texts: an int8 engine's", {"texts": "empty.txt", "precision": "fp32"}),
+        ("--texts: is for an int8 engine", {"texts": "empty.txt", "precision": "fp32"}),
+        ("--min-agreement: is for an int8 engine", {"min_agreement": 0.5, "format": "onnx"}),
         ("--vocabulary-map", {"vocabulary_map": "x"}),
     ],
 )

@@ -198,6 +198,7 @@ REFUSED = [
     (["--lessons", "logits"], "no head whose logits could be taught"),
     (["--encoder-learning-rate", 1e-4], "--encoder-learning-rate"),
     (["--max-length", 2], "a maximal length of 2 tokens"),
+    (["--max-length", 1000], "--max-length 1000: the model has"),
 ]
 
 
@@ -230,7 +231,7 @@ def test_texts_and_models_that_cannot_serve_are_told_in_one_line(tmp_path: Path)
         (source, [tmp_path / "empty.txt"], "0 different texts are too few"),
         (source, [tmp_path / "few.txt"], "2 different texts are too few"),
         (shared, [lines], "shares layers"),
-        ("bert-tiny", [lines], "a preset, which has learned nothing"),
+        ("bert-tiny", [lines], "is a preset, sizes with random weights"),
         ("transformer-tiny", [lines], "encoder–decoder"),
     ]
     how: dict[str, Any] = {"dial": {"embedding_size": 16}}

@@ -21,7 +21,7 @@ from bertram.model_directory import (
     task_of,
     tokenizers_of,
 )
-from bertram.model_names import engine_of, exists, resolve
+from bertram.model_names import engine_of, exists, resolve, trained
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
@@ -39,11 +39,7 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     """
     if (engine := engine_of(model)) is not None:
         return _load_engine(engine)
-    source = resolve(model, allow_pickle=allow_pickle)
-    if not isinstance(source, Path):
-        raise BadInput(
-            f"{model} is a preset, sizes with random weights; train it first: bertram train … --model {model}"
-        )
+    source = trained(model, resolve(model, allow_pickle=allow_pickle))
     if is_baseline(source):
         return Baseline.load(source)
     manifest = read_manifest(source)

@@ -367,10 +367,10 @@ def shrink(
     """
     if plan:
         from bertram.shrinking.plan import plan as planned
-        from bertram.shrinking.plan import render as rendered
+        from bertram.shrinking.plan import render_plan
 
         rows = planned(model, dial, allow_pickle=allow_pickle)
-        _print([row.to_dict() for row in rows], rendered(rows), as_json=json)
+        _show([row.to_dict() for row in rows], render_plan, as_json=json)
         return
     if out is None:
         raise BadInput("shrink needs --out, or --plan to see the possible sizes first")
@@ -557,7 +557,7 @@ def export(
     out: Path,
     precision: Literal["fp32", "int8"] | None = None,
     texts: Path | None = None,
-    min_agreement: float = 0.98,
+    min_agreement: float | None = None,
     vocabulary_map: Path | None = None,
     allow_pickle: Pickle = False,
     json: Json = False,
@@ -581,8 +581,8 @@ def export(
         A text file with one input a line, or a table with text [, text_b]. The int8 engine's agreement with the model
         is measured on the first 512 of them. Default: random tokens.
     min_agreement
-        Share of answers in which an int8 engine must agree with the model. Up to half of the weights are kept in
-        float32 as needed; an engine that still falls short is not written. 0 always writes.
+        Share of answers in which an int8 engine must agree with the model, 0.98 if not given. Up to half of the weights
+        are kept in float32 as needed; an engine that still falls short is not written. 0 always writes.
     vocabulary_map
         CTranslate2's vmap.txt, which restricts the target tokens that source tokens can be translated to.
     """
@@ -623,7 +623,7 @@ def inspect(
     from bertram.model_names import config_of
 
     found = {model: describe(config_of(model), tokens) for model in models}
-    _print(found, render(found), as_json=json)
+    _show(found, render, as_json=json)
 
 
 @app.command
@@ -631,7 +631,7 @@ def bench(
     model: str,
     *,
     texts: Path | None = None,
-    lengths: Literal["mixed", "sst2", "imdb"] = "mixed",
+    lengths: Literal["mixed", "sst2", "imdb"] | None = None,
     against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     rounds: int = 3,
     allow_pickle: Pickle = False,
@@ -646,10 +646,9 @@ def bench(
     model
         A model directory, an engine file, or a preset with random weights.
     texts
-        A text file with one input a line, or a table with text [, text_b], to measure on. Default: random tokens, with
-        lengths as --lengths says.
+        A text file with one input a line, or a table with text [, text_b], to measure on. Default: random tokens.
     lengths
-        Length distribution of the random texts: mixed (33 tokens on average), or that of SST-2 or IMDB.
+        Length distribution of the random texts: mixed (33 tokens on average, the default), or that of SST-2 or IMDB.
     against
         Libraries to compare with, if installed, in each precision they offer: transformers, onnxruntime, openvino,
         ctranslate2.

@@ -33,6 +33,7 @@ _FORMATS: Mapping[str, tuple[Format, ...]] = {
     "an encoder": ("engine", "onnx", "huggingface"),
     "an encoder–decoder model": ("ctranslate2", "huggingface"),
 }
+_MIN_AGREEMENT = 0.98
 _MOST_TEXTS = 512  # that agreement is measured on
 _DRAWN_TEXTS, _DRAWN_TOKENS = 64, 32
 
@@ -48,7 +49,7 @@ def export(
     out: str | Path,
     precision: Precision | None = None,
     texts: Texts | None = None,
-    min_agreement: float = 0.98,
+    min_agreement: float | None = None,
     vocabulary_map: str | Path | None = None,
     allow_pickle: bool = False,
 ) -> Agreement | None:
@@ -60,8 +61,8 @@ def export(
             "huggingface": one that transformers loads, with its Bert… or Albert… classes or its MarianMTModel.
         precision: of an engine's or CTranslate2's weights; "int8", the default, has a scale for each row.
         texts: inputs that an int8 engine's answers are measured on, some hundreds; without them drawn tokens are taken.
-        min_agreement: share of the answers in which an int8 engine must agree with the model. Up to half of the weights
-            are kept in float32 as needed; an engine that still falls short is not written.
+        min_agreement: share of the answers in which an int8 engine must agree with the model, 0.98 if not given. Up to
+            half of the weights are kept in float32 as needed; an engine that still falls short is not written.
         vocabulary_map: CTranslate2's vmap.txt, which says for source tokens what they may become.
 
     Returns how far an int8 engine agrees.
@@ -73,9 +74,7 @@ def export(
     """
     if format not in get_args(Format):
         raise BadInput(f"--format {format!s:.40}: there are {', '.join(get_args(Format))}")
-    source, out = model_names.resolve(model, allow_pickle=allow_pickle), Path(out)
-    if not isinstance(source, Path):
-        raise BadInput(f"{model} is a preset, sizes with random weights; train it first")
+    source, out = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle)), Path(out)
     if is_ctranslate2(source):
         raise BadInput(f"{model}: is exported for CTranslate2 already; name the model that it was made of")
     kind = "an encoder–decoder model" if is_transformer(source) else "an encoder"
@@ -83,17 +82,19 @@ def export(
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
     if precision not in (None, *get_args(Precision)):
         raise BadInput(f"--precision {precision!s:.40}: there are {', '.join(get_args(Precision))}")
-    if texts is not None and (format != "engine" or precision == "fp32"):
-        raise BadInput("--texts: an int8 engine's agreement is measured on them, and this is none")
+    for option, value in (("--texts", texts), ("--min-agreement", min_agreement)):
+        if value is not None and (format != "engine" or precision == "fp32"):
+            raise BadInput(f"{option}: is for an int8 engine, whose agreement is measured, and this is none")
     if precision == "int8" and format in ("onnx", "huggingface"):
         raise BadInput(f"--format {format}: has no other --precision than fp32; others quantize such files themselves")
     if vocabulary_map and format != "ctranslate2":
         raise BadInput(f"--format {format}: has no --vocabulary-map")
-    if not 0 <= min_agreement <= 1:
+    if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise BadInput(f"--min-agreement {min_agreement:g}: write a share from 0 to 1")
     require_all(("torch", "safetensors"), "train")
     if format == "engine":
-        return _export_engine(source, out, precision or "int8", texts, min_agreement, allow_pickle)
+        least = _MIN_AGREEMENT if min_agreement is None else min_agreement
+        return _export_engine(source, out, precision or "int8", texts, least, allow_pickle)
     if format == "onnx":
         _export_onnx(source, out, allow_pickle)
     elif kind == "an encoder":

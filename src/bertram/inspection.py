@@ -4,9 +4,12 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from rich.table import Table
+
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.formats.engine_layout import layout_of
+from bertram.terminal import plain_table
 
 
 def describe(config: EncoderConfig | TransformerConfig, tokens: int = 128) -> dict[str, Any]:
@@ -83,10 +86,9 @@ def _parts_of_both(config: TransformerConfig) -> dict[str, int]:
     return {**parts, "head": head_parameters(config)}
 
 
-def render(costs: dict[str, dict[str, Any]]) -> str:
-    """A plain table of `describe`d models, one column each."""
-    rows: list[tuple[str, list[str]]] = [("", list(costs))]
-    described = list(costs.values())
+def render(costs: dict[str, dict[str, Any]]) -> Table:
+    """What `rich` prints of `describe`d models, a column each."""
+    described, rows = list(costs.values()), list[tuple[str, list[str]]]()
     rows.append(("unique parameters", [f"{c['unique_parameters']:,}" for c in described]))
     rows.append(("  without sharing", [f"{c['parameters']:,}" for c in described]))
     for part in dict.fromkeys(part for c in described for part in c["parts"]):
@@ -95,11 +97,10 @@ def render(costs: dict[str, dict[str, Any]]) -> str:
     for precision in ("fp32", "bf16", "int8"):
         rows.append((f"weights in {precision}, MB", [f"{c['weights_mb'][precision]:,.1f}" for c in described]))
     rows.append(("training, MB + activations", [f"{c['training_state_mb']:,.1f}" for c in described]))
-    widths = [max(len(row[1][i]) for row in rows) for i in range(len(costs))]
-    return "\n".join(
-        f"{name:28}" + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        for name, cells in rows
-    )
+    shown = plain_table("", *costs)
+    for name, cells in rows:
+        shown.add_row(name, *cells)
+    return shown
 
 
 def head_parameters(config: TransformerConfig) -> int:

@@ -138,20 +138,28 @@ def learned_tokenizer(
     return Tokenizer.load(place)
 
 
-def max_length_of(source: Path | EncoderConfig | TransformerConfig, config: EncoderConfig) -> int:
-    """Tokens of a text that a model reads: as many as it was trained on or its files say, or all it has positions for.
+def max_length_of(
+    source: Path | EncoderConfig | TransformerConfig,
+    config: EncoderConfig | TransformerConfig,
+    asked: int | None = None,
+) -> int:
+    """Tokens of a text that a model reads: as many as asked for, as it was trained on or its files say, or all it has
+    positions for; of an encoder–decoder model as many as its decoder can also write.
 
     Raises:
-        BadInput: bertram.json says what cannot be.
+        BadInput: more are asked for than it has positions, or bertram.json says what cannot be.
     """
-    positions = config.max_position_embeddings
-    if not isinstance(source, Path):
-        return positions
-    longest = min(read_max_length(source) or positions, positions)
-    max_length = read_manifest(source).get("max_length", longest)
-    if type(max_length) is not int or not 3 <= max_length <= positions:
-        raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 to {positions}")
-    return max_length
+    if asked is not None:
+        if asked > config.max_position_embeddings:
+            raise BadInput(f"--max-length {asked}: the model has {config.max_position_embeddings} positions")
+        return asked
+    max_length = positions = (config if isinstance(config, EncoderConfig) else config.encoder).max_position_embeddings
+    if isinstance(source, Path):
+        longest = min(read_max_length(source) or positions, positions)
+        max_length = read_manifest(source).get("max_length", longest)
+        if type(max_length) is not int or not 3 <= max_length <= positions:
+            raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 to {positions}")
+    return min(max_length, config.max_position_embeddings)
 
 
 def search_of(directory: Path, manifest: dict[str, Any]) -> Search:

@@ -83,6 +83,17 @@ def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> Path | 
     return found
 
 
+def trained(model: str | Path, found: Path | EncoderConfig | TransformerConfig) -> Path:
+    """What a model argument was found to name, where a preset will not do.
+
+    Raises:
+        BadInput: it is a preset, which has learned nothing.
+    """
+    if isinstance(found, Path):
+        return found
+    raise BadInput(f"{model} is a preset, sizes with random weights; train it first: bertram train … --model {model}")
+
+
 def config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
     """The sizes of a preset or directory of either kind, or of an engine file.
 

@@ -17,6 +17,7 @@ from bertram.errors import BadInput, require_all
 from bertram.files import read_if_there
 from bertram.formats.weights_file import find_weights
 from bertram.model_card import pretraining_card
+from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import SETTINGS, begun, prepare_directory, read_manifest
 from bertram.text.tokenizer import Tokenizer
@@ -93,6 +94,7 @@ def pretrain(
         Interrupted: a signal came; `resume` goes on from there.
         Lost: another process ended. Of several that fail together only the first raises, the others exit.
     """
+    share_cores()
     require_all(_LIBRARIES, "train")
     if not recipe.bounded:
         raise BadInput("no training budget: give --steps, --tokens, --hours or --epochs")
@@ -107,7 +109,7 @@ def pretrain(
             find_weights(source, allow_pickle=allow_pickle)  # before hours over the corpus
         sizes = _sizes(source, config or {})
         objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
-        _check(objectives, sizes)
+        _check(objectives, source, sizes)
         if vocab_size is not None and (tokenizer is not None or isinstance(source, Path)):
             raise BadInput(f"--vocab-size {vocab_size}: there is a tokenizer already, which has its own size")
         files = corpus_files(corpus)
@@ -149,12 +151,11 @@ def _sizes(source: Path | EncoderConfig, changes: Mapping[str, Any]) -> EncoderC
     return changed(source if isinstance(source, EncoderConfig) else model_directory.read_config(source), changes)
 
 
-def _check(objectives: Objectives, sizes: EncoderConfig) -> None:
+def _check(objectives: Objectives, source: Path | EncoderConfig, sizes: EncoderConfig) -> None:
     """Raises:
     BadInput: the model cannot be trained to do this.
     """
-    if objectives.max_length > sizes.max_position_embeddings:
-        raise BadInput(f"--max-length {objectives.max_length}: the model has {sizes.max_position_embeddings} positions")
+    model_directory.max_length_of(source, sizes, objectives.max_length)
     if objectives.sentence_objective != "none" and sizes.type_vocab_size < 2:
         raise BadInput(f"{NO_PAIRS}: take --sentence-objective none")
 

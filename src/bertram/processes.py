@@ -6,6 +6,7 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_SPINS = "10000"
 
 
 def die_with(parent: int) -> None:
@@ -14,3 +15,14 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def share_cores() -> None:
+    """Have threads of GNU's OpenMP that wait for one another give up their cores soon, if nothing else is asked for.
+
+    By default they spin for some milliseconds, and while they do, the threads that they wait for may be kept from
+    running: one busy process beside a training slowed it to a thirteenth (docs/experiments.md). Call it before torch is
+    imported, which reads this once.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = _SPINS

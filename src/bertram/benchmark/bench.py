@@ -84,7 +84,7 @@ def bench(
     model: str | Path,
     *,
     texts: str | Path | None = None,
-    lengths: str = "mixed",
+    lengths: str | None = None,
     against: Sequence[str] = (),
     rounds: int = 3,
     with_ceiling: bool = True,
@@ -94,8 +94,9 @@ def bench(
 
     Args:
         model: a directory, a preset with random weights, or an engine file, beside which nobody else can be measured.
-        texts: a file of inputs, one a line; else their lengths are drawn from `lengths`, and tokens at random. Pairs
-            are measured as the model reads them, all in the first segment, which takes as long.
+        texts: a file of inputs, one a line; else tokens are drawn at random. Pairs are measured as the model reads
+            them, all in the first segment, which takes as long.
+        lengths: what the lengths of random texts are drawn from, one of `LENGTHS`, by default "mixed".
         with_ceiling: whether to measure what the machine can do, too.
         allow_pickle: read pytorch_model.bin where there is no model.safetensors.
 
@@ -109,8 +110,10 @@ def bench(
     """
     if unknown := [name for name in against if name not in LIBRARIES]:
         raise BadInput(f"--against {unknown[0]:.40}: there are {', '.join(LIBRARIES)}")
-    if lengths not in LENGTHS:
+    if lengths is not None and lengths not in LENGTHS:
         raise BadInput(f"--lengths {lengths:.40}: there are {', '.join(LENGTHS)}")
+    if lengths is not None and texts is not None:
+        raise BadInput("--lengths: is for random texts; those of --texts have their own")
     if rounds < 1:
         raise BadInput(f"--rounds {rounds}: one is the least")
     if texts is not None and str(model) in PRESETS:
@@ -119,7 +122,7 @@ def bench(
         place = Path(scratch)
         subject, left_out = _prepare(model, place, against, allow_pickle)
         prepared, config = subject.prepared, subject.config
-        ids = _drawn(config, lengths) if texts is None else _encoded(texts, subject)
+        ids = _drawn(config, lengths or "mixed") if texts is None else _encoded(texts, subject)
         ceiling = _ceiling() if with_ceiling else {}
         rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}
         for name in prepared:  # before the others are there: a process that starts would be in the way

@@ -20,6 +20,7 @@ from bertram.batch import Batch
 from bertram.environment import usable_cores
 from bertram.errors import BadInput
 from bertram.files import write_json
+from bertram.formats.quantization import Precision
 
 Ids = list[list[int]]
 _CALIBRATED_ON = 64  # batches, which openvino's post-training quantization sees
@@ -97,11 +98,12 @@ class _CTranslate2:
         return np.asarray(self.model.forward_batch(texts).last_hidden_state)
 
 
-def _engine(precision: str) -> Callable[[Path, Path], Path]:
+def _engine(precision: Precision) -> Callable[[Path, Path], Path]:
     def prepare(model: Path, place: Path) -> Path:
         from bertram.exporting import export
 
-        export(model, format="engine", out=place / "model.engine", precision=precision, min_agreement=0.0)  # type: ignore[arg-type]
+        least = 0.0 if precision == "int8" else None
+        export(model, format="engine", out=place / "model.engine", precision=precision, min_agreement=least)
         return place / "model.engine"
 
     return prepare

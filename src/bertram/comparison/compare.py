@@ -19,7 +19,7 @@ from bertram.comparison.report import write_report
 from bertram.comparison.selection import Limits, choose
 from bertram.comparison.statistics import comparisons_of, interval
 from bertram.comparison.worker import FIT
-from bertram.config import EncoderConfig
+from bertram.config import PRESETS, EncoderConfig
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.files import replacing, write_json
@@ -91,6 +91,8 @@ def compare(
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
+    if vocab_size is not None and not any(model in PRESETS for model in models):
+        raise BadInput("--vocab-size: is for presets, and none is among the models")
     names = _names(models, allow_pickle)
     columns = parse_columns(columns) if isinstance(columns, str) else columns
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
@@ -99,7 +101,9 @@ def compare(
     comparison = _Comparison(out, learned, splits, _files(data, validation, test, columns, recipe.seed))
     shared = {"task": learned.to_dict(), "data": splits.description, "recipe": asdict(recipe)}
     trainings = {
-        name: EncoderTraining(learned, splits, model, recipe, vocab_size, max_length, allow_pickle)
+        name: EncoderTraining(
+            learned, splits, model, recipe, vocab_size if model in PRESETS else None, max_length, allow_pickle
+        )
         for name, model in names.items()
     }
     _begin(out, shared)

@@ -1,15 +1,18 @@
 """What a model would shrink to, before anything trains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.table import Table
 
 from bertram import model_directory, model_names
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require_all
 from bertram.formats.engine_layout import layout_of
 from bertram.shrinking.dial import LEAST_WIDTH, Dial, DialOptions
+from bertram.terminal import plain_table
 
 EMBEDDING_SIZES, RANKS = (64, 128, 256), (0, 8, 16, 32)
 """What a plan tries where nothing is asked for, beside the width of the model."""
@@ -56,9 +59,7 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
     from bertram.shrinking.initial import embedding_energy, layer_energy
 
     fixed = fixed or {}
-    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
-    if isinstance(source, EncoderConfig):
-        raise BadInput(f"{model} is a preset, which has learned nothing to be kept")
+    source = model_names.trained(model, model_names.resolve_encoder(model, allow_pickle=allow_pickle))
     teacher = model_directory.read_model(source, {}, allow_pickle=allow_pickle)
     width, layers = teacher.config.hidden_size, fixed.get("depth", teacher.config.num_hidden_layers)
     Dial(embedding_size=LEAST_WIDTH, depth=layers).of(teacher.config)  # what no setting makes fit
@@ -89,15 +90,20 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
     return sorted(rows, key=lambda row: row.int8_bytes)
 
 
-def render(rows: Sequence[Row]) -> str:
-    """A plain table."""
-    lines = ["groups  embedding  rank  parameters  MB in int8  energy kept: embeddings  layers"]
-    lines += [
-        f"{row.dial.groups:6}  {row.dial.embedding_size:9}  {row.dial.rank:4}  {row.parameters:10,}  "
-        f"{row.int8_bytes / 1e6:10.2f}  {row.embedding_energy:24.1%}  {row.layer_energy:6.1%}"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def render_plan(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What `rich` prints of a plan's rows, as `Row.to_dict` gives them."""
+    shown = plain_table(
+        *("groups", "embedding", "rank", "parameters", "MB in int8"),
+        *("energy kept: embeddings", "layers"),
+    )
+    for row in rows:
+        shown.add_row(
+            *(str(row[name]) for name in ("groups", "embedding_size", "rank")),
+            f"{row['parameters']:,}",
+            f"{row['int8_bytes'] / 1e6:.2f}",
+            *(f"{row[name]:.1%}" for name in ("embedding_energy", "layer_energy")),
+        )
+    return shown
 
 
 def sizes(config: EncoderConfig) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from bertram.errors import BadInput, require_all
 from bertram.files import fingerprint, read_if_there, write_json
 from bertram.inference.predictor import check_inputs
 from bertram.model_card import shrinking_card
+from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import SETTINGS, check_converged, keep, prepare_directory, read_manifest, write_manifest
 from bertram.shrinking.dial import Dial, DialOptions
@@ -69,13 +70,12 @@ def shrink(
         BertramError: the training diverged.
         Interrupted: a signal came; `resume` goes on from there.
     """
+    share_cores()
     require_all(_LIBRARIES, "train")
     out, data = Path(out), None if evaluate is None else Path(evaluate)
     lessons = tuple(LESSONS if lessons is None else lessons)
     _check(recipe, lessons)
-    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
-    if isinstance(source, EncoderConfig):
-        raise BadInput(f"{model} is a preset, which has learned nothing that it could teach")
+    source = model_names.trained(model, model_names.resolve_encoder(model, allow_pickle=allow_pickle))
     # What the model's small files tell comes before the texts, which may be many.
     original = model_directory.read_config(source)
     sizes = Dial(**(dial or {}))
@@ -84,8 +84,7 @@ def shrink(
         _check_evaluated(source, original, data, columns)
     elif columns is not None:
         raise BadInput("--columns: says what columns of --evaluate to read, which is not given")
-    if max_length is None:
-        max_length = min(model_directory.max_length_of(source, original), _LONGEST)
+    longest = model_directory.max_length_of(source, original, max_length)
     shrinking = Shrinking(
         model=model,
         source=source,
@@ -93,7 +92,7 @@ def shrink(
         dial=sizes,
         lessons=lessons,
         recipe=recipe.resolved(**_DEFAULTS),
-        max_length=min(max_length, original.max_position_embeddings),
+        max_length=min(longest, _LONGEST) if max_length is None else longest,
         allow_pickle=allow_pickle,
     )
     read = _texts(shrinking.texts)

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.batch import Examples
-from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import require_all
+from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import begun
 from bertram.tasks.sequence_to_sequence import Generation
@@ -99,6 +99,7 @@ class Training(ABC, Generic[T, S]):
             BadInput: as `begin`, or another training began at `out`.
             Interrupted: a signal came; the same call goes on from there.
         """
+        share_cores()
         require_all(self.libraries, "train")
         import torch
 
@@ -137,11 +138,3 @@ class Training(ABC, Generic[T, S]):
         }
         setup.save(manifest)
         return manifest
-
-    def length(
-        self, source: Path | EncoderConfig | TransformerConfig, config: EncoderConfig | TransformerConfig
-    ) -> int:
-        """Tokens that texts are cut to: as asked, else as the model reads, and no more than it has positions for."""
-        reader = config if isinstance(config, EncoderConfig) else config.encoder
-        longest = model_directory.max_length_of(source, reader) if self.max_length is None else self.max_length
-        return min(longest, config.max_position_embeddings)

@@ -87,6 +87,13 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         super().__post_init__()
         if self.recipe.label_smoothing and self.task.head != "classification":
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
+        source = model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
+        if self.vocab_size is not None and isinstance(source, Path):
+            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size is for presets")
+        config = model_directory.read_config(source) if isinstance(source, Path) else source
+        if self.splits.train.texts_b is not None and not self.task.apart and config.type_vocab_size < 2:
+            raise BadInput(f"{self.model}: {NO_PAIRS}")
+        model_directory.max_length_of(source, config, self.max_length)
 
     def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
         """As `Training.begin`; later the logits of every judged split are left at `out`."""
@@ -98,7 +105,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
         source = model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
         network, tokenizer = start(self, source, out)
-        max_length = self.length(source, network.config)
+        max_length = model_directory.max_length_of(source, network.config, self.max_length)
         examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
@@ -147,9 +154,7 @@ def prepare(
     Raises:
         BadInput: the data or the model cannot be used as asked.
     """
-    source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # before anything is read or written
-    if vocab_size is not None and isinstance(source, Path):
-        raise BadInput(f"{model}: has its tokenizer already; --vocab-size is for presets")
+    model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # before anything is read or written
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     return EncoderTraining(learn(task, splits), splits, model, recipe, vocab_size, max_length, allow_pickle)
 
@@ -179,8 +184,6 @@ def start(training: EncoderTraining, source: Path | EncoderConfig, out: Path) ->
         network = model_directory.read_model(
             source, heads, labels=getattr(task, "labels", None), allow_pickle=training.allow_pickle
         )
-        if training.splits.train.texts_b is not None and not task.apart and network.config.type_vocab_size < 2:
-            raise BadInput(f"{training.model}: {NO_PAIRS}")
         return network, model_directory.read_tokenizer(source, network.config)
     from bertram.models.heads import Model
 

@@ -96,7 +96,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         search = Search()
         if isinstance(given, Path) and is_transformer(given):
             search = model_directory.search_of(given, read_manifest(given))
-        max_length = self.length(given, network.config)
+        max_length = model_directory.max_length_of(given, network.config, self.max_length)
         examples, truncated = learnable(self.splits.train, source, target, network.config, max_length)
         generator = Generator(self.task, source, target, TorchGenerator(network, processes.device), max_length, search)
 
