@@ -95,13 +95,13 @@ def test_an_engine_says_its_precision_by_its_weights(place, tmp_path):
 
 
 def test_pairs_are_measured_as_pairs(place, tmp_path):
-    (tmp_path / "pairs.jsonl").write_text('{"text": "a film", "text_b": "a long book"}\n{"text": "a", "text_b": "b"}\n')
+    pairs = [{"text": "a film", "text_b": "a long book"}, {"text": "a", "text_b": "b"}]
     tokenizer = Tokenizer.load(place)
     subject = room._Subject({}, read_config(place), tokenizer, apart=False, max_length=32)
     expected, _ = tokenizer.encode(["a film", "a"], ["a long book", "b"], max_length=32)
-    assert [len(ids) for ids in room._encoded(tmp_path / "pairs.jsonl", subject)] == expected.lengths.tolist()
+    assert [len(ids) for ids in room._encoded(pairs, subject)] == expected.lengths.tolist()
     apart, _ = tokenizer.encode(["a film", "a", "a long book", "b"], max_length=32)
-    found = room._encoded(tmp_path / "pairs.jsonl", subject._replace(apart=True))
+    found = room._encoded(pairs, subject._replace(apart=True))
     assert [len(ids) for ids in found] == apart.lengths.tolist()
 
 
@@ -148,6 +148,7 @@ def test_openvino_is_told_its_precision(tmp_path, monkeypatch, name, hints):
         ("--against keras", {"against": ["keras"]}),
         ("--lengths long", {"lengths": "long"}),
         ("--lengths: is for random texts", {"lengths": "imdb", "texts": "texts.txt"}),
+        ("--columns: says what columns of --texts", {"columns": "text=1"}),
         ("--rounds 0", {"rounds": 0}),
         ("has no tokenizer", {"model": "bert-tiny", "texts": "x"}),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertram.errors import BadInput
-from bertram.text.inputs import read_inputs, read_lines
+from bertram.text.inputs import read_documents, read_inputs, read_lines
 from bertram.text.records import Table, parse_columns, read_rows, read_table, split
 
 TABLE = Table(["a, b", 'say "hi"', "two\nlines", "评论"], None, ["x", "y", "x", "<b>"])
@@ -196,8 +196,24 @@ def test_inputs_of_a_table_are_its_texts(tmp_path):
     pairs = write(tmp_path / "t.TSV", "text\ttext_b\na\tb\n")
     assert list(read_inputs(str(pairs))) == [[{"text": "a", "text_b": "b"}]]
     assert list(read_lines(str(write(tmp_path / "s.tsv", "source\ttarget\na\tb\n")))) == [["a"]]
-    with pytest.raises(BadInput, match=r"no column 'text' \(it has 'source', 'target'\)$"):
+    with pytest.raises(BadInput, match=r"no column 'text' \(it has 'source', 'target'\); --columns text=NAME names"):
         list(read_inputs(str(tmp_path / "s.tsv")))
+
+
+def test_inputs_of_columns_that_are_called_otherwise(tmp_path):
+    """Labels are none of theirs, but whoever repeats what training was told may name them."""
+    table = write(tmp_path / "t.csv", "stars,review\n1,a\n2,b\n")
+    for columns in ({"text": "review"}, {"text": "review", "label": "stars"}):
+        assert list(read_inputs(str(table), columns)) == [[{"text": "a"}, {"text": "b"}]]
+    assert list(read_inputs(str(table), {"text": "2"})) == [[{"text": "review"}, {"text": "a"}, {"text": "b"}]]
+    objects = write(tmp_path / "t.jsonl", '{"a": "1", "b": "2", "text_b": "3"}\n')
+    assert list(read_inputs(str(objects), {"text": "a", "text_b": "b"})) == [[{"text": "1", "text_b": "2"}]]
+    assert list(read_documents(str(objects), {"document": "b"})) == [[{"text": "2"}]]
+    lines = write(tmp_path / "s.tsv", "en\tde\na\tb\n")
+    assert list(read_lines(str(lines), {"source": "en"})) == [["a"]]
+    for read in (read_inputs, read_lines):
+        with pytest.raises(BadInput, match=r"--columns: .*t\.txt is no table"):
+            list(read(str(write(tmp_path / "t.txt", "a\n")), {"text": "review"}))
 
 
 def test_a_line_unlike_the_first_is_refused(tmp_path):

@@ -1,6 +1,6 @@
 """A trained model of any kind, loaded to answer: the one place that picks what computes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,15 @@ from bertram.model_directory import (
 )
 from bertram.model_names import engine_of, exists, resolve, trained
 from bertram.run_directory import MANIFEST, read_manifest
-from bertram.tasks.registry import any_task_from_dict
+from bertram.tasks.registry import COLUMNS, any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
-from bertram.text.inputs import read_inputs
-from bertram.text.records import is_table, kind_of
+from bertram.text.inputs import read_documents, read_inputs, read_lines
+from bertram.text.records import ROLES, is_table, kind_of, parse_columns
 
+_READERS: Mapping[str, Callable[[str, Mapping[str, str] | None], Iterator[Any]]] = {
+    "translation": read_lines,
+    "summarization": read_documents,
+}
 _VERBS = {"translation": "translate", "summarization": "summarize"}
 
 
@@ -125,7 +129,7 @@ def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, al
 
 
 def asked(
-    model: str | None, source: str | None, text: str | None, own: str
+    model: str | None, source: str | None, text: str | None, columns: str | None, own: str
 ) -> tuple[str, Iterable[Sequence[str | Mapping[str, str]]]]:
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
@@ -144,22 +148,28 @@ def asked(
             model, text = None, model
     elif source is not None and text is None and _is_text(source):
         source, text = None, source
-    return own if model is None else model, chunks_of(source, text, read_inputs)
+    return own if model is None else model, chunks_of(source, text, columns)
 
 
 def chunks_of(
-    source: str | None,
-    text: str | None,
-    read: Callable[[str], Iterable[Sequence[str | Mapping[str, str]]]],
+    source: str | None, text: str | None, columns: str | None, task: str | None = None
 ) -> Iterable[Sequence[str | Mapping[str, str]]]:
-    """What is asked: one text, or what `read` finds in a source; without either, in standard input.
+    """What is asked: one text, or what stands in a source; without either, in standard input.
+
+    `columns` as the command line has it; `task` one that writes texts, or None.
 
     Raises:
-        BadInput: both a source and a text are given.
+        BadInput: both a source and a text are given, or `columns` cannot be read.
     """
-    if source is not None and text is not None:
+    read, roles = (read_inputs, ROLES) if task is None else (_READERS[task], COLUMNS[task])
+    names = parse_columns(columns, roles)
+    if text is None:
+        return read("-" if source is None else source, names)
+    if source is not None:
         raise BadInput(f"{source}: give a source or --text, not both")
-    return read("-" if source is None else source) if text is None else [[text]]
+    if names is not None:
+        raise BadInput("--columns: is for a table, and --text is a text")
+    return [[text]]
 
 
 def _is_text(argument: str) -> bool:

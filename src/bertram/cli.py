@@ -332,7 +332,7 @@ def shrink(
     lessons: Annotated[list[Lesson] | None, Parameter(consume_multiple=True, negative="")] = None,
     max_length: int | None = None,
     evaluate: Path | None = None,
-    columns: str | None = None,
+    columns: Columns = None,
     plan: Flag = False,
     resume: Flag = False,
     allow_pickle: Pickle = False,
@@ -358,8 +358,6 @@ def shrink(
         Truncate texts to this many tokens. Default: the maximum length of the model, at most 128.
     evaluate
         A labelled table on which teacher and student are scored at the end; the model must have a task.
-    columns
-        Which columns of that table to read: text=1,text_b=2,label=3 (numbers: no header).
     plan
         Print the sizes that different settings would give, without training. Settings given here are held fixed.
     resume
@@ -427,7 +425,12 @@ def evaluate(
 
 @app.command(alias="classify")
 def predict(
-    model: Source | None = None, source: Source | None = None, *, text: str | None = None, allow_pickle: Pickle = False
+    model: Source | None = None,
+    source: Source | None = None,
+    *,
+    text: str | None = None,
+    columns: Columns = None,
+    allow_pickle: Pickle = False,
 ) -> None:
     """Predict for every line of a file or of standard input. Prints one JSON object a line, in order.
 
@@ -446,7 +449,7 @@ def predict(
     from bertram.artifacts import asked, load
     from bertram.model_names import SENTIMENT
 
-    name, chunks = asked(model, source, text, SENTIMENT)
+    name, chunks = asked(model, source, text, columns, SENTIMENT)
     predictor = load(name, allow_pickle=allow_pickle)
     for chunk in chunks:
         _lines(map(_dumps, predictor.predict(chunk)))
@@ -458,6 +461,7 @@ def embed(
     source: Source | None = None,
     *,
     text: str | None = None,
+    columns: Columns = None,
     out: Path | None = None,
     allow_pickle: Pickle = False,
 ) -> None:
@@ -482,7 +486,7 @@ def embed(
     from bertram.inference.embedding import write_vectors
     from bertram.model_names import ENGLISH
 
-    name, inputs = asked(model, source, text, ENGLISH)
+    name, inputs = asked(model, source, text, columns, ENGLISH)
     chunks = vectors_of(load_predictor(name, allow_pickle=allow_pickle), inputs)
     if out is not None:
         write_vectors(out, chunks)
@@ -497,6 +501,7 @@ def translate(
     source: Source | None = None,
     *,
     text: str | None = None,
+    columns: Columns = None,
     search: Searching = None,
     allow_pickle: Pickle = False,
     json: Json = False,
@@ -514,9 +519,8 @@ def translate(
         The one text to translate, instead of a file.
     """
     from bertram.artifacts import chunks_of
-    from bertram.text.inputs import read_lines
 
-    chunks = chunks_of(source, text, read_lines)
+    chunks = chunks_of(source, text, columns, "translation")
     _write("translation", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
 
 
@@ -526,6 +530,7 @@ def summarize(
     source: Source | None = None,
     *,
     text: str | None = None,
+    columns: Columns = None,
     search: Searching = None,
     allow_pickle: Pickle = False,
     json: Json = False,
@@ -543,9 +548,8 @@ def summarize(
         A single document, instead of a file.
     """
     from bertram.artifacts import chunks_of
-    from bertram.text.inputs import read_documents
 
-    chunks = chunks_of(source, text, read_documents)
+    chunks = chunks_of(source, text, columns, "summarization")
     _write("summarization", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
 
 
@@ -557,6 +561,7 @@ def export(
     out: Path,
     precision: Literal["fp32", "int8"] | None = None,
     texts: Path | None = None,
+    columns: Columns = None,
     min_agreement: float | None = None,
     vocabulary_map: Path | None = None,
     allow_pickle: Pickle = False,
@@ -594,6 +599,7 @@ def export(
         out=out,
         precision=precision,
         texts=texts,
+        columns=columns,
         min_agreement=min_agreement,
         vocabulary_map=vocabulary_map,
         allow_pickle=allow_pickle,
@@ -631,6 +637,7 @@ def bench(
     model: str,
     *,
     texts: Path | None = None,
+    columns: Columns = None,
     lengths: Literal["mixed", "sst2", "imdb"] | None = None,
     against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     rounds: int = 3,
@@ -659,7 +666,15 @@ def bench(
     from bertram.benchmark.bench import render
 
     names = [name for given in against or [] for name in given.split(",") if name]
-    found = measure(model, texts=texts, lengths=lengths, against=names, rounds=rounds, allow_pickle=allow_pickle)
+    found = measure(
+        model,
+        texts=texts,
+        columns=columns,
+        lengths=lengths,
+        against=names,
+        rounds=rounds,
+        allow_pickle=allow_pickle,
+    )
     _show(found, render, as_json=json)
 
 

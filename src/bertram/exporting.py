@@ -23,11 +23,12 @@ from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import is_occupied, make_directory, read_manifest, write_manifest
 from bertram.text.inputs import first_inputs
+from bertram.text.records import parse_columns
 from bertram.text.tokenizer import Tokenizer
 
 Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
-Texts = str | Path | Sequence[str | Mapping[str, str]]
-"""A file of inputs, or inputs as `Predictor.predict` takes them."""
+Inputs = Sequence[str | Mapping[str, str]]
+"""As `Predictor.predict` takes them."""
 
 _FORMATS: Mapping[str, tuple[Format, ...]] = {
     "an encoder": ("engine", "onnx", "huggingface"),
@@ -48,7 +49,8 @@ def export(
     format: Format,
     out: str | Path,
     precision: Precision | None = None,
-    texts: Texts | None = None,
+    texts: str | Path | Inputs | None = None,
+    columns: str | None = None,
     min_agreement: float | None = None,
     vocabulary_map: str | Path | None = None,
     allow_pickle: bool = False,
@@ -60,7 +62,9 @@ def export(
             other runtimes. "ctranslate2": a directory that CTranslate2 runs, of an encoder–decoder model.
             "huggingface": one that transformers loads, with its Bert… or Albert… classes or its MarianMTModel.
         precision: of an engine's or CTranslate2's weights; "int8", the default, has a scale for each row.
-        texts: inputs that an int8 engine's answers are measured on, some hundreds; without them drawn tokens are taken.
+        texts: inputs, or a file of them, that an int8 engine's answers are measured on, some hundreds; without them
+            drawn tokens are taken.
+        columns: which columns of a table of texts to read, as on the command line.
         min_agreement: share of the answers in which an int8 engine must agree with the model, 0.98 if not given. Up to
             half of the weights are kept in float32 as needed; an engine that still falls short is not written.
         vocabulary_map: CTranslate2's vmap.txt, which says for source tokens what they may become.
@@ -85,6 +89,10 @@ def export(
     for option, value in (("--texts", texts), ("--min-agreement", min_agreement)):
         if value is not None and (format != "engine" or precision == "fp32"):
             raise BadInput(f"{option}: is for an int8 engine, whose agreement is measured, and this is none")
+    if isinstance(texts, str | Path):
+        texts = first_inputs(texts, _MOST_TEXTS, parse_columns(columns))
+    elif columns is not None:
+        raise BadInput("--columns: says what columns of --texts to read, and that is no file")
     if precision == "int8" and format in ("onnx", "huggingface"):
         raise BadInput(f"--format {format}: has no other --precision than fp32; others quantize such files themselves")
     if vocabulary_map and format != "ctranslate2":
@@ -104,7 +112,7 @@ def export(
     return None
 
 
-def export_alike(model: str | Path, out: Path, texts: Texts, *, allow_pickle: bool = False) -> Agreement | None:
+def export_alike(model: str | Path, out: Path, texts: Inputs, *, allow_pickle: bool = False) -> Agreement | None:
     """Write an engine in int8 if that answers `texts` alike, else in float32, and return how far an int8 one agrees.
 
     Raises:
@@ -119,7 +127,7 @@ def export_alike(model: str | Path, out: Path, texts: Texts, *, allow_pickle: bo
 
 
 def _export_engine(
-    source: Path, out: Path, precision: Precision, texts: Texts | None, min_agreement: float, allow_pickle: bool
+    source: Path, out: Path, precision: Precision, texts: Inputs | None, min_agreement: float, allow_pickle: bool
 ) -> Agreement | None:
     from bertram.formats.engine import tensors_of
 
@@ -156,21 +164,20 @@ def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
-def _sample(engine: Engine, texts: Texts | None) -> Batch:
+def _sample(engine: Engine, texts: Inputs | None) -> Batch:
     """What agreement is measured on: texts as the model reads them, for a masked language model with tokens to guess.
 
     Raises:
-        BadInput: the file of texts cannot be used.
+        BadInput: there are no texts, or none that can be used.
     """
     tokenizer, max_length = engine.tokenizer, engine.manifest["max_length"]
     if texts is None:
         drawn = np.random.default_rng(0).integers(tokenizer.vocab_size, size=(_DRAWN_TEXTS, _DRAWN_TOKENS))
         batch = Batch.pack(drawn[:, :max_length].tolist())
     else:
-        inputs = first_inputs(texts, _MOST_TEXTS) if isinstance(texts, str | Path) else texts[:_MOST_TEXTS]
-        if not inputs:
+        if not texts:
             raise BadInput("texts: none are given to measure agreement on")
-        batch = encoded(inputs, tokenizer, max_length, apart=EMBEDDING in engine.heads)
+        batch = encoded(texts[:_MOST_TEXTS], tokenizer, max_length, apart=EMBEDDING in engine.heads)
     return _masked(batch, tokenizer) if MASKED in engine.heads else batch
 
 

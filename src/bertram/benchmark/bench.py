@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from bertram.run_directory import read_manifest
 from bertram.tasks.task import Task
 from bertram.terminal import plain_table
 from bertram.text.inputs import first_inputs
+from bertram.text.records import parse_columns
 from bertram.text.tokenizer import Tokenizer
 
 LIBRARIES = ("transformers", "onnxruntime", "openvino", "ctranslate2")
@@ -84,6 +85,7 @@ def bench(
     model: str | Path,
     *,
     texts: str | Path | None = None,
+    columns: str | None = None,
     lengths: str | None = None,
     against: Sequence[str] = (),
     rounds: int = 3,
@@ -96,6 +98,7 @@ def bench(
         model: a directory, a preset with random weights, or an engine file, beside which nobody else can be measured.
         texts: a file of inputs, one a line; else tokens are drawn at random. Pairs are measured as the model reads
             them, all in the first segment, which takes as long.
+        columns: which columns of a table of texts to read, as on the command line.
         lengths: what the lengths of random texts are drawn from, one of `LENGTHS`, by default "mixed".
         with_ceiling: whether to measure what the machine can do, too.
         allow_pickle: read pytorch_model.bin where there is no model.safetensors.
@@ -114,15 +117,18 @@ def bench(
         raise BadInput(f"--lengths {lengths:.40}: there are {', '.join(LENGTHS)}")
     if lengths is not None and texts is not None:
         raise BadInput("--lengths: is for random texts; those of --texts have their own")
+    if columns is not None and texts is None:
+        raise BadInput("--columns: says what columns of --texts to read, which is not given")
     if rounds < 1:
         raise BadInput(f"--rounds {rounds}: one is the least")
     if texts is not None and str(model) in PRESETS:
         raise BadInput("--texts: a preset has no tokenizer")
+    inputs = None if texts is None else first_inputs(texts, 8 * _TEXTS, parse_columns(columns))
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         place = Path(scratch)
         subject, left_out = _prepare(model, place, against, allow_pickle)
         prepared, config = subject.prepared, subject.config
-        ids = _drawn(config, lengths or "mixed") if texts is None else _encoded(texts, subject)
+        ids = _drawn(config, lengths or "mixed") if inputs is None else _encoded(inputs, subject)
         ceiling = _ceiling() if with_ceiling else {}
         rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}
         for name in prepared:  # before the others are there: a process that starts would be in the way
@@ -218,8 +224,7 @@ def _drawn(config: EncoderConfig, lengths: str) -> Ids:
     return [random.integers(0, config.vocab_size, int(size)).tolist() for size in sizes]
 
 
-def _encoded(texts: str | Path, subject: _Subject) -> Ids:
-    inputs = first_inputs(texts, 8 * _TEXTS)
+def _encoded(inputs: Sequence[str | Mapping[str, str]], subject: _Subject) -> Ids:
     batch = encoded(inputs, subject.tokenizer, subject.max_length, apart=subject.apart)
     return [batch.token_ids[a:b].tolist() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
 

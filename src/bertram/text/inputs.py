@@ -14,64 +14,74 @@ from typing import Any, BinaryIO
 from bertram.errors import BadInput
 from bertram.text.records import checked_cell, is_table, kind_of, numbered_lines, opened, read_rows
 
-_INPUT: Mapping[str, str] = {"text": "text", "text_b": "text_b"}
-"""An input's fields and the columns of a table, or the keys of an object, that they are read from."""
+_FIELDS = ("text", "text_b")
 _CHUNK = 1024  # inputs answered at a time
 
 
-def read_inputs(source: str, columns: Mapping[str, str] = _INPUT) -> Iterator[list[str | dict[str, str]]]:
+def read_inputs(
+    source: str, columns: Mapping[str, str] | None = None, roles: Sequence[str] = _FIELDS
+) -> Iterator[list[str | dict[str, str]]]:
     """Inputs to answer, in lists of some: the lines of a text file, or of standard input where `source` is "-".
 
-    Lines are JSONL if the file's name says so, or the first of them is an object with a text; of an object the keys
-    `columns` are taken, and all have a text_b or none. So are they of the rows of any other table.
+    Lines are JSONL if the file's name says so, or the first of them is an object with a text. All objects have a text_b
+    or none, and so have the rows of any other table.
+
+    Args:
+        columns: the columns of a table, or the keys of objects, to read for `roles` where they are called otherwise, as
+            for `records.read_table`.
+        roles: of an input's text and, if it can have one, its text_b.
 
     Raises:
-        BadInput: there is no such file, or a line cannot be read; what stood before it was given.
+        BadInput: there is no such file, it is no table and has no columns, or a line cannot be read; what stood before
+            it was given.
     """
     if is_table(Path(source)) and kind_of(Path(source)) != ".jsonl":
-        yield from _chunks(_cells(source, columns))
+        yield from _chunks(_cells(source, columns, roles))
         return
+    keys = {field: (columns or {}).get(role, role) for field, role in zip(_FIELDS, roles, strict=False)}
     with _source(source) as (name, stream):
         lines = numbered_lines(name, stream)
         first = next(lines, None)
         if first is None:
             return
         lines = chain([first], lines)
-        if kind_of(Path(name)) == ".jsonl" or any(_object(first[1], keys) for keys in (columns, _INPUT)):
-            yield from _chunks(_checked_objects(name, lines, columns))
+        if kind_of(Path(name)) == ".jsonl" or any(_object(first[1], key) for key in (keys["text"], "text")):
+            yield from _chunks(_checked_objects(name, lines, keys))
         else:
+            _check_plain(name, columns)
             yield from _chunks(line for _, line in lines)
 
 
-def read_documents(source: str) -> Iterator[list[str | dict[str, str]]]:
+def read_documents(source: str, columns: Mapping[str, str] | None = None) -> Iterator[list[str | dict[str, str]]]:
     """What is to be summarized; as `read_inputs`, but from the column document, which training reads."""
-    return read_inputs(source, {"text": "document"})
+    return read_inputs(source, columns, ("document",))
 
 
-def first_inputs(source: str | Path, most: int) -> list[str | dict[str, str]]:
+def first_inputs(source: str | Path, most: int, columns: Mapping[str, str] | None = None) -> list[str | dict[str, str]]:
     """The first inputs of a file, at most so many.
 
     Raises:
         BadInput: as `read_inputs`, or it holds none.
     """
-    found = list(islice(chain.from_iterable(read_inputs(str(source))), most))
+    found = list(islice(chain.from_iterable(read_inputs(str(source), columns)), most))
     if not found:
         raise BadInput(f"{source}: holds no texts")
     return found
 
 
-def read_lines(source: str) -> Iterator[list[str]]:
+def read_lines(source: str, columns: Mapping[str, str] | None = None) -> Iterator[list[str]]:
     """The lines of a text file, in lists of some, or of standard input where `source` is "-"; whatever they hold.
 
-    Of a table, the column named source.
+    Of a table, the column named source, or what `columns` calls so.
 
     Raises:
-        BadInput: there is no such file, or a line cannot be read; what stood before it was given.
+        BadInput: as `read_inputs`.
     """
     if is_table(Path(source)):
-        yield from _chunks(cells["text"] for cells in _cells(source, {"text": "source"}))
+        yield from _chunks(cells["text"] for cells in _cells(source, columns, ("source",)))
         return
     with _source(source) as (name, stream):
+        _check_plain(name, columns)
         yield from _chunks(line for _, line in numbered_lines(name, stream))
 
 
@@ -135,12 +145,17 @@ def _source(source: str) -> Iterator[tuple[str, BinaryIO]]:
         yield str(path), stream
 
 
-def _cells(source: str, columns: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """An input for each of a table's rows; of these columns only text_b may be missing."""
-    found = read_rows(Path(source), {}, list(columns.values()))
-    places = {field: (name, found.places[name]) for field, name in columns.items() if name in found.places}
+def _check_plain(name: str, columns: Mapping[str, str] | None) -> None:
+    if columns is not None:
+        raise BadInput(f"--columns: {name} is no table; every line is a text")
+
+
+def _cells(source: str, columns: Mapping[str, str] | None, roles: Sequence[str]) -> Iterator[dict[str, str]]:
+    """An input for each of a table's rows; of the columns only text_b may be missing."""
+    found = read_rows(Path(source), columns or {}, roles)
+    places = [(f, role, found.places[role]) for f, role in zip(_FIELDS, roles, strict=False) if role in found.places]
     for number, cells in found.rows:
-        yield {field: checked_cell(source, number, name, cells[place]) for field, (name, place) in places.items()}
+        yield {field: checked_cell(source, number, role, cells[place]) for field, role, place in places}
 
 
 def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
@@ -159,25 +174,23 @@ def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _object(line: str, columns: Mapping[str, str]) -> dict[str, Any] | None:
+def _object(line: str, key: str) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and columns["text"] in value else None
+    return value if isinstance(value, dict) and key in value else None
 
 
-def _checked_objects(
-    name: str, lines: Iterator[tuple[int, str]], columns: Mapping[str, str]
-) -> Iterator[dict[str, str]]:
+def _checked_objects(name: str, lines: Iterator[tuple[int, str]], keys: Mapping[str, str]) -> Iterator[dict[str, str]]:
     first: dict[str, str] = {}
     for number, line in lines:
         if not line.strip():
             continue
-        value = _object(line, columns)
+        value = _object(line, keys["text"])
         if value is None:
-            raise BadInput(f"{name}: line {number}: not an object with a {columns['text']}")
-        found = {f: checked_cell(name, number, key, value[key]) for f, key in columns.items() if key in value}
+            raise BadInput(f"{name}: line {number}: not an object with a {keys['text']}")
+        found = {f: checked_cell(name, number, key, value[key]) for f, key in keys.items() if key in value}
         first = first or found
         if found.keys() != first.keys():
             raise BadInput(f"{name}: line {number}: all must have a text_b, or none; this one is unlike the first")

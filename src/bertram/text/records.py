@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bertram.errors import BadInput, require
 
-_ROLES = ("text", "text_b", "label")
+ROLES = ("text", "text_b", "label")
 _OPTIONAL = "text_b"
 _LONGEST_LINE = 16 * 2**20  # bytes
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -116,7 +116,7 @@ def table_of(name: str, found: Rows) -> Table:
     return Table(cells_of["text"], cells_of.get("text_b"), cells_of["label"])
 
 
-def parse_columns(text: str | None, roles: Sequence[str] = _ROLES) -> dict[str, str] | None:
+def parse_columns(text: str | None, roles: Sequence[str] = ROLES) -> dict[str, str] | None:
     """Read `--columns text=sentence,label=2`, where the columns' roles are text and label; None of None.
 
     Raises:
@@ -228,7 +228,7 @@ def kind_of(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def read_rows(path: Path, columns: Mapping[str, str], roles: Sequence[str] = _ROLES) -> Rows:
+def read_rows(path: Path, columns: Mapping[str, str], roles: Sequence[str] = ROLES) -> Rows:
     """The rows of a file that has a column for each role, but need have none for text_b. Cells come unchecked.
 
     Raises:
@@ -285,9 +285,7 @@ def _places(
             places[role] = numbers.index(column)
         elif role in columns or role != _OPTIONAL:
             known = ", ".join(f"{other!r:.40}" for other in header[:12])
-            needed = [role for role in roles if role != _OPTIONAL]
-            hint = f"; --columns {role}=NAME names another" if len(needed) > 1 else ""  # commands that answer have none
-            raise BadInput(f"{name}: no column {column!r:.80} (it has {known}){hint}")
+            raise BadInput(f"{name}: no column {column!r:.80} (it has {known}); --columns {role}=NAME names another")
     return places
 
 
