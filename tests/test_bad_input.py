@@ -112,7 +112,7 @@ class TestSettings:
             ("--precision", "fp64", "fp64"),
             ("--max-length", "2", "a maximal length of 2 tokens leaves no room"),
             ("--max-length", "0", "a maximal length of 0 tokens leaves no room"),
-            ("--max-length", "1000", "--max-length 1000: the model has "),
+            ("--max-length", "1000", "has 32 positions"),
             ("--columns", "text=a,words=b", "write it like text=sentence,label=2"),
             ("--colour", "red", "--colour"),
         ],
@@ -130,7 +130,7 @@ class TestSettings:
             ("--max-latency", "fast", "such as 20ms"),
             ("--min-score", "85", "from 0 to 1"),
             ("--seeds", "0", "one is the least"),
-            ("--max-length", "1000", "--max-length 1000: the model has "),
+            ("--max-length", "1000", "--max-length 1000: bert-tiny has 512 positions"),
         ],
     )
     def test_limits(self, refused, place, tmp_path, option, value, message):

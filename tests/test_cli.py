@@ -90,6 +90,18 @@ def test_version(capsys):
     assert json.loads(capsys.readouterr().out)["bertram"] == __version__
 
 
+def test_tables_lose_no_digit_where_there_is_no_room(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    models = [f"{kind}-{size}" for size in ("base", "mini", "tiny") for kind in ("bert", "albert")]
+    assert run("inspect", *models) == 0
+    written = capsys.readouterr().out
+    assert "…" not in written
+    assert max(map(len, written.splitlines())) <= 80
+    assert run("inspect", "bert-base", "albert-base") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("unique parameters"))
+    assert line.split()[2:] == ["109,482,240", "11,683,584"]
+
+
 def test_inspect_and_check(place, capsys):
     assert run("inspect", "bert-base", "albert-base", "--json") == 0
     assert json.loads(capsys.readouterr().out)["albert-base"]["unique_parameters"] < 12e6

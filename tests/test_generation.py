@@ -348,6 +348,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ([*train, *to], "needs a second file"),
         ([*train, german, "--model", "bert-tiny", "--out", tmp_path / "out"], "encoder's preset"),
         ([*train, german, *to, "--config", "layers=3"], "no field 'layers'"),
+        ([*train, german, *to, "--max-length", 1000], "--max-length 1000: transformer-tiny has 512 positions"),
         (["train", "classification", english, german, *to], "a second file"),
         (["translate", trained, english, "--beam-size", 0], "--beam-size 0"),
         (["translate", trained, english, "--text", "eins"], "not both"),

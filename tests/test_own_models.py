@@ -75,7 +75,7 @@ def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"three\n")))
 
     def found(*arguments: str | None) -> tuple[str, list[object]]:
-        name, chunks = asked(*arguments, columns=None, own="own")
+        name, chunks = asked("predict", *arguments, columns=None, own="own")
         return name, [given for chunk in chunks for given in chunk]
 
     assert found(None, None, "a text") == ("own", ["a text"])
@@ -91,6 +91,10 @@ def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found(str(model), None, "a text") == (str(model), ["a text"])
     assert found(str(model), None, None) == (str(model), ["three"])
     with pytest.raises(BadInput, match="not both"):
-        asked(str(model), str(file), "a text", None, "own")
+        asked("predict", str(model), str(file), "a text", None, "own")
     with pytest.raises(BadInput, match="--columns: is for a table"):
-        asked(str(model), None, "a text", "text=review", "own")
+        asked("predict", str(model), None, "a text", "text=review", "own")
+    with pytest.raises(BadInput, match="word: no such file; for one text write --text 'word'"):
+        found(str(model), "word", None)
+    with pytest.raises(BadInput, match="great: no such model or file; for one text write --text 'great'"):
+        found("great", None, None)

@@ -115,7 +115,7 @@ def test_budgets(corpus: Path, tmp_path: Path, budget: list[str], steps: range) 
         (["--steps", "2", "--config", "hidden_sice=3"], "no field 'hidden_sice'"),
         (["--steps", "2", "--config", "hidden_size"], "write it like"),
         (["--steps", "2", "--config", "hidden_size=101"], "heads do not divide"),
-        (["--steps", "2", "--max-length", "1000"], "the model has 512 positions"),
+        (["--steps", "2", "--max-length", "1000"], "bert-tiny has 512 positions"),
         (["--steps", "2", "--max-length", "4"], "the least is 8"),
         ([], "no training budget"),
         (["--steps", "2", "--tokenizer", "nowhere"], "nowhere"),

@@ -20,10 +20,9 @@ from bertram.model_card import shrinking_card
 from bertram.models.tensors import to_tensors
 from bertram.run_directory import read_manifest
 from bertram.shrinking import outcome, teaching
-from bertram.shrinking.dial import Dial
 from bertram.shrinking.initial import student_of
 from bertram.shrinking.plan import plan
-from bertram.shrinking.shrink import Shrinking, _texts, shrink
+from bertram.shrinking.shrink import shrink
 from bertram.text.records import Table, split
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
@@ -199,7 +198,7 @@ REFUSED = [
     (["--lessons", "logits"], "no head whose logits could be taught"),
     (["--encoder-learning-rate", 1e-4], "--encoder-learning-rate"),
     (["--max-length", 2], "a maximal length of 2 tokens"),
-    (["--max-length", 1000], "--max-length 1000: the model has"),
+    (["--max-length", 1000], "teacher has"),
 ]
 
 
@@ -333,7 +332,7 @@ def test_what_train_made_keeps_its_labels(tmp_path: Path) -> None:
     (pairs := tmp_path / "pairs.csv").write_text("text,text_b,label\na,b,good\n")
     with pytest.raises(BadInput, match="trained on single texts"):  # before anything is taught
         shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, evaluate=pairs)
-    with pytest.raises(BadInput, match="--columns: says what columns of tables"):
+    with pytest.raises(BadInput, match="--columns: says what columns of --evaluate"):
         shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, columns="text=1,label=2")
     assert not (tmp_path / "no").exists()
 
@@ -426,23 +425,3 @@ def test_a_card_has_the_model_s_own_name_and_what_the_hub_is_told() -> None:
     assert "# small, shrunken from big" in card
     assert "1 group of layers, embeddings 16 wide, residuals of rank 4\n" in card
     assert shrinking_card(manifest, "small").startswith("---\nlibrary_name: bertram\n")
-
-
-def test_columns_are_those_of_the_tables_among_the_texts(tmp_path: Path) -> None:
-    lines = texts(tmp_path / "texts.txt", 100)
-    (tmp_path / "more.csv").write_text("stars,review\n1,a warm room\n")
-    shrinking = Shrinking(
-        model=tmp_path,
-        source=tmp_path,
-        texts=[lines, tmp_path / "more.csv"],
-        columns={"text": "review"},
-        dial=Dial(),
-        lessons=(),
-        recipe=Recipe(),
-        max_length=32,
-        allow_pickle=False,
-    )
-    found = _texts(shrinking)
-    assert found.texts[-1] == "a warm room"
-    assert len(found) == 101
-    assert shrinking.settings["columns"] == {"text": "review"}

@@ -21,17 +21,21 @@ from bertram.model_directory import (
     task_of,
     tokenizers_of,
 )
-from bertram.model_names import engine_of, exists, resolve, trained
+from bertram.model_names import engine_of, exists, may_be, resolve, trained
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.tasks.registry import COLUMNS, any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
-from bertram.text.inputs import read_documents, read_inputs, read_lines
-from bertram.text.records import ROLES, is_table, kind_of, parse_columns
+from bertram.text.inputs import read_documents, read_inputs, read_lines, read_texts
+from bertram.text.records import ROLES, Columns, is_table, kind_of, parse_columns
 
-_READERS: Mapping[str, Callable[[str, Mapping[str, str] | None], Iterator[Any]]] = {
-    "translation": read_lines,
-    "summarization": read_documents,
+Reader = Callable[[str, Columns], Iterator[Any]]
+_READERS: Mapping[str, tuple[Reader, Sequence[str]]] = {
+    "predict": (read_inputs, ROLES),
+    "embed": (read_texts, ROLES),
+    "translate": (read_lines, COLUMNS["translation"]),
+    "summarize": (read_documents, COLUMNS["summarization"]),
 }
+"""How the commands that answer read a source, and the columns that may be named: those that training reads too."""
 _VERBS = {"translation": "translate", "summarization": "summarize"}
 
 
@@ -129,12 +133,12 @@ def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, al
 
 
 def asked(
-    model: str | None, source: str | None, text: str | None, columns: str | None, own: str
+    verb: str, model: str | None, source: str | None, text: str | None, columns: str | None, own: str
 ) -> tuple[str, Iterable[Sequence[str | Mapping[str, str]]]]:
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
     Without a model `own` answers. One argument alone is a source if it is "-" or a file that is no engine, or ends as
-    files of texts do; else it is a model. What has white space in it, names nothing and does not end so is a text.
+    files of texts do; else it is a model, or a text as `chunks_of` knows them.
 
     Raises:
         BadInput: as `chunks_of`.
@@ -142,33 +146,36 @@ def asked(
     if model is not None and source is None and text is None:
         path = Path(model)
         is_file = path.is_file() and not is_engine(path) if exists(path) else _ends_as_texts(path)
-        if model == "-" or is_file:
+        if model == "-" or is_file or _is_text(model):
             model, source = None, model
-        elif _is_text(model):
-            model, text = None, model
-    elif source is not None and text is None and _is_text(source):
-        source, text = None, source
-    return own if model is None else model, chunks_of(source, text, columns)
+        elif not may_be(model):
+            raise BadInput(f"{model}: no such model or file; for one text write --text {model!r:.80}")
+    return own if model is None else model, chunks_of(verb, source, text, columns)
 
 
 def chunks_of(
-    source: str | None, text: str | None, columns: str | None, task: str | None = None
+    verb: str, source: str | None, text: str | None, columns: str | None
 ) -> Iterable[Sequence[str | Mapping[str, str]]]:
-    """What is asked: one text, or what stands in a source; without either, in standard input.
+    """What is asked of a model: one text, or what stands in a source; without either, in standard input.
 
-    `columns` as the command line has it; `task` one that writes texts, or None.
+    A source that has white space in it, names nothing and does not end as files of texts do is a text. `verb` is the
+    command's name; `columns` are as the command line has them.
 
     Raises:
-        BadInput: both a source and a text are given, or `columns` cannot be read.
+        BadInput: both a source and a text are given, there is no such source, or `columns` cannot be read.
     """
-    read, roles = (read_inputs, ROLES) if task is None else (_READERS[task], COLUMNS[task])
+    read, roles = _READERS[verb]
     names = parse_columns(columns, roles)
-    if text is None:
-        return read("-" if source is None else source, names)
-    if source is not None:
+    if source is not None and text is not None:
         raise BadInput(f"{source}: give a source or --text, not both")
+    if source is not None and source != "-" and not exists(Path(source)) and not _ends_as_texts(Path(source)):
+        if not _is_text(source):
+            raise BadInput(f"{source}: no such file; for one text write --text {source!r:.80}")
+        text = source
+    if text is None:
+        return read("-" if source is None else source, names or {})
     if names is not None:
-        raise BadInput("--columns: is for a table, and --text is a text")
+        raise BadInput("--columns: is for a table, and this is a text")
     return [[text]]
 
 

@@ -51,7 +51,10 @@ Data2 = Annotated[
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
 Columns = Annotated[
     str | None,
-    Parameter(help="Which columns to read, by name or counted from 1: text=sentence,label=2. Only numbers: no header."),
+    Parameter(
+        help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2; for translation "
+        "source=en,target=de, for summarization document=body,summary=title. Only numbers: no header."
+    ),
 ]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -332,7 +335,7 @@ def shrink(
     lessons: Annotated[list[Lesson] | None, Parameter(consume_multiple=True, negative="")] = None,
     max_length: int | None = None,
     evaluate: Path | None = None,
-    columns: Columns = None,
+    columns: str | None = None,
     plan: Flag = False,
     resume: Flag = False,
     allow_pickle: Pickle = False,
@@ -358,6 +361,8 @@ def shrink(
         Truncate texts to this many tokens. Default: the maximum length of the model, at most 128.
     evaluate
         A labelled table on which teacher and student are scored at the end; the model must have a task.
+    columns
+        Which columns of that table to read: text=1,text_b=2,label=3 (numbers: no header).
     plan
         Print the sizes that different settings would give, without training. Settings given here are held fixed.
     resume
@@ -449,7 +454,7 @@ def predict(
     from bertram.artifacts import asked, load
     from bertram.model_names import SENTIMENT
 
-    name, chunks = asked(model, source, text, columns, SENTIMENT)
+    name, chunks = asked("predict", model, source, text, columns, SENTIMENT)
     predictor = load(name, allow_pickle=allow_pickle)
     for chunk in chunks:
         _lines(map(_dumps, predictor.predict(chunk)))
@@ -486,7 +491,7 @@ def embed(
     from bertram.inference.embedding import write_vectors
     from bertram.model_names import ENGLISH
 
-    name, inputs = asked(model, source, text, columns, ENGLISH)
+    name, inputs = asked("embed", model, source, text, columns, ENGLISH)
     chunks = vectors_of(load_predictor(name, allow_pickle=allow_pickle), inputs)
     if out is not None:
         write_vectors(out, chunks)
@@ -520,7 +525,7 @@ def translate(
     """
     from bertram.artifacts import chunks_of
 
-    chunks = chunks_of(source, text, columns, "translation")
+    chunks = chunks_of("translate", source, text, columns)
     _write("translation", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
 
 
@@ -549,7 +554,7 @@ def summarize(
     """
     from bertram.artifacts import chunks_of
 
-    chunks = chunks_of(source, text, columns, "summarization")
+    chunks = chunks_of("summarize", source, text, columns)
     _write("summarization", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
 
 

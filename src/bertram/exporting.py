@@ -90,9 +90,9 @@ def export(
         if value is not None and (format != "engine" or precision == "fp32"):
             raise BadInput(f"{option}: is for an int8 engine, whose agreement is measured, and this is none")
     if isinstance(texts, str | Path):
-        texts = first_inputs(texts, _MOST_TEXTS, parse_columns(columns))
+        texts = first_inputs(texts, _MOST_TEXTS, parse_columns(columns) or {})
     elif columns is not None:
-        raise BadInput("--columns: says what columns of --texts to read, and that is no file")
+        raise BadInput("--columns: says what columns of --texts to read, which is not given")
     if precision == "int8" and format in ("onnx", "huggingface"):
         raise BadInput(f"--format {format}: has no other --precision than fp32; others quantize such files themselves")
     if vocabulary_map and format != "ctranslate2":

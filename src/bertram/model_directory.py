@@ -138,6 +138,14 @@ def learned_tokenizer(
     return Tokenizer.load(place)
 
 
+def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None) -> None:
+    """Raises:
+    BadInput: texts cannot be as long as asked for.
+    """
+    if asked is not None and asked > config.max_position_embeddings:
+        raise BadInput(f"--max-length {asked}: {model} has {config.max_position_embeddings} positions")
+
+
 def max_length_of(
     source: Path | EncoderConfig | TransformerConfig,
     config: EncoderConfig | TransformerConfig,
@@ -147,11 +155,9 @@ def max_length_of(
     positions for; of an encoder–decoder model as many as its decoder can also write.
 
     Raises:
-        BadInput: more are asked for than it has positions, or bertram.json says what cannot be.
+        BadInput: bertram.json says what cannot be.
     """
     if asked is not None:
-        if asked > config.max_position_embeddings:
-            raise BadInput(f"--max-length {asked}: the model has {config.max_position_embeddings} positions")
         return asked
     max_length = positions = (config if isinstance(config, EncoderConfig) else config.encoder).max_position_embeddings
     if isinstance(source, Path):

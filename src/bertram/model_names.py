@@ -50,6 +50,11 @@ def local(model: str | Path) -> Path | None:
     return None if named or not exists(Path(model)) else Path(model)
 
 
+def may_be(model: str) -> bool:
+    """Whether a model argument names something here, or perhaps on the hub."""
+    return "/" in model or model in (*PRESETS, *TRANSFORMERS, ENGLISH, SENTIMENT) or exists(Path(model))
+
+
 def identity(model: str | Path) -> dict[str, str | None]:
     """What settings keep of a model argument: its name and, of a directory, a fingerprint of its weights."""
     place = OWN / ENGLISH if model == ENGLISH else local(model)
@@ -117,6 +122,7 @@ def exists(path: Path) -> bool:
         return False
 
 
+@lru_cache
 def _from_hub(name: str, allow_pickle: bool) -> Path:
     try:
         hub = require("huggingface_hub", "hub")

@@ -109,7 +109,9 @@ def pretrain(
             find_weights(source, allow_pickle=allow_pickle)  # before hours over the corpus
         sizes = _sizes(source, config or {})
         objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
-        _check(objectives, source, sizes)
+        model_directory.check_max_length(model, sizes, objectives.max_length)
+        if objectives.sentence_objective != "none" and sizes.type_vocab_size < 2:
+            raise BadInput(f"{NO_PAIRS}: take --sentence-objective none")
         if vocab_size is not None and (tokenizer is not None or isinstance(source, Path)):
             raise BadInput(f"--vocab-size {vocab_size}: there is a tokenizer already, which has its own size")
         files = corpus_files(corpus)
@@ -149,15 +151,6 @@ def _sizes(source: Path | EncoderConfig, changes: Mapping[str, Any]) -> EncoderC
     if changes and isinstance(source, Path):
         raise BadInput(f"{source}: is a trained model, whose configuration cannot be changed")
     return changed(source if isinstance(source, EncoderConfig) else model_directory.read_config(source), changes)
-
-
-def _check(objectives: Objectives, source: Path | EncoderConfig, sizes: EncoderConfig) -> None:
-    """Raises:
-    BadInput: the model cannot be trained to do this.
-    """
-    model_directory.max_length_of(source, sizes, objectives.max_length)
-    if objectives.sentence_objective != "none" and sizes.type_vocab_size < 2:
-        raise BadInput(f"{NO_PAIRS}: take --sentence-objective none")
 
 
 def _tokenizer(

@@ -1,4 +1,4 @@
-"""Processes that do a part of the work, so that memory and threads are their own."""
+"""How processes of ours live with others: with the one that started them, and on the same cores."""
 
 import ctypes
 import os
@@ -21,7 +21,7 @@ def share_cores() -> None:
     """Have threads of GNU's OpenMP that wait for one another give up their cores soon, if nothing else is asked for.
 
     By default they spin for some milliseconds, and while they do, the threads that they wait for may be kept from
-    running: one busy process beside a training slowed it to a thirteenth (docs/experiments.md). Call it before torch is
+    running: one busy process beside a training slowed it to a fourteenth (docs/experiments.md). Call it before torch is
     imported, which reads this once.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():

@@ -123,7 +123,7 @@ def bench(
         raise BadInput(f"--rounds {rounds}: one is the least")
     if texts is not None and str(model) in PRESETS:
         raise BadInput("--texts: a preset has no tokenizer")
-    inputs = None if texts is None else first_inputs(texts, 8 * _TEXTS, parse_columns(columns))
+    inputs = None if texts is None else first_inputs(texts, 8 * _TEXTS, parse_columns(columns) or {})
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         place = Path(scratch)
         subject, left_out = _prepare(model, place, against, allow_pickle)

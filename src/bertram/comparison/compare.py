@@ -91,9 +91,9 @@ def compare(
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
-    if vocab_size is not None and not any(model in PRESETS for model in models):
-        raise BadInput("--vocab-size: is for presets, and none is among the models")
     names = _names(models, allow_pickle)
+    if vocab_size is not None and not any(model in PRESETS for model in names.values()):
+        raise BadInput("--vocab-size: is for presets, and none is among the models")
     columns = parse_columns(columns) if isinstance(columns, str) else columns
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     learned = learn(task, splits)

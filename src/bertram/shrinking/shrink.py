@@ -1,6 +1,6 @@
 """From a BERT and texts to an ALBERT that says nearly the same: what `bertram shrink` does."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
 from bertram.text.inputs import read_inputs
-from bertram.text.records import Table, is_table, parse_columns, read_table, split
+from bertram.text.records import Table, parse_columns, read_table, split
 from bertram.training.recipe import BATCH_SIZE, Recipe
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def shrink(
             if a head reads it.
         lessons: what is taught; by default all that the model has.
         max_length: tokens that texts are cut to; by default as many as the model reads, at most 128.
-        evaluate: a labelled table to score teacher and student on at the end; the model must have a task.
-        columns: which columns of that table, and of tables of texts, to read, as on the command line.
+        evaluate, columns: a labelled table to score teacher and student on at the end, and what its columns are called,
+            as on the command line; the model must have a task.
 
     Leaves the student's engine, results.json and report.html there too, and returns what results.json says.
 
@@ -82,21 +82,21 @@ def shrink(
     sizes = replace(sizes, depth=sizes.of(original).num_hidden_layers)
     if data is not None:
         _check_evaluated(source, original, data, columns)
-    elif columns is not None and not any(is_table(Path(file)) for file in texts):
-        raise BadInput("--columns: says what columns of tables to read, and none is given")
+    elif columns is not None:
+        raise BadInput("--columns: says what columns of --evaluate to read, which is not given")
+    model_directory.check_max_length(model, original, max_length)
     longest = model_directory.max_length_of(source, original, max_length)
     shrinking = Shrinking(
         model=model,
         source=source,
         texts=[Path(file) for file in texts],
-        columns=parse_columns(columns),
         dial=sizes,
         lessons=lessons,
         recipe=recipe.resolved(**_DEFAULTS),
         max_length=min(longest, _LONGEST) if max_length is None else longest,
         allow_pickle=allow_pickle,
     )
-    read = _texts(shrinking)
+    read = _texts(shrinking.texts)
     if read.texts_b is not None:
         _check_pairs(source, original)
     train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
@@ -120,8 +120,6 @@ class Shrinking:
     source: Path
     """Where that model stands."""
     texts: Sequence[Path]
-    columns: Mapping[str, str] | None
-    """What the roles of a table's columns are called."""
     dial: Dial
     lessons: tuple[Lesson, ...]
     recipe: Recipe
@@ -134,7 +132,6 @@ class Shrinking:
         return {
             **model_names.identity(self.model),
             "texts": [(file.name, fingerprint(file)) for file in self.texts],
-            "columns": self.columns if any(map(is_table, self.texts)) else None,
             "shrinking": asdict(self.dial) | {"lessons": self.lessons},
             "recipe": asdict(self.recipe),
             "max_length": self.max_length,
@@ -234,17 +231,17 @@ def _check_pairs(source: Path, config: EncoderConfig) -> None:
         )
 
 
-def _texts(shrinking: Shrinking) -> Table:
+def _texts(files: Sequence[Path]) -> Table:
     """Every text or pair that is not blank, once, in the files' order, with no labels.
 
     Raises:
         BadInput: a file cannot be read, some hold pairs and others do not, or there are too few texts.
     """
-    if not shrinking.texts:
+    if not files:
         raise BadInput("shrink teaches on texts: give --texts FILE")
     found: dict[tuple[str, ...], None] = {}
-    for file in shrinking.texts:
-        for chunk in read_inputs(str(file), shrinking.columns if is_table(file) else None):
+    for file in files:
+        for chunk in read_inputs(str(file)):
             inputs = [(given,) if isinstance(given, str) else tuple(given.values()) for given in chunk]
             found |= dict.fromkeys(given for given in inputs if any(text.strip() for text in given))
         if len({len(given) for given in found}) > 1:

@@ -93,7 +93,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         config = model_directory.read_config(source) if isinstance(source, Path) else source
         if self.splits.train.texts_b is not None and not self.task.apart and config.type_vocab_size < 2:
             raise BadInput(f"{self.model}: {NO_PAIRS}")
-        model_directory.max_length_of(source, config, self.max_length)
+        model_directory.check_max_length(self.model, config, self.max_length)
 
     def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
         """As `Training.begin`; later the logits of every judged split are left at `out`."""

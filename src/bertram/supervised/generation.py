@@ -12,7 +12,7 @@ from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import EncoderConfig, TransformerConfig, changed
 from bertram.errors import BadInput
 from bertram.evaluation import evaluate_writing
-from bertram.formats.transformer_config import is_transformer
+from bertram.formats.transformer_config import is_transformer, read_transformer_config
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
 from bertram.run_directory import read_manifest
@@ -136,7 +136,7 @@ def prepare(
     Raises:
         BadInput: the data or the model cannot be used as asked.
     """
-    _check_model(model, vocab_size, separate_vocabularies, config, allow_pickle)
+    _check_model(model, vocab_size, separate_vocabularies, config, max_length, allow_pickle)
     splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
     settings = (vocab_size, max_length, allow_pickle, separate_vocabularies, config)
     return EncoderDecoderTraining(GENERATIONS[task](), splits, model, recipe, *settings)
@@ -172,6 +172,7 @@ def _check_model(
     vocab_size: int | None,
     separate_vocabularies: bool,
     config: Mapping[str, Any],
+    max_length: int | None,
     allow_pickle: bool,
 ) -> None:
     """Raises:
@@ -180,16 +181,20 @@ def _check_model(
     given = model_names.resolve(model, allow_pickle=allow_pickle)
     if isinstance(given, EncoderConfig):
         raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
-    if isinstance(given, TransformerConfig):
-        for stack in (given.encoder, given.decoder):
-            changed(stack, config)
-        return
-    if vocab_size or separate_vocabularies:
+    if isinstance(given, Path) and (vocab_size or separate_vocabularies):
         raise BadInput(f"{model}: has its tokenizer already; --vocab-size and its like are for presets")
-    if not is_transformer(given):
-        changed(model_directory.read_config(given), config)
-    elif config:
-        raise BadInput(f"{model}: is a trained encoder–decoder model, whose sizes cannot be changed")
+    if isinstance(given, TransformerConfig):
+        stacks = [changed(stack, config) for stack in (given.encoder, given.decoder)]
+    elif is_transformer(given):
+        if config:
+            raise BadInput(f"{model}: is a trained encoder–decoder model, whose sizes cannot be changed")
+        sizes = read_transformer_config(given)
+        stacks = [sizes.encoder, sizes.decoder]
+    else:
+        encoder = model_directory.read_config(given)
+        stacks = [encoder, changed(encoder, config)]
+    for stack in stacks:
+        model_directory.check_max_length(model, stack, max_length)
 
 
 def _start(

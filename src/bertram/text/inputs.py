@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertram.errors import BadInput
-from bertram.text.records import checked_cell, is_table, kind_of, numbered_lines, opened, read_rows
+from bertram.text.records import Columns, checked_cell, is_table, kind_of, numbered_lines, opened, read_rows
 
 _FIELDS = ("text", "text_b")
 _CHUNK = 1024  # inputs answered at a time
 
 
 def read_inputs(
-    source: str, columns: Mapping[str, str] | None = None, roles: Sequence[str] = _FIELDS
+    source: str, columns: Columns = None, roles: Sequence[str] = _FIELDS
 ) -> Iterator[list[str | dict[str, str]]]:
     """Inputs to answer, in lists of some: the lines of a text file, or of standard input where `source` is "-".
 
@@ -28,7 +28,7 @@ def read_inputs(
 
     Args:
         columns: the columns of a table, or the keys of objects, to read for `roles` where they are called otherwise, as
-            for `records.read_table`.
+            for `records.read_table`; None where the user cannot say so.
         roles: of an input's text and, if it can have one, its text_b.
 
     Raises:
@@ -38,26 +38,31 @@ def read_inputs(
     if is_table(Path(source)) and kind_of(Path(source)) != ".jsonl":
         yield from _chunks(_cells(source, columns, roles))
         return
-    keys = {field: (columns or {}).get(role, role) for field, role in zip(_FIELDS, roles, strict=False)}
     with _source(source) as (name, stream):
         lines = numbered_lines(name, stream)
         first = next(lines, None)
         if first is None:
             return
         lines = chain([first], lines)
-        if kind_of(Path(name)) == ".jsonl" or any(_object(first[1], key) for key in (keys["text"], "text")):
-            yield from _chunks(_checked_objects(name, lines, keys))
+        key = (columns or {}).get(roles[0], roles[0])
+        if kind_of(Path(name)) == ".jsonl" or {key, "text"} & _object(first[1]).keys():
+            yield from _chunks(_checked_objects(name, lines, columns, roles))
         else:
             _check_plain(name, columns)
             yield from _chunks(line for _, line in lines)
 
 
-def read_documents(source: str, columns: Mapping[str, str] | None = None) -> Iterator[list[str | dict[str, str]]]:
+def read_documents(source: str, columns: Columns = None) -> Iterator[list[str | dict[str, str]]]:
     """What is to be summarized; as `read_inputs`, but from the column document, which training reads."""
     return read_inputs(source, columns, ("document",))
 
 
-def first_inputs(source: str | Path, most: int, columns: Mapping[str, str] | None = None) -> list[str | dict[str, str]]:
+def read_texts(source: str, columns: Columns = None) -> Iterator[list[str | dict[str, str]]]:
+    """Single texts; as `read_inputs`, but a text_b is left where it stands."""
+    return read_inputs(source, columns, ("text",))
+
+
+def first_inputs(source: str | Path, most: int, columns: Columns = None) -> list[str | dict[str, str]]:
     """The first inputs of a file, at most so many.
 
     Raises:
@@ -69,7 +74,7 @@ def first_inputs(source: str | Path, most: int, columns: Mapping[str, str] | Non
     return found
 
 
-def read_lines(source: str, columns: Mapping[str, str] | None = None) -> Iterator[list[str]]:
+def read_lines(source: str, columns: Columns = None) -> Iterator[list[str]]:
     """The lines of a text file, in lists of some, or of standard input where `source` is "-"; whatever they hold.
 
     Of a table, the column named source, or what `columns` calls so.
@@ -145,14 +150,14 @@ def _source(source: str) -> Iterator[tuple[str, BinaryIO]]:
         yield str(path), stream
 
 
-def _check_plain(name: str, columns: Mapping[str, str] | None) -> None:
-    if columns is not None:
+def _check_plain(name: str, columns: Columns) -> None:
+    if columns:
         raise BadInput(f"--columns: {name} is no table; every line is a text")
 
 
-def _cells(source: str, columns: Mapping[str, str] | None, roles: Sequence[str]) -> Iterator[dict[str, str]]:
+def _cells(source: str, columns: Columns, roles: Sequence[str]) -> Iterator[dict[str, str]]:
     """An input for each of a table's rows; of the columns only text_b may be missing."""
-    found = read_rows(Path(source), columns or {}, roles)
+    found = read_rows(Path(source), columns, roles)
     places = [(f, role, found.places[role]) for f, role in zip(_FIELDS, roles, strict=False) if role in found.places]
     for number, cells in found.rows:
         yield {field: checked_cell(source, number, role, cells[place]) for field, role, place in places}
@@ -174,23 +179,32 @@ def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _object(line: str, key: str) -> dict[str, Any] | None:
+def _object(line: str) -> dict[str, Any]:
+    """The object that a line is, an empty one if it is none."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and key in value else None
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
-def _checked_objects(name: str, lines: Iterator[tuple[int, str]], keys: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def _checked_objects(
+    name: str, lines: Iterator[tuple[int, str]], columns: Columns, roles: Sequence[str]
+) -> Iterator[dict[str, str]]:
+    named, fields = columns or {}, dict(zip(roles, _FIELDS, strict=False))
+    keys = {role: named.get(role, role) for role in roles}
+    needed = [role for role in roles if role in named or fields[role] == "text"]
     first: dict[str, str] = {}
     for number, line in lines:
         if not line.strip():
             continue
-        value = _object(line, keys["text"])
-        if value is None:
-            raise BadInput(f"{name}: line {number}: not an object with a {keys['text']}")
-        found = {f: checked_cell(name, number, key, value[key]) for f, key in keys.items() if key in value}
+        value = _object(line)
+        if missing := [role for role in needed if keys[role] not in value]:
+            hint = f"; --columns {missing[0]}=NAME names another key" if value and columns is not None else ""
+            raise BadInput(f"{name}: line {number}: not an object with a {keys[missing[0]]}{hint}")
+        found = {
+            fields[role]: checked_cell(name, number, role, value[key]) for role, key in keys.items() if key in value
+        }
         first = first or found
         if found.keys() != first.keys():
             raise BadInput(f"{name}: line {number}: all must have a text_b, or none; this one is unlike the first")

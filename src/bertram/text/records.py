@@ -26,6 +26,8 @@ _OPTIONAL = "text_b"
 _LONGEST_LINE = 16 * 2**20  # bytes
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+Columns = Mapping[str, str] | None
+"""What the columns of some roles are called; None where the user cannot say so."""
 Row = tuple[int, Sequence[Any]]
 """A row's line in its file, and its cells."""
 
@@ -149,7 +151,7 @@ def split(examples: E, share: float, seed: int) -> tuple[E, E]:
     return examples.select(np.flatnonzero(~chosen)), examples.select(np.flatnonzero(chosen))
 
 
-def _csv(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
+def _csv(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
     def rows() -> Iterator[Row]:
         with opened(path) as stream:
             reader = csv.reader((f"{line}\n" for _, line in numbered_lines(str(path), stream)), strict=True)
@@ -166,7 +168,7 @@ def _csv(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
     return _headed(str(path), rows(), columns, roles)
 
 
-def _tsv(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
+def _tsv(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
     def rows() -> Iterator[Row]:
         with opened(path) as stream:
             yield from ((number, line.split("\t")) for number, line in numbered_lines(str(path), stream) if line)
@@ -174,7 +176,7 @@ def _tsv(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
     return _headed(str(path), rows(), columns, roles)
 
 
-def _jsonl(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
+def _jsonl(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
     found = numbered_objects(path)
     first = next(found, None)
     if first is None:
@@ -192,7 +194,7 @@ def _jsonl(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows
     return Rows(names, places, rows())
 
 
-def _parquet(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
+def _parquet(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
     polars = require("polars", "train")
     try:
         with opened(path) as stream:  # by its name polars would take it for a pattern of names
@@ -210,7 +212,7 @@ def _parquet(path: Path, columns: Mapping[str, str], roles: Sequence[str]) -> Ro
     return Rows(names, _places(str(path), names, columns, roles), enumerate(frame.iter_rows(), 1))
 
 
-_READERS: dict[str, Callable[[Path, Mapping[str, str], Sequence[str]], Rows]] = {
+_READERS: dict[str, Callable[[Path, Columns, Sequence[str]], Rows]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".jsonl": _jsonl,
@@ -228,7 +230,7 @@ def kind_of(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def read_rows(path: Path, columns: Mapping[str, str], roles: Sequence[str] = ROLES) -> Rows:
+def read_rows(path: Path, columns: Columns, roles: Sequence[str] = ROLES) -> Rows:
     """The rows of a file that has a column for each role, but need have none for text_b. Cells come unchecked.
 
     Raises:
@@ -244,21 +246,22 @@ def read_rows(path: Path, columns: Mapping[str, str], roles: Sequence[str] = ROL
     return reader(path, columns, roles)
 
 
-def _headed(name: str, rows: Iterator[Row], columns: Mapping[str, str], roles: Sequence[str]) -> Rows:
+def _headed(name: str, rows: Iterator[Row], columns: Columns, roles: Sequence[str]) -> Rows:
     """A file whose first row names its columns, unless `columns` only counts them."""
-    headless = bool(columns) and all(column.isdecimal() for column in columns.values())
+    named = columns or {}
+    headless = bool(named) and all(column.isdecimal() for column in named.values())
     needed = [role for role in roles if role != _OPTIONAL]
-    if headless and (not columns.keys() >= set(needed) or not all(map(int, columns.values()))):
-        named = " and ".join(f"the {role}'s" for role in needed)
+    if headless and (not named.keys() >= set(needed) or not all(map(int, named.values()))):
+        wanted = " and ".join(f"the {role}'s" for role in needed)
         raise BadInput(
-            f"--columns: without a header, name {named} column by numbers from 1, or one of them by its header"
+            f"--columns: without a header, name {wanted} column by numbers from 1, or one of them by its header"
         )
     first = next(rows, None)
     if first is None:
         raise BadInput(f"{name}: is empty")
     header, numbers = list(first[1]), [str(number) for number in range(1, len(first[1]) + 1)]
     if headless:
-        places = {role: int(column) - 1 for role, column in columns.items()}
+        places = {role: int(named[role]) - 1 for role in roles if role in named}
         return Rows(numbers, places, _checked_width(name, chain([first], rows), 1 + max(places.values()), "at least "))
     return Rows(header, _places(name, header, columns, roles, numbers), _checked_width(name, rows, len(header)))
 
@@ -271,21 +274,26 @@ def _checked_width(name: str, rows: Iterator[Row], width: int, bound: str = "") 
 
 
 def _places(
-    name: str, header: Sequence[str], columns: Mapping[str, str], roles: Sequence[str], numbers: Sequence[str] = ()
+    name: str,
+    header: Sequence[str],
+    columns: Mapping[str, str] | None,
+    roles: Sequence[str],
+    numbers: Sequence[str] = (),
 ) -> dict[str, int]:
     """The place of each role's column, which is called by its name or one of the `numbers`."""
-    places = {}
+    places, named = {}, columns or {}
     for role in roles:
-        column = columns.get(role, role)
+        column = named.get(role, role)
         if (number := list(header).count(column)) > 1:
             raise BadInput(f"{name}: has {number} columns named {column!r:.80}")
         if column in header:
             places[role] = list(header).index(column)
         elif column in numbers:
             places[role] = numbers.index(column)
-        elif role in columns or role != _OPTIONAL:
+        elif role in named or role != _OPTIONAL:
             known = ", ".join(f"{other!r:.40}" for other in header[:12])
-            raise BadInput(f"{name}: no column {column!r:.80} (it has {known}); --columns {role}=NAME names another")
+            hint = "" if columns is None else f"; --columns {role}=NAME names another"
+            raise BadInput(f"{name}: no column {column!r:.80} (it has {known}){hint}")
     return places
 
 
