@@ -267,7 +267,7 @@ class TestOutput:
         out = shutil.copytree(place / "trained", tmp_path / "out")
         (out / "bertram.json").unlink()
         arguments = ["train", "classification", place / "good.csv", "--model", place / "bare", "--out", out, "--resume"]
-        assert "began with another recipe" in refused(*arguments, "--steps", 3)
+        assert "began with another --steps" in refused(*arguments, "--steps", 3)
         other = table(tmp_path / "good.csv", seed=1)
         arguments[2] = other
         assert "began with another data" in refused(*arguments, "--steps", 2)

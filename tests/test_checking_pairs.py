@@ -6,6 +6,7 @@ import pytest
 
 from bertram.checking.check import check
 from bertram.checking.pairs import check_pairs
+from bertram.tasks.registry import COLUMNS
 from tiny import model_directory, run
 
 SENTENCES = [(f"sentence number {i} is here", f"Satz Nummer {i} ist hier") for i in range(40)]
@@ -28,6 +29,14 @@ def test_nothing_to_warn_of(tmp_path):
     assert "train       train.en and train.de, 40 rows" in page.splitlines()
     assert "Nothing here needs a warning." in page
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+@pytest.mark.parametrize("task", ["translation", "summarization"])
+def test_a_table_tells_its_task_by_its_columns(tmp_path, task):
+    rows = [COLUMNS[task], *SENTENCES]
+    (tmp_path / "t.tsv").write_text("".join(f"{first}\t{second}\n" for first, second in rows))
+    found, _ = check([tmp_path / "t.tsv"])
+    assert found["task"] == task
 
 
 def test_what_is_wrong_is_counted(tmp_path):

@@ -122,7 +122,7 @@ def test_a_diverged_run_is_no_score_and_stops_nothing(place, tmp_path):
 
 
 def test_other_settings_are_not_mixed_in(place, results):
-    with pytest.raises(BadInput, match="began with another recipe"):
+    with pytest.raises(BadInput, match="began with another --steps"):
         compare(**arguments(place) | {"recipe": replace(RECIPE, steps=31)}, out=place / "out")
     with pytest.raises(BadInput, match="began with another data"):
         compare(**arguments(place) | {"test": place / "<b>good.csv"}, out=place / "out")
@@ -230,6 +230,9 @@ def test_a_vocabulary_size_is_for_the_presets(place, tmp_path, monkeypatch):
     with pytest.raises(Asked):
         compare(**arguments(place) | {"models": [bare, "bert-tiny"]}, out=tmp_path / "out", vocab_size=100)
     assert seen == {bare: None, "bert-tiny": 100}
+    with pytest.raises(Asked):
+        compare(**arguments(place) | {"models": "bert-mini"}, out=tmp_path / "out")
+    assert seen["bert-mini"] is None
 
 
 def test_lengths_are_not_mixed(place, results):

@@ -130,14 +130,14 @@ def test_a_refused_resume_leaves_what_began_there(place, tmp_path):
         return train("classification", place / "good.csv", **settings, out=tmp_path / "out", resume=True)
 
     finished = go_on(0)
-    with pytest.raises(BadInput, match="began with another data and recipe"):
+    with pytest.raises(BadInput, match="began with another data and --seed"):
         go_on(1)
     assert go_on(0) == finished
     for file in (tmp_path / "out").iterdir():  # as a kill right after the beginning leaves it
         if file.name != SETTINGS:
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     for _ in range(2):
-        with pytest.raises(BadInput, match="began with another data and recipe"):
+        with pytest.raises(BadInput, match="began with another data and --seed"):
             go_on(1)
 
 
@@ -161,6 +161,8 @@ def test_the_hub_reads_a_card_without_scores(place, manifest, scores):
     assert card.data.eval_results is None
     assert card.data.pipeline_tag == "text-classification"
     assert "## Scores\n\nNone.\n" in text
+    assert 'predict(["a text"])' in text
+    assert 'predict([{"text": "a text", "text_b": "another"}])' in model_card(manifest | {"pairs": True})
 
 
 def test_a_rare_label_that_is_held_out_is_known(tmp_path):

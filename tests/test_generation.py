@@ -356,6 +356,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ([*train, german, *to, "--batch-size", 8, "--batch-tokens", 99], "cannot be combined with --batch-size"),
         (["translate", trained, english, "--n-best", 9, "--json"], "--n-best 9: a beam of 5"),
         (["translate", trained, english, "--n-best", 2], "--n-best 2: a line holds one text; with --json"),
+        (["evaluate", trained, english, german, "--n-best", 2], "--n-best 2: one output a text is scored"),
         (["translate", wrong, english], "entries, the model writes"),
         (["translate", encoder, english], "with a task"),
         (["translate", "transformer-tiny", english], "is a preset"),

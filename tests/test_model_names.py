@@ -7,7 +7,7 @@ import pytest
 
 from bertram.errors import BadInput
 from bertram.exporting import export
-from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, resolve
+from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, resolve, trained
 from tiny import model_directory
 
 
@@ -47,3 +47,11 @@ def test_an_engine_by_its_path_or_name(tmp_path: Path) -> None:
     for name in (place, tmp_path / "texts.txt", tmp_path / "none", "bert-tiny", "a text " * 100):
         assert engine_of(name) is None
     assert config_of(tmp_path / "a.engine") == config_of(place)
+
+
+def test_a_directory_that_is_called_like_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model_directory(tmp_path / "bert-tiny")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"write \./bert-tiny for the directory"):
+        trained("bert-tiny", resolve("bert-tiny"))
+    assert trained("./bert-tiny", resolve("./bert-tiny")) == Path("bert-tiny")

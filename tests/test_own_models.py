@@ -96,5 +96,7 @@ def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.Monkey
         asked("predict", str(model), None, "a text", "text=review", "own")
     with pytest.raises(BadInput, match="word: no such file; for one text write --text 'word'"):
         found(str(model), "word", None)
+    with pytest.raises(BadInput, match=r"old news\.en: no such file"):
+        found(str(model), "old news.en", None)
     with pytest.raises(BadInput, match="great: no such model or file; for one text write --text 'great'"):
         found("great", None, None)

@@ -194,13 +194,17 @@ def test_a_validation_file_is_read_as_the_corpus_is(corpus: Path, tmp_path: Path
     assert (data["documents"], data["train"]["documents"], data["validation"]["documents"]) == ("file", 2, 1)
 
 
-def test_a_model_of_ones_own_keeps_its_objective(corpus: Path, tmp_path: Path) -> None:
+def test_a_model_of_ones_own_keeps_its_objective(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A BERT that learned sentence order goes on with it, which config.json cannot say."""
     assert pretrained(corpus, tmp_path / "first", "--sentence-objective", "sop") == 0
     command = ["pretrain", corpus, "--model", tmp_path / "first", "--steps", "1", "--max-length", "24"]
     assert run(*command, "--out", tmp_path / "second") == 0
     manifest = json.loads((tmp_path / "second" / "bertram.json").read_text())
     assert manifest["pretraining"]["sentence_objective"] == "sop"
+    assert run(*command, "--tokenizer", tmp_path / "first", "--out", tmp_path / "third") == 2
+    assert "first has its own; another's tokens" in capsys.readouterr().err
 
 
 def test_a_pickle_is_refused_at_once_and_read_when_allowed(

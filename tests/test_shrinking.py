@@ -329,9 +329,11 @@ def test_what_train_made_keeps_its_labels(tmp_path: Path) -> None:
     assert set(json.loads((out / "config.json").read_text())["id2label"].values()) == {"bad", "good"}
     assert bertram.load(out).predict(["a warm room"])[0]["label"] in ("bad", "good")
     given = [tmp_path / "texts.txt"], tmp_path / "no"
-    (pairs := tmp_path / "pairs.csv").write_text("text,text_b,label\na,b,good\n")
+    with pytest.raises(BadInput, match="trained on single texts"):
+        shrink(trained, [pairs(tmp_path / "p.jsonl")], tmp_path / "no", dial={"embedding_size": 16}, recipe=recipe)
+    (tmp_path / "pairs.csv").write_text("text,text_b,label\na,b,good\n")
     with pytest.raises(BadInput, match="trained on single texts"):  # before anything is taught
-        shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, evaluate=pairs)
+        shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, evaluate=tmp_path / "pairs.csv")
     with pytest.raises(BadInput, match="--columns: says what columns of --evaluate"):
         shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, columns="text=1,label=2")
     assert not (tmp_path / "no").exists()
@@ -424,4 +426,10 @@ def test_a_card_has_the_model_s_own_name_and_what_the_hub_is_told() -> None:
     assert '- name: "small"' in card
     assert "# small, shrunken from big" in card
     assert "1 group of layers, embeddings 16 wide, residuals of rank 4\n" in card
+    for said, verb in (
+        ({}, "```shell\nbertram train classification reviews.csv"),
+        ({"task": {"name": "similarity"}}, "```shell\nbertram embed this/directory texts.txt"),
+        ({"task": {"name": "classification"}, "pairs": True}, "```shell\nbertram predict this/directory pairs.csv"),
+    ):
+        assert verb in shrinking_card(manifest | said, "small")
     assert shrinking_card(manifest, "small").startswith("---\nlibrary_name: bertram\n")

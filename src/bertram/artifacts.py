@@ -1,5 +1,6 @@
 """A trained model of any kind, loaded to answer: the one place that picks what computes."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from bertram.model_directory import (
     tokenizers_of,
 )
 from bertram.model_names import engine_of, exists, may_be, resolve, trained
-from bertram.run_directory import MANIFEST, read_manifest
+from bertram.run_directory import MANIFEST, read_manifest, trained_on_pairs
 from bertram.tasks.registry import COLUMNS, any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.inputs import read_documents, read_inputs, read_lines, read_texts
@@ -36,6 +37,7 @@ _READERS: Mapping[str, tuple[Reader, Sequence[str]]] = {
     "summarize": (read_documents, COLUMNS["summarization"]),
 }
 """How the commands that answer read a source, and the columns that may be named: those that training reads too."""
+_FILE_ENDING = re.compile(r"\.[A-Za-z]\w{0,5}")
 _VERBS = {"translation": "translate", "summarization": "summarize"}
 
 
@@ -61,7 +63,7 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
 
     max_length = max_length_of(source, network.config)
     tokenizer = read_tokenizer(source, network.config)
-    return Predictor(task, tokenizer, TorchRunner(network), max_length, pairs=_pairs(manifest))
+    return Predictor(task, tokenizer, TorchRunner(network), max_length, pairs=trained_on_pairs(manifest))
 
 
 def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
@@ -104,12 +106,7 @@ def _load_engine(path: Path) -> Predictor:
     max_length = manifest.get("max_length")
     if type(max_length) is not int or not 3 <= max_length <= engine.config.max_position_embeddings:
         raise BadInput(f"{path}: max_length must be a whole number from 3 to its positions")
-    return Predictor(task, engine.tokenizer, EngineRunner(engine), max_length, pairs=_pairs(manifest))
-
-
-def _pairs(manifest: Mapping[str, Any]) -> bool | None:
-    """What bertram.json says of the texts that a model was trained on; nothing where it was made elsewhere."""
-    return found if isinstance(found := manifest.get("pairs"), bool) else None
+    return Predictor(task, engine.tokenizer, EngineRunner(engine), max_length, pairs=trained_on_pairs(manifest))
 
 
 def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, allow_pickle: bool) -> Generator:
@@ -158,7 +155,7 @@ def chunks_of(
 ) -> Iterable[Sequence[str | Mapping[str, str]]]:
     """What is asked of a model: one text, or what stands in a source; without either, in standard input.
 
-    A source that has white space in it, names nothing and does not end as files of texts do is a text. `verb` is the
+    A source that has white space in it, names nothing and does not end as file names do is a text. `verb` is the
     command's name; `columns` are as the command line has them.
 
     Raises:
@@ -168,10 +165,10 @@ def chunks_of(
     names = parse_columns(columns, roles)
     if source is not None and text is not None:
         raise BadInput(f"{source}: give a source or --text, not both")
-    if source is not None and source != "-" and not exists(Path(source)) and not _ends_as_texts(Path(source)):
-        if not _is_text(source):
-            raise BadInput(f"{source}: no such file; for one text write --text {source!r:.80}")
+    if source is not None and _is_text(source):
         text = source
+    elif source not in (None, "-") and not exists(Path(source)):
+        raise BadInput(f"{source}: no such file; for one text write --text {source!r:.80}")
     if text is None:
         return read("-" if source is None else source, names or {})
     if names is not None:
@@ -181,7 +178,7 @@ def chunks_of(
 
 def _is_text(argument: str) -> bool:
     path = Path(argument)
-    return len(argument.split()) > 1 and not (exists(path) or _ends_as_texts(path))
+    return len(argument.split()) > 1 and not exists(path) and not _FILE_ENDING.fullmatch(path.suffix)
 
 
 def _ends_as_texts(path: Path) -> bool:

@@ -21,7 +21,7 @@ from bertram.formats.sentence_transformers import has_pooling, write_max_length
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
-from bertram.run_directory import is_occupied, make_directory, read_manifest, write_manifest
+from bertram.run_directory import is_occupied, make_directory, read_manifest, trained_on_pairs, write_manifest
 from bertram.text.inputs import first_inputs
 from bertram.text.records import parse_columns
 from bertram.text.tokenizer import Tokenizer
@@ -177,7 +177,13 @@ def _sample(engine: Engine, texts: Inputs | None) -> Batch:
     else:
         if not texts:
             raise BadInput("texts: none are given to measure agreement on")
-        batch = encoded(texts[:_MOST_TEXTS], tokenizer, max_length, apart=EMBEDDING in engine.heads)
+        batch = encoded(
+            texts[:_MOST_TEXTS],
+            tokenizer,
+            max_length,
+            apart=EMBEDDING in engine.heads,
+            trained_on=trained_on_pairs(engine.manifest),
+        )
     return _masked(batch, tokenizer) if MASKED in engine.heads else batch
 
 

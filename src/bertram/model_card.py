@@ -28,7 +28,8 @@ def model_card(manifest: dict[str, Any]) -> str:
         if data[name]
     ]
     cut = f"- texts longer than {manifest['max_length']} tokens are cut; in training {manifest['truncated_texts']:,}"
-    use = ["import bertram", "", 'bertram.load("this/directory").predict(["a text"])']
+    asked = '{"text": "a text", "text_b": "another"}' if manifest.get("pairs") else '"a text"'
+    use = ["import bertram", "", f'bertram.load("this/directory").predict([{asked}])']
     hub_task = _HUB_TASKS.get(task["name"], task["name"])
     return _card(manifest, hub_task, f"trained for {task['name']}", data["train"], judged, [*rows, cut], scores, use)
 
@@ -70,12 +71,13 @@ def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, s
         )
         for name, found in manifest["agreement"].items()
     ]
-    use = [
-        "bertram embed this/directory texts.txt --out vectors.npy",
-        "bertram train classification reviews.csv --model this/directory --out out/reviews",
-    ]
-    hub_task = manifest.get("task", {}).get("name", "feature-extraction")
-    hub_task = _HUB_TASKS.get(hub_task, hub_task)
+    task = manifest.get("task", {}).get("name")
+    use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
+    if task == "similarity":
+        use.insert(0, "bertram embed this/directory texts.txt --out vectors.npy")
+    elif task is not None:
+        use.insert(0, f"bertram predict this/directory {'pairs.csv' if manifest.get('pairs') else 'texts.txt'}")
+    hub_task = "feature-extraction" if task is None else _HUB_TASKS.get(task, task)
     purpose = f"shrunken from {teacher}"
     return _card(manifest, hub_task, purpose, data["train"], "validation", rows, scores, use, name, metadata)
 

@@ -96,7 +96,8 @@ def trained(model: str | Path, found: Path | EncoderConfig | TransformerConfig) 
     """
     if isinstance(found, Path):
         return found
-    raise BadInput(f"{model} is a preset, sizes with random weights; train it first: bertram train … --model {model}")
+    hint = f"write ./{model} for the directory" if exists(Path(model)) else f"bertram train … --model {model}"
+    raise BadInput(f"{model} is a preset, sizes with random weights; train it first: {hint}")
 
 
 def config_of(model: str | Path) -> EncoderConfig | TransformerConfig:

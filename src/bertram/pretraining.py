@@ -112,6 +112,8 @@ def pretrain(
         model_directory.check_max_length(model, sizes, objectives.max_length)
         if objectives.sentence_objective != "none" and sizes.type_vocab_size < 2:
             raise BadInput(f"{NO_PAIRS}: take --sentence-objective none")
+        if tokenizer is not None and isinstance(source, Path):
+            raise BadInput(f"--tokenizer: {model} has its own; another's tokens would get the wrong embeddings")
         if vocab_size is not None and (tokenizer is not None or isinstance(source, Path)):
             raise BadInput(f"--vocab-size {vocab_size}: there is a tokenizer already, which has its own size")
         files = corpus_files(corpus)
@@ -172,10 +174,9 @@ def _tokenizer(
         return model_directory.learned_tokenizer(out, texts, source.model_type, sizes.vocab_size, vocab_size)
     if (out / "tokenizer.json").exists():
         return Tokenizer.load(out)
-    if isinstance(source, Path):
-        tokenizer = model_directory.read_tokenizer(source if given is None else Path(given), sizes)
-    else:
-        tokenizer = Tokenizer.load(cast(Path, given))
+    tokenizer = (
+        model_directory.read_tokenizer(source, sizes) if isinstance(source, Path) else Tokenizer.load(cast(Path, given))
+    )
     tokenizer.save(out)
     return tokenizer
 

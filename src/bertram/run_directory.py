@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,23 @@ def prepare_directory(
     return None
 
 
+def _differing(kept: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """What two sets of settings do not agree on; of recipes, which options."""
+    found = []
+    for name in {**settings, **kept}:
+        one, other = kept.get(name), settings.get(name)
+        if name == "recipe" and isinstance(one, dict) and isinstance(other, dict):
+            found += [f"--{field.replace('_', '-')}" for field in other if one.get(field) != other[field]]
+        elif one != other:
+            found.append(name)
+    return found
+
+
+def trained_on_pairs(manifest: Mapping[str, Any]) -> bool | None:
+    """Whether a model was trained on pairs of texts, as bertram.json says; None where it was made elsewhere."""
+    return found if isinstance(found := manifest.get("pairs"), bool) else None
+
+
 def check_converged(out: Path, manifest: dict[str, Any]) -> None:
     """Raises:
     BertramError: the training that left this manifest at `out` diverged.
@@ -129,7 +146,7 @@ def keep(path: Path, settings: dict[str, Any]) -> None:
     kept = read_object(path)
     settings = json.loads(json.dumps(settings))  # tuples as lists, as they come back
     if kept != settings:
-        differing = [name for name in {**settings, **kept} if kept.get(name) != settings.get(name)]
+        differing = _differing(kept, settings)
         raise BadInput(
             f"{path.parent}: began with another {' and '.join(differing) or 'set of settings'}; "
             "repeat the command as it was, or name another --out"

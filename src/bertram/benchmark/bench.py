@@ -29,7 +29,7 @@ from bertram.inference.predictor import encoded
 from bertram.inspection import flops_per_token
 from bertram.model_directory import find_task, max_length_of, read_config
 from bertram.model_names import ENGLISH, engine_of, resolve_encoder
-from bertram.run_directory import read_manifest
+from bertram.run_directory import read_manifest, trained_on_pairs
 from bertram.tasks.task import Task
 from bertram.terminal import plain_table
 from bertram.text.inputs import first_inputs
@@ -167,6 +167,8 @@ class _Subject(NamedTuple):
     """Whether it reads the two texts of a pair one by one."""
     max_length: int
     """Tokens that it cuts a text to."""
+    trained_on: bool | None = None
+    """Whether it was trained on pairs of texts, if that is known."""
 
 
 def _prepare(
@@ -180,14 +182,15 @@ def _prepare(
         engine = read_engine(path)
         prepared = {f"bertram {engine.precision}": path}
         max_length = engine.manifest.get("max_length", engine.config.max_position_embeddings)
-        return _Subject(prepared, engine.config, engine.tokenizer, EMBEDDING in engine.heads, max_length), {}
+        apart, trained_on = EMBEDDING in engine.heads, trained_on_pairs(engine.manifest)
+        return _Subject(prepared, engine.config, engine.tokenizer, apart, max_length, trained_on), {}
     source = resolve_encoder(model, allow_pickle=allow_pickle)
     if isinstance(source, EncoderConfig):
         source = _random_model(source, place / "model")
     elif allow_pickle:
         export(source, format="huggingface", out=place / "model", allow_pickle=True)  # no contestant unpickles
         source = place / "model"
-    task, tokenizer = find_task(source, read_manifest(source)), Tokenizer.load(source)
+    manifest, tokenizer = read_manifest(source), Tokenizer.load(source)
     wanted = [name for name in SETTINGS if name.split()[0] in ("bertram", *against)]
     prepared, left_out = dict[str, Path](), dict[str, str]()
     for name in wanted:
@@ -202,8 +205,9 @@ def _prepare(
                 left_out[name] = str(error)
     if not prepared:
         raise BadInput(next(iter(left_out.values())))
-    config, apart = read_config(source), isinstance(task, Task) and task.apart
-    return _Subject(prepared, config, tokenizer, apart, max_length_of(source, config)), left_out
+    config, task = read_config(source), find_task(source, manifest)
+    apart, trained_on = isinstance(task, Task) and task.apart, trained_on_pairs(manifest)
+    return _Subject(prepared, config, tokenizer, apart, max_length_of(source, config), trained_on), left_out
 
 
 def _random_model(config: EncoderConfig, directory: Path) -> Path:
@@ -225,7 +229,7 @@ def _drawn(config: EncoderConfig, lengths: str) -> Ids:
 
 
 def _encoded(inputs: Sequence[str | Mapping[str, str]], subject: _Subject) -> Ids:
-    batch = encoded(inputs, subject.tokenizer, subject.max_length, apart=subject.apart)
+    batch = encoded(inputs, subject.tokenizer, subject.max_length, apart=subject.apart, trained_on=subject.trained_on)
     return [batch.token_ids[a:b].tolist() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
 
 

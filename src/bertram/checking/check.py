@@ -1,13 +1,14 @@
 """What files of examples hold, before anyone trains on them: what `bertram check` does."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bertram.checking import pairs, tables
 from bertram.errors import BadInput
 from bertram.tasks.registry import COLUMNS, GENERATIONS
-from bertram.text.records import parse_columns
+from bertram.text.records import parse_columns, read_rows
 from bertram.text.splits import NAMES
 
 
@@ -22,14 +23,15 @@ def check(
 ) -> tuple[dict[str, Any], str]:
     """What was found in the files of any task, and the page that tells it.
 
-    Without `task` two files of lines are taken for a translation, and a table for what its labels look like.
+    Without `task` two files of lines are taken for a translation, and a table for what its columns are called, or its
+    labels look like.
 
     Raises:
         BadInput: a file or the model cannot be used.
     """
     files = {part: paths for part, paths in zip(NAMES, (data, validation, test), strict=True) if paths}
-    if task is None and len(data) > 1:
-        task = "translation"
+    if task is None:
+        task = "translation" if len(data) > 1 else _by_columns(data[0])
     most = 2 if task in GENERATIONS else 1
     for paths in files.values():
         if len(paths) > most:
@@ -41,3 +43,12 @@ def check(
     parts = (next(iter(paths), None) for paths in (validation, test))
     found = tables.check_tables(data[0], *parts, task=task, model=model, columns=parse_columns(columns))
     return found, tables.render(found)
+
+
+def _by_columns(table: Path) -> str | None:
+    """The task that writes texts whose columns a table has, if there is one."""
+    for task, columns in COLUMNS.items():
+        with suppress(BadInput):
+            read_rows(table, None, columns)
+            return task
+    return None

@@ -59,7 +59,7 @@ class _Comparison:
 
 def compare(
     data: str | Path,
-    models: Sequence[str],
+    models: str | Sequence[str],
     out: str | Path,
     *,
     task: str | None = None,
@@ -91,7 +91,7 @@ def compare(
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
-    names = _names(models, allow_pickle)
+    names = _names([models] if isinstance(models, str) else models, allow_pickle)
     if vocab_size is not None and not any(model in PRESETS for model in names.values()):
         raise BadInput("--vocab-size: is for presets, and none is among the models")
     columns = parse_columns(columns) if isinstance(columns, str) else columns

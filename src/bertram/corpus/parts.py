@@ -49,8 +49,8 @@ class Part:
         return sum(map(len, self.sentences))
 
 
-def corpus_files(sources: Sequence[str | Path]) -> list[Path]:
-    """The files of a corpus, a directory standing for those directly in it, by name.
+def corpus_files(sources: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files of a corpus, one or several, a directory standing for those directly in it, by name.
 
     Files are named .txt or .jsonl; .gz may follow. What else lies in a directory is left alone.
 
@@ -58,7 +58,7 @@ def corpus_files(sources: Sequence[str | Path]) -> list[Path]:
         BadInput: a path does not exist or has another name, or a directory holds no such file.
     """
     files: list[Path] = []
-    for source in map(Path, sources):
+    for source in map(Path, [sources] if isinstance(sources, str | Path) else sources):
         if source.is_dir():
             found = sorted(path for path in source.iterdir() if kind_of(path) in _SUFFIXES and path.is_file())
             if not found:

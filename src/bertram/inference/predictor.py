@@ -108,7 +108,15 @@ def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None) -> None:
     """
     if task.apart and not pairs:
         raise BadInput(f"{task.name} compares two texts: each needs a text_b")
-    if not task.apart and trained_on not in (None, pairs):
+    if not task.apart:
+        check_pairs(pairs, trained_on=trained_on)
+
+
+def check_pairs(pairs: bool, *, trained_on: bool | None) -> None:
+    """Raises:
+    BadInput: a model that reads the texts of a pair together was trained on pairs and these are none, or vice versa.
+    """
+    if trained_on not in (None, pairs):
         wanted = "pairs of texts: each needs a text_b" if trained_on else "single texts: leave text_b out"
         raise BadInput(f"the model was trained on {wanted}")
 
@@ -120,13 +128,22 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
     return found
 
 
-def encoded(inputs: Sequence[str | Mapping[str, str]], tokenizer: Tokenizer, max_length: int, *, apart: bool) -> Batch:
+def encoded(
+    inputs: Sequence[str | Mapping[str, str]],
+    tokenizer: Tokenizer,
+    max_length: int,
+    *,
+    apart: bool,
+    trained_on: bool | None,
+) -> Batch:
     """Inputs as one batch; a model that reads the two texts of a pair `apart` gets all first ones and then the second.
 
     Raises:
-        BadInput: as `columns_of`.
+        BadInput: as `columns_of` and `check_pairs`.
     """
     texts, texts_b = columns_of(inputs)
-    if apart and texts_b is not None:
+    if not apart:
+        check_pairs(texts_b is not None, trained_on=trained_on)
+    elif texts_b is not None:
         texts, texts_b = texts + texts_b, None
     return tokenizer.encode(texts, texts_b, max_length=max_length)[0]

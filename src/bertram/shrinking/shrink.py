@@ -11,11 +11,19 @@ from bertram.batch import NO_PAIRS
 from bertram.config import LESSONS, EncoderConfig, Lesson
 from bertram.errors import BadInput, require_all
 from bertram.files import fingerprint, read_if_there, write_json
-from bertram.inference.predictor import check_inputs
+from bertram.inference.predictor import check_inputs, check_pairs
 from bertram.model_card import shrinking_card
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, check_converged, keep, prepare_directory, read_manifest, write_manifest
+from bertram.run_directory import (
+    SETTINGS,
+    check_converged,
+    keep,
+    prepare_directory,
+    read_manifest,
+    trained_on_pairs,
+    write_manifest,
+)
 from bertram.shrinking.dial import Dial, DialOptions
 from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
@@ -97,8 +105,7 @@ def shrink(
         allow_pickle=allow_pickle,
     )
     read = _texts(shrinking.texts)
-    if read.texts_b is not None:
-        _check_pairs(source, original)
+    _check_texts(source, original, pairs=read.texts_b is not None)
     train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
     manifest = prepare_directory(out, source, shrinking.settings, resume=resume)
     if manifest is None:
@@ -211,24 +218,28 @@ def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: s
     if isinstance(task, Task):
         task.targets(table.labels, str(data))
         try:
-            check_inputs(task, table.texts_b is not None, trained_on=manifest.get("pairs"))
+            check_inputs(task, table.texts_b is not None, trained_on=trained_on_pairs(manifest))
         except BadInput as error:
             raise BadInput(f"{data}: {error}") from None
         if not task.apart and table.texts_b is not None and config.type_vocab_size < 2:
             raise BadInput(f"{source}: {NO_PAIRS}")
 
 
-def _check_pairs(source: Path, config: EncoderConfig) -> None:
+def _check_texts(source: Path, config: EncoderConfig, *, pairs: bool) -> None:
     """Raises:
-    BadInput: the model does not read pairs of texts.
+    BadInput: the model does not read pairs of texts, or nothing else.
     """
-    if config.type_vocab_size < 2:
-        raise BadInput(f"{source}: {NO_PAIRS}")
-    task = model_directory.find_task(source, read_manifest(source))
+    manifest = read_manifest(source)
+    task = model_directory.find_task(source, manifest)
     if isinstance(task, Task) and task.apart:
-        raise BadInput(
-            f"{source}: reads every text by itself; give --texts without a text_b, each text on its own line"
-        )
+        if pairs:
+            raise BadInput(
+                f"{source}: reads every text by itself; give --texts without a text_b, each text on its own line"
+            )
+        return
+    check_pairs(pairs, trained_on=trained_on_pairs(manifest))
+    if pairs and config.type_vocab_size < 2:
+        raise BadInput(f"{source}: {NO_PAIRS}")
 
 
 def _texts(files: Sequence[Path]) -> Table:

@@ -107,6 +107,8 @@ def summary(manifest: Mapping[str, Any]) -> str:
     if "validation" not in data["sha256"]:
         all_rows = rows["train"] + rows["validation"]
         lines.append(f"held out for validation: {rows['validation']:,} of {all_rows:,} rows, {data['validation']}")
+    if cut := manifest["truncated_texts"]:
+        lines.append(f"cut to {manifest['max_length']:,} tokens: {cut:,} training texts")
     for name, scores in manifest["scores"].items():
         lines += [f"{name} {score['metric']} {score['value']:.4f}   {score['signature']}" for score in scores]
     return "\n".join(lines)

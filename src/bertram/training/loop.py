@@ -235,7 +235,7 @@ class Loop:
             try:
                 found += self._losses(share.select(run), counts)
             except torch.OutOfMemoryError:
-                hint = "lower --max-tokens, or give --gradient-checkpointing"
+                hint = "lower --max-tokens, or give --gradient-checkpointing, and another --out"
                 raise BertramError(f"the GPU has not memory enough for a pass; {hint}") from None
         norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
         if processes.device.type == "cuda":  # which goes on computing until it is asked for a figure
