@@ -222,6 +222,13 @@ class TestPage:
         assert told in " ".join(printed(busy, 80).split())
         assert "busy" not in page(*usual) + printed(usual[0], 80)
 
+    def test_texts_that_were_cut_are_told_of(self):
+        results, curves = comparison(USUAL[:3], seeds=1)
+        rows = results["candidates"]
+        for row, length, cut in ((rows[1], 128, 1_234), (rows[2], 512, 12)):  # of 18,000
+            row |= {"max_length": length, "truncated_texts": cut}
+        assert "of 18,000 training texts: bert-tiny the first 128 tokens of 1,234." in page(results, curves)
+
     def test_no_candidate_fits(self, usual):
         results, curves = comparison(limits=Limits(max_memory_mb=2.0))
         text = "".join(Page(page(results, curves)).text)

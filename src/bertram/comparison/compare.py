@@ -223,7 +223,7 @@ def _candidate(name: str, manifests: dict[str, dict[str, Any]], split: str) -> d
     return {
         "model": name,
         "directory": shipped,
-        "config": manifests[shipped]["config"],
+        **{key: manifests[shipped][key] for key in ("config", "max_length", "truncated_texts")},
         "training_memory_mb": max(manifest["peak_memory_mb"] for manifest in manifests.values()),
         "training_gpu_memory_mb": max(manifest.get("gpu_peak_memory_mb", 0) for manifest in manifests.values()) or None,
         "runs": [_run(directory, manifest, split) for directory, manifest in manifests.items()],

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bertram.checking.page import NOTABLE
 from bertram.comparison.figures import count, interval, megabytes, p_equals, quantity, relative, score
 from bertram.comparison.selection import SIGNIFICANT, difference_of
 
@@ -43,7 +44,18 @@ def caveats(results: Row) -> list[str]:
         found.append("One seed a model: how far another seed would lie from it is not known, and in no interval.")
     if results["data"]["split"] == "validation":
         found.append("Scores are on the validation data, which chose the checkpoints too and so flatters; give --test.")
-    return found + _unsteady(results["candidates"])
+    return found + _cut(results) + _unsteady(results["candidates"])
+
+
+def _cut(results: Row) -> list[str]:
+    """Whether a candidate read less of the training texts than it was given."""
+    rows = results["data"]["rows"]["train"]
+    cut = [
+        f"{row['model']} the first {row['max_length']:,} tokens of {row['truncated_texts']:,}"
+        for row in results["candidates"]
+        if row.get("truncated_texts", 0) >= NOTABLE * rows
+    ]
+    return [f"Not all was read of {rows:,} training texts: {', '.join(cut)}."] if cut else []
 
 
 def _unsteady(candidates: Sequence[Row]) -> list[str]:
