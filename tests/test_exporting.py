@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import transformers
@@ -154,11 +155,35 @@ def test_what_agrees_too_little_is_not_written(model, tmp_path, monkeypatch):
     export(model, format="engine", out=tmp_path / "a.engine", min_agreement=0)
 
 
+def test_others_get_a_regression_s_values_in_the_unit_of_the_labels(tmp_path):
+    place = model_directory(tmp_path / "model", {"regression": 1}, unsettled=True)
+    write_json(place / "bertram.json", {"task": {"name": "regression", "mean": 50.0, "std": 20.0}, "max_length": 32})
+    texts = ["a warm film", "a dull book about a room"]
+    expected = [answer["score"] for answer in bertram.load(place).predict(texts)]
+    export(place, format="huggingface", out=tmp_path / "out")
+    assert [answer["score"] for answer in bertram.load(tmp_path / "out").predict(texts)] == pytest.approx(expected)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(texts, return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        assert model(**inputs).logits[:, 0].tolist() == pytest.approx(expected, abs=1e-3)
+    export(place, format="onnx", out=tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    arrays = {name: value.numpy() for name, value in inputs.items()}
+    (found,) = session.run(None, arrays | {"token_type_ids": np.zeros_like(arrays["input_ids"])})
+    assert found[:, 0].tolist() == pytest.approx(expected, abs=1e-3)
+
+
 def test_agreement_counts_equal_answers():
     a, b = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
     assert agreement({"classification": a}, {"classification": b}) == 0.75
     assert agreement({"hidden": a}, {"hidden": b}) == 0.75
     assert agreement({"regression": a[:, :1]}, {"regression": a[:, :1]}) == 1
+    small, large = ({"regression": a[:, :1] + shift} for shift in (0.01, 0.1))
+    assert (
+        1
+        > agreement({"regression": a[:, :1]}, small, soft=True)
+        > agreement({"regression": a[:, :1]}, large, soft=True)
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -406,6 +407,25 @@ def test_a_long_line_is_written_by_sentences_and_nothing_is_lost(echo: Generator
         {"text": written, "score": score} for written, score in (("one", -1.0), (text, -1.0), ("", 0.0), ("two", -1.0))
     ]
     assert max(echo.runner.read) <= 24  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "joined"),
+    [
+        (["今天很好。", "我们去。"], ["It is nice.", "We go."], "It is nice. We go."),
+        (["It is nice. ", "We go."], ["今天很好。", "我们去。"], "今天很好。我们去。"),
+        (["今天很好。", "我们去。"], ["今日はいい。", "行く。"], "今日はいい。行く。"),
+        (["It is ", "nice."], ["Es ist", "schön."], "Es ist schön."),
+        (["Donau", "dampf"], ["Dan", "ube"], "Danube"),
+        (["It is nice. ", "We go."], ["날씨가 좋다.", "간다."], "날씨가 좋다. 간다."),
+    ],
+)
+def test_the_language_that_is_written_decides_on_spaces(
+    echo: Generator, monkeypatch: pytest.MonkeyPatch, read: list[str], written: list[str], joined: str
+) -> None:
+    texts = iter(written)
+    monkeypatch.setattr(echo, "target", SimpleNamespace(decode=lambda ids: next(texts)))
+    assert echo._joined(read, [Hypothesis([], -1.0)] * 2) == (joined, -1.0)
 
 
 def test_a_long_document_loses_its_end(echo: Generator) -> None:

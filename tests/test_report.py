@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bertram.comparison import charts, figures
+from bertram.comparison.differences import caveats
 from bertram.comparison.markup import POLICY
 from bertram.comparison.report import page, write_report
 from bertram.comparison.selection import Limits
 from bertram.comparison.table import render_table
 from bertram.tasks.regression import Regression
+from bertram.tasks.similarity import Similarity
 from fake_comparison import USUAL, Fake, comparison
 
 NASTY = '</title></style></script><script>alert(1)</script><img src=x onerror="alert(2)"> & \'"[red]x[/red]'
@@ -228,6 +230,8 @@ class TestPage:
         for row, length, cut in ((rows[1], 128, 1_234), (rows[2], 512, 12)):  # of 18,000
             row |= {"max_length": length, "truncated_texts": cut}
         assert "of 18,000 training texts: bert-tiny the first 128 tokens of 1,234." in page(results, curves)
+        rows[1]["truncated_texts"] = 20_000  # of both texts of a row
+        assert any("of 36,000 training" in words for words in caveats(results | {"task": Similarity().to_dict()}))
 
     def test_no_candidate_fits(self, usual):
         results, curves = comparison(limits=Limits(max_memory_mb=2.0))

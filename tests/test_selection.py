@@ -95,6 +95,12 @@ class TestWithALeastScore:
         found = choose(CANDIDATES, compared(CANDIDATES, {}), Limits(min_score=0.89))
         assert found["reason"].endswith("But the 95% interval of its accuracy reaches down to 0.880.")
 
+    def test_what_ships_must_reach_it_too(self):
+        spoiled = MIDDLE | {"engine": {"precision": "int8", "agreement": 0.98, "score": 0.87}}
+        found = choose([LARGE, spoiled], compared([LARGE, spoiled], {}), Limits(min_score=0.89))
+        assert found["model"] == "large"
+        assert found["missed"] == {"middle": ["accuracy of its engine 0.870, 0.02 short"]}
+
     def test_one_of_nothing_is_missed_by_less_than_nothing(self):
         found = choose([candidate("small", 1, -0.02)], [], Limits(min_score=0.0))
         assert found["model"] is None

@@ -25,6 +25,22 @@ def task(request):
     return request.param()
 
 
+@pytest.mark.parametrize(
+    ("references", "words"),
+    [
+        (["The cat sat on the mat.", "a dog", "猫坐在垫子上。"], "13a"),
+        (["今天天气很好。", "我们去公园。", "a dog"], "zh"),
+        (["今日は天気がいい。", "公園へ行きます。"], "char"),
+        (["오늘은 날씨가 좋다."], "char"),
+    ],
+)
+def test_references_without_spaces_are_cut_to_words(references, words):
+    """13a would call each of them one word, so that BLEU is 0 for all that is not the same to the letter."""
+    found, _ = Translation().scores([*references[:-1], references[-1][:-2]], [[text] for text in references])
+    assert f"|tok:{words}|" in found.signature
+    assert found.value > 50 or words == "13a"
+
+
 class TestEveryTask:
     def test_says_what_it_is_and_comes_back(self, task):
         written = json.loads(json.dumps(task.to_dict()))

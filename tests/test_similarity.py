@@ -186,6 +186,17 @@ def test_pooling_files_come_back(pooling: str, tmp_path: Path) -> None:
     assert read_max_length(tmp_path) is None
 
 
+def test_newer_files_leave_the_length_to_the_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 64}')
+    assert read_max_length(tmp_path) is None  # which any BERT has
+    (tmp_path / "modules.json").write_text("[]")
+    assert read_max_length(tmp_path) == 64
+    (tmp_path / "sentence_bert_config.json").write_text('{"transformer_task": "feature-extraction"}')
+    assert read_max_length(tmp_path) == 64
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 32}')
+    assert read_max_length(tmp_path) == 32
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

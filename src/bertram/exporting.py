@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -22,9 +22,15 @@ from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import is_occupied, make_directory, read_manifest, trained_on_pairs, write_manifest
+from bertram.tasks.regression import Regression
+from bertram.tasks.sequence_to_sequence import Generation
+from bertram.tasks.task import Task
 from bertram.text.inputs import first_inputs
 from bertram.text.records import parse_columns
 from bertram.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from bertram.models.heads import Model, RegressionHead
 
 Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
 Inputs = Sequence[str | Mapping[str, str]]
@@ -161,6 +167,7 @@ def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
     network = untied(model_directory.read_model(source, allow_pickle=allow_pickle))
+    _answer_in_unit_of_labels(network, model_directory.find_task(source, read_manifest(source)))
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
@@ -214,13 +221,27 @@ def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
     manifest, network = read_manifest(source), model_directory.read_model(source, allow_pickle=allow_pickle)
     tokenizer, config = model_directory.read_tokenizer(source, network.config), network.config
     task = model_directory.find_task(source, manifest)
+    _answer_in_unit_of_labels(network, task)
     _make_new(out)
     write(network, out, labels=getattr(task, "labels", None))
     tokenizer.save(out, max_length=config.max_position_embeddings)
     kept = _kept(source, manifest, config) | {"config_overrides": config_overrides(config)}
+    if isinstance(task, Regression):
+        kept["task"] = Regression(0.0, 1.0).to_dict()
     if has_pooling(out):
         write_max_length(out, kept["max_length"])
     write_manifest(out, kept | model_directory.vocabularies(tokenizer))
+
+
+def _answer_in_unit_of_labels(network: "Model", task: Task | Generation | None) -> None:
+    """Make a regression head say values; ours counts standard deviations, which only `Regression.answers` undoes."""
+    if isinstance(task, Regression):
+        import torch
+
+        values = cast("RegressionHead", network.heads[task.head]).classifier
+        with torch.no_grad():
+            values.weight.mul_(task.std)
+            values.bias.mul_(task.std).add_(task.mean)
 
 
 def _make_new(out: Path) -> None:

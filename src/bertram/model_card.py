@@ -29,6 +29,8 @@ def model_card(manifest: dict[str, Any]) -> str:
     ]
     cut = f"- texts longer than {manifest['max_length']} tokens are cut; in training {manifest['truncated_texts']:,}"
     asked = '{"text": "a text", "text_b": "another"}' if manifest.get("pairs") else '"a text"'
+    if task["name"] == "regression":
+        rows.append(f"- transformers' logits count deviations: a value is {task['std']:g} × logit + {task['mean']:g}")
     use = ["import bertram", "", f'bertram.load("this/directory").predict([{asked}])']
     hub_task = _HUB_TASKS.get(task["name"], task["name"])
     return _card(manifest, hub_task, f"trained for {task['name']}", data["train"], judged, [*rows, cut], scores, use)

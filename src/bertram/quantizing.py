@@ -92,11 +92,11 @@ def agreement(expected: Outputs, found: Outputs, *, soft: bool = False) -> float
     shares = []
     for name, a in expected.items():
         b = found[name]
-        if soft or name in (EMBEDDING, _HIDDEN):
-            shares.append(float(cosines(a, b).mean()))
-        elif a.shape[1] == 1:
+        if a.shape[1] == 1:  # of which a cosine would be the sign
             spread = a.std() or np.abs(a).mean() or 1.0  # of one text the value itself
             shares.append(1 - float(np.abs(a - b).mean() / spread))
+        elif soft or name in (EMBEDDING, _HIDDEN):
+            shares.append(float(cosines(a, b).mean()))
         else:
             shares.append(float((a.argmax(1) == b.argmax(1)).mean()))
     return min(shares)

@@ -86,6 +86,7 @@ def bench(
     *,
     texts: str | Path | None = None,
     columns: str | None = None,
+    max_length: int | None = None,
     lengths: str | None = None,
     against: Sequence[str] = (),
     rounds: int = 3,
@@ -99,6 +100,7 @@ def bench(
         texts: a file of inputs, one a line; else tokens are drawn at random. Pairs are measured as the model reads
             them, all in the first segment, which takes as long.
         columns: which columns of a table of texts to read, as on the command line.
+        max_length: tokens that texts are cut to, by default as the model reads.
         lengths: what the lengths of random texts are drawn from, one of `LENGTHS`, by default "mixed".
         with_ceiling: whether to measure what the machine can do, too.
         allow_pickle: read pytorch_model.bin where there is no model.safetensors.
@@ -128,6 +130,8 @@ def bench(
         place = Path(scratch)
         subject, left_out = _prepare(model, place, against, allow_pickle)
         prepared, config = subject.prepared, subject.config
+        if max_length is not None:
+            subject = subject._replace(max_length=max_length)
         ids = _drawn(config, lengths or "mixed") if inputs is None else _encoded(inputs, subject)
         ceiling = _ceiling() if with_ceiling else {}
         rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}

@@ -6,6 +6,7 @@ from typing import Any
 from bertram.checking.page import NOTABLE
 from bertram.comparison.figures import count, interval, megabytes, p_equals, quantity, relative, score
 from bertram.comparison.selection import SIGNIFICANT, difference_of
+from bertram.tasks.registry import task_from_dict
 
 _SAME = 0.05  # costs that are nearer than this part are called the same
 _UNSTEADY = 1.5  # the slowest round of measuring to the fastest
@@ -49,7 +50,7 @@ def caveats(results: Row) -> list[str]:
 
 def _cut(results: Row) -> list[str]:
     """Whether a candidate read less of the training texts than it was given."""
-    rows = results["data"]["rows"]["train"]
+    rows = results["data"]["rows"]["train"] * (2 if task_from_dict(results["task"]).apart else 1)
     cut = [
         f"{row['model']} the first {row['max_length']:,} tokens of {row['truncated_texts']:,}"
         for row in results["candidates"]

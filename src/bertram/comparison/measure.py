@@ -28,7 +28,7 @@ def measure(model: Path, sample: Table) -> dict[str, Any]:
     Raises:
         BadInput: the model is damaged.
     """
-    answer, idle, tokens = _baseline(model) if is_baseline(model) else _transformer(model, sample)
+    answer, idle, lengths = _baseline(model) if is_baseline(model) else _transformer(model, sample)
     singles = [sample.select([row]).inputs for row in _of_all_lengths(sample)]
     for one in singles[-_WARM_UP:]:
         answer(*one)
@@ -42,15 +42,15 @@ def measure(model: Path, sample: Table) -> dict[str, Any]:
     return {
         "latency_ms": _latency(rounds),
         "texts_per_second": round(len(sample) / seconds, 1),
-        "tokens_per_second": None if tokens is None else round(tokens / seconds, 1),
-        "mean_tokens": None if tokens is None else round(tokens / len(sample), 1),
+        "tokens_per_second": None if lengths is None else round(sum(lengths) / seconds, 1),
+        "mean_tokens": None if lengths is None else round(sum(lengths) / len(lengths), 1),
         "inference_memory_mb": round(max(peak_memory_mb() - idle, 0.0), 1),
         "inference_peak_mb": round(peak_memory_mb(), 1),
     }
 
 
-def _transformer(model: Path, sample: Table) -> tuple[Answer, float, int | None]:
-    """What answers, the memory of the idle process in MB, and the tokens of the sample."""
+def _transformer(model: Path, sample: Table) -> tuple[Answer, float, list[int] | None]:
+    """What answers, the memory of the idle process in MB, and the tokens of each text that is read by itself."""
     from bertram.artifacts import load_predictor
 
     if model.is_dir():  # not an engine: torch, all of it before the idle reading
@@ -63,10 +63,10 @@ def _transformer(model: Path, sample: Table) -> tuple[Answer, float, int | None]
     if predictor.task.apart:
         together = [(sample.texts, None), (sample.texts_b or [], None)]
     read = [predictor.tokenizer.encode(*texts, max_length=predictor.max_length)[0] for texts in together]
-    return predictor.logits, idle, sum(len(batch.token_ids) for batch in read)
+    return predictor.logits, idle, [length for batch in read for length in batch.lengths.tolist()]
 
 
-def _baseline(model: Path) -> tuple[Answer, float, int | None]:
+def _baseline(model: Path) -> tuple[Answer, float, list[int] | None]:
     import safetensors.numpy  # noqa: F401
     import scipy.sparse  # noqa: F401
     import sklearn.feature_extraction.text

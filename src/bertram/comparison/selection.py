@@ -71,9 +71,11 @@ class Limits:
             if limit is not None and value > limit
         ]
         metric, mean = row["score"]["metric"], row["score"]["mean"]
-        if self.min_score is not None and mean < self.min_score:
-            short = self.min_score - mean
-            found.append(Miss(f"{metric} {score(mean)}, {short:.2g} short", short / (abs(self.min_score) or 1.0)))
+        shipped = row["engine"]["score"] if "engine" in row else mean  # which may have lost some of it
+        if self.min_score is not None and min(mean, shipped) < self.min_score:
+            what, value = (metric, mean) if mean < self.min_score else (f"{metric} of its engine", shipped)
+            short = self.min_score - value
+            found.append(Miss(f"{what} {score(value)}, {short:.2g} short", short / (abs(self.min_score) or 1.0)))
         return found
 
     def kept_by(self, row: Row) -> str:

@@ -1,7 +1,8 @@
 """The files by which sentence-transformers says how a model makes a vector of a text; without torch.
 
 modules.json lists what runs one behind the other: the Transformer, a Pooling, whose config.json stands in a folder of
-its own, and perhaps Normalize. sentence_bert_config.json may say to how many tokens a text is cut.
+its own, and perhaps Normalize. sentence_bert_config.json may say to how many tokens a text is cut, else
+tokenizer_config.json does.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import read_json, write_json
 
-_MODULES, _LENGTH = "modules.json", "sentence_bert_config.json"
+_MODULES, _LENGTH, _TOKENIZER = "modules.json", "sentence_bert_config.json", "tokenizer_config.json"
 _POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 
 
@@ -42,19 +43,22 @@ def read_pooling(directory: Path) -> dict[str, Any]:
 
 
 def read_max_length(directory: Path) -> int | None:
-    """Tokens that a text is cut to, if sentence_bert_config.json says.
+    """Tokens that a text is cut to, if sentence_bert_config.json says, or of such a model tokenizer_config.json.
 
     Raises:
         BadInput: the file is damaged.
     """
-    path = directory / _LENGTH
-    if not path.is_file():
-        return None
-    content = _read(path)
-    length = content.get("max_seq_length") if isinstance(content, dict) else 0
-    if length is not None and (type(length) is not int or length < 3):
-        raise BadInput(f"{path}: max_seq_length must be a whole number from 3, not {length!r:.40}")
-    return length
+    for name, key in ((_LENGTH, "max_seq_length"), (_TOKENIZER, "model_max_length")):
+        path = directory / name
+        if not path.is_file() or (name == _TOKENIZER and not has_pooling(directory)):
+            continue
+        content = _read(path)
+        length = content.get(key) if isinstance(content, dict) else 0
+        if length is not None:
+            if type(length) is not int or length < 3:
+                raise BadInput(f"{path}: {key} must be a whole number from 3, not {length!r:.40}")
+            return length
+    return None
 
 
 def write_max_length(directory: Path, max_length: int) -> None:

@@ -3,6 +3,7 @@
 Letters: N texts, B sequences of one batch.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -109,11 +110,23 @@ class Generator:
         return found
 
     def _joined(self, pieces: Sequence[str], hypotheses: Sequence[Hypothesis]) -> tuple[str, float]:
-        """What was written for the pieces of a text, with the white space between them, and the mean score."""
+        """What was written for the pieces of a text, with the white space between them, and the mean score.
+
+        Of two languages one may part its sentences by spaces and the other not; the one that is written decides.
+        """
         if not pieces:
             return "", 0.0
-        written = [
-            self.target.decode(hypothesis.ids) + piece[len(piece.rstrip()) :]
-            for piece, hypothesis in zip(pieces, hypotheses, strict=True)
-        ]
-        return "".join(written).strip(), sum(hypothesis.score for hypothesis in hypotheses) / len(hypotheses)
+        written = ""
+        for piece, hypothesis in zip(pieces, hypotheses, strict=True):
+            text, read = self.target.decode(hypothesis.ids), piece.rstrip()
+            if written.endswith(" ") and _is_wide(written.rstrip()[-1:]) and _is_wide(text[:1]):
+                written = written.removesuffix(" ")
+            written += text + piece[len(read) :]
+            if len(read) == len(piece) and _is_wide(read[-1:]) and not _is_wide(text[-1:]):
+                written += " "
+        return written.strip(), sum(hypothesis.score for hypothesis in hypotheses) / len(hypotheses)
+
+
+def _is_wide(character: str) -> bool:
+    """Whether a character is of a script that has no spaces between words, or its punctuation."""
+    return character != "" and unicodedata.east_asian_width(character) in "WF" and not "\uac00" <= character <= "\ud7a3"

@@ -12,6 +12,7 @@ from bertram.comparison.statistics import interval
 from bertram.environment import environment
 from bertram.exporting import export_alike
 from bertram.files import fingerprint, write_text
+from bertram.formats.engine_file import read_engine
 from bertram.run_directory import read_manifest
 from bertram.text.records import Table, parse_columns, read_table
 
@@ -44,9 +45,12 @@ def outcome(
         rows = {}
         for name, model in (("teacher", source), ("student", out)):
             agreed = export_alike(model, engines[name], texts, allow_pickle=allow_pickle)
-            (measured,) = bench(engines[name], texts=lines, with_ceiling=False)["rows"]
+            (measured,) = bench(engines[name], texts=lines, max_length=manifest["max_length"], with_ceiling=False)[
+                "rows"
+            ]
             rows[name] = {
                 "model": names[name],
+                "max_length": read_engine(engines[name]).manifest["max_length"],
                 "parameters": manifest["parameters"][name],
                 "precision": "int8" if agreed else "fp32",
                 "engine_bytes": engines[name].stat().st_size,

@@ -33,6 +33,7 @@ def _latency(row: Row) -> float:
 
 _FIGURES: dict[str, Callable[[Row], str]] = {
     "parameters": lambda row: count(row["parameters"]),
+    "reads tokens": lambda row: count(row["max_length"]),
     "engine": lambda row: f"{megabytes(row['engine_bytes'])} {row['precision']}",
     f"ms, {_LENGTH} tokens": lambda row: quantity(_latency(row)),
     "tokens a second": lambda row: count(row["tokens_per_second"]),

@@ -18,15 +18,9 @@ from bertram.tasks.task import Floats
 
 KINDS = ("rouge-1", "rouge-2", "rouge-l")
 
-_CJK = (
-    "["
-    "\u3041-\u3096\u309d\u309e"  # Hiragana
-    "\u30a1-\u30fa\u30fc-\u30fe"  # Katakana
-    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-    "\uac00-\ud7a3"  # Hangul
-    "]"
-)
-_WORD = re.compile(f"[a-z0-9]+|{_CJK}")
+HAN = "[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+SYLLABLES = "[\u3041-\u3096\u309d\u309e\u30a1-\u30fa\u30fc-\u30fe\uac00-\ud7a3]"  # Hiragana, Katakana, Hangul
+_WORD = re.compile(f"[a-z0-9]+|{HAN}|{SYLLABLES}")
 
 
 def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
@@ -43,7 +37,7 @@ def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Flo
 
 def has_cjk(texts: Iterable[str]) -> bool:
     """Whether any text holds a word that rouge-score does not know: a character of Chinese, Japanese or Korean."""
-    return any(re.search(_CJK, text) for text in texts)
+    return any(re.search(f"{HAN}|{SYLLABLES}", text) for text in texts)
 
 
 def _words(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 Letters: N texts.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from itertools import chain, zip_longest
 from typing import Any, ClassVar, Self
 
 from bertram.errors import require
-from bertram.tasks.rouge import KINDS, has_cjk, rouge
+from bertram.tasks.rouge import HAN, KINDS, SYLLABLES, has_cjk, rouge
 from bertram.tasks.task import Score
 
 
@@ -58,11 +59,16 @@ class Translation(Generation):
     splits: ClassVar[bool] = True
 
     def scores(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
-        """BLEU (Papineni et al. 2002) of cased words cut by 13a, and chrF2 (Popović 2015), as sacrebleu prints them."""
+        """BLEU (Papineni et al. 2002) of cased words, and chrF2 (Popović 2015), as sacrebleu prints them.
+
+        Words are cut by 13a, but where most references are Chinese by "zh", and where they are Japanese or Korean by
+        "char": 13a takes a sentence without spaces for one word.
+        """
         sacrebleu = require("sacrebleu.metrics", "train")
+        metrics = sacrebleu.BLEU(tokenize=_words(references)), sacrebleu.CHRF()
         # sacrebleu takes all texts' first references, then their second ones, and None where there is none.
         ranked = [list(texts) for texts in zip_longest(*references)]
-        return [_by_sacrebleu(metric(), list(hypotheses), ranked) for metric in (sacrebleu.BLEU, sacrebleu.CHRF)]
+        return [_by_sacrebleu(metric, list(hypotheses), ranked) for metric in metrics]
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,15 @@ class Summarization(Generation):
         facts = f"f1|as:rouge-score-0.1.2{words}|stemmer:porter|nrefs:{nrefs}"
         named = zip((self.metric, *KINDS), (sum(kinds) / len(kinds), *kinds), strict=True)
         return [Score(metric, value, f"{metric}|{facts}|n:{len(hypotheses)}") for metric, value in named]
+
+
+def _words(references: Sequence[Sequence[str]]) -> str:
+    """How sacrebleu is to cut texts like these to words. They alone decide, so that every model is scored alike."""
+    texts = list(chain(*references))
+    han, syllables = (sum(bool(re.search(script, text)) for text in texts) for script in (HAN, SYLLABLES))
+    if max(han, syllables) <= len(texts) / 2:
+        return "13a"
+    return "char" if syllables > han / 2 else "zh"
 
 
 def _by_sacrebleu(metric: Any, hypotheses: list[str], ranked: list[list[str | None]]) -> Score:
