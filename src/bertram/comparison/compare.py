@@ -26,7 +26,7 @@ from bertram.files import replacing, write_json
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.formats.weights_file import find_weights
 from bertram.inspection import describe
-from bertram.run_directory import is_occupied, keep, make_directory, prepare_directory
+from bertram.run_directory import alone_in, is_occupied, keep, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
 from bertram.tasks.task import Task
 from bertram.text.records import Table, parse_columns
@@ -106,24 +106,25 @@ def compare(
         )
         for name, model in names.items()
     }
-    _begin(out, shared)
-    candidates = [_baseline(comparison)]
-    candidates += [_trained(comparison, name, training, seeds) for name, training in trainings.items()]
-    for row in candidates:
-        row |= _measured(comparison, row)
-    comparisons = _judge(comparison, candidates)
-    results: dict[str, Any] = shared | {
-        "data": splits.description | {"split": comparison.judged[0], "labels": _label_counts(splits.train, learned)},
-        "machine": environment(),
-        "seeds": seeds,
-        "candidates": candidates,
-        "comparisons": comparisons,
-        "choice": choose(candidates, comparisons, limits),
-    }
-    _ship(out, candidates, results["choice"]["model"])
-    write_json(out / "results.json", results)
-    write_report(results, _curves(out, candidates), out / "report.html")
-    return results
+    with alone_in(out):
+        _begin(out, shared)
+        candidates = [_baseline(comparison)]
+        candidates += [_trained(comparison, name, training, seeds) for name, training in trainings.items()]
+        for row in candidates:
+            row |= _measured(comparison, row)
+        comparisons = _judge(comparison, candidates)
+        results: dict[str, Any] = shared | {
+            "data": splits.description | {"split": comparison.judged[0], "labels": _label_counts(splits, learned)},
+            "machine": environment(),
+            "seeds": seeds,
+            "candidates": candidates,
+            "comparisons": comparisons,
+            "choice": choose(candidates, comparisons, limits),
+        }
+        _ship(out, candidates, results["choice"]["model"])
+        write_json(out / "results.json", results)
+        write_report(results, _curves(out, candidates), out / "report.html")
+        return results
 
 
 def _names(models: Sequence[str], allow_pickle: bool) -> dict[str, str]:
@@ -149,12 +150,10 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     """Begin a comparison at `out`, or go on with the one that is there.
 
     Raises:
-        BadInput: `out` cannot be written, or holds something else, such as a comparison of other data.
+        BadInput: `out` holds something else, such as a comparison of other data.
     """
-    if not (out / _SETTINGS).exists():
-        if is_occupied(out, _SETTINGS):
-            raise BadInput(f"{out}: is not empty and holds no comparison; name another --out")
-        make_directory(out)
+    if not (out / _SETTINGS).exists() and is_occupied(out, _SETTINGS):
+        raise BadInput(f"{out}: is not empty and holds no comparison; name another --out")
     keep(out / _SETTINGS, settings)
 
 
@@ -356,9 +355,9 @@ def _logits(place: Path, split: str) -> NDArray[np.float32]:
         raise BadInput(f"{path}: {error}; delete {place} to repeat this run") from None
 
 
-def _label_counts(table: Table, task: Task) -> dict[str, int] | None:
+def _label_counts(splits: LabelledSplits, task: Task) -> dict[str, int] | None:
     labels = getattr(task, "labels", None)
-    return None if labels is None else {label: table.labels.count(label) for label in labels}
+    return None if labels is None else {label: splits.train.labels.count(label) for label in labels}
 
 
 def _bytes(*files: Path) -> int:

@@ -4,7 +4,7 @@ Letters: T tokens, M masked positions, B sequences, H hidden width, E embedding 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, cast
 
 import torch
@@ -21,6 +21,10 @@ Reads = Literal["hidden", "mean", "cls", "pooler"]
 """What a head takes: every token's last state, [T, H], or one vector a text, [B, H], by the names of `Pooling`."""
 
 
+BlindLoss = Callable[[Tensor], float]
+"""The mean loss over targets [B] of an answer that looks at no text."""
+
+
 class Head(nn.Module, ABC):
     """Logits from the encoder's output, and the loss of those logits."""
 
@@ -33,9 +37,10 @@ class Head(nn.Module, ABC):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss, a scalar in float32."""
 
-    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
-        """The least mean loss of one answer for all texts: of numbers [B] their variance."""
-        return float(targets.double().var(correction=0))
+    def blind(self, targets: Tensor, label_smoothing: float = 0.0) -> BlindLoss:
+        """The mean loss over any targets of the one answer that is best for these: of numbers, of their mean."""
+        mean = targets.double().mean()
+        return lambda others: float((others.double() - mean).square().mean())
 
     def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
         """How far logits [M, L] are from another model's: the mean KL divergence of their probabilities from its.
@@ -94,18 +99,21 @@ class ClassificationHead(Head):
         smoothing = self.label_smoothing if self.training else 0.0
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
-    def blind_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> float:
-        """The least mean loss of one answer for all texts: the entropy of the labels' shares, smoothed, in nats."""
+    def blind(self, targets: Tensor, label_smoothing: float = 0.0) -> BlindLoss:
+        """As `Head.blind`: of labels, their shares, smoothed, as probabilities."""
         labels = self.classifier.out_features
         shares = torch.bincount(targets, minlength=labels).double() / len(targets)
         smooth = (1 - label_smoothing) * shares + label_smoothing / labels
-        return float(torch.special.entr(smooth).sum())
+        answer = smooth.clamp(min=torch.finfo(smooth.dtype).tiny).log()[None]
+        return lambda others: float(
+            F.cross_entropy(answer.expand(len(others), -1), others, label_smoothing=label_smoothing)
+        )
 
 
 class RegressionHead(ClassificationHead):
     """One number from the pooled state."""
 
-    blind_loss = Head.blind_loss
+    blind = Head.blind
 
     def __init__(self, config: EncoderConfig, dropout_prob: float) -> None:
         super().__init__(config, 1, dropout_prob)

@@ -17,6 +17,7 @@ from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import (
     SETTINGS,
+    alone_in,
     check_converged,
     keep,
     prepare_directory,
@@ -107,16 +108,17 @@ def shrink(
     read = _texts(shrinking.texts)
     _check_texts(source, original, pairs=read.texts_b is not None)
     train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
-    manifest = prepare_directory(out, source, shrinking.settings, resume=resume)
-    if manifest is None:
-        manifest = _run(shrinking, train, held_out, out, report)
-    check_converged(out, manifest)
-    results = read_if_there(out / RESULTS)
-    if not results or (data is not None and results.get("evaluated") != evaluated(data, columns)):
-        write_json(out / RESULTS, outcome(source, out, held_out, data, columns, allow_pickle))
+    with alone_in(out):
+        manifest = prepare_directory(out, source, shrinking.settings, resume=resume)
+        if manifest is None:
+            manifest = _run(shrinking, train, held_out, out, report)
+        check_converged(out, manifest)
         results = read_if_there(out / RESULTS)
-    write_report(out, results)
-    return results
+        if not results or (data is not None and results.get("evaluated") != evaluated(data, columns)):
+            write_json(out / RESULTS, outcome(source, out, held_out, data, columns, allow_pickle))
+            results = read_if_there(out / RESULTS)
+        write_report(out, results)
+        return results
 
 
 @dataclass(frozen=True, kw_only=True)

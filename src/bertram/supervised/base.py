@@ -44,7 +44,8 @@ class TrainingSetup:
     """Leave the model with what bertram.json is to say."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What bertram.json is to say of it beside what it says of any."""
-    blind_loss: float | None = None
+    blind: Callable[[Examples], float] | None = None
+    """As `Loop` takes it."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Training(ABC, Generic[T, S]):
             evaluate=setup.evaluate,
             report=report,
             processes=processes,
-            blind_loss=setup.blind_loss,
+            blind=setup.blind,
         ).run()
         judged = self.splits.judged if outcome.finished else ()
         manifest = {

@@ -109,6 +109,9 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
+        head = cast("Head", network.heads[task.head])
+        blind = head.blind(torch.from_numpy(targets["train"]), self.recipe.label_smoothing or 0.0)
+
         def evaluate() -> Evaluation:
             score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
             return Evaluation(score, {"validation": score})
@@ -130,9 +133,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             scores=scores,
             save=save,
             facts={"pairs": splits.train.texts_b is not None},
-            blind_loss=cast("Head", network.heads[task.head]).blind_loss(
-                torch.from_numpy(targets["train"]), self.recipe.label_smoothing or 0.0
-            ),
+            blind=lambda batch: blind(torch.from_numpy(batch.labels[task.head])),
         )
 
 

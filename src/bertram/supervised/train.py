@@ -8,7 +8,7 @@ from typing import Any
 from bertram import model_names
 from bertram.errors import BadInput
 from bertram.progress import Report, silent
-from bertram.run_directory import prepare_directory
+from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised import finetuning, generation
 from bertram.supervised.generation import Files
 from bertram.tasks.registry import COLUMNS, GENERATIONS
@@ -87,8 +87,9 @@ def train(
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             return training.of_one_step.run(Path(scratch), report)
-    finished = prepare_directory(out, model_names.local(model), training.settings, resume=resume)
-    return training.run(out, report) if finished is None else finished
+    with alone_in(out):
+        finished = prepare_directory(out, model_names.local(model), training.settings, resume=resume)
+        return training.run(out, report) if finished is None else finished
 
 
 def _one(files: Files) -> str | Path:

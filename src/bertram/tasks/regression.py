@@ -84,7 +84,7 @@ def numbers(labels: Sequence[str], source: str, task: str) -> Floats:
         BadInput: one is none.
     """
     values = [parse_number(label) for label in labels]
-    if None in values:
-        row = values.index(None)
-        raise BadInput(f"{source}: row {row + 1}: label {labels[row]!r:.80} is not a number; {task} needs numbers")
+    if None in values:  # by its text: rows that were held out do not stand where they stand in the file
+        label = labels[values.index(None)]
+        raise BadInput(f"{source}: the label {label!r:.80} is not a number; {task} needs numbers")
     return np.array(values, np.float64)

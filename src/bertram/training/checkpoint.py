@@ -31,16 +31,13 @@ def save(
 ) -> None:
     """Write DIRECTORY/step-N: tensors and state, a manifest of their checksums, then the rename that makes it count.
 
-    The `kept` newest checkpoints stay, and those of the steps `spared`; older ones are deleted. One that is there and
-    whole stands as it is: a step number says all about the state of a training.
+    The `kept` newest checkpoints stay, and those of the steps `spared`; older ones are deleted.
 
     Raises:
         OSError: the disk is full or not writable; checkpoints written before stand untouched.
     """
     directory.mkdir(parents=True, exist_ok=True)
     target, temporary = directory / f"step-{step}", directory / f".step-{step}"
-    if _is_whole(target):
-        return
     for leftover in directory.glob(".step-*"):  # of a process that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir()

@@ -161,7 +161,11 @@ def _lost() -> Iterator[None]:
     """Turn what the backend raises when a connection breaks into one line."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise Lost(
-            "another process of this training ended; the same command with --resume goes on from the last checkpoint"
+            "another process of this training ended; the same command with --resume goes on from the last checkpoint "
+            f"({reason:.200})"
         ) from error

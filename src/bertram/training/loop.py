@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -33,13 +33,13 @@ from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import Optimizer
 from bertram.training.precision import DTYPES, Chosen, chosen
 from bertram.training.recipe import Recipe
+from bertram.training.state import State
 
 logger = logging.getLogger(__name__)
 
 _TRIAL_STEPS = 8
 _COMPILING_STEPS = 16
 """Steps before trial ones where layers are compiled: the first few meet new cases, for which it is done again."""
-_LOSS_BUCKETS = 20
 
 
 class Trainable(Protocol):
@@ -83,23 +83,6 @@ class Evaluation(NamedTuple):
     figures: dict[str, float]  # for metrics.jsonl, named "validation…"
 
 
-@dataclass
-class State:
-    """Where a training stands; with weights and moments, all that a checkpoint holds."""
-
-    total: int
-    position: Position
-    step: int = 0
-    evaluated: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    best_score: float | None = None
-    best_step: int = 0
-    stale: int = 0
-    loss_sums: list[float] = field(default_factory=lambda: [0.0] * _LOSS_BUCKETS)
-    loss_counts: list[int] = field(default_factory=lambda: [0] * _LOSS_BUCKETS)
-
-
 class Loop:
     """One training: `run` carries it from the newest checkpoint in OUT/checkpoints, or from the start, to its end."""
 
@@ -113,21 +96,21 @@ class Loop:
         evaluate: Callable[[], Evaluation],
         report: Callable[[dict[str, Any]], None],
         processes: Processes,
-        blind_loss: float | None = None,
+        blind: Callable[[Examples], float] | None = None,
         compile_unasked: bool = False,
     ) -> None:
         """Args:
         model: a Trainable, trained on the device of `processes`; every head that the feed's examples have targets for.
         evaluate: called now and then with the model as it stands.
         report: hears of every step and evaluation, in the words of metrics.jsonl.
-        blind_loss: the loss of the best constant prediction; a training that ends above it counts as diverged.
+        blind: the loss of the best constant prediction on a batch; a training that ends above it counts as diverged.
             None where such a loss is no failure.
         compile_unasked: whether layers are compiled where the recipe does not say.
         """
         keep_freed_memory()
         self.processes, self.model = processes, model.to(processes.device)
         self.feed, self.recipe, self.out = feed, recipe, out
-        self.evaluate, self.report, self.blind_loss = evaluate, report, blind_loss
+        self.evaluate, self.report, self.blind = evaluate, report, blind
         self.checkpoints = out / "checkpoints"
         self.evaluated = EvaluatedWeights(self.checkpoints, recipe.average)
         wanted = compile_unasked if recipe.compile is None else recipe.compile
@@ -138,6 +121,8 @@ class Loop:
             if isinstance(module, ClassificationHead | LanguageModelHead):
                 module.label_smoothing = recipe.label_smoothing or 0.0
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
+        self._saved: tuple[int, int] | None = None
+        """The last checkpoint's steps of training and of evaluation."""
         self._ahead: tuple[Position, tuple[Examples, Position]] | None = None
         self._found = checkpoint.load_latest(self.checkpoints)
         self.precision: Chosen = self._found[1].get("precision", "fp32") if self._found else chosen(recipe, processes)
@@ -184,7 +169,10 @@ class Loop:
                 while True:
                     if state.step in due and state.evaluated < state.step:
                         tell(self._evaluate(state))
-                    if state.step >= state.total or state.stale >= (self.recipe.patience or math.inf):
+                    if state.step >= state.total:
+                        break
+                    if state.stale >= (self.recipe.patience or math.inf):
+                        self._save(state, started)
                         break
                     line = self._train_step(state)
                     tell(line)
@@ -200,7 +188,7 @@ class Loop:
                 self._save(state, started)
                 raise
         seconds = time.monotonic() - started
-        reason = reason or self._not_finite() or _not_falling(state, self.blind_loss)
+        reason = reason or self._not_finite() or state.not_falling()
         self.processes.wait()  # for process 0 to have written what now is read
         averaged, best_step = (1, state.best_step) if reason or not state.best_step else self._choose(state)
         self.optimizer.release()
@@ -212,9 +200,7 @@ class Loop:
         rate = self.recipe.rate(state.step, state.total)
         line, state.position = self._pass(state.step, state.position, rate)
         state.tokens += int(line.pop("batch_tokens"))
-        bucket = state.step * _LOSS_BUCKETS // state.total
-        state.loss_sums[bucket] += line["loss"]
-        state.loss_counts[bucket] += 1
+        state.learned(line["loss"], line.pop("blind"))
         state.step += 1
         return line
 
@@ -253,6 +239,7 @@ class Loop:
             "gradient_norm": float(norm),
             "learning_rate": learning_rate,
             "batch_tokens": tokens,
+            "blind": self.blind(batch) if self.blind else 0.0,
             "tokens_per_second": tokens / seconds,
             "data_share": feeding / seconds,
         }, following
@@ -336,6 +323,8 @@ class Loop:
         return f"the last step left non-finite values in {broken[0]}" if broken else ""
 
     def _save(self, state: State, started: float) -> None:
+        if self._saved == (state.step, state.evaluated):
+            return
         state.seconds = time.monotonic() - started
         facts = {
             "state": asdict(state),
@@ -347,6 +336,7 @@ class Loop:
             checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
             self.evaluated.spare(state.best_step)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
+        self._saved = state.step, state.evaluated
 
     def _machine(self) -> dict[str, Any]:
         """What a resumed training must share with its beginning to give the same bits."""
@@ -374,26 +364,9 @@ class Loop:
                 f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
             )
         self.evaluated.spare(state.best_step)
+        self._saved = state.step, state.evaluated
         now = self._machine()
         others = " and ".join(f"{name} {value}" for name, value in began.items() if value != now.get(name))
         if others and self.processes.rank == 0:
             logger.warning("bertram: this training began with %s; losses may differ in their last digits", others)
         return state
-
-
-def _not_falling(state: State, blind_loss: float | None) -> str:
-    """Why a training that came to its end still counts as diverged: it is no better than the best constant prediction.
-
-    One that begins with what it learned before may stay as good as it was.
-    """
-    means = [s / n for s, n in zip(state.loss_sums, state.loss_counts, strict=True) if n]
-    fifth = len(means) // 5
-    if blind_loss is None or state.step < 100 or fifth == 0:
-        return ""  # nothing to compare with, or too few steps to tell noise from no progress
-    first, last = sum(means[:fifth]) / fifth, sum(means[-fifth:]) / fifth
-    if last < blind_loss:
-        return ""
-    return (
-        f"the training loss did not fall: {first:.4f} in the first fifth and {last:.4f} in the last, "
-        f"where one answer for all texts gives {blind_loss:.4f}"
-    )

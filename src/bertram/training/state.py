@@ -1,0 +1,57 @@
+"""Where a training stands between two steps, and whether it gets anywhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bertram.training.feed import Position
+
+_BUCKETS = 20
+
+
+@dataclass
+class State:
+    """With weights and moments, all that a checkpoint holds. Losses are summed over each twentieth of the training."""
+
+    total: int
+    position: Position
+    step: int = 0
+    evaluated: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_score: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    loss_sums: list[float] = field(default_factory=lambda: [0.0] * _BUCKETS)
+    blind_sums: list[float] = field(default_factory=lambda: [0.0] * _BUCKETS)
+    """Of the losses of the best constant prediction on the same batches; 0 where that is not asked."""
+    loss_counts: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+
+    def learned(self, loss: float, blind: float) -> None:
+        """Note the loss of the step that comes next, and that of the best constant prediction."""
+        bucket = self.step * _BUCKETS // self.total
+        self.loss_sums[bucket] += loss
+        self.blind_sums[bucket] += blind
+        self.loss_counts[bucket] += 1
+
+    def not_falling(self) -> str:
+        """Why a training that came to its end still counts as diverged: it is no better than the best constant answer.
+
+        Both are compared on the same batches, as a rare label is in some and not in others. A training that begins with
+        what the model learned before may stay as good as it was.
+        """
+        counts = [n for n in self.loss_counts if n]
+        fifth = len(counts) // 5
+        if not any(self.blind_sums) or self.step < 100 or fifth == 0:
+            return ""  # nothing to compare with, or too few steps to tell noise from no progress
+
+        def mean(sums: Sequence[float], part: slice) -> float:
+            return sum(s / n for s, n in zip(sums[: len(counts)][part], counts[part], strict=True)) / fifth
+
+        first, last = (mean(self.loss_sums, part) for part in (slice(fifth), slice(-fifth, None)))
+        blind = mean(self.blind_sums, slice(-fifth, None))
+        if last < blind:
+            return ""
+        return (
+            f"the training loss did not fall: {first:.4f} in the first fifth and {last:.4f} in the last, "
+            f"where one answer for all texts gives {blind:.4f}"
+        )
