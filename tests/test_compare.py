@@ -96,7 +96,7 @@ def test_the_test_part_does_not_choose_the_run():
         scores = {"validation": [{"value": validation}], "test": [{"value": test}]}
         facts = {
             "reason": "",
-            "config": {},
+            **{"config": {}, "max_length": 8, "truncated_texts": 0},
             "peak_memory_mb": 1.0,
             "steps": 1,
             "seconds": 1.0,

@@ -144,7 +144,7 @@ def test_a_refused_resume_leaves_what_began_there(place, tmp_path):
 
 def test_one_process_at_a_time(place, tmp_path, monkeypatch):
     monkeypatch.setattr("bertram.run_directory._PATIENCE", 0.0)
-    given = {"model": "bert-tiny", "out": tmp_path / "out", "recipe": Recipe(steps=1, evaluations=1)}
+    given = {"model": place / "bare", "out": tmp_path / "out", "recipe": Recipe(steps=1, evaluations=1)}
     with alone_in(tmp_path / "out"), pytest.raises(BadInput, match="another process is at work there"):
         train("classification", place / "good.csv", **given)
     assert train("classification", place / "good.csv", **given)["steps"] == 1

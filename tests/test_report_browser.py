@@ -81,6 +81,7 @@ def reports(tmp_path_factory):
 def shrunken(place):
     """results.json of `bertram shrink`."""
     measured = {"precision": "int8", "tokens_per_second": 9e3, "latency_ms": {"16": 2.5}, "peak_mb": {"8 × 30": 80.0}}
+    measured |= {"max_length": 128}
     sides = {
         side: measured | {"model": NASTY, "parameters": count, "engine_bytes": count, "scores": {}}
         for side, count in (("teacher", 22_000_000), ("student", 6_000_000 + 300_000 * place))

@@ -202,7 +202,7 @@ class TestRegression:
         assert "\n" not in str(caught.value)
 
     def test_the_same_for_targets(self):
-        with pytest.raises(BadInput, match="row 3: label 'x'"):
+        with pytest.raises(BadInput, match="the label 'x'"):
             Regression(0.0, 1.0).targets(["1", "2", "x"])
 
 
