@@ -1,6 +1,5 @@
 """The directory that a training or comparison writes: which files it begins and ends with, and whether it can go on."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -168,6 +167,8 @@ def alone_in(out: Path) -> Iterator[None]:
 
 
 def _held(handle: int) -> bool:
+    import fcntl  # of POSIX alone; whoever only answers, elsewhere too, imports this room and never comes here
+
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
