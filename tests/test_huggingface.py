@@ -286,6 +286,16 @@ def test_not_a_number_is_a_number_that_training_left(pretrained: Path) -> None:
     assert read(pretrained).encoder.embeddings.tokens.weight.isnan().all()
 
 
+def test_what_only_others_read_is_left_and_named(pretrained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As TinyBERT's fit_denses, and a head that is not known here."""
+    expected = read(pretrained)
+    more = {name: torch.zeros(2, dtype=torch.int64) for name in ("fit_denses.0.weight", "qa_outputs.bias")}
+    edit_tensors(pretrained, lambda tensors: tensors | more)
+    assert same_outputs(expected, read(pretrained))
+    assert len(caplog.messages) == 1
+    assert "holds 'fit_denses.0.weight' and 1 more, which nothing here reads" in caplog.messages[0]
+
+
 # Heads
 
 
@@ -330,6 +340,8 @@ def test_a_classifier_of_as_many_labels_is_kept(tmp_path: Path) -> None:
     [
         ({"problem_type": "multi_label_classification"}, "problem_type must be"),
         ({"architectures": ["BertForTokenClassification"]}, "architectures must name"),
+        ({"problem_type": "regression"}, "with 3 labels: regression of several numbers is not known here"),
+        ({"id2label": {"1": "yes", "2": "no", "3": "so so"}}, "id2label must name the labels 0, 1, 2, …"),
     ],
 )
 def test_what_a_model_is_for_that_cannot_be_used_is_said(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -339,11 +351,27 @@ def test_what_a_model_is_for_that_cannot_be_used_is_said(changes: dict[str, Any]
         bertram.load(place)
 
 
-def test_a_classifier_of_other_labels_is_another(tmp_path: Path) -> None:
+def test_a_classifier_of_other_labels_is_another_and_said_to_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = small_model({"classification": 3})
     write(model, tmp_path, labels=["good", "bad", "so so"])
     assert same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["good", "bad", "so so"]))
-    assert not same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["bad", "good", "so so"]))
+    reordered = read(tmp_path, heads={"classification": 3}, labels=["so so", "good", "bad"])
+    assert torch.equal(outputs(reordered)["classification"], outputs(model)["classification"][:, [2, 0, 1]])
+    assert not caplog.messages
+    assert not same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["good", "bad", "fair"]))
+    assert len(caplog.messages) == 1
+    assert "its classifier is of other labels, ['good', 'bad', 'so so']" in caplog.messages[0]
+
+
+def test_labels_that_lack_a_number_have_no_names(tmp_path: Path) -> None:
+    model = small_model({"classification": 3})
+    write(model, tmp_path)
+    edit_config(tmp_path, id2label={"1": "good", "2": "bad", "3": "so so"})
+    assert same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["bad", "good", "so so"]))
+    edit_config(tmp_path, architectures=["BertModel"])
+    assert same_outputs(model, read(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["TokenClassification", "QuestionAnswering", "MultipleChoice"])
@@ -394,6 +422,11 @@ def test_the_number_of_labels_counts_more_than_their_names(number: int | None, p
     assert found.labels == (None if number else ["a", "b", "c"])
 
 
+def test_labels_may_be_called_by_numbers(pretrained: Path) -> None:
+    edit_config(pretrained, id2label={"0": 1, "1": 0.5, "2": False})
+    assert read_description(pretrained).labels == ["1", "0.5", "False"]
+
+
 def test_labels_go_there_and_back(tmp_path: Path) -> None:
     write(small_model({"classification": 3}), tmp_path, labels=["no", "<b>", "ja"])
     assert read_description(tmp_path).labels == ["no", "<b>", "ja"]
@@ -422,7 +455,7 @@ def test_labels_go_there_and_back(tmp_path: Path) -> None:
         ({"num_hidden_layers": 5}, r"lacks 'encoder\.layer\.4\..* and 15 more"),
         ({"num_hidden_layers": 3}, r"holds 'encoder\.layer\.3\..* and 15 more, for which config.json has no place"),
         ({"problem_type": "multi_label_classification"}, "problem_type must be"),
-        ({"id2label": {"1": "yes", "2": "no"}}, "id2label must be"),
+        ({"id2label": ["yes", "no"]}, "id2label must be"),
         ({"num_labels": 0}, "num_labels must be"),
         ({"problem_type": "single_label_classification", "num_labels": 1}, "needs two labels or more"),
     ],
@@ -438,7 +471,7 @@ def test_config_that_does_not_fit(changes: dict[str, Any], message: str, pretrai
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors: tensors | {"bert.extra": torch.zeros(1)}, "holds 'extra', for which"),
+        (lambda tensors: tensors | {"bert.encoder.extra": torch.zeros(1)}, "holds 'encoder.extra', for which"),
         (lambda tensors: rename(tensors, ("query", "inquiry")), "lacks .*query"),
         (lambda tensors: {n: t[:1] if n == "cls.predictions.bias" else t for n, t in tensors.items()}, r"is \[1\] but"),
         (lambda tensors: {n: t.double() for n, t in tensors.items()}, "must be F32, F16 or BF16, not torch.float64"),
@@ -484,9 +517,11 @@ def test_directories_without_a_model(tmp_path: Path, bare: Path) -> None:
     (bare / "model.safetensors").rename(bare / "model-00001-of-00001.safetensors")
     with pytest.raises(BadInput, match=r"holds no model\.safetensors"):
         read(bare)
-    (bare / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(BadInput, match="in several files"):
-        read(bare)
+    for name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        (bare / name).write_text("{}")
+        with pytest.raises(BadInput, match="in several files"):
+            read(bare)
+        (bare / name).unlink()
 
 
 # Pickles

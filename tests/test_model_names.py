@@ -7,7 +7,7 @@ import pytest
 
 from bertram.errors import BadInput
 from bertram.exporting import export
-from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, resolve, trained
+from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, name_of, resolve, trained
 from tiny import model_directory
 
 
@@ -27,13 +27,27 @@ def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     resolve("owner/name", allow_pickle=True)
     files = [file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file()]
     assert all(any(fnmatch(file, pattern) for pattern in asked[0]) for file in files)
-    assert ["*.bin" in patterns for patterns in asked] == [False, True]
+    assert ["pytorch_model.bin" in patterns for patterns in asked] == [False, True]
     for name in ("bert-tinny", "./a/b", "/a/b", "~/a", "a/b/c", "a/"):
         with pytest.raises(BadInput):
             resolve(name)
     assert len(asked) == 2
     with pytest.raises(BadInput, match=r"^nobody/nothing: neither [^\n]*404 Client Error\.$"):
         resolve("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("bert-base-uncased", "on the hub it is google-bert/bert-base-uncased, presets have random weights"),
+        ("bert-large-cased-whole-word-masking", "google-bert/bert-large-cased-whole-word-masking"),
+        ("albert-xxlarge-v2", "on the hub it is albert/albert-xxlarge-v2"),
+        ("bert-bas", "did you mean bert-base"),
+    ],
+)
+def test_a_name_that_the_hub_knows_with_its_owner(name: str, hint: str) -> None:
+    with pytest.raises(BadInput, match=hint):
+        resolve(name)
 
 
 def test_an_engine_by_its_path_or_name(tmp_path: Path) -> None:
@@ -44,6 +58,8 @@ def test_an_engine_by_its_path_or_name(tmp_path: Path) -> None:
         OWN / f"{name}.engine" for name in (ENGLISH, SENTIMENT)
     ]
     assert engine_of(tmp_path / "a.engine") == tmp_path / "a.engine"
+    with pytest.raises(BadInput, match="is an engine and cannot be trained"):
+        resolve(tmp_path / "a.engine")
     for name in (place, tmp_path / "texts.txt", tmp_path / "none", "bert-tiny", "a text " * 100):
         assert engine_of(name) is None
     assert config_of(tmp_path / "a.engine") == config_of(place)
@@ -55,3 +71,10 @@ def test_a_directory_that_is_called_like_a_preset(tmp_path: Path, monkeypatch: p
     with pytest.raises(BadInput, match=r"write \./bert-tiny for the directory"):
         trained("bert-tiny", resolve("bert-tiny"))
     assert trained("./bert-tiny", resolve("./bert-tiny")) == Path("bert-tiny")
+
+
+def test_no_model_is_nameless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reviews" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "reviews" / "inner")
+    names = {".": "inner", "..": "reviews", "../../reviews/": "reviews", "owner/name": "name", "bert-tiny": "bert-tiny"}
+    assert {model: name_of(model) for model in names} == names

@@ -187,6 +187,11 @@ def test_inputs_are_lines_or_objects(tmp_path, monkeypatch):
     assert list(read_inputs(str(write(tmp_path / "empty.txt", "")))) == []
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"no text": 1}\n' * 1500)))
     assert [len(chunk) for chunk in read_inputs("-")] == [1024, 476]
+    for read, role in ((read_inputs, "text"), (read_documents, "document"), (read_lines, "source")):
+        found = read(str(write(tmp_path / "nul.txt", "a\nb\0\n")))
+        assert next(found) == ["a"]
+        with pytest.raises(BadInput, match=rf"nul\.txt: line 2: a NUL byte in the {role}$"):
+            next(found)
 
 
 def test_inputs_of_a_table_are_its_texts(tmp_path):
@@ -198,6 +203,17 @@ def test_inputs_of_a_table_are_its_texts(tmp_path):
     assert list(read_lines(str(write(tmp_path / "s.tsv", "source\ttarget\na\tb\n")))) == [["a"]]
     with pytest.raises(BadInput, match=r"no column 'text' \(it has 'source', 'target'\)$"):
         list(read_inputs(str(tmp_path / "s.tsv")))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_a_blank_line_of_one_column_is_an_empty_text(tmp_path, name):
+    """As in a text file: answers stand beside the lines. Of several columns it is no row."""
+    path = write(tmp_path / name, "\ntext\na\n\nb\n")
+    assert list(read_inputs(str(path))) == [[{"text": "a"}, {"text": ""}, {"text": "b"}]]
+    path = write(tmp_path / name, "\na\n\nb\n")
+    assert [cells["text"] for cells in next(read_inputs(str(path), {"text": "1"}))] == ["", "a", "", "b"]
+    path = write(tmp_path / name, "\na,x\n\nb,y\n".replace(",", "\t" if name == "t.tsv" else ","))
+    assert next(read_inputs(str(path), {"text": "1"})) == [{"text": "a"}, {"text": "b"}]
 
 
 def test_inputs_of_columns_that_are_called_otherwise(tmp_path):

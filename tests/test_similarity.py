@@ -20,6 +20,7 @@ from bertram.exporting import export
 from bertram.formats.huggingface import read, write
 from bertram.formats.sentence_transformers import read_max_length, read_pooling
 from bertram.inference.predictor import Predictor
+from bertram.model_directory import max_length_of
 from bertram.model_names import ENGLISH, OWN
 from bertram.models.heads import Model
 from bertram.models.tensors import inputs_of, targets_of
@@ -186,11 +187,32 @@ def test_pooling_files_come_back(pooling: str, tmp_path: Path) -> None:
     assert read_max_length(tmp_path) is None
 
 
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "SomebodysModel"])
+def test_a_model_that_makes_vectors_may_be_of_any_class(architecture: str, tmp_path: Path) -> None:
+    directory = tiny.model_directory(tmp_path / "model", {"embedding": 0})
+    expected = load_predictor(directory).embed(TEXTS)
+    said = json.loads((directory / "config.json").read_text()) | {"architectures": [architecture]}
+    (directory / "config.json").write_text(json.dumps(said))
+    np.testing.assert_array_equal(load_predictor(directory).embed(TEXTS), expected)
+
+
+def test_a_transformer_alone_is_a_classifier_of_pairs(tmp_path: Path) -> None:
+    """As sentence-transformers writes CrossEncoders."""
+    directory = tiny.model_directory(tmp_path / "model", {"regression": 1})
+    (directory / "modules.json").write_text('[{"type": "sentence_transformers.base.modules.Transformer", "path": ""}]')
+    (directory / "sentence_bert_config.json").write_text('{"transformer_task": "sequence-classification"}')
+    assert load_predictor(directory).task.name == "regression"
+    assert read_pooling(directory) == {}
+
+
 def test_newer_files_leave_the_length_to_the_tokenizer(tmp_path: Path) -> None:
+    assert read_max_length(tmp_path) is None
+    for written, expected in (("null", None), ("64", 64), ("1e30", 10**30)):
+        (tmp_path / "tokenizer_config.json").write_text(f'{{"model_max_length": {written}}}')
+        assert read_max_length(tmp_path) == (expected and pytest.approx(expected))
+        longest = max_length_of(tmp_path, EncoderConfig(**tiny.SIZES, vocab_size=20))
+        assert longest == min(expected or 512, 512)
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 64}')
-    assert read_max_length(tmp_path) is None  # which any BERT has
-    (tmp_path / "modules.json").write_text("[]")
-    assert read_max_length(tmp_path) == 64
     (tmp_path / "sentence_bert_config.json").write_text('{"transformer_task": "feature-extraction"}')
     assert read_max_length(tmp_path) == 64
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 32}')

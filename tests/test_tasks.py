@@ -124,6 +124,14 @@ class TestClassification:
         targets = Classification(("no", "yes")).targets(["yes", "no", "yes"])
         assert (targets.tolist(), targets.dtype) == ([1, 0, 1], np.int64)
 
+    def test_numbers_stand_for_labels_without_names(self):
+        task = Classification(("LABEL_0", "LABEL_1"))
+        assert task.targets(["1", "0", "LABEL_1"]).tolist() == [1, 0, 1]
+        with pytest.raises(BadInput, match="'2', not seen"):
+            task.targets(["2"])
+        with pytest.raises(BadInput, match="'1', not seen"):
+            Classification(("LABEL_1", "yes")).targets(["1"])
+
     def test_answer_by_hand(self):
         (answer,) = Classification(("no", "yes")).answers(np.array([[0.0, math.log(3)]], np.float32))
         assert answer == {

@@ -555,6 +555,9 @@ def test_pairs_that_the_file_lays_out_otherwise_are_refused(tmp_path):
         ({"tokenizer_class": "BertJapaneseTokenizer"}, None, "no more than the vocabulary of a BertJapaneseTokenizer"),
         ({}, "config.json", "no more than the vocabulary of a BertJapaneseTokenizer"),
         ({"added_tokens_decoder": {"12": {"content": "<user>"}}}, None, "lacks '<user>', which was added"),
+        ({"extra_special_tokens": ["<user>"]}, None, "lacks '<user>', which was added"),
+        ({"extra_special_tokens": [5]}, None, "tokenizer_config.json: extra_special_tokens: 'int' object"),
+        ({"additional_special_tokens": "<user>"}, None, "additional_special_tokens must be a list or an object of tok"),
         ({}, {"[E1]": 12}, r"lacks '\[E1\]', which was added"),
         ({"sep_token": "a:b"}, None, "a special token cannot be called so"),
     ],
@@ -569,7 +572,33 @@ def test_a_vocabulary_that_is_not_all_is_refused(tmp_path, settings, added, mess
         Tokenizer.load(place)
 
 
-def test_added_tokens_that_the_vocabulary_holds_are_no_hindrance(tmp_path):
-    known = {"4": {"content": "[MASK]"}}
-    place = vocabulary_file(tmp_path / "found", tokenizer_class="BertTokenizerFast", added_tokens_decoder=known)
-    assert Tokenizer.load(place).vocab_size == len(VOCABULARY)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "tokenizer_config.json",
+            {
+                "tokenizer_class": "BertTokenizerFast",
+                "additional_special_tokens": ["<E1>", "<e2>"],
+                "added_tokens_decoder": {
+                    "4": {"content": "[MASK]", "special": True, "normalized": False},
+                    "12": {"content": "<E1>", "special": False, "normalized": True},
+                    "14": {"content": "ab", "special": False, "single_word": True},
+                },
+            },
+        ),
+        ("tokenizer_config.json", {"extra_special_tokens": {"one": "<E1>"}}),
+        (
+            "special_tokens_map.json",
+            {"additional_special_tokens": ["<E1>", {"__type": "AddedToken", "content": "<e2>"}]},
+        ),
+        ("added_tokens.json", {"<E1>": 12, "<e2>": 13}),
+    ],
+)
+def test_added_tokens_that_the_vocabulary_holds_are_cut_out_of_texts(tmp_path, name, content):
+    place = vocabulary_file(tmp_path / "found", [*VOCABULARY, "<E1>", "<e2>", "ab"])
+    (place / name).write_text(json.dumps(content))
+    ours = Tokenizer.load(place)
+    check_equal(ours, AutoTokenizer.from_pretrained(place), ["a <E1> b", "a<e1>b<E2><e2>", "[mask] [MASK] ab abb"])
+    assert ours.vocab_size == len(VOCABULARY) + 3
+    assert 12 in ours.encode(["a <E1> b"], max_length=9)[0].token_ids

@@ -1,6 +1,7 @@
 """What a user may name as a model: a directory, a preset, a model on the hub, or one of Bertram's own."""
 
 import difflib
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from bertram.model_directory import read_config
 OWN = Path(__file__).parent / "own"
 ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
 """Models that come with Bertram: vectors of English texts, and how people feel who wrote them; docs/own-models.md."""
+_ON_HUB = re.compile(r"bert-(base|large)-([a-z-]*cased|chinese)[a-z-]*|albert-(base|large|xlarge|xxlarge)-v[12]")
+"""Published models that others call by their names alone."""
 
 
 def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderConfig | TransformerConfig:
@@ -27,7 +30,7 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderC
     if model == ENGLISH:
         return OWN / ENGLISH
     if model == SENTIMENT:
-        raise BadInput(f"{model}: answers, but is there as an engine alone; train on {ENGLISH}, which it was made of")
+        raise BadInput(f"{model}: is an engine alone and cannot be trained; train {ENGLISH}, which it was made from")
     presets: dict[str, EncoderConfig | TransformerConfig] = {**PRESETS, **TRANSFORMERS}
     if isinstance(model, str) and model in presets:
         return presets[model]
@@ -35,10 +38,15 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderC
     if exists(path):
         if path.is_dir():
             return path
+        if is_engine(path):
+            raise BadInput(f"{path}: is an engine and cannot be trained; give the model that it was made from")
         raise BadInput(f"{path}: is a file; here a model is a directory with config.json, or a preset")
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
         return _from_hub(name, allow_pickle)
+    if _ON_HUB.fullmatch(name):
+        owner = "albert" if name.startswith("albert") else "google-bert"
+        raise BadInput(f"{name}: no such directory; on the hub it is {owner}/{name}, presets have random weights")
     near = difflib.get_close_matches(name, presets, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(presets)}"
     raise BadInput(f"{name}: no such directory or preset; {hint}")
@@ -48,6 +56,12 @@ def local(model: str | Path) -> Path | None:
     """What a model argument names on this machine; None for a preset, a model on the hub, or where there is nothing."""
     named = model in (*PRESETS, *TRANSFORMERS, ENGLISH)
     return None if named or not exists(Path(model)) else Path(model)
+
+
+def name_of(model: str | Path) -> str:
+    """What a model argument is called: the last part of a path, of "." too, or of a name on the hub."""
+    path = Path(model)
+    return (path if path.name.strip(".") else path.resolve()).name
 
 
 def may_be(model: str) -> bool:
@@ -129,7 +143,8 @@ def _from_hub(name: str, allow_pickle: bool) -> Path:
         hub = require("huggingface_hub", "hub")
     except BadInput as error:
         raise BadInput(f"{name}: no such directory here, and for the Hugging Face hub {error}") from None
-    wanted = ["*.json", "*.safetensors", "*.spm", "vocab.txt", "spiece.model", *(["*.bin"] if allow_pickle else [])]
+    pickled = ["pytorch_model.bin"] if allow_pickle else []
+    wanted = ["*.json", "*.safetensors", "*.spm", "vocab.txt", "spiece.model", *pickled]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises errors of many libraries

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import can_express_groups, read_description, write_description
-from bertram.formats.loading import Sources, Undrawn, allocate, check, fill
+from bertram.formats.loading import Sources, Undrawn, allocate, check, fill, some
 from bertram.formats.residuals import read_residuals, untied, write_residuals
 from bertram.formats.sentence_transformers import has_pooling, read_pooling, write_pooling
 from bertram.formats.weights import read_tensors, write_tensors
@@ -51,7 +51,8 @@ _NAMES = {
     "heads.classification.classifier": ("classifier", "classifier"),
     "heads.regression.classifier": ("classifier", "classifier"),
 }
-# How the names begin of what a file may hold or lack.
+# How the names begin of what every file holds, and of what it may hold or lack.
+_BODY = ("embeddings.", "encoder.")
 _PARTS = {
     "pooler": ("pooler.",),
     "masked_language_model": ("cls.predictions.", "predictions."),
@@ -60,8 +61,6 @@ _PARTS = {
     "regression": ("classifier.",),
     "embedding": (),
 }
-_OTHERS = ("qa_outputs.",)
-"""Heads that are not known here; the encoder below them is."""
 _TIED = ("cls.predictions.decoder.weight", "predictions.decoder.weight")
 """The token embeddings once more, in the masked language model's head."""
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -81,8 +80,8 @@ def read(
         heads: the heads to have, with their numbers of labels. One that the file holds with as many labels is read; any
             other starts from random weights, and then so may a pooler. None: the heads that the directory holds. That
             of "embedding" has no weights: what it does stands in sentence-transformers' files or `overrides`.
-        labels: names of the classification head's labels in the order of its scores. A head whose labels are called
-            otherwise is another, and not read; LABEL_0 and so on are no names.
+        labels: names of the classification head's labels in the order that its scores are to have. A head whose labels
+            are called otherwise is another, and not read; LABEL_0 and so on are no names.
         overrides: fields of the configuration that config.json cannot represent, from `config_overrides`. What they
             share must be equal in the file, and is shared again.
         allow_pickle: read pytorch_model.bin where there is no model.safetensors.
@@ -90,7 +89,8 @@ def read(
     Raises:
         BadInput: a file is missing, damaged or not of these classes, or config.json and the weights disagree.
     """
-    if "embedding" in ({"embedding"} if heads is None and has_pooling(directory) else heads or ()):
+    pooled = has_pooling(directory)
+    if "embedding" in ({"embedding"} if heads is None and pooled else heads or ()):
         overrides = read_pooling(directory) | dict(overrides or {})
     description = read_description(directory, overrides)
     config = description.config.untied
@@ -98,17 +98,18 @@ def read(
     sources = _sources(read_tensors(path))
 
     counts = {"masked_language_model": 0, "sentence_pair": 2}
-    if description.classifier and (None in (labels, description.names) or list(labels or ()) == description.names):
+    names = description.names
+    if description.classifier and (labels is None or names is None or sorted(labels) == sorted(names)):
         counts[description.classifier] = description.num_labels
     held = {head: number for head, number in counts.items() if _holds(sources, head)}
-    if has_pooling(directory):
+    if pooled:
         held["embedding"] = 0
-    if heads is None:
+    if heads is None and not pooled:  # where there are vectors, the class is that of what they were made of
         if description.unknown:
             raise BadInput(f"{directory / 'config.json'}: {description.unknown}")
         if lacking := description.heads - held.keys():
             raise BadInput(f"{path}: holds no {' or '.join(sorted(lacking))} head, which config.json promises")
-        heads = held
+    heads = held if heads is None else heads
     parts = {head for head, number in heads.items() if held.get(head) == number}
     if _holds(sources, "pooler"):
         parts.add("pooler")
@@ -117,22 +118,32 @@ def read(
         model = Model(config, heads, pooler="pooler" in parts)
         constants = _identity_projection(config)
     fresh: list[nn.Module] = [head for name, head in model.heads.items() if name not in parts]
+    if any(_holds(sources, head) for head in heads.keys() - parts):
+        called = f", {description.labels!r:.120}" if description.labels else ""
+        logger.warning("%s: its classifier is of other labels%s; the new one starts from random weights", path, called)
     if model.pooler is not None and parts <= {"masked_language_model"}:
         logger.warning("%s: holds no pooler; it starts from random weights", path)
         fresh.append(model.pooler)
     elif model.pooler is not None:
         parts.add("pooler")
 
-    unread = (*_beginnings(_PARTS) - _beginnings(parts), *_OTHERS)
-    sources = {name: found for name, found in sources.items() if not name.startswith(unread)}
+    others = {name for name in sources if not name.startswith((*_BODY, *_beginnings(_PARTS)))}
+    unread = tuple(_beginnings(_PARTS) - _beginnings(parts))
+    sources = {name: found for name, found in sources.items() if name not in others and not name.startswith(unread)}
     for name in sources.keys() & set(_TIED):
         sources.setdefault("embeddings.word_embeddings.weight", {}).update(sources.pop(name))
     targets = _tensors(model) | constants
     check(path, sources, {name: target for name, target in targets.items() if not name.startswith(unread)})
+    if others:
+        logger.warning("%s: holds %s, which nothing here reads", path, some(others))
     allocate(model)
     for module in fresh:
         initialize_weights(module, config.initializer_range)
-    fill(path, sources, _tensors(model), _identity_projection(config))
+    targets = _tensors(model)
+    fill(path, sources, targets, _identity_projection(config))
+    if "classification" in parts and labels and names:
+        for name in ("classifier.weight", "classifier.bias"):
+            targets[name].copy_(targets[name][[names.index(label) for label in labels]])
     return model if config == description.config else read_residuals(directory, model, description.config)
 
 
@@ -152,8 +163,7 @@ def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None)
     if model.config.residual_rank:
         write_residuals(directory, model)
         model = untied(model)
-    family = model.config.model_type
-    body = ("embeddings.", "encoder.", "pooler.")
+    family, body = model.config.model_type, (*_BODY, *_PARTS["pooler"])
     tensors = _tensors(model) | _identity_projection(model.config)
     tensors = {
         f"{family}.{name}" if name.startswith(body) else name: tensor.to("cpu", torch.float32)

@@ -85,7 +85,7 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
         raise BadInput(f"has no field {min(strange)!r:.80}")
     labels = _labels(content)
     given = content.get("num_labels")
-    num_labels = (len(labels) or 2) if given is None else given
+    num_labels = (len(content.get("id2label") or ()) or 2) if given is None else given
     if type(num_labels) is not int or not 1 <= num_labels <= 2**20:
         raise BadInput(f"num_labels must be a whole number from 1, not {num_labels!r:.80}")
     problem, promised = content.get("problem_type"), _promised(content)
@@ -96,15 +96,19 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
         unknown = f"problem_type must be {' or '.join(_PROBLEMS)}, not {problem!r:.80}"
     elif problem == "single_label_classification" and num_labels == 1:
         unknown = f"problem_type {problem} needs two labels or more"
+    elif problem == "regression" and num_labels > 1:
+        unknown = f"problem_type regression with {num_labels} labels: regression of several numbers is not known here"
     classifier = _PROBLEMS[problem or _usual_problem(num_labels)] if not unknown else None
     heads = {classifier if head == "classification" else head for head in promised or ()} if classifier else set()
+    if "classification" in heads and labels is None:
+        heads, unknown = set(), "id2label must name the labels 0, 1, 2, …"
     return Description(
         config=replace(config, **overrides),
         heads=frozenset(heads),
         unknown=unknown,
         classifier=classifier,
         num_labels=num_labels,
-        labels=labels if len(set(labels)) == num_labels else None,
+        labels=labels if len(set(labels or ())) == num_labels else None,
     )
 
 
@@ -133,14 +137,13 @@ def _config(content: dict[str, Any]) -> EncoderConfig:
     return config
 
 
-def _labels(content: dict[str, Any]) -> list[str]:
+def _labels(content: dict[str, Any]) -> list[str] | None:
+    """The labels' names, which may be numbers too, in the order of the scores; None where a score has none."""
     names = content.get("id2label") or {}
-    if isinstance(names, dict):
-        found = (names.get(str(number)) for number in range(len(names)))
-        labels = [label for label in found if isinstance(label, str)]
-        if len(labels) == len(names):
-            return labels
-    raise BadInput("id2label must be an object that names the labels 0, 1, 2, …")
+    if not isinstance(names, dict):
+        raise BadInput("id2label must be an object that names the labels 0, 1, 2, …")
+    found = [names.get(str(number)) for number in range(len(names))]
+    return [str(name) for name in found] if all(isinstance(name, str | int | float) for name in found) else None
 
 
 def _promised(content: dict[str, Any]) -> set[str] | None:

@@ -38,12 +38,13 @@ def check(path: Path, sources: Sources, targets: dict[str, Tensor]) -> None:
                 shapes = " but config.json makes it ".join(str(list(shape)) for shape in (tensor.shape, target.shape))
                 raise BadInput(f"{path}: {found!r:.120} is {shapes}")
     if missing := targets.keys() - sources.keys():
-        raise BadInput(f"{path}: lacks {_some(missing)}, which config.json asks for")
+        raise BadInput(f"{path}: lacks {some(missing)}, which config.json asks for")
     if unknown := sources.keys() - targets.keys():
-        raise BadInput(f"{path}: holds {_some(unknown)}, for which config.json has no place")
+        raise BadInput(f"{path}: holds {some(unknown)}, for which config.json has no place")
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first of some names, cut to what fits a line, and how many more there are."""
     first, *rest = sorted(names)
     return f"{first!r:.120}" + (f" and {len(rest)} more" if rest else "")
 

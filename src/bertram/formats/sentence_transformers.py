@@ -17,8 +17,15 @@ _POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"
 
 
 def has_pooling(directory: Path) -> bool:
-    """Whether a directory holds a model of sentence-transformers."""
-    return (directory / _MODULES).is_file()
+    """Whether a directory holds a model of sentence-transformers that makes vectors.
+
+    One whose only module is a Transformer reads pairs of texts: its head is in config.json, as anybody's.
+    """
+    path = directory / _MODULES
+    try:
+        return path.is_file() and [kind for kind, _ in _modules(path)] != ["Transformer"]
+    except BadInput:  # which `read_pooling` says
+        return True
 
 
 def read_pooling(directory: Path) -> dict[str, Any]:
@@ -30,30 +37,30 @@ def read_pooling(directory: Path) -> dict[str, Any]:
     if not has_pooling(directory):
         return {}
     path = directory / _MODULES
-    modules = _read(path)
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise BadInput(f"{path}: must hold a list of modules")
-    kinds = [str(module.get("type")).rpartition(".")[2] for module in modules]
+    modules = _modules(path)
+    kinds = [kind for kind, _ in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         found = ", ".join(kinds)
         raise BadInput(f"{path}: Transformer, Pooling and perhaps Normalize are known here, not {found!r:.120}")
-    if [module.get("path") for module in modules[:2]] != ["", "1_Pooling"]:
+    if [place for _, place in modules[:2]] != ["", "1_Pooling"]:
         raise BadInput(f"{path}: the Transformer must stand beside it and the Pooling in 1_Pooling")
     return {"pooling": _mode(directory / "1_Pooling" / "config.json"), "normalize_pooling": len(kinds) == 3}
 
 
 def read_max_length(directory: Path) -> int | None:
-    """Tokens that a text is cut to, if sentence_bert_config.json says, or of such a model tokenizer_config.json.
+    """Tokens that a text is cut to, if sentence_bert_config.json says, or tokenizer_config.json.
 
     Raises:
         BadInput: the file is damaged.
     """
     for name, key in ((_LENGTH, "max_seq_length"), (_TOKENIZER, "model_max_length")):
         path = directory / name
-        if not path.is_file() or (name == _TOKENIZER and not has_pooling(directory)):
+        if not path.is_file():
             continue
         content = _read(path)
         length = content.get(key) if isinstance(content, dict) else 0
+        if isinstance(length, float) and length.is_integer():  # 1e30, which says that there is no limit
+            length = int(length)
         if length is not None:
             if type(length) is not int or length < 3:
                 raise BadInput(f"{path}: {key} must be a whole number from 3, not {length!r:.40}")
@@ -89,6 +96,14 @@ def write_pooling(directory: Path, config: EncoderConfig) -> None:
         for place, (path, kind) in enumerate(kinds.items())
     ]
     write_json(directory / _MODULES, modules)  # last: it says that the others are there
+
+
+def _modules(path: Path) -> list[tuple[str, Any]]:
+    """The kind of each module, and where it stands."""
+    modules = _read(path)
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise BadInput(f"{path}: must hold a list of modules")
+    return [(str(module.get("type")).rpartition(".")[2], module.get("path")) for module in modules]
 
 
 def _mode(path: Path) -> str:

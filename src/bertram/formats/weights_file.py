@@ -20,13 +20,13 @@ def find_weights(directory: Path, *, allow_pickle: bool) -> Path:
     tensors, pickled = directory / "model.safetensors", directory / "pytorch_model.bin"
     if tensors.is_file():
         return tensors
-    if (directory / "model.safetensors.index.json").exists():
+    if not pickled.is_file() and any(directory.glob("*.index.json")):
         raise BadInput(
             f"{directory}: the weights are in several files; write them as one with transformers' "
             "save_pretrained(…, max_shard_size='100GB')"
         )
     if not pickled.is_file():
-        raise BadInput(f"{directory}: holds no model.safetensors")
+        raise BadInput(f"{directory}: holds no model.safetensors (a pytorch_model.bin is read with --allow-pickle)")
     if not allow_pickle:
         raise BadInput(
             f"{pickled}: a pickle, which may hold code; convert it there with {CONVERSION} or pass --allow-pickle"

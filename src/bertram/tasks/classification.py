@@ -3,6 +3,7 @@
 Letters: N examples, L labels.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from bertram.errors import BadInput
 from bertram.tasks import metrics
 from bertram.tasks.task import Floats, Logits, Score, Targets, Task, parse_number
 
+_UNNAMED = re.compile(r"LABEL_\d+")  # transformers' labels without names
 _NAMED = 5  # labels that an error lists before it only counts them
 
 
@@ -53,8 +55,10 @@ class Classification(Task):
         return {"name": self.name, "labels": list(self.labels)}
 
     def targets(self, labels: Sequence[str], source: str = "the data") -> NDArray[np.int64]:
-        """Numbers of the labels, [N]."""
+        """Numbers of the labels, [N]. Where all are called LABEL_0 and so on, their numbers will do."""
         numbers = {label: number for number, label in enumerate(self.labels)}
+        if all(_UNNAMED.fullmatch(label) for label in self.labels):
+            numbers |= {label.removeprefix("LABEL_"): number for label, number in numbers.items()}
         unseen = Counter(label for label in labels if label not in numbers)
         if unseen:
             rows = f"{unseen.total()} row{'s' if unseen.total() > 1 else ''}"

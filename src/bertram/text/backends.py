@@ -30,7 +30,9 @@ BOUNDARY = "▁"
 """What a word begins with in ALBERT's and the Transformer's vocabularies."""
 
 _SPECIAL = {f"{role}_token" for role in BERT_SPECIAL.keys() | TRANSFORMER_SPECIAL.keys()}
+_ADDED = ("extra_special_tokens", "additional_special_tokens", "added_tokens_decoder")
 _FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_chars", "separate_vocabs")
+_CUT = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 _PLAIN = ("BertTokenizer", "AlbertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "PreTrainedTokenizer")
 """The classes, "Fast" behind them or not, of which a vocab.txt or spiece.model says everything."""
 _T = TypeVar("_T")
@@ -175,12 +177,11 @@ def add_special(backend: tokenizers.Tokenizer, special: Mapping[str, str]) -> bo
 def read_settings(file: Path) -> dict[str, Any]:
     """The settings in a tokenizer_config.json that are known here, their types checked; none if there is no such file.
 
-    Special tokens are keyed "pad_token" and so on and given by name, "added" has the names of added ones.
+    Special tokens are keyed "pad_token" and so on and given by name; "added" has all tokens that are cut out of texts.
     """
-    if not file.is_file():
-        return {}
-    settings: dict[str, Any] = {}
-    for key, value in read_object(file, MAX_BYTES).items():
+    content = read_if_there(file, MAX_BYTES)
+    settings: dict[str, Any] = {"added": [token for key in _ADDED for token in _added(file, key, content.get(key))]}
+    for key, value in content.items():
         if key in _FLAGS and value is not None:
             if not isinstance(value, bool):
                 raise BadInput(f"{file}: {key} must be true or false, not {value!r}")
@@ -189,9 +190,19 @@ def read_settings(file: Path) -> dict[str, Any]:
             settings[key] = value.get("content") if isinstance(value, dict) else value
             if not isinstance(settings[key], str):
                 raise BadInput(f"{file}: {key} must be a string, not {value!r}")
-        elif key == "added_tokens_decoder" and isinstance(value, dict):
-            settings["added"] = [str(token.get("content")) for token in value.values() if isinstance(token, dict)]
     return settings
+
+
+def _added(file: Path, key: str, value: Any) -> list[AddedToken]:
+    """Tokens that are cut out of texts: each a name, or an object that says how. Numbers or names may be their keys."""
+    tokens = [] if value is None else list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(tokens, list):
+        raise BadInput(f"{file}: {key} must be a list or an object of tokens, not {value!r:.80}")
+    objects = [token if isinstance(token, dict) else {"content": token, "special": True} for token in tokens]
+    try:
+        return [AddedToken(**{name: value for name, value in token.items() if name in _CUT}) for token in objects]
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{file}: {key}: {error}") from None
 
 
 def special_names(file: Path, vocabulary: Container[str], settings: Mapping[str, Any]) -> dict[str, str]:
@@ -223,13 +234,15 @@ def read_backend(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenize
             backend = _read_sentencepiece(file, settings)
         case _:
             raise BadInput(f"{file}: not a tokenizer; known are {', '.join(FILES)}")
-    _check_complete(file, settings, backend)
+    _complete(file, settings, backend)
     return backend
 
 
-def _check_complete(file: Path, settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> None:
-    """Raises:
-    BadInput: what stands beside a vocabulary says that there is more to its tokenizer.
+def _complete(file: Path, settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> None:
+    """Have the backend cut out of texts what stands in its vocabulary, and beside it as added to it.
+
+    Raises:
+        BadInput: what stands beside a vocabulary says that there is more to its tokenizer.
     """
     hint = "save the tokenizer by transformers, which then writes a tokenizer.json"
     config = file.with_name("config.json")
@@ -237,10 +250,13 @@ def _check_complete(file: Path, settings: Mapping[str, Any], backend: tokenizers
     name = str(said.get("tokenizer_class") or _PLAIN[0])
     if name.removesuffix("Fast") not in _PLAIN:
         raise BadInput(f"{file}: is no more than the vocabulary of a {name:.80}; {hint}")
-    added = file.with_name("added_tokens.json")
-    tokens = [*settings.get("added", ()), *(read_object(added, MAX_BYTES) if added.is_file() else ())]
-    if lacking := [token for token in tokens if backend.token_to_id(token) is None]:
+    special = special_names(file, backend.get_vocab(), settings).values()
+    older = [AddedToken(name, special=name in special) for name in read_if_there(file.with_name("added_tokens.json"))]
+    mapped = read_settings(file.with_name("special_tokens_map.json"))["added"]
+    tokens = {token.content: token for token in (*older, *mapped, *settings["added"])}  # the last says how
+    if lacking := [name for name in tokens if backend.token_to_id(name) is None]:
         raise BadInput(f"{file}: lacks {lacking[0]!r:.80}, which was added to it; {hint}")
+    backend.add_tokens(list(tokens.values()))
 
 
 def _read_json(file: Path) -> tokenizers.Tokenizer:

@@ -158,8 +158,7 @@ def _csv(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
             number = 1
             try:
                 for cells in reader:
-                    if cells:
-                        yield number, cells
+                    yield number, cells
                     number = reader.line_num + 1
             except csv.Error as error:
                 raise BadInput(f"{path}: line {number}: {error}") from None
@@ -171,7 +170,8 @@ def _csv(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
 def _tsv(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
     def rows() -> Iterator[Row]:
         with opened(path) as stream:
-            yield from ((number, line.split("\t")) for number, line in numbered_lines(str(path), stream) if line)
+            lines = numbered_lines(str(path), stream)
+            yield from ((number, line.split("\t") if line else []) for number, line in lines)
 
     return _headed(str(path), rows(), columns, roles)
 
@@ -256,14 +256,25 @@ def _headed(name: str, rows: Iterator[Row], columns: Columns, roles: Sequence[st
         raise BadInput(
             f"--columns: without a header, name {wanted} column by numbers from 1, or one of them by its header"
         )
-    first = next(rows, None)
+    blank: list[Row] = []
+    while (first := next(rows, None)) and not first[1]:
+        blank.append(first)
     if first is None:
         raise BadInput(f"{name}: is empty")
     header, numbers = list(first[1]), [str(number) for number in range(1, len(first[1]) + 1)]
     if headless:
         places = {role: int(named[role]) - 1 for role in roles if role in named}
-        return Rows(numbers, places, _checked_width(name, chain([first], rows), 1 + max(places.values()), "at least "))
+        rows = _filled(chain(blank, [first], rows), len(header))
+        return Rows(numbers, places, _checked_width(name, rows, 1 + max(places.values()), "at least "))
+    rows = _filled(rows, len(header))
     return Rows(header, _places(name, header, columns, roles, numbers), _checked_width(name, rows, len(header)))
+
+
+def _filled(rows: Iterable[Row], width: int) -> Iterator[Row]:
+    """A blank line is an empty cell of the only column there is; of several columns it is no row."""
+    for number, cells in rows:
+        if cells or width == 1:
+            yield number, cells or [""]
 
 
 def _checked_width(name: str, rows: Iterator[Row], width: int, bound: str = "") -> Iterator[Row]:
