@@ -3,8 +3,9 @@
 import io
 import json
 import shutil
+import sys
 from dataclasses import replace
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tiny import model_directory, rows, run
 def quick(monkeypatch):
     for name, value in {"_TEXTS": 8, "_SINGLES": 2, "_STREAM": 4}.items():
         monkeypatch.setattr(room, name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +76,17 @@ def test_one_that_fails_leaves_the_field(monkeypatch):
     assert (list(workers), left_out) == (["b"], {"a": "a: no memory"})
 
 
-def test_an_engine_alone(place, tmp_path):
+def test_an_engine_alone(tmp_path, monkeypatch):
+    """Of a model that reads fewer tokens than most are measured with."""
+    place = model_directory(tmp_path / "model", {"classification": 2}, max_position_embeddings=12)
     export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
+    alone, loads = room._alone, iter([5.0, 7.0])
+    monkeypatch.setattr(room, "_alone", lambda *arguments: (next(loads), alone(*arguments)[1]))
     found = bench(tmp_path / "a.engine", rounds=1, with_ceiling=False)
-    assert [row["setting"] for row in found["rows"]] == ["bertram fp32"]
+    [row] = found["rows"]
+    assert (row["setting"], row["load_seconds"]) == ("bertram fp32", 5.0)
+    assert (list(row["peak_mb"]), list(row["latency_ms"])) == (["8 × 12", "32 × 12"], [8])
+    assert found["threads"] == 1
     with pytest.raises(BadInput, match="is an engine file; other libraries need"):
         bench(tmp_path / "a.engine", against=["transformers"])
 
@@ -139,7 +148,26 @@ def test_openvino_is_told_its_precision(tmp_path, monkeypatch, name, hints):
     core = Mock()
     monkeypatch.setattr("bertram.benchmark.contestants._library", lambda _: Mock(Core=lambda: core))
     SETTINGS[name].load(tmp_path / "model.onnx")
-    core.compile_model.assert_called_once_with(tmp_path / "model.onnx", "CPU", {"PERFORMANCE_HINT": "LATENCY"} | hints)
+    always = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}
+    core.compile_model.assert_called_once_with(tmp_path / "model.onnx", "CPU", always | hints)
+
+
+def test_all_have_as_many_threads(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr("bertram.benchmark.contestants._library", lambda _: library)
+    library = MagicMock()
+    for name in ("transformers default", "onnxruntime fp32", "openvino default", "ctranslate2 int8"):
+        SETTINGS[name].load(tmp_path)
+    library.set_num_threads.assert_called_once_with(3)
+    assert library.SessionOptions().intra_op_num_threads == 3
+    assert library.Core().compile_model.call_args.args[2]["INFERENCE_NUM_THREADS"] == 3
+    assert library.Encoder.call_args.kwargs["intra_threads"] == 3
+
+
+def test_a_preset_wants_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(BadInput, match=r"^torch is not installed; it comes with: pip install 'bertram\[train\]'$"):
+        bench("bert-tiny")
 
 
 @pytest.mark.parametrize(

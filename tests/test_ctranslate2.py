@@ -3,14 +3,16 @@
 import json
 import random
 import struct
+import sys
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
 
-from bertram.batch import Batch, Hypothesis, output_limits
+from bertram.batch import Batch
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.formats.ctranslate2 import write_ctranslate2
@@ -20,7 +22,7 @@ from bertram.models.beam_search import search
 from bertram.models.decoding import Decoding
 from bertram.models.tensors import to_tensors
 from bertram.models.transformer import Transformer
-from bertram.search import Search
+from bertram.search import Hypothesis, Search
 from test_floors import WITHOUT_TORCH, run_python
 from tiny import harm
 
@@ -66,7 +68,7 @@ CONFIGS = {
     "pre-norm, learned positions": both(normalize_before=True, static_position_embeddings=False),
     "GELU, embedding norm": both(hidden_act="gelu", normalize_embedding=True, scale_embedding=False),
     "GELU by tanh": both(hidden_act="gelu_new"),
-    "one group": both(num_hidden_layers=3, num_hidden_groups=1, hidden_act="silu"),
+    "two groups": both(num_hidden_layers=4, num_hidden_groups=2, hidden_act="silu"),
     "attention shared, inner layers": both(num_hidden_groups=1, inner_group_num=2, shared="attention"),
     "two vocabularies, untied": two(STACK, replace(STACK, vocab_size=45), tie_word_embeddings=False),
     "BERT with a decoder of its own": two(
@@ -111,7 +113,7 @@ def sources(number=200, seed=0):
 
 
 def ours(model, batch, settings, never=(PAD,)):
-    limits = output_limits(batch.lengths, model.config.decoder.max_position_embeddings, settings.max_length)
+    limits = settings.limits(batch.lengths, model.config.decoder.max_position_embeddings)
     with torch.inference_mode():
         decoding = Decoding(model, to_tensors(batch))
         return search(
@@ -211,6 +213,23 @@ class TestOutputs:
         assert runner.generate(batch, Search(max_length=1)) == [[Hypothesis([], 0.0)]] * 40
         assert runner.generate(batch.select([]), GREEDY) == []
 
+    def test_it_answers_in_a_fork(self, plain):
+        """A fork has none of the threads, and must not wait for them when it needs the runner no more."""
+        runner, batch = CTranslate2Runner(plain[1].directory, threads=2), sources(4)
+        expected = runner.generate(batch, GREEDY)
+
+        def answer():
+            nonlocal runner
+            equal = runner.generate(batch, GREEDY) == expected
+            del runner
+            sys.exit(not equal)
+
+        child = get_context("fork").Process(target=answer)
+        child.start()
+        child.join(10)
+        child.kill()  # if it waits for ever
+        assert child.exitcode == 0
+
     def test_no_output_holds_the_padding(self, plain):
         assert not any(PAD in best.ids for [best] in plain[1].generate(sources(), GREEDY))
 
@@ -223,10 +242,12 @@ class TestOutputs:
 
     def test_no_output_is_longer_than_its_own_limit(self, plain):
         (_, runner), batch = plain, sources(40)
-        found = runner.generate(batch, Search(beam_size=1, min_length=60))
-        room = np.minimum(2 * batch.lengths + 16, 41) - 1
-        assert [len(best.ids) for [best] in found] == room.tolist()
-        assert len(set(room.tolist())) > 3
+        found = runner.generate(batch, Search(beam_size=1, min_length=20))
+        written = np.array([len(best.ids) for [best] in found])
+        room = np.minimum(np.maximum(2 * batch.lengths + 16, 21), 41) - 1
+        assert (written >= 20).all()
+        assert (written <= room).all()
+        assert len(set(room[written == room].tolist())) > 3
 
     def test_a_batch_answers_as_its_rows_do(self, plain):
         (_, runner), batch = plain, sources(20)
@@ -424,7 +445,7 @@ def generating(directory):
 import sys
 from pathlib import Path
 from bertram.batch import Batch
-from bertram.search import Search
+from bertram.search import Hypothesis, Search
 from bertram.inference.ctranslate2_runner import CTranslate2Runner
 
 runner = CTranslate2Runner(Path({str(directory)!r}), threads=1)

@@ -8,6 +8,7 @@ import sys
 import zlib
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,9 @@ from bertram.formats.engine import tensors_of
 from bertram.formats.engine_file import Engine, read_engine, write_engine
 from bertram.formats.engine_layout import layout_of
 from bertram.formats.quantization import pack
-from bertram.inference import engine_runner
+from bertram.inference import kernels
 from bertram.inference.engine_runner import EngineRunner
+from bertram.inference.untying import untied
 from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.model_directory import read_model, read_tokenizer
 from bertram.model_names import ENGLISH, OWN
@@ -82,10 +84,15 @@ def test_evaluate_takes_an_engine(engine, capsys):
     assert "accuracy" in capsys.readouterr().out
 
 
-def test_without_kernels_numpy_answers(engine, monkeypatch):
+def test_without_kernels_numpy_answers_and_it_is_said_once(engine, monkeypatch, caplog):
     expected = load(engine).logits(TEXTS)
-    monkeypatch.setattr(engine_runner, "available", lambda: False)
-    np.testing.assert_allclose(load(engine).logits(TEXTS), expected, atol=0.1 if engine.stem == "int8" else 1e-5)
+    assert kernels.machine()["kernels"] in (*kernels.VARIANTS, None)
+    monkeypatch.setattr(kernels, "LIBRARY", engine.parent / "none.so")
+    monkeypatch.setattr(kernels, "_library", cache(kernels._library.__wrapped__))
+    for _ in range(2):
+        np.testing.assert_allclose(load(engine).logits(TEXTS), expected, atol=0.1 if engine.stem == "int8" else 1e-5)
+    assert kernels.machine()["kernels"] is None
+    assert [record.getMessage()[:19] for record in caplog.records] == ["no compiled kernels"]
 
 
 def test_a_masked_head_scores_the_places_that_are_asked_for(tmp_path):
@@ -131,6 +138,16 @@ def test_a_file_holds_residuals_and_not_their_sums(tmp_path):
     factors = 6 * 4 * (2 * 32 + 3 * 32 + 2 * 32 + 2 * (32 + 64))  # 48 outputs are kept as 64
     assert sizes[4] - sizes[0] > own + factors
     assert 0 <= sizes[8] - sizes[4] - factors < 64 * 60  # each begins at a multiple of 64 bytes
+
+
+def test_residuals_are_summed_without_all_shared_weights_in_float32():
+    settings = {"num_hidden_groups": 4, "residual_rank": 1, "intermediate_size": 1024}
+    config, matrices, vectors, _ = weights_of("bert-medium", "int8", **settings)
+    engine = Engine(config, {}, True, {}, None, matrices, vectors)
+    wide = sum(4 * m.outputs * m.inputs for name, m in matrices.items() if name.startswith("shared.")) / 1e6
+    assert wide > 30
+    with peak_below(wide):  # of which half are the sums of eight layers, in int8
+        untied(engine)
 
 
 def weights_of(name, precision, **settings):

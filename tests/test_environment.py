@@ -55,15 +55,38 @@ def test_cores_are_those_that_this_process_may_use():
         assert environment()["cores"] == 1
     finally:
         os.sched_setaffinity(0, allowed)
-    assert room.usable_cores(Path("no quota")) == len(allowed)
+    assert room.usable_cores(Path("no root")) == len(allowed)
 
 
-@pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 64), ("", 64)])
-def test_a_container_may_have_less(quota, cores, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 64),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "20000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, 64),
+        ({"cpu.max": ""}, 64),
+        ({"a/b/cpu.max": "300000 100000"}, 3),
+        ({"a/b/cpu.max": "max 100000", "a/cpu.max": "500000 100000", "cpu.max": "900000 100000"}, 5),
+        ({"c/cpu.max": "300000 100000"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+    ],
+)
+def test_a_container_may_have_less(files, cores, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    assert room.usable_cores(tmp_path / "cpu.max") == cores
-    assert room.usable_cores(tmp_path / "absent") == 64
+    told = {"proc/self/cgroup": "4:cpu,cpuacct:/else\n0::/a/b"}
+    for name, content in (told | {f"sys/fs/cgroup/{name}": content for name, content in files.items()}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    assert room.usable_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("asked", "found"), [("3", 3), ("0", 64), ("-2", 64), ("many", 64), ("", 64)])
+def test_threads_are_as_many_as_are_asked_for(asked, found, monkeypatch):
+    monkeypatch.setattr(room, "usable_cores", lambda: 64)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert room.default_threads() == found
 
 
 def test_memory_is_what_the_system_says():

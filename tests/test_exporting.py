@@ -1,6 +1,8 @@
 """`bertram export`: which formats there are, how int8 is judged, and a trained encoder as transformers loads it."""
 
 import json
+import math
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -142,17 +144,31 @@ def test_weights_that_int8_spoils_stay_in_float32(tmp_path, monkeypatch):
     )
 
     monkeypatch.setattr("bertram.quantizing._MOST_FLOATS", 0.1)  # where there is room for one of the two
-    with pytest.raises(BadInput, match=r"below --min-agreement 0\.98, with as many weights in float32 as may be"):
+    with pytest.raises(BadInput, match=r"below --min-agreement 0\.98, with half of its weights in float32"):
         export(place, format="engine", out=tmp_path / "c.engine", min_agreement=0.98)
     assert not (tmp_path / "c.engine").exists()
 
 
 def test_what_agrees_too_little_is_not_written(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, **__: 0.5)
-    with pytest.raises(BadInput, match=r"--min-agreement 0\.9"):
-        export(model, format="engine", out=tmp_path / "a.engine", min_agreement=0.9)
-    assert not (tmp_path / "a.engine").exists()
+    for share in (math.nan, 0.5):
+        monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, share=share, **__: share)
+        with pytest.raises(BadInput, match=r"--min-agreement 0\.9"):
+            export(model, format="engine", out=tmp_path / "a.engine", min_agreement=0.9)
+        assert not (tmp_path / "a.engine").exists()
     export(model, format="engine", out=tmp_path / "a.engine", min_agreement=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("options", [{"format": "engine"}, {"format": "onnx"}])
+def test_weights_that_are_not_finite(model, tmp_path, options, value):
+    place = shutil.copytree(model, tmp_path / "model")
+    network = read_model(place)
+    with torch.no_grad():
+        network.encoder.layers[1].attention.output.weight[3, 4] = value
+    write(network, place, labels=list("ab"))
+    with pytest.raises(BadInput, match=r"model: attention\.1\.output holds NaN or infinity: its training diverged"):
+        export(place, **options, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_others_get_a_regression_s_values_in_the_unit_of_the_labels(tmp_path):

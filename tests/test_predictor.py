@@ -8,6 +8,7 @@ from bertram.errors import BadInput
 from bertram.inference import predictor as module
 from bertram.inference.predictor import Predictor
 from bertram.tasks.regression import Regression
+from bertram.tasks.similarity import Similarity
 
 
 class Characters:
@@ -79,6 +80,25 @@ def test_strings_objects_and_pairs():
 def test_nothing_and_texts_without_tokens():
     assert make().predict([]) == []
     assert make().predict(["", "a", ""]) == [{"score": 0.0}, {"score": 97.0}, {"score": 0.0}]
+
+
+@pytest.mark.parametrize("task", [Regression(0.0, 1.0), Similarity()])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a text",), "inputs: must be a list of texts"),
+        (("a text", "a text"), "inputs: must be a list of texts"),
+        (("a", ["b"]), "inputs: must be a list of texts"),
+        ((["a"], ["b", "c"]), "inputs: 1 texts and 2 second ones; each needs one"),
+        ((["a", "b"], []), "inputs: 2 texts and 0 second ones; each needs one"),
+    ],
+)
+def test_one_text_is_not_taken_for_a_list(task, arguments, message):
+    predictor = make()
+    predictor.task = task
+    ask = predictor.embed if task.apart and len(arguments) == 1 else predictor.logits
+    with pytest.raises(BadInput, match=message):
+        ask(*arguments)
 
 
 @pytest.mark.parametrize(

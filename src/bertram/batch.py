@@ -5,7 +5,7 @@ Letters: B sequences, T tokens of all of them together.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,25 +147,6 @@ class Examples:
     def counts(self) -> dict[str, int]:
         """How many targets each head has here; those with none are left out."""
         return {head: len(values) for head, (_, values) in self.targets().items()}
-
-
-class Hypothesis(NamedTuple):
-    """What a search found for a source."""
-
-    ids: list[int]
-    """Without the start and the end token."""
-    score: float
-    """Log-probability divided by (the number of ids + 1) ** length_penalty."""
-
-
-def output_limits(lengths: Ints, positions: int, max_length: int | None) -> Ints:
-    """Tokens of the outputs for sources of the given lengths at most, the end token counted, both [B].
-
-    By default twice the source's and 16 more: translations are seldom half as long again as their sources, and what
-    goes on for longer repeats itself. A decoder of so many positions writes one more token, the end, at no cost.
-    """
-    limits = 2 * lengths + 16 if max_length is None else np.full_like(lengths, max_length)
-    return np.minimum(limits, positions + 1)
 
 
 def laid_out(lengths: NDArray[np.integer]) -> tuple[Ints, Ints]:

@@ -4,7 +4,7 @@ import math
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bertram import __version__
@@ -55,14 +55,37 @@ def _features(processor: dict[str, str]) -> list[str]:
     return [feature for feature in _FEATURES if feature in flags]
 
 
-def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
-    """Logical cores that this process may run on, or whose time its container may take."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def default_threads() -> int:
+    """That compute where nobody says otherwise: OMP_NUM_THREADS of them, as in torch, or one for each usable core."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Logical cores that this process may run on, or whose time its container may take; 1 if the system tells none."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    groups, own = root / "sys/fs/cgroup", _control_group(root / "proc/self/cgroup")
+    quotas = [_quota(groups / group.relative_to("/") / "cpu.max") for group in (own, *own.parents)]
+    quotas.append(_quota(groups / "cpu/cpu.cfs_quota_us", groups / "cpu/cpu.cfs_period_us"))  # of the first version
+    return max(1, math.ceil(min(cores, *quotas)))
+
+
+def _control_group(source: Path) -> PurePosixPath:
+    """This process' among Linux's control groups of the second version; a quota of any that it lies in holds for it."""
     try:
-        most, period = map(int, quota.read_text(encoding="ascii").split())  # "max" where there is no bound
-        return min(cores or 1, max(1, math.ceil(most / period)))
-    except (OSError, ValueError):
-        return cores
+        lines = source.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return PurePosixPath("/", *(line.removeprefix("0::") for line in lines if line.startswith("0::/")))
+
+
+def _quota(*files: Path) -> float:
+    """Cores whose time a control group may take, of its quota and period; infinite where it has no bound."""
+    try:
+        most, period = map(int, " ".join(file.read_text(encoding="ascii") for file in files).split())
+    except (OSError, ValueError):  # "max"
+        return math.inf
+    return most / period if most > 0 else math.inf
 
 
 def _memory_mb() -> int | None:

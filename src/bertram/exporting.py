@@ -15,9 +15,7 @@ from bertram.errors import BadInput, require, require_all
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
-from bertram.formats.huggingface_config import config_overrides
-from bertram.formats.quantization import Precision, pack
-from bertram.formats.sentence_transformers import has_pooling, write_max_length
+from bertram.formats.quantization import Floats, Precision, pack
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
@@ -78,15 +76,16 @@ def export(
     Returns how far an int8 engine agrees.
 
     Raises:
-        BadInput: there is no such model, the format cannot represent it, `out` holds something, or the engine agrees
-            too little.
+        BadInput: there is no such model, the format cannot represent it, weights of an engine or for ONNX are not
+            finite, `out` holds something, or the engine agrees too little.
         OSError: a file cannot be written.
     """
     if format not in get_args(Format):
         raise BadInput(f"--format {format!s:.40}: there are {', '.join(get_args(Format))}")
-    source, out = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle)), Path(out)
+    out = Path(out)
+    source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
     if is_ctranslate2(source):
-        raise BadInput(f"{model}: is exported for CTranslate2 already; name the model that it was made of")
+        raise BadInput(f"{model}: is exported for CTranslate2 already; give the model that it was made from")
     kind = "an encoder–decoder model" if is_transformer(source) else "an encoder"
     if format not in _FORMATS[kind]:
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
@@ -135,22 +134,22 @@ def export_alike(model: str | Path, out: Path, texts: Inputs, *, allow_pickle: b
 def _export_engine(
     source: Path, out: Path, precision: Precision, texts: Inputs | None, min_agreement: float, allow_pickle: bool
 ) -> Agreement | None:
-    from bertram.formats.engine import tensors_of
-
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
-    manifest, network = read_manifest(source), model_directory.read_model(source, allow_pickle=allow_pickle)
+    network = model_directory.read_model(source, allow_pickle=allow_pickle)
     tokenizer = model_directory.read_tokenizer(source, network.config)
-    weights, vectors = tensors_of(network)
-    kept, pooler = _kept(source, manifest, network.config), network.pooler is not None
+    kept = _kept(source, read_manifest(source), network.config)
+    weights, vectors = _tensors_of(network, source)
     matrices = {name: pack(weight, "fp32") for name, weight in weights.items()}
-    engine, found = Engine(network.config, network.labels(), pooler, kept, tokenizer, matrices, vectors), None
+    pooler = network.pooler is not None
+    engine = Engine(network.config, network.labels(), pooler, kept, tokenizer, matrices, vectors)
+    found = None
     if precision == "int8":
         engine, found = quantized(engine, _sample(engine, texts), min_agreement)
-        if found.share < min_agreement:
+        if not found.share >= min_agreement:
             raise Disagreement(
                 f"{source}: the int8 engine agrees with the model to {found.share:.2%} on {found.texts:,} texts, below "
-                f"--min-agreement {min_agreement:g}, with as many weights in float32 as may be; lower it, or take "
+                f"--min-agreement {min_agreement:g}, with half of its weights in float32; lower it, or take "
                 "--precision fp32"
             )
         engine = replace(engine, manifest={**kept, "agreement": found.share})
@@ -160,7 +159,6 @@ def _export_engine(
 
 def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
     require("onnx", "onnx")
-    from bertram.formats.engine import tensors_of
     from bertram.formats.onnx import write_onnx
     from bertram.formats.residuals import untied
 
@@ -168,7 +166,22 @@ def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
         raise BadInput(f"{out}: is there already; name another --out")
     network = untied(model_directory.read_model(source, allow_pickle=allow_pickle))
     _answer_in_unit_of_labels(network, model_directory.find_task(source, read_manifest(source)))
-    write_onnx(out, network.config, list(network.heads), *tensors_of(network))
+    write_onnx(out, network.config, list(network.heads), *_tensors_of(network, source))
+
+
+def _tensors_of(network: "Model", source: Path) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """The weights and the vectors of a model.
+
+    Raises:
+        BadInput: one is not finite.
+    """
+    from bertram.formats.engine import tensors_of
+
+    weights, vectors = tensors_of(network)
+    for name, tensor in (weights | vectors).items():
+        if not np.isfinite(tensor).all():
+            raise BadInput(f"{source}: {name} holds NaN or infinity: its training diverged, or the file is damaged")
+    return weights, vectors
 
 
 def _sample(engine: Engine, texts: Inputs | None) -> Batch:
@@ -216,21 +229,17 @@ def _kept(source: Path, manifest: Mapping[str, Any], config: EncoderConfig) -> d
 
 
 def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
-    from bertram.formats.huggingface import write
-
-    manifest, network = read_manifest(source), model_directory.read_model(source, allow_pickle=allow_pickle)
-    tokenizer, config = model_directory.read_tokenizer(source, network.config), network.config
+    network = model_directory.read_model(source, allow_pickle=allow_pickle)
+    tokenizer = model_directory.read_tokenizer(source, network.config)
+    manifest = read_manifest(source)
     task = model_directory.find_task(source, manifest)
     _answer_in_unit_of_labels(network, task)
     _make_new(out)
-    write(network, out, labels=getattr(task, "labels", None))
-    tokenizer.save(out, max_length=config.max_position_embeddings)
-    kept = _kept(source, manifest, config) | {"config_overrides": config_overrides(config)}
+    kept = _kept(source, manifest, network.config)
     if isinstance(task, Regression):
         kept["task"] = Regression(0.0, 1.0).to_dict()
-    if has_pooling(out):
-        write_max_length(out, kept["max_length"])
-    write_manifest(out, kept | model_directory.vocabularies(tokenizer))
+    labels = getattr(task, "labels", None)
+    write_manifest(out, kept | model_directory.save_files(network, tokenizer, out, kept["max_length"], labels))
 
 
 def _answer_in_unit_of_labels(network: "Model", task: Task | Generation | None) -> None:
@@ -258,24 +267,29 @@ def _export_transformer(
     vocabulary_map: str | Path | None,
     allow_pickle: bool,
 ) -> None:
-    manifest, network = read_manifest(source), model_directory.read_transformer(source, allow_pickle=allow_pickle)
+    manifest = read_manifest(source)
+    network = model_directory.read_transformer(source, allow_pickle=allow_pickle)
     reader, writer = model_directory.tokenizers_of(source, network.config)
+    search = model_directory.search_of(source, manifest)
     kept = _kept(source, manifest, network.config.encoder)
-    kept |= {"task": model_directory.task_of(source, manifest).to_dict()}
-    kept |= {"search": asdict(model_directory.search_of(source, manifest))}
+    kept |= {"task": model_directory.task_of(source, manifest).to_dict(), "search": asdict(search)}
     if format == "huggingface":
         from bertram.formats import marian_config
         from bertram.formats.transformer import write_marian
 
         _make_new(out)
-        write_marian(network, out, model_directory.search_of(source, manifest))
+        write_marian(network, out, search)
         kept |= {"config_overrides": marian_config.config_overrides(network.config)}
     else:
         from bertram.formats.ctranslate2 import write_ctranslate2
 
         kept |= {"precision": precision or "int8"}
         write_ctranslate2(
-            *(network, reader.tokens, writer.tokens, out, kept["precision"]),
+            network,
+            reader.tokens,
+            writer.tokens,
+            out,
+            kept["precision"],
             vocabulary_map=None if vocabulary_map is None else Path(vocabulary_map),
         )
     kept |= model_directory.save_tokenizers(reader, writer, out, network.config)

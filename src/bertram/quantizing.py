@@ -70,7 +70,7 @@ def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agree
     packed = {name: pack(unpack(matrix), "int8") for name, matrix in engine.matrices.items()}
     best = replace(engine, matrices=packed)
     share, floats = agreement(expected, _outputs(EngineRunner(best), runs)), dict[str, float]()
-    if share < least:
+    if not share >= least:
         errors = {
             name: 1 - agreement(expected, _outputs(EngineRunner(_with(engine, {name: matrix})), runs), soft=True)
             for name, matrix in packed.items()

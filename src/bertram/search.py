@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from bertram.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,19 @@ class Search:
     min_length: int = 0
     max_length: int | None = None
 
+    def limits(self, lengths: "NDArray[np.int32]", positions: int) -> "NDArray[np.int32]":
+        """Tokens of the outputs for sources of the given lengths at most, the end token counted, both [B].
+
+        By default twice the source's and 16 more, or what `min_length` asks for: translations are seldom half as long
+        again as their sources, and what goes on for longer repeats itself. A decoder of so many positions writes one
+        more token, the end, at no cost.
+        """
+        if self.max_length is None:
+            limits = (2 * lengths + 16).clip(min=self.min_length + 1)
+        else:
+            limits = 0 * lengths + self.max_length
+        return limits.clip(max=positions + 1)
+
     def __post_init__(self) -> None:
         for name, least in {"beam_size": 1, "n_best": 1, "no_repeat_ngram_size": 0, "min_length": 0}.items():
             value = getattr(self, name)
@@ -34,6 +51,15 @@ class Search:
         least, longest = max(1, self.min_length), self.max_length
         if longest is not None and (not _is_whole(longest) or not least <= longest <= 2**20):
             raise BadInput(f"--max-length {longest!r:.40}: must be a whole number in {least} to {2**20:,}")
+
+
+class Hypothesis(NamedTuple):
+    """What a search found for a source."""
+
+    ids: list[int]
+    """Without the start and the end token."""
+    score: float
+    """Log-probability divided by (the number of ids + 1) ** length_penalty."""
 
 
 class SearchOptions(TypedDict, total=False):

@@ -20,11 +20,12 @@ from rich.text import Text
 
 from bertram.benchmark.contestants import SETTINGS, Ids
 from bertram.config import PRESETS, EncoderConfig
-from bertram.environment import environment
-from bertram.errors import BadInput, BertramError
+from bertram.environment import default_threads
+from bertram.errors import BadInput, BertramError, require_all
 from bertram.exporting import export
 from bertram.formats.engine_file import read_engine
 from bertram.formats.engine_layout import EMBEDDING
+from bertram.inference.kernels import machine
 from bertram.inference.predictor import encoded
 from bertram.inspection import flops_per_token
 from bertram.model_directory import find_task, max_length_of, read_config
@@ -42,7 +43,8 @@ LENGTHS = {  # mean and deviation of the logarithms of the tokens of a text, and
     "sst2": (3.08, 0.55, 64),
     "imdb": (5.42, 0.55, 256),
 }
-"""Distributions of lengths to draw from where no texts are given: as in docs/benchmarks.md, and of two data sets."""
+"""Distributions of lengths to draw from where no texts are given: that of docs/benchmarks.md, and such as are fitted to
+the lengths of two data sets, SST-2's dev sentences and IMDB's reviews."""
 
 _TEXTS, _BATCH = 192, 32
 _SINGLE_LENGTHS = (8, 16, 32, 128)
@@ -106,12 +108,13 @@ def bench(
         allow_pickle: read pytorch_model.bin where there is no model.safetensors.
 
     Returns "rows", one a setting, with "tokens_per_second" (hidden states of all tokens of texts in batches of 32),
-    "latency_ms" of one text by its tokens, "stream" (p99 / p50 of texts of 16 tokens in succession), "load_seconds"
-    from a process' start to its first answer, and "peak_mb" of a process that answered batches of a shape; "ceiling" in
+    "latency_ms" of one text by its tokens, "stream" (p99 / p50 of texts of 16 tokens, or of as many as the model reads,
+    in succession); and, measured once before the rounds, "peak_mb" of a process that answered batches of a shape and
+    "load_seconds" from its start to its first answer, the shorter of both shapes. "threads" that each has; "ceiling" in
     10⁹ operations a second, of which "ceiling_share" of a row was reached; "left_out" with reasons.
 
     Raises:
-        BadInput: the model, the texts or a library's name cannot be used.
+        BadInput: the model, the texts or a library's name cannot be used, or a preset needs what is not installed.
     """
     if unknown := [name for name in against if name not in LIBRARIES]:
         raise BadInput(f"--against {unknown[0]:.40}: there are {', '.join(LIBRARIES)}")
@@ -134,26 +137,31 @@ def bench(
             subject = subject._replace(max_length=max_length)
         ids = _drawn(config, lengths or "mixed") if inputs is None else _encoded(inputs, subject)
         ceiling = _ceiling() if with_ceiling else {}
-        rows: dict[str, dict[str, Any]] = {name: {"setting": name, "peak_mb": {}} for name in prepared}
+        rows: dict[str, dict[str, Any]] = {name: {"setting": name} for name in prepared}
+        short = [[7] * min(_STREAM_LENGTH, config.max_position_embeddings)]
+        shapes = [(batch, min(longest, config.max_position_embeddings)) for batch, longest in _MEMORY_SHAPES]
         for name in prepared:  # before the others are there: a process that starts would be in the way
             sys.stderr.write(f"loading and memory: {name}\n")
             with _left_out(name, rows, left_out):
-                for batch, longest in _MEMORY_SHAPES:
-                    length = min(longest, config.max_position_embeddings)
-                    seconds, peak = _alone(name, prepared[name], [[[7] * length] * batch] * 2)
-                    rows[name]["load_seconds"], rows[name]["peak_mb"][f"{batch} × {length}"] = seconds, peak
+                alone = {
+                    f"{batch} × {length}": _alone(name, prepared[name], short, [[[7] * length] * batch] * 2)
+                    for batch, length in shapes
+                }
+                rows[name]["load_seconds"] = min(seconds for seconds, _ in alone.values())
+                rows[name]["peak_mb"] = {shape: peak for shape, (_, peak) in alone.items()}
         workers = dict[str, _Worker]()
         for name in rows:
             with _left_out(name, workers, left_out):
                 workers[name] = stack.enter_context(_Worker(name))
-                workers[name].ask("load", path=str(prepared[name]), text=[[7] * _STREAM_LENGTH])
-        measured = _measure(workers, left_out, ids, config, rounds)
+                workers[name].ask("load", path=str(prepared[name]), text=short)
+        measured = _measure(workers, left_out, ids, short, config, rounds)
         if not measured:
             raise BertramError(next(iter(left_out.values())))
     found = [rows[name] | measured[name] for name in measured]
     return {"model": str(model), "texts": len(ids), "mean_tokens": round(float(np.mean([*map(len, ids)])), 1)} | {
         "rounds": rounds,
-        "machine": environment(),
+        "machine": machine(),
+        "threads": default_threads(),
         "ceiling": ceiling,
         "rows": [row | _share(row, ceiling, config, ids) for row in found],
         "left_out": left_out,
@@ -215,7 +223,12 @@ def _prepare(
 
 
 def _random_model(config: EncoderConfig, directory: Path) -> Path:
-    """A directory with random weights, and a tokenizer that nobody will ask."""
+    """A directory with random weights, and a tokenizer that nobody will ask.
+
+    Raises:
+        BadInput: torch or safetensors is not installed.
+    """
+    require_all(("torch", "safetensors"), "train")
     from bertram.formats.huggingface import write
     from bertram.models.heads import Model
 
@@ -237,11 +250,11 @@ def _encoded(inputs: Sequence[str | Mapping[str, str]], subject: _Subject) -> Id
     return [batch.token_ids[a:b].tolist() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
 
 
-def _alone(name: str, path: Path, batches: list[Ids]) -> tuple[float, float]:
+def _alone(name: str, path: Path, first: Ids, batches: list[Ids]) -> tuple[float, float]:
     """Seconds from a process' start to its first answer, and its peak memory in MB after some batches."""
     began = time.perf_counter()
     with _Worker(name) as worker:
-        worker.ask("load", path=str(path), text=[[7] * _STREAM_LENGTH])
+        worker.ask("load", path=str(path), text=first)
         seconds = time.perf_counter() - began
         worker.ask("run", batches=batches, times=1)
         return round(seconds, 2), round(float(worker.ask("peak")), 1)
@@ -258,7 +271,7 @@ def _left_out(name: str, field: dict[str, Any], left_out: dict[str, str]) -> Ite
 
 
 def _measure(
-    workers: dict[str, _Worker], left_out: dict[str, str], ids: Ids, config: EncoderConfig, rounds: int
+    workers: dict[str, _Worker], left_out: dict[str, str], ids: Ids, short: Ids, config: EncoderConfig, rounds: int
 ) -> dict[str, dict[str, Any]]:
     """What each that went through all rounds took."""
     single = [length for length in _SINGLE_LENGTHS if length <= config.max_position_embeddings]
@@ -274,7 +287,7 @@ def _measure(
                 passes[name] += worker.ask("run", batches=batches, times=2)[1:]
                 for length in single:
                     singles[name, length] += worker.ask("run", batches=[[ids[0][:1] * length]], times=_SINGLES + 2)[2:]
-                streams[name] += worker.ask("run", batches=[[ids[0][:1] * _STREAM_LENGTH]], times=_STREAM + 2)[2:]
+                streams[name] += worker.ask("run", batches=[short], times=_STREAM + 2)[2:]
     tokens, rows = sum(map(len, ids)), dict[str, dict[str, Any]]()
     for name in workers:
         p50, p99 = np.percentile(streams[name], [50, 99]) * 1e3
@@ -326,7 +339,8 @@ def render(result: dict[str, Any]) -> Group:
         )
     notes = [f"{name} is left out: {reason}" for name, reason in result["left_out"].items()]
     how = (
-        f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, medians of {result['rounds']} rounds"
+        f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, threads: {result['threads']}, "
+        f"medians of {result['rounds']} rounds; loading and memory once, before them"
     )
     if ceiling := ", ".join(f"{value:,.0f} in {precision}" for precision, value in result["ceiling"].items()):
         how += f"; the machine multiplies matrices at 10⁹ operations a second: {ceiling}"

@@ -1,4 +1,5 @@
-"""Who is measured: Bertram's engine and other libraries, each at its best honest setting, with the same weights.
+"""Who is measured: Bertram's engine and other libraries, each at its best honest setting, with the same weights and as
+many threads.
 
 All take a batch of token ids and compute the hidden states of every token. What each needs is written by `prepare`,
 once, and read in a process of its own. Libraries are imported when they are asked for.
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertram.batch import Batch
-from bertram.environment import usable_cores
+from bertram.environment import default_threads
 from bertram.errors import BadInput
 from bertram.files import write_json
 from bertram.formats.quantization import Precision
@@ -57,6 +58,7 @@ class _Bertram:
 class _Transformers:
     def __init__(self, path: Path, precision: str) -> None:
         self.torch = _library("torch")
+        self.torch.set_num_threads(default_threads())
         transformers = _library("transformers")
         transformers.utils.logging.disable_progress_bar()
         self.model = transformers.AutoModel.from_pretrained(path, dtype=getattr(self.torch, precision)).eval()
@@ -71,7 +73,7 @@ class _OnnxRuntime:
     def __init__(self, path: Path) -> None:
         library = _library("onnxruntime")
         options = library.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level, options.intra_op_num_threads = 3, default_threads()
         self.session = library.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.output = self.session.get_outputs()[0].name
 
@@ -82,7 +84,8 @@ class _OnnxRuntime:
 class _OpenVino:
     def __init__(self, path: Path, **hints: str) -> None:
         library = _library("openvino")
-        self.model = library.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"} | hints)
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": default_threads()} | hints
+        self.model = library.Core().compile_model(path, "CPU", settings)
 
     def run(self, texts: Ids) -> object:
         return self.model(_padded(texts))[0]
@@ -91,8 +94,7 @@ class _OpenVino:
 class _CTranslate2:
     def __init__(self, path: Path) -> None:
         library = _library("ctranslate2")
-        threads = usable_cores() or 1
-        self.model = library.Encoder(str(path), device="cpu", intra_threads=threads, compute_type="int8")
+        self.model = library.Encoder(str(path), device="cpu", intra_threads=default_threads(), compute_type="int8")
 
     def run(self, texts: Ids) -> object:
         return np.asarray(self.model.forward_batch(texts).last_hidden_state)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bertram.benchmark.contestants import SETTINGS, Contestant, Ids
+from bertram.environment import default_threads
 from bertram.memory import peak_memory_mb
 from bertram.processes import die_with
 
@@ -56,6 +57,7 @@ def _ceiling(precision: str) -> float:
     """Operations a second, in 10⁹, of torch's product of two large matrices: what the machine can."""
     import torch
 
+    torch.set_num_threads(default_threads())
     size = 2048
     product: Callable[[Any, Any], Any] = torch.mm
     a, b = torch.randn(size, size), torch.randn(size, size)

@@ -117,6 +117,8 @@ def write_engine(path: Path, engine: Engine) -> None:
 def read_engine(path: Path) -> Engine:
     """Map an engine file. Its weights stay on the disk and in the system's cache, which other processes share.
 
+    To replace a file that is in use, rename another over it: what is written into it changes under whoever answers.
+
     Raises:
         BadInput: it is no engine file, of a newer version, or damaged.
         OSError: it cannot be read.

@@ -32,16 +32,30 @@ _OWN = {
 }
 _IDS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 _DEFAULTS: dict[str, Any] = {
-    **{"max_position_embeddings": 1024, "dropout": 0.1, "attention_dropout": 0.0, "activation_dropout": 0.0},
-    **{"scale_embedding": False, "activation_function": "gelu", "pad_token_id": 58100, "eos_token_id": 0},
-    **{"decoder_start_token_id": 58100, "share_encoder_decoder_embeddings": True, "tie_word_embeddings": True},
+    "max_position_embeddings": 1024,
+    "dropout": 0.1,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "scale_embedding": False,
+    "activation_function": "gelu",
+    "pad_token_id": 58100,
+    "eos_token_id": 0,
+    "decoder_start_token_id": 58100,
+    "share_encoder_decoder_embeddings": True,
+    "tie_word_embeddings": True,
 }
 _FIXED = {"normalize_before": False, "normalize_embedding": False, "add_final_layer_norm": False}
 _SHARING = ("num_hidden_groups", "shared")
 _PLAIN: dict[str, Any] = {
-    **{"type_vocab_size": 0, "sentence_objective": "none", "layer_norm_eps": 1e-5, "initializer_range": None},
-    **{"normalize_embedding": False, "normalize_before": False, "static_position_embeddings": True},
-    **{"embedding_size": None, "inner_group_num": 1},
+    "type_vocab_size": 0,
+    "sentence_objective": "none",
+    "layer_norm_eps": 1e-5,
+    "initializer_range": None,
+    "normalize_embedding": False,
+    "normalize_before": False,
+    "static_position_embeddings": True,
+    "embedding_size": None,
+    "inner_group_num": 1,
 }
 
 
@@ -120,7 +134,6 @@ def describe_search(config: TransformerConfig, search: Search) -> dict[str, Any]
         "renormalize_logits": True,
         "num_beams": search.beam_size,
         "length_penalty": search.length_penalty,
-        "num_return_sequences": search.n_best,
         "no_repeat_ngram_size": search.no_repeat_ngram_size,
         "min_new_tokens": search.min_length,
         "max_new_tokens": longest if search.max_length is None else min(search.max_length, longest),
@@ -130,7 +143,8 @@ def describe_search(config: TransformerConfig, search: Search) -> dict[str, Any]
 def read_search(directory: Path) -> Search:
     """The inverse of `describe_search`, as far as ours goes: a limit of `generate` that is one for all texts is left.
 
-    Older directories have these settings in config.json.
+    So is num_return_sequences: how many outputs are wanted is for whoever asks to say. Older directories have these
+    settings in config.json.
 
     Raises:
         BadInput: the file is damaged, or says what cannot be.
@@ -142,7 +156,6 @@ def read_search(directory: Path) -> Search:
     names = {
         "beam_size": "num_beams",
         "length_penalty": "length_penalty",
-        "n_best": "num_return_sequences",
         "no_repeat_ngram_size": "no_repeat_ngram_size",
         "min_length": "min_new_tokens",
     }

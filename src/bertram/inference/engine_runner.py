@@ -10,7 +10,7 @@ from bertram.batch import Batch
 from bertram.formats.engine_file import Engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED
 from bertram.formats.quantization import Floats
-from bertram.inference.kernels import NativeEncoder, available
+from bertram.inference.kernels import NativeEncoder, fastest
 from bertram.inference.numpy_encoder import NumpyEncoder, normalize
 from bertram.inference.untying import untied
 
@@ -23,7 +23,7 @@ class EngineRunner:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine = untied(engine)
         parts = engine.config, engine.matrices, engine.vectors
-        self.encoder = NativeEncoder(*parts) if available() else NumpyEncoder(*parts)
+        self.encoder = NativeEncoder(*parts) if fastest() else NumpyEncoder(*parts)
 
     def run(self, batch: Batch, guessed: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
         """Every head's logits by its name; "hidden" [T, H] and "pooled" [B, H] if a head reads them.

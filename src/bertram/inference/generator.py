@@ -7,14 +7,15 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from bertram.batch import Batch, Hypothesis, budgeted
+from bertram.batch import Batch, budgeted
 from bertram.errors import BadInput
-from bertram.search import Search
+from bertram.search import Hypothesis, Search
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.inputs import check_characters, pairs_of
 from bertram.text.sentences import split_long
 from bertram.text.tokenizer import Tokenizer
 
+_QUOTES = "“”‘’\"'"  # around Chinese sentences too, though not of its script's width
 _CHUNK = 4096  # texts tokenized at a time: enough to find like lengths among, few enough for any number of texts
 
 
@@ -74,11 +75,11 @@ class Generator:
         return [answer["text"] for answer in self.predict(texts, search)]
 
     def _answers(self, texts: Sequence[str], search: Search) -> list[dict[str, Any]]:
-        parts = self._parts(texts)
-        pieces = [piece for own in parts for piece in own]
-        found = iter(self._generate([piece.strip() for piece in pieces], search))
+        _, lengths = self.source.pieces(texts)
+        parts = [self._parts(text, length) for text, length in zip(texts, lengths.tolist(), strict=True)]
+        found = iter(self._generate([before + piece.strip() for before, own in parts for piece in own], search))
         answers = []
-        for own in parts:
+        for _, own in parts:
             written = [next(found) for _ in own]
             ranks = [
                 self._joined(own, [ranked[min(rank, len(ranked) - 1)] for ranked in written])
@@ -88,18 +89,24 @@ class Generator:
             answers.append(first | {"others": others} if search.n_best > 1 else first)
         return answers
 
-    def _parts(self, texts: Sequence[str]) -> list[list[str]]:
-        """Each text in pieces that the model can read; none of white space alone."""
-        _, lengths = self.source.pieces(texts)
-        room = self.max_length - self.source.added
-        return [
-            [] if not text.strip() else split_long(text, self._measure, room) if long and self.task.splits else [text]
-            for text, long in zip(texts, lengths > room, strict=True)
-        ]
+    def _parts(self, text: str, length: int) -> tuple[str, list[str]]:
+        """A text of so many tokens in pieces that the model can read, none of white space alone.
 
-    def _measure(self, texts: list[str]) -> Sequence[int]:
-        counts: list[int] = self.source.pieces(texts)[1].tolist()
-        return counts
+        Before them what is to be put before each: every piece has to say which language to write.
+        """
+        if not text.strip():
+            return "", []
+        room = self.max_length - self.source.added
+        if length <= room or not self.task.splits:
+            return "", [text]
+        code, rest = self.source.split_code(text)
+        before = f"{code} " if code else ""
+
+        def measure(pieces: list[str]) -> Sequence[int]:
+            counts: list[int] = self.source.pieces([before + piece for piece in pieces])[1].tolist()
+            return counts
+
+        return before, split_long(rest, measure, room)
 
     def _generate(self, texts: Sequence[str], search: Search) -> list[list[Hypothesis]]:
         batch, _ = self.source.encode(texts, max_length=self.max_length)
@@ -119,12 +126,16 @@ class Generator:
         written = ""
         for piece, hypothesis in zip(pieces, hypotheses, strict=True):
             text, read = self.target.decode(hypothesis.ids), piece.rstrip()
-            if written.endswith(" ") and _is_wide(written.rstrip()[-1:]) and _is_wide(text[:1]):
+            if written.endswith(" ") and _ends_wide(written) and _is_wide(text.lstrip(_QUOTES)[:1]):
                 written = written.removesuffix(" ")
             written += text + piece[len(read) :]
-            if len(read) == len(piece) and _is_wide(read[-1:]) and not _is_wide(text[-1:]):
+            if len(read) == len(piece) and _ends_wide(read) and not _ends_wide(text):
                 written += " "
         return written.strip(), sum(hypothesis.score for hypothesis in hypotheses) / len(hypotheses)
+
+
+def _ends_wide(text: str) -> bool:
+    return _is_wide(text.rstrip(f" {_QUOTES}")[-1:])
 
 
 def _is_wide(character: str) -> bool:

@@ -4,6 +4,7 @@ Letters: T tokens of B texts, H hidden width, R rows, K inputs and N outputs of 
 """
 
 import ctypes
+import logging
 from collections.abc import Mapping
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_void_p
 from functools import cache
@@ -14,9 +15,11 @@ import numpy as np
 
 from bertram.batch import Batch
 from bertram.config import EncoderConfig
-from bertram.environment import usable_cores
+from bertram.environment import default_threads, environment
 from bertram.formats.engine_layout import layers_of
 from bertram.formats.quantization import Floats, Matrix
+
+logger = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).parent / "native" / "libbertram.so"
 
@@ -61,13 +64,15 @@ class _Model(Structure):
 def _library() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(LIBRARY))
-    except OSError:
+    except OSError as error:
+        logger.warning("no compiled kernels, so engines are computed in numpy, many times slower: %s", error)
         return None
     library.bertram_encoder_new.restype = c_void_p
     library.bertram_encoder_new.argtypes = [POINTER(_Model), POINTER(_Weight), c_int, POINTER(_Layer), c_int, c_char_p]
     library.bertram_encoder_free.argtypes = [c_void_p]
     library.bertram_encoder_variant.restype = c_char_p
     library.bertram_encoder_variant.argtypes = [c_void_p]
+    library.bertram_variant.restype = c_char_p
     library.bertram_encode.argtypes = [c_void_p, *[c_void_p] * 4, c_int, c_int, c_int, c_void_p]
     library.bertram_linear.argtypes = [c_void_p, c_int, c_void_p, c_int, c_int, c_void_p]
     return library
@@ -77,9 +82,15 @@ VARIANTS = ("avx512", "avxvnni", "avx2", "portable")
 """The kinds of processor that kernels are written for, the fastest first; every machine can run the last."""
 
 
-def available() -> bool:
-    """Whether the kernels were built with the package."""
-    return _library() is not None
+def fastest() -> str | None:
+    """The first of `VARIANTS` that this machine can run; None where no kernels were built with the package."""
+    library = _library()
+    return None if library is None else str(library.bertram_variant().decode())
+
+
+def machine() -> dict[str, Any]:
+    """`environment()`, and which "kernels" engines run in here: `fastest()`."""
+    return environment() | {"kernels": fastest()}
 
 
 class NativeEncoder:
@@ -99,7 +110,7 @@ class NativeEncoder:
     ) -> None:
         """Args:
             matrices, vectors: of the names and sizes that `engine_layout.layout_of` tells.
-            threads: that compute; 0 is one for each core that this process may use.
+            threads: that compute; 0 is `default_threads()`.
             variant: another than the fastest.
 
         Raises:
@@ -136,7 +147,7 @@ class NativeEncoder:
             self._norm(vectors, "embedding"),
             self._norm(vectors, "final"),
         )
-        count = threads or usable_cores() or 1
+        count = threads or default_threads()
         name = None if variant is None else variant.encode()
         self._handle = library.bertram_encoder_new(model, weights, len(matrices), layers, count, name)
         if not self._handle:

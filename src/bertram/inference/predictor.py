@@ -53,8 +53,11 @@ class Predictor:
         """The task's logits of every text or pair, [N, L], in the order given.
 
         Raises:
-            BadInput: a text is no valid Unicode, or there are pairs where there should be single texts, or vice versa.
+            BadInput: a text is no valid Unicode or stands in no list, `texts_b` is not as long as `texts`, or there are
+                pairs where there should be single texts, or vice versa.
         """
+        if texts_b is not None and len(texts_b) != len(texts):
+            raise BadInput(f"inputs: {len(texts):,} texts and {len(texts_b):,} second ones; each needs one")
         check_inputs(self.task, texts_b is not None, trained_on=self.pairs)
         if self.task.apart:
             return cosines(self.embed(texts), self.embed(texts_b or []))[:, None]
@@ -64,7 +67,7 @@ class Predictor:
         """The vector of every text, [N, H], in the order given, by a model whose task compares vectors.
 
         Raises:
-            BadInput: a text is no valid Unicode, or the task is another.
+            BadInput: a text is no valid Unicode or stands in no list, or the task is another.
         """
         if not self.task.apart:
             raise BadInput(f"the model is for {self.task.name}, which makes no vectors of texts")

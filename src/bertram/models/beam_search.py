@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bertram.batch import Hypothesis
-from bertram.search import Search
+from bertram.search import Hypothesis, Search
 
 _BLOCK = 64
 

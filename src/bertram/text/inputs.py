@@ -32,8 +32,8 @@ def read_inputs(
         roles: of an input's text and, if it can have one, its text_b.
 
     Raises:
-        BadInput: there is no such file, it is no table and has no columns, or a line cannot be read; what stood before
-            it was given.
+        BadInput: there is no such file, it is no table and has no columns, or a line cannot be read or holds a NUL
+            byte; what stood before it was given.
     """
     if is_table(Path(source)) and kind_of(Path(source)) != ".jsonl":
         yield from _chunks(_cells(source, columns, roles))
@@ -49,7 +49,7 @@ def read_inputs(
             yield from _chunks(_checked_objects(name, lines, columns, roles))
         else:
             _check_plain(name, columns)
-            yield from _chunks(line for _, line in lines)
+            yield from _chunks(checked_cell(name, number, roles[0], line) for number, line in lines)
 
 
 def read_documents(source: str, columns: Columns = None) -> Iterator[list[str | dict[str, str]]]:
@@ -75,7 +75,7 @@ def first_inputs(source: str | Path, most: int, columns: Columns = None) -> list
 
 
 def read_lines(source: str, columns: Columns = None) -> Iterator[list[str]]:
-    """The lines of a text file, in lists of some, or of standard input where `source` is "-"; whatever they hold.
+    """The lines of a text file, in lists of some, or of standard input where `source` is "-"; none is taken for JSON.
 
     Of a table, the column named source, or what `columns` calls so.
 
@@ -87,7 +87,7 @@ def read_lines(source: str, columns: Columns = None) -> Iterator[list[str]]:
         return
     with _source(source) as (name, stream):
         _check_plain(name, columns)
-        yield from _chunks(line for _, line in numbered_lines(name, stream))
+        yield from _chunks(checked_cell(name, number, "source", line) for number, line in numbered_lines(name, stream))
 
 
 def columns_of(inputs: Sequence[str | Mapping[str, str]]) -> tuple[list[str], list[str] | None]:
@@ -110,9 +110,13 @@ def pairs_of(inputs: Sequence[str | Mapping[str, str]]) -> list[tuple[str, str |
     Raises:
         BadInput: an input is neither a string nor an object of these two.
     """
+    _check_list(inputs)
+    return [_pair(given, place) for place, given in enumerate(inputs)]
+
+
+def _check_list(inputs: object) -> None:
     if isinstance(inputs, str | Mapping):
         raise BadInput("inputs: must be a list of texts; put the one text into a list")
-    return [_pair(given, place) for place, given in enumerate(inputs)]
 
 
 def _pair(given: object, place: int) -> tuple[str, str | None]:
@@ -131,8 +135,9 @@ def _pair(given: object, place: int) -> tuple[str, str | None]:
 
 def check_characters(texts: Sequence[str]) -> None:
     """Raises:
-    BadInput: a text is no valid Unicode.
+    BadInput: a text is no valid Unicode, or there is one that stands in no list.
     """
+    _check_list(texts)
     for place, text in enumerate(texts):
         try:
             text.encode()

@@ -39,6 +39,10 @@ class MarianTokenizer(Tokenizer):
         super().__init__(backend, special)
         self._files = {file.name: file.read_bytes() for file in files if file.is_file()}
 
+    def split_code(self, text: str) -> tuple[str, str]:
+        """A language code such as `>>fr<<` at the beginning of a text, or nothing, and the rest."""
+        return _split_code(text)
+
     def save(self, directory: Path, *, max_length: int | None = None) -> None:
         """Write the files, the first of a directory's last, into the one directory that is both sides'."""
         for name, content in self._files.items():

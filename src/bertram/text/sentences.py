@@ -5,13 +5,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-_STOPS, _CHINESE = "[.!?…。！？]", "[。！？]"
+_SPACED, _CHINESE = "[.!?…।॥؟۔]", "[。！？｡]"  # English, Hindi, Arabic, Urdu; Chinese, with no space behind
+_STOPS = f"(?:{_SPACED}|{_CHINESE})"
 _CLOSING = r"""[\])}"'’”»›」』）》】]*+"""
 _END = re.compile(
     rf"""
     {_STOPS} (?<!{_STOPS}.)  # the first of a run, so that no run is tried twice and time stays linear
     (?:
-        (?: (?<={_CHINESE}) | [.!?…]*+ {_CHINESE} ) {_STOPS}*+ {_CLOSING}
+        (?: (?<={_CHINESE}) | {_SPACED}*+ {_CHINESE} ) {_STOPS}*+ {_CLOSING}
     |
         {_STOPS}*+ {_CLOSING} (?=\s)
         (?: (?<!\b[^\W\d_I]\.) | (?<=['’].\.) )  # a single letter is an initial, but for I and the t of "don't."
@@ -28,7 +29,7 @@ _GAP = re.compile(r"(?<=\S)\s+(?=\S)")
 
 
 def split_sentences(paragraph: str) -> list[str]:
-    """Cut after each . ! ? … that white space follows, and after each 。！？, closing quotes and brackets included.
+    """Cut after each . ! ? … । ॥ ؟ ۔ before white space and after each 。！？｡, closing quotes and brackets included.
 
     Not after titles and other common abbreviations (Mr., Dr., St., etc.), nor after a single letter, which is an
     initial or the end of e.g., i.e. or p.m.; I alone may end a sentence. Some sentences that do end there are not
@@ -42,20 +43,27 @@ def split_sentences(paragraph: str) -> list[str]:
 def split_long(text: str, measure: Callable[[list[str]], Sequence[int]], limit: int) -> list[str]:
     """Cut a text into pieces that measure `limit` or less; joined again, with nothing between, they are the text.
 
-    A text within the limit stays whole. A longer one is cut after sentences, a sentence beyond the limit between words,
-    a word beyond it between characters; each piece is as long as it can be. A piece keeps the white space behind it,
-    the first also what stands before it, but is measured without. One character is a piece whatever it measures.
+    A text within the limit stays whole. A longer one is cut after every sentence, a sentence beyond the limit between
+    words, a word beyond it between characters, into pieces as long as they can be. A piece keeps the white space behind
+    it, the first also what stands before it, but is measured without. One character is a piece whatever it measures.
 
     Args:
         text: any text.
         measure: the lengths of some texts, such as their numbers of tokens; more text must not measure less.
         limit: the most that a piece may measure.
     """
-    return list(_pieces(text, lambda piece: measure([piece.strip()])[0] <= limit))
+
+    def fits(piece: str) -> bool:
+        return measure([piece.strip()])[0] <= limit
+
+    if fits(text):
+        return [text]
+    ends = [0, *_sentence_cuts(text), len(text)]
+    return [piece for start, end in pairwise(ends) for piece in _pieces(text[start:end], fits)]
 
 
 def _pieces(text: str, fits: Callable[[str], bool]) -> Iterator[str]:
-    cuts = () if fits(text) else _sentence_cuts(text) or _word_cuts(text) or _character_cuts(text)
+    cuts = () if fits(text) else _word_cuts(text) or _character_cuts(text)
     units, done = len(cuts) + 1, 0
 
     def joined(count: int) -> str:

@@ -48,19 +48,27 @@ from bertram.text.backends import (
     start_and_end,
     transformer,
 )
-from bertram.text.vocabulary import learn_merges, learn_pieces, learn_wordpieces, stands_alone
+from bertram.text.vocabulary import MOST, learn_merges, learn_pieces, learn_wordpieces, stands_alone
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 Family = Literal["bert", "albert", "transformer"]
-_FAMILIES: dict[Family, tuple[Callable[[Iterable[str], int], tokenizers.Tokenizer], dict[str, str]]] = {
-    "bert": (lambda texts, size: bert(learn_wordpieces(texts, size)), BERT_SPECIAL),
+_FAMILIES: dict[Family, tuple[Callable[[Iterable[str], int, bool], tokenizers.Tokenizer], dict[str, str]]] = {
+    "bert": (
+        lambda texts, size, cased: bert(learn_wordpieces(texts, size, cased=cased), lowercase=not cased),
+        BERT_SPECIAL,
+    ),
     "albert": (
-        lambda texts, size: albert(learn_pieces(texts, size), unknown=list(ALBERT_SPECIAL).index("unk")),
+        lambda texts, size, cased: albert(
+            learn_pieces(texts, size, cased=cased),
+            unknown=list(ALBERT_SPECIAL).index("unk"),
+            lowercase=not cased,
+            keep_accents=cased,
+        ),
         ALBERT_SPECIAL,
     ),
-    "transformer": (lambda texts, size: transformer(*learn_merges(texts, size)), TRANSFORMER_SPECIAL),
+    "transformer": (lambda texts, size, cased: transformer(*learn_merges(texts, size)), TRANSFORMER_SPECIAL),
 }
 
 
@@ -84,8 +92,8 @@ class Tokenizer:
         vocabulary = backend.get_vocab()
         self._ids = ids_by_role(vocabulary, special)
         self.vocab_size = 1 + max(vocabulary.values())
-        if self.vocab_size > 2**24:
-            raise BadInput(f"the vocabulary counts up to {self.vocab_size}, beyond any model's {2**24}")
+        if self.vocab_size > MOST:
+            raise BadInput(f"the vocabulary counts up to {self.vocab_size}, beyond any model's {MOST}")
         self.pad_id, self.unk_id = self._ids["pad"], self._ids["unk"]
         self._start, self.end_id = start_and_end(self._ids)
         self._backend = backend
@@ -118,18 +126,19 @@ class Tokenizer:
             raise BadInput(f"{file}: {error}") from None
 
     @classmethod
-    def train(cls, texts: Iterable[str], family: Family, vocab_size: int) -> "Tokenizer":
+    def train(cls, texts: Iterable[str], family: Family, vocab_size: int, *, cased: bool = False) -> "Tokenizer":
         """Learn a vocabulary of at most `vocab_size` tokens, fewer where the texts do not support as many.
 
-        In BERT's and ALBERT's, Chinese characters stand singly. Where there is no room for every character, the rarest
-        are left to the unknown token. The texts are read once, and memory grows with the different words in them, not
-        with their length. The same texts give the same tokenizer.
+        In BERT's and ALBERT's, Chinese characters stand singly, and upper case and accents stay if `cased`, as they
+        always do in the Transformer's; the vowel and voicing marks of many scripts are accents. Where there is no room
+        for every character, the rarest are left to the unknown token. The texts are read once, and memory grows with
+        the different words in them, not with their length. The same texts give the same tokenizer.
 
         Raises:
-            BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
+            BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16 or above 2²⁴.
         """
         learn, special = _FAMILIES[family]
-        backend = learn(texts, vocab_size)
+        backend = learn(texts, vocab_size, cased)
         add_special(backend, special)
         return cls(backend, special)
 
@@ -203,6 +212,15 @@ class Tokenizer:
             flags[place] = not continues(piece)
         return flags
 
+    def check_pairs(self) -> None:
+        """Refuse to read pairs of texts where this tokenizer's file does so in another way.
+
+        Raises:
+            BadInput: it says that pairs get other tokens or segments than `encode` gives them.
+        """
+        if not self._takes_pairs:
+            raise BadInput("this tokenizer puts other tokens or segments around pairs of texts than BERT and ALBERT do")
+
     def encode(
         self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, max_length: int
     ) -> tuple[Batch, int]:
@@ -220,8 +238,8 @@ class Tokenizer:
             BadInput: `max_length` is below 3, or 2 without [CLS], a text is no valid Unicode, the tokenizer's file
                 was damaged, or says that pairs get other tokens or segments than these.
         """
-        if texts_b is not None and not self._takes_pairs:
-            raise BadInput("this tokenizer puts other tokens or segments around pairs of texts than BERT and ALBERT do")
+        if texts_b is not None:
+            self.check_pairs()
         before = 0 if self._start is None else 1
         least = before + 2
         if max_length < least:
@@ -273,6 +291,10 @@ class Tokenizer:
             pieces.append(np.fromiter(chain.from_iterable(text[:limit] for text in ids), np.int32))
             lengths.append(np.array([len(text) for text in ids], np.int64))
         return np.concatenate(pieces), np.concatenate(lengths)
+
+    def split_code(self, text: str) -> tuple[str, str]:
+        """What a model of many languages is told first in a text, and the rest; nothing but in Marian's tokenizers."""
+        return "", text
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens and white space at the ends left out."""

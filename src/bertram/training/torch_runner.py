@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bertram.batch import Batch, Hypothesis, output_limits
+from bertram.batch import Batch
 from bertram.models.beam_search import search as beam_search
 from bertram.models.decoding import Decoding
 from bertram.models.heads import Model
 from bertram.models.tensors import to_tensors
 from bertram.models.transformer import Transformer
-from bertram.search import Search
+from bertram.search import Hypothesis, Search
 from bertram.training.interruption import check_stop
 
 
@@ -55,7 +55,7 @@ class TorchGenerator:
             return []
         self.model.eval()
         config = self.model.config
-        limits = output_limits(batch.lengths, config.decoder.max_position_embeddings, search.max_length)
+        limits = search.limits(batch.lengths, config.decoder.max_position_embeddings)
         return beam_search(
             Decoding(self.model, to_tensors(batch, self.device)),
             len(batch),

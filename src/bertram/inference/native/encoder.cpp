@@ -129,7 +129,7 @@ class Encoder {
 
     void encode(const int32_t* tokens, const int32_t* segments, const int32_t* positions, const int32_t* offsets,
                 int texts, bool first_only, int steps, float* out) {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<Lock> alone(lock_);
         for (int first = 0, last; first < texts; first = last) {
             last = first + 1;
             while (last < texts && offsets[last + 1] - offsets[first] <= kTokens) ++last;
@@ -143,7 +143,7 @@ class Encoder {
     }
 
     void linear(int weight, const float* x, int rows, Activation activation, float* out) {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<Lock> alone(lock_);
         const Matrix& m = matrices_[weight];
         const int stride = padded(m.outputs), in_stride = padded(m.inputs);
         for (int done = 0; done < rows; done += kTokens) {
@@ -344,7 +344,7 @@ class Encoder {
     const std::vector<Layer> layers_;
     const Kernels& kernels_;
     Threads threads_;
-    std::mutex mutex_;
+    Lock lock_;
     std::vector<Matrix> matrices_;
     std::vector<std::vector<float>> vectors_;
     std::vector<std::vector<int32_t>> sums_;
@@ -372,6 +372,8 @@ Encoder* bertram_encoder_new(const Model* model, const Weight* weights, int coun
 }
 
 void bertram_encoder_free(Encoder* encoder) { delete encoder; }
+
+const char* bertram_variant() { return kernels_named(nullptr)->name; }
 
 const char* bertram_encoder_variant(const Encoder* encoder) { return encoder->variant(); }
 

@@ -1,8 +1,9 @@
-// A few threads that share loops of independent tasks.
+// A few threads that share loops of independent tasks, and a lock; both are of use after a fork.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <type_traits>
@@ -11,6 +12,33 @@
 #include <unistd.h>
 
 namespace bertram {
+
+// A fork gets a lock of its own: whoever held this one is not there to let it go.
+class Lock {
+  public:
+    ~Lock() { delete held_.load(); }
+
+    void lock() {
+        Held* held = held_.load();
+        if (held->owner != getpid()) {
+            Held* fresh = new Held;
+            if (held_.compare_exchange_strong(held, fresh))
+                held = fresh;
+            else
+                delete fresh;  // another thread was first
+        }
+        held->mutex.lock();
+    }
+
+    void unlock() { held_.load()->mutex.unlock(); }
+
+  private:
+    struct Held {
+        const pid_t owner = getpid();
+        std::mutex mutex;
+    };
+    std::atomic<Held*> held_{new Held};
+};
 
 // Between the products of one layer lie microseconds, so a worker that ran out of tasks spins for a while before it
 // sleeps. Who calls `run` works too, and waits for tasks, not for workers: after a fork, which leaves the workers
