@@ -33,7 +33,7 @@ from demo import package, tweets
 
 RATED = ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets", "tweets")
 LEAST_CHARACTERS, MOST_CHARACTERS = 8, 160
-KEPT = re.compile(r"config.json|tokenizer.*\.json|modules\.json|\d_\w+|bertram\.json|README\.md")
+KEPT = re.compile(r"(config|tokenizer.*|modules|sentence_bert_config|bertram)\.json|\d_\w+|README\.md")
 TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
 METADATA = {"license": "apache-2.0", "language": "en", "base_model": TEACHER}
 NEUTRAL = 0.5
@@ -92,7 +92,10 @@ def write_ratings(ratings: str, out: str) -> None:
 
 
 def pack(english: str, sentiment: str) -> None:
-    """Copy the engines, and what else transformers and further training need of the English encoder."""
+    """Copy the engines, and what else transformers and further training need of the English encoder.
+
+    What bertram-sentiment.md says, and the English card of the commit, is then mended by hand.
+    """
     source, target = Path(english), OWN / ENGLISH
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=lambda _, names: [name for name in names if not KEPT.fullmatch(name)])

@@ -90,6 +90,28 @@ def test_labels_that_training_lacks(tmp_path):
     assert "\x1b" not in render(found)
 
 
+def test_labels_that_are_one_to_a_reader(tmp_path):
+    """Names that are several only by white space, or as numbers, wherever they stand."""
+    more = [(f"more text {i}", label) for i, label in enumerate([" a"] * 10 + ["1"] * 10)]
+    found = check_tables(clean(tmp_path / "train.tsv", *more), table(tmp_path / "dev.tsv", ("one", "1.0")))
+    assert found["warnings"][1:] == [
+        "labels that differ only in white space or in how a number is written count as different ones: 'a', ' a', '1', "
+        "'1.0'"
+    ]
+
+
+def test_texts_of_a_tsv_that_are_quoted_as_in_csv(tmp_path):
+    texts = ['"he said ""no"""', '"a" and ""', '"not doubled"']
+    train = clean(tmp_path / "train.tsv", *((text, "a") for text in texts))
+    assert check_tables(train)["warnings"] == [
+        "1 of 23 rows of train.tsv holds a text quoted as in CSV; TSV has no quoting here, so the quotation marks are "
+        "part of the text"
+    ]
+    objects = [{"text": f'"number ""{i}"""', "label": "ab"[i % 2]} for i in range(20)]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in objects))
+    assert check_tables(tmp_path / "train.jsonl")["warnings"] == []
+
+
 def test_lopsided_rare_and_single_labels(tmp_path):
     lopsided = table(tmp_path / "train.tsv", *((f"text {i}", "good") for i in range(90)), ("bad", "bad"))
     assert check_tables(lopsided)["warnings"] == [

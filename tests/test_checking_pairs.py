@@ -37,6 +37,10 @@ def test_a_table_tells_its_task_by_its_columns(tmp_path, task):
     (tmp_path / "t.tsv").write_text("".join(f"{first}\t{second}\n" for first, second in rows))
     found, _ = check([tmp_path / "t.tsv"])
     assert found["task"] == task
+    (tmp_path / "named.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in [("en", "de"), *SENTENCES]))
+    first, second = COLUMNS[task]
+    named, _ = check([tmp_path / "named.tsv"], columns=f"{first}=en,{second}=de")
+    assert (named["task"], named["tables"]["train"]["rows"]) == (task, 40)
 
 
 def test_what_is_wrong_is_counted(tmp_path):

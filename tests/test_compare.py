@@ -141,9 +141,11 @@ def test_other_settings_are_not_mixed_in(place, results):
 
 def test_the_same_command_only_measures_anew(place, results, monkeypatch):
     asked, rows = [], iter(results["candidates"])
+    given = {"export": results["data"]["rows"]["validation"], "measure": results["data"]["rows"]["test"]}
 
     def work(job, what, job_file):
         asked.append(job["kind"])
+        assert len(job["sample"]["texts"]) == given[job["kind"]]
         if job["kind"] == "export":
             return {"precision": "int8", "agreement": 1.0}
         return next(rows) | {"latency_ms": {"p50": 1.0, "p95": 2.0, "low": 2.0, "high": 2.0}}
@@ -217,13 +219,12 @@ def test_what_a_model_cannot_do_is_told_before_anything_is_trained(tmp_path, opt
 def test_a_vocabulary_size_is_for_the_presets(place, tmp_path, monkeypatch):
     seen = {}
 
-    def training(task, splits, model, recipe, vocab_size, *rest):
+    def training(*, model, vocab_size, **rest):
         seen[model] = vocab_size
 
     def begin(out, settings):
         raise Asked
 
-    training.defaults = module.EncoderTraining.defaults
     monkeypatch.setattr(module, "EncoderTraining", training)
     monkeypatch.setattr(module, "_begin", begin)
     bare = str(place / "bare")

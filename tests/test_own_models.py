@@ -12,6 +12,8 @@ from transformers import AutoModel, AutoTokenizer
 import bertram
 from bertram.artifacts import asked
 from bertram.errors import BadInput
+from bertram.formats.engine_file import read_engine
+from bertram.formats.sentence_transformers import read_max_length
 from bertram.model_names import ENGLISH, OWN, SENTIMENT
 from bertram.run_directory import read_manifest
 from test_floors import run_without_torch
@@ -46,14 +48,17 @@ def test_the_weights_are_those_of_the_engine_and_an_albert_for_transformers() ->
         theirs = network(**inputs).last_hidden_state[0].mean(0).numpy()
     ours = bertram.load(ENGLISH).embed(TEXTS[:1])[0]
     assert ours @ theirs / np.linalg.norm(theirs) > 0.99
+    assert read_max_length(place) == read_engine(OWN / f"{ENGLISH}.engine").manifest["max_length"]
 
 
 def test_they_are_small_and_say_where_they_come_from() -> None:
     files = [path for path in OWN.rglob("*") if path.is_file() and ENGLISH in str(path)]
     assert sum(path.stat().st_size for path in files) <= 25e6
     assert (OWN / f"{SENTIMENT}.engine").stat().st_size <= 7e6
-    card = (OWN / ENGLISH / "README.md").read_text()
+    card, other = (place.read_text() for place in (OWN / ENGLISH / "README.md", OWN / f"{SENTIMENT}.md"))
     assert 'license: "apache-2.0"' in card
+    assert 'license: "apache-2.0"' in other
+    assert f"# {SENTIMENT}, trained for classification" in other
     assert f"# {ENGLISH}, shrunken from all-MiniLM-L6-v2" in card
     notice = (OWN / "NOTICE").read_text()
     assert "all-MiniLM-L6-v2" in notice
@@ -66,7 +71,7 @@ def test_one_goes_on_training_and_the_other_says_why_not(tmp_path: Path, capsys:
     data, budget = table(tmp_path / "t.csv", 24), ["--steps", 1, "--evaluations", 1]
     assert run("train", "classification", data, "--model", ENGLISH, "--out", tmp_path / "out", *budget) == 0
     assert run("train", "classification", data, "--model", SENTIMENT, "--out", tmp_path / "no", *budget) == 2
-    assert "train on bertram-english" in capsys.readouterr().err
+    assert "train bertram-english" in capsys.readouterr().err
 
 
 def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from bertram.shrinking import outcome, teaching
 from bertram.shrinking.initial import student_of
 from bertram.shrinking.plan import plan
 from bertram.shrinking.shrink import shrink
+from bertram.shrinking.table import AGREEMENT_NOTE, figures
 from bertram.text.records import Table, split
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
@@ -224,11 +225,13 @@ def test_texts_and_models_that_cannot_serve_are_told_in_one_line(tmp_path: Path)
     source, lines = teacher(tmp_path / "teacher"), texts(tmp_path / "texts.txt")
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "few.txt").write_text("one\n" * 500 + "two\n")
+    (tmp_path / "nul.txt").write_text("one\ntw\0o\n")
     shared = tiny.model_directory(tmp_path / "shared", embedding_size=16, num_hidden_groups=1)
     cases: list[tuple[str | Path, list[Path], str]] = [
         (source, [], "give --texts"),
         (source, [tmp_path / "none.txt"], "no such file|cannot be read"),
         (source, [tmp_path / "empty.txt"], "0 different texts are too few"),
+        (source, [lines, tmp_path / "nul.txt"], "nul.txt: line 2: a NUL byte in the text"),
         (source, [tmp_path / "few.txt"], "2 different texts are too few"),
         (shared, [lines], "shares layers"),
         ("bert-tiny", [lines], "is a preset, sizes with random weights"),
@@ -339,13 +342,17 @@ def test_what_train_made_keeps_its_labels(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
-def test_a_shrunken_model_is_compared_by_its_engine_and_shown(tmp_path: Path) -> None:
+def test_a_shrunken_model_is_compared_by_its_engine_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, lines, out = sentences(tmp_path / "teacher"), texts(tmp_path / "texts.txt"), tmp_path / "dial" / "residual"
     command = ["shrink", source, "--texts", lines, "--out", out, "--embedding-size", 8, "--rank", 2]
     command += ["--steps", 6, "--evaluations", 2, "--evaluate", labelled(tmp_path / "pairs.csv")]
     assert tiny.run(*command) == 0
     results = json.loads((out / "results.json").read_text())
-    assert results["student"]["parameters"] < results["teacher"]["parameters"]
+    assert results["student"]["unique_parameters"] < results["teacher"]["unique_parameters"]
+    assert results["shrinking"] == read_manifest(out)["shrinking"]
+    assert " ".join(AGREEMENT_NOTE.split()) in " ".join(capsys.readouterr().out.split())
     assert results["student"]["engine_bytes"] == (out / "model.engine").stat().st_size
     assert {kind: [s["metric"] for s in found] for kind, found in results["student"]["scores"].items()} == {
         "model": ["spearman", "pearson"],
@@ -357,16 +364,41 @@ def test_a_shrunken_model_is_compared_by_its_engine_and_shown(tmp_path: Path) ->
     expected = bertram.load(out).embed(["a warm room"])
     assert float((vectors * expected).sum()) > 0.97
     (out / "report.html").unlink()  # as if it had ended before it was told
-    for name, teacher_of in (("narrow", results["teacher"]), ("foreign", results["teacher"] | {"sha256": "another's"})):
-        (tmp_path / "dial" / name).mkdir()
-        write_json(tmp_path / "dial" / name / "results.json", results | {"teacher": teacher_of})
+    neighbours: dict[str, dict[str, Any]] = {
+        "narrow": {},
+        "foreign": {"teacher": results["teacher"] | {"sha256": "another's"}},  # which is called the same
+        "other-texts": {"held_out": results["held_out"] | {"texts": ["others"]}},
+        "unscored": {"evaluated": None},
+    }
+    for name, said in neighbours.items():
+        write_json(tmp_path / "dial" / name / "results.json", results | said)
+    (tmp_path / "dial" / "odd" / "results.json").mkdir(parents=True)  # which cannot be read
     assert tiny.run(*command, "--resume") == 0
     page = (out / "report.html").read_text()
-    assert "narrow" in page
-    assert "foreign" not in page  # of another teacher that is called the same
+    assert [name for name in neighbours if name in page] == ["narrow"]
+    assert ".." not in page.partition("<body>")[2]
+    assert AGREEMENT_NOTE in page
     assert "residuals of rank 2" in page
     assert page.count('class="mark base"') == 1  # the teacher
     assert page.count('class="shape"') == 3
+
+
+def test_the_share_of_a_score_is_that_of_the_primary_one() -> None:
+    """A greater error would be told as more than the whole."""
+    measured = {"unique_parameters": 1, "max_length": 2, "engine_bytes": 3, "precision": "int8"}
+    measured |= {"latency_ms": {16: 1.0}, "tokens_per_second": 1.0, "peak_mb": {"8 × 30": 1.0}}
+
+    def scores(*values: float) -> dict[str, Any]:
+        metrics = ("pearson", "spearman", "rmse")
+        found = [{"metric": metric, "value": value} for metric, value in zip(metrics, values, strict=True)]
+        return measured | {"scores": {"model": found}}
+
+    told = figures({"teacher": scores(0.8, 0.8, 0.5), "student": scores(0.6, 0.6, 0.7)})[-3:]
+    assert told == [
+        ("pearson, fp32", "0.800", "0.600 (75.0%)"),
+        ("spearman, fp32", "0.800", "0.600"),
+        ("rmse, fp32", "0.500", "0.700"),
+    ]
 
 
 @pytest.mark.usefixtures("unmeasured")

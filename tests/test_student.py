@@ -165,6 +165,10 @@ def test_a_plan_tries_what_is_not_fixed_the_smallest_first(tmp_path: Path) -> No
     assert {(row.dial.groups, row.dial.rank) for row in rows} == {(g, r) for g in (1, 2) for r in (0, 8, 16)}
     fixed = plan(directory, {"embedding_size": 16, "rank": 4})
     assert {(row.dial.groups, row.dial.rank) for row in fixed} == {(1, 4), (2, 4), (4, 0)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr("torch.linalg.eigvalsh")  # without ranks nothing is decomposed, which takes long
+        assert {row.dial.rank for row in plan(directory, {"embedding_size": 16, "rank": 0})} == {0}
+        assert {row.layer_energy for row in plan(directory, {"groups": 4, "embedding_size": 16})} == {1.0}
     with pytest.raises(BadInput, match="--rank 4: is for layers that share"):
         plan(directory, {"groups": 4, "embedding_size": 16, "rank": 4})
     with pytest.raises(BadInput, match="--rank 33"):

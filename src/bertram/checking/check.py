@@ -23,15 +23,15 @@ def check(
 ) -> tuple[dict[str, Any], str]:
     """What was found in the files of any task, and the page that tells it.
 
-    Without `task` two files of lines are taken for a translation, and a table for what its columns are called, or its
-    labels look like.
+    Without `task` two files of lines are taken for a translation, and a table for what `columns` says or its columns
+    are called, or its labels look like.
 
     Raises:
         BadInput: a file or the model cannot be used.
     """
     files = {part: paths for part, paths in zip(NAMES, (data, validation, test), strict=True) if paths}
     if task is None:
-        task = "translation" if len(data) > 1 else _by_columns(data[0])
+        task = "translation" if len(data) > 1 else _by_columns(data[0], columns)
     most = 2 if task in GENERATIONS else 1
     for paths in files.values():
         if len(paths) > most:
@@ -45,10 +45,11 @@ def check(
     return found, tables.render(found)
 
 
-def _by_columns(table: Path) -> str | None:
-    """The task that writes texts whose columns a table has, if there is one."""
-    for task, columns in COLUMNS.items():
+def _by_columns(table: Path, columns: str | None) -> str | None:
+    """The task that writes texts whose columns `columns` names or, without it, a table has, if there is one."""
+    for task, roles in COLUMNS.items():
         with suppress(BadInput):
-            read_rows(table, None, columns)
+            if parse_columns(columns, roles) is None:
+                read_rows(table, None, roles)
             return task
     return None

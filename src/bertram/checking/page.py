@@ -5,11 +5,14 @@
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from rich.cells import cell_len
+
+from bertram.text.records import kind_of
 
 NOTABLE = 0.01
 """Share of cut texts, unknown tokens and their like that a user should hear of."""
@@ -75,6 +78,20 @@ def token_rows(found: Found) -> Iterator[list[str]]:
     yield ["unknown tokens", *(f"{table['unknown_tokens']:.1%}" for table in tables)]
 
 
+def count_quoted(file: Path, *texts: Sequence[str]) -> int:
+    """How many rows of a TSV file hold a text that is quoted as in CSV; of any other file 0."""
+    if kind_of(file) != ".tsv":
+        return 0
+    return sum(any(map(_looks_quoted, cells)) for cells in zip(*texts, strict=True))
+
+
+def warnings_of_quotes(table: Found) -> Iterator[str]:
+    """Of texts that are quoted as in CSV."""
+    if table["quoted"]:
+        hold = rows(table["quoted"], table, "hold")
+        yield f"{hold} a text quoted as in CSV; TSV has no quoting here, so the quotation marks are part of the text"
+
+
 def warnings_of_tokens(found: Found) -> Iterator[str]:
     """Of texts that the model would cut, and of a language that it does not know."""
     name, longest = found["model"]["name"], found["model"]["max_length"]
@@ -108,6 +125,10 @@ def wrapped(text: str, bullet: str = "") -> list[str]:
     """Lines of a text that stand behind a bullet."""
     indent = " " * len(bullet)
     return textwrap.wrap(text, _WIDTH, initial_indent=bullet, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _looks_quoted(text: str) -> bool:
+    return text.startswith('"') and text.endswith('"') and '""' in text[1:-1]
 
 
 def _grid(header: list[str], rows: Iterable[list[str]]) -> Iterator[str]:

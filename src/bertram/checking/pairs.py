@@ -54,6 +54,7 @@ def check_pairs(
             "file": names[part],
             "rows": len(sources),
             "empty": pairs.dropped,
+            "quoted": page.count_quoted(files[part][0], sources, targets),
             "repeated": len(sources) - len(set(zip(sources, targets, strict=True))),
             "copied": sum(map(eq, sources, targets)),
             "odd_lengths": _odd_lengths(task, sources, targets),
@@ -77,7 +78,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _reader(model: str | Path, train: Pairs) -> Reader:
-    found, name = model_names.resolve(model), Path(model).name
+    found, name = model_names.resolve(model), model_names.name_of(model)
     if isinstance(found, EncoderConfig):
         raise BadInput(f"{model}: is an encoder's preset, which writes nothing; take transformer-tiny")
     if isinstance(found, TransformerConfig):
@@ -134,6 +135,7 @@ def _warnings(found: dict[str, Any]) -> Iterator[str]:
                 flattered = f"; scores on {table['file']} will flatter" if other == "train" else ""
                 stand = page.rows(count, table, "share")
                 yield f"{stand} the {source} with one of {found['tables'][other]['file']}{flattered}"
+        yield from page.warnings_of_quotes(table)
         if table["repeated"]:
             yield f"{page.rows(table['repeated'], table, 'repeat')} an earlier one"
         if table["copied"] >= page.NOTABLE * table["rows"]:

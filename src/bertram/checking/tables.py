@@ -1,7 +1,7 @@
 """What tables of labelled texts hold."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def check_tables(
             **_labels(table, tables["train"], kind),
             "blank": sum(not all(text.strip() for text in example if text is not None) for example in _examples(table)),
             "repeated": len(table) - len(known[part]),
+            "quoted": page.count_quoted(files[part], *(texts for texts in table.inputs if texts is not None)),
             "contradictory": sum(len(known[part][example]) > 1 for example in _examples(table)),
             "also_in": {other: _overlap(table, kind, known[other]) for other in earlier},
             **_lengths(table, kind, reader),
@@ -92,7 +93,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _reader(model: str | Path, train: Table) -> Reader:
-    source, name = model_names.resolve_encoder(model), Path(model).name
+    source, name = model_names.resolve_encoder(model), model_names.name_of(model)
     if isinstance(source, EncoderConfig):
         tokenizer = Tokenizer.train(train.texts + (train.texts_b or []), source.model_type, source.vocab_size)
         return Reader(name, tokenizer, tokenizer, source.max_position_embeddings, learned_here=True)
@@ -192,13 +193,26 @@ def _warnings(found: dict[str, Any], task: type[Task]) -> Iterator[str]:
             yield f"{page.rows(sum(unusable.values()), table, 'hold')} a label {why}: {page.named(unusable)}"
         if table["blank"]:
             yield f"{page.rows(table['blank'], table, 'hold')} a blank text"
+        yield from page.warnings_of_quotes(table)
         if table["repeated"]:
             yield f"{page.rows(table['repeated'], table, 'repeat')} the text of an earlier one"
         if table["contradictory"]:
             yield f"{page.rows(table['contradictory'], table, 'share')} a text with a row that is labelled otherwise"
+    yield from _warnings_of_spelling(tables.values())
     yield from _warnings_of_balance(tables["train"])
     if found["model"] is not None:
         yield from page.warnings_of_tokens(found)
+
+
+def _warnings_of_spelling(tables: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Of names that a reader would take for one."""
+    alike: dict[str | float, list[str]] = {}
+    for label in dict.fromkeys(label for table in tables for label in table["labels"] or ()):
+        number = parse_number(label)
+        alike.setdefault(" ".join(label.split()) if number is None else number, []).append(label)
+    if several := [label for labels in alike.values() if len(labels) > 1 for label in labels]:
+        names = page.named(several)
+        yield f"labels that differ only in white space or in how a number is written count as different ones: {names}"
 
 
 def _warnings_of_balance(train: dict[str, Any]) -> Iterator[str]:

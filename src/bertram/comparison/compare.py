@@ -16,28 +16,27 @@ from numpy.typing import NDArray
 
 from bertram import baseline, model_directory, model_names
 from bertram.comparison.report import write_report
-from bertram.comparison.selection import Limits, choose
+from bertram.comparison.selection import BASELINE, Limits, choose
 from bertram.comparison.statistics import comparisons_of, interval
 from bertram.comparison.worker import FIT
 from bertram.config import PRESETS, EncoderConfig
-from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.files import replacing, write_json
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.formats.weights_file import find_weights
+from bertram.inference.kernels import machine
 from bertram.inspection import describe
 from bertram.run_directory import alone_in, is_occupied, keep, prepare_directory
-from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
+from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, learn
 from bertram.tasks.task import Task
 from bertram.text.records import Table, parse_columns
 from bertram.training.interruption import StopRequests
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 
-BASELINE = "tf-idf"
 BEST = "best.engine"
 _SETTINGS = "comparison.json"
-_SAMPLE = 256  # texts that inference is measured on
+_SAMPLE = 256  # texts that inference is measured on, and the engines' agreement
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,14 @@ def compare(
     Every training and measurement runs in a process of its own. A training that is finished at `out` already is not
     repeated. Of a model's runs the one with the best validation score is measured and can be shipped. Leaves
     results.json, report.html, runs/MODEL-seed-N and the winner as best.engine there, and returns what results.json
-    says. What answering costs is measured on engines: in int8 where that answers alike, else in float32. Scores are
-    those of the models; beside them stands that of the engine which can be shipped.
+    says. What answering costs is measured on engines: in int8 where that answers validation texts alike, else in
+    float32. Scores are those of the models; beside them stands that of the engine which can be shipped.
 
     Raises:
         BadInput: the data, a model or a limit cannot be used, or `out` holds something else.
         Interrupted: a signal came; the same call goes on from there.
     """
-    out, recipe = Path(out), (recipe or Recipe()).resolved(**EncoderTraining.defaults)
+    out, recipe = Path(out), (recipe or Recipe()).resolved(**DEFAULTS)
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
@@ -102,7 +101,13 @@ def compare(
     shared = {"task": learned.to_dict(), "data": splits.description, "recipe": asdict(recipe)}
     trainings = {
         name: EncoderTraining(
-            learned, splits, model, recipe, vocab_size if model in PRESETS else None, max_length, allow_pickle
+            task=learned,
+            splits=splits,
+            model=model,
+            recipe=recipe,
+            vocab_size=vocab_size if model in PRESETS else None,
+            max_length=max_length,
+            allow_pickle=allow_pickle,
         )
         for name, model in names.items()
     }
@@ -115,7 +120,7 @@ def compare(
         comparisons = _judge(comparison, candidates)
         results: dict[str, Any] = shared | {
             "data": splits.description | {"split": comparison.judged[0], "labels": _label_counts(splits, learned)},
-            "machine": environment(),
+            "machine": machine(),
             "seeds": seeds,
             "candidates": candidates,
             "comparisons": comparisons,
@@ -138,7 +143,7 @@ def _names(models: Sequence[str], allow_pickle: bool) -> dict[str, str]:
         if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), Path):
             model_directory.read_tokenizer(source, model_directory.read_config(source))
             find_weights(source, allow_pickle=allow_pickle)
-        base = Path(model).name or "model"
+        base = model_names.name_of(model)
         name, number = base, 2
         while name in names or name == BASELINE:
             name, number = f"{base}-{number}", number + 1
@@ -254,18 +259,17 @@ def _measured(comparison: _Comparison, row: Mapping[str, Any]) -> dict[str, Any]
     """What answering costs with a candidate's shipped run, as an engine, and what storing and computing it does."""
     out, name, (_, judged) = comparison.out, row["model"], comparison.judged
     place = out / row["directory"]
-    rows = np.linspace(0, len(judged) - 1, min(_SAMPLE, len(judged)))  # from all of the file, which has some order
-    sample = judged.select(rows.astype(int))
-    job = {"kind": "measure", "model": str(place), "sample": asdict(sample)}
+    job = {"kind": "measure", "model": str(place), "sample": _sample(judged)}
     found: dict[str, Any] = {}
     files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
-    if "config" in row and any(run["status"] == "finished" for run in row["runs"]):
+    if name != BASELINE and any(run["status"] == "finished" for run in row["runs"]):
         files = [_engine(out, name)]
         export = job | {"kind": "export", "out": str(files[0]), "files": comparison.files}
+        export |= {"sample": _sample(comparison.splits.validation)}  # the engine is scored on the judged rows
         found = {"engine": _work(export, f"exporting {name}", out / "jobs" / f"{name}-export.json")}
         job |= {"model": str(files[0])}
     measured = found | _work(job, f"measuring {name}", out / "jobs" / f"{name}-measure.json")
-    if "config" not in row:
+    if name == BASELINE:
         return measured
     costs = describe(EncoderConfig(**row["config"]), max(1, round(measured["mean_tokens"])))
     return measured | {
@@ -274,6 +278,12 @@ def _measured(comparison: _Comparison, row: Mapping[str, Any]) -> dict[str, Any]
         "flops_per_token": costs["flops_per_token"],
         "bytes_on_disk": _bytes(*files),
     }
+
+
+def _sample(table: Table) -> dict[str, Any]:
+    """Some rows for a job, from all of a file, which has some order."""
+    rows = np.linspace(0, len(table) - 1, min(_SAMPLE, len(table)))
+    return asdict(table.select(rows.astype(int)))
 
 
 def _judge(comparison: _Comparison, candidates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

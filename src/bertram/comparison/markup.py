@@ -40,10 +40,20 @@ def page_of(title: str, *children: Child) -> str:
 
 
 def table(name: str, headings: Sequence[str], rows: Iterable[Element]) -> Element:
-    """A table in a box of its own, which scrolls sideways, by keyboard too, where the page is narrow."""
+    """A table in a box of its own."""
     head = element("thead", element("tr", *(element("th", heading, scope="col") for heading in headings)))
-    body = element("table", head, element("tbody", *rows))
-    return element("div", body, class_="scroll", tabindex=0, role="region", aria_label=name)
+    return _scrolling(name, element("table", head, element("tbody", *rows)))
+
+
+def figure(title: str, chart: Element, caption: str | None = None) -> Element:
+    """A chart in a box of its own, between its title and its caption."""
+    captions = [] if caption is None else [element("figcaption", caption)]
+    return element("figure", element("h3", title), _scrolling(title, chart), *captions)
+
+
+def _scrolling(name: str, child: Element) -> Element:
+    """A box which scrolls sideways, by keyboard too, where the page is narrow."""
+    return element("div", child, class_="scroll", tabindex=0, role="region", aria_label=name)
 
 
 def _value(value: object) -> str:

@@ -17,7 +17,8 @@ from bertram.comparison.figures import (
     several,
     training_memory,
 )
-from bertram.comparison.markup import Element, element, page_of, table
+from bertram.comparison.markup import Element, element, figure, page_of, table
+from bertram.comparison.selection import BASELINE
 from bertram.files import write_text
 
 _LABELS = 30  # labels whose counts are listed one by one
@@ -55,9 +56,9 @@ def page(results: Row, curves: Curves) -> str:
 
 
 def _looks(candidates: Sequence[Row]) -> dict[str, int | None]:
-    """The number of every candidate's colour and shape; None for the baseline, which has no arithmetic to count."""
-    neural = [row["model"] for row in candidates if row["flops_per_token"] is not None]
-    return {row["model"]: neural.index(row["model"]) if row["model"] in neural else None for row in candidates}
+    """The number of every candidate's colour and shape; None for the baseline."""
+    encoders = [row["model"] for row in candidates if row["model"] != BASELINE]
+    return {BASELINE: None} | {model: place for place, model in enumerate(encoders)}
 
 
 def _opening(results: Row, title: str) -> list[Element]:
@@ -137,8 +138,8 @@ def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         element("h2", "Score against cost"),
         element(
             "div",
-            element("figure", element("h3", "Size"), size, element("figcaption", caption + absent)),
-            element("figure", element("h3", "Latency"), latency),
+            figure("Size", size, caption + absent),
+            figure("Latency", latency),
             class_="pair",
         ),
     ]
@@ -173,9 +174,10 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
     note = (
         "Unshared: the parameters that the same network would need without sharing. Engine: what the weights are in "
-        "that will answer, its own score, and the share of answers that agree with the model's. Answering memory is "
-        "what the engine adds to an idle process; training memory is the peak of the whole process, + that of a GPU if "
-        "there was one. Latency is for one text at a time, the middle of several rounds."
+        "that will answer, its own score, and the share of its answers to validation texts that agree with the "
+        "model's. Answering memory is what the engine adds to an idle process; training memory is the peak of the "
+        "whole process, + that of a GPU if there was one. Latency is for one text at a time, the middle of several "
+        "rounds."
     )
     notes = [element("p", words, class_="note") for words in (note, *caveats(results))]
     return [element("h2", "The candidates"), table("The candidates", ["model", *columns], rows), *notes]
@@ -190,25 +192,24 @@ def _engine(found: Row | None) -> Element:
 def _curves(curves: Curves, candidates: Sequence[Row], looks: Mapping[str, int | None]) -> list[Element]:
     diverged = {(row["model"], run["seed"]) for row in candidates for run in row["runs"] if run["status"] == "diverged"}
 
-    def lines(figure: str) -> list[charts.Curve]:
+    def lines(measure: str) -> list[charts.Curve]:
         found = []
         for model, seeds in curves.items():
             for seed, measured in seeds.items():
-                points = [(line["step"], line[figure]) for line in measured if line.get(figure) is not None]
+                points = [(line["step"], line[measure]) for line in measured if line.get(measure) is not None]
                 if points:
-                    shown = charts.smoothed(points) if figure == "loss" else points
+                    shown = charts.smoothed(points) if measure == "loss" else points
                     found.append(charts.Curve(model, looks[model], shown, (model, seed) in diverged))
         return found
 
     drawn = []
-    for figure, title, words in (
+    for measure, title, words in (
         ("loss", "Training loss", "A running mean; each line is one seed."),
         ("validation", "Validation score", "The best evaluation of a run is the one that is kept."),
     ):
-        if runs := lines(figure):
+        if runs := lines(measure):
             ends = " A cross ends a run that diverged." if any(run.diverged for run in runs) else ""
-            chart = charts.curves(runs, key=figure, title=title)
-            drawn.append(element("figure", element("h3", title), chart, element("figcaption", words + ends)))
+            drawn.append(figure(title, charts.curves(runs, key=measure, title=title), words + ends))
     return [element("h2", "Learning"), element("div", *drawn, class_="pair")] if drawn else []
 
 
@@ -281,7 +282,7 @@ def _provenance(results: Row) -> list[Element]:
     runs = [
         element("li", f"{row['model']}: {', '.join(map(_run, row['runs']))}")
         for row in results["candidates"]
-        if row["flops_per_token"] is not None
+        if row["model"] != BASELINE
     ]
     listed = [
         element("section", element("h3", title), _definitions(values)) for title, values in parts.items() if values

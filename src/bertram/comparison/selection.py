@@ -14,6 +14,8 @@ from typing import Any
 from bertram.comparison.figures import interval, megabytes, p_equals, quantity, score, several
 from bertram.errors import BadInput
 
+BASELINE = "tf-idf"
+"""The candidate that is no encoder: it has no configuration, no engine and no training curve."""
 SIGNIFICANT = 0.05
 
 _QUANTITY = re.compile(r"(\d+\.?\d*|\.\d+)\s*([a-zµ]+)", re.IGNORECASE | re.ASCII)

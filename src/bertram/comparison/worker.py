@@ -43,9 +43,15 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.tasks.registry import task_from_dict
     from bertram.training.recipe import Recipe
 
-    splits, recipe = finetuning.LabelledSplits.read(**job["files"]), Recipe(**job["recipe"])
-    task, sizes = task_from_dict(job["task"]), (job["vocab_size"], job["max_length"])
-    training = finetuning.EncoderTraining(task, splits, job["model"], recipe, *sizes, job["allow_pickle"])
+    training = finetuning.EncoderTraining(
+        task=task_from_dict(job["task"]),
+        splits=finetuning.LabelledSplits.read(**job["files"]),
+        model=job["model"],
+        recipe=Recipe(**job["recipe"]),
+        vocab_size=job["vocab_size"],
+        max_length=job["max_length"],
+        allow_pickle=job["allow_pickle"],
+    )
     with training_progress(job["label"]) as report:
         return training.run(Path(job["out"]), report)
 

@@ -54,7 +54,7 @@ class Comparison:
 
 
 @torch.inference_mode()
-def compare(distillation: Distillation, feed: DistillationFeed, device: torch.device) -> Comparison:
+def side_by_side(distillation: Distillation, feed: DistillationFeed, device: torch.device) -> Comparison:
     """Student and teacher over one epoch of `feed`."""
     sums, counts = defaultdict[str, float](float), Counter[str]()
     own: list[Predictions] = []

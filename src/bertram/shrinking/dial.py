@@ -35,7 +35,7 @@ class Dial:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Dial":
-        """The dial that bertram.json and results.json keep among other settings."""
+        """The dial that bertram.json and results.json keep among other settings, under "shrinking"."""
         return cls(**{field.name: value[field.name] for field in fields(cls)})
 
     def of(self, teacher: EncoderConfig) -> EncoderConfig:

@@ -9,11 +9,11 @@ from typing import Any
 from bertram import artifacts
 from bertram.benchmark.bench import bench
 from bertram.comparison.statistics import interval
-from bertram.environment import environment
 from bertram.exporting import export_alike
 from bertram.files import fingerprint, write_text
 from bertram.formats.engine_file import read_engine
-from bertram.run_directory import read_manifest
+from bertram.inference.kernels import machine
+from bertram.run_directory import read_manifest, read_settings
 from bertram.text.records import Table, parse_columns, read_table
 
 ENGINE = "model.engine"
@@ -35,7 +35,7 @@ def outcome(
     """
     from bertram.formats.weights_file import find_weights
 
-    manifest, texts = read_manifest(out), held_out.asked[:_TEXTS]
+    manifest, settings, texts = read_manifest(out), read_settings(out), held_out.asked[:_TEXTS]
     names = {"teacher": manifest["base_model"], "student": out.resolve().name}
     with tempfile.TemporaryDirectory() as scratch:
         lines = Path(scratch) / "texts.jsonl"
@@ -51,7 +51,7 @@ def outcome(
             rows[name] = {
                 "model": names[name],
                 "max_length": read_engine(engines[name]).manifest["max_length"],
-                "parameters": manifest["parameters"][name],
+                "unique_parameters": manifest["parameters"][name],
                 "precision": "int8" if agreed else "fp32",
                 "engine_bytes": engines[name].stat().st_size,
                 "engine_agreement": agreed.share if agreed else 1.0,
@@ -65,11 +65,16 @@ def outcome(
                 }
     rows["teacher"]["sha256"] = fingerprint(find_weights(source, allow_pickle=allow_pickle))
     return {
-        "dial": manifest["shrinking"],
+        "shrinking": manifest["shrinking"],
         "agreement": manifest["agreement"],
+        "held_out": {  # what the texts that agreement is measured on follow from
+            "texts": [sha256 for _, sha256 in settings["texts"]],
+            "seed": settings["recipe"]["seed"],
+            "max_length": settings["max_length"],
+        },
         "data": manifest["data"],
         "evaluated": None if evaluate is None else evaluated(evaluate, columns),
-        "machine": environment(),
+        "machine": machine(),
         **rows,
     }
 

@@ -74,15 +74,15 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
     with torch.no_grad():
         kept = embedding_energy(teacher.encoder.embeddings, torch.ones(teacher.config.vocab_size).double())
         for group in groups:
-            held = None
+            held, tried = None, ranks if group < layers else untied
             for size in embedding_sizes:
                 if (group, size) == (teacher.config.num_hidden_layers, width):
                     continue  # the model itself
-                for rank in ranks if group < layers else untied:
+                for rank in tried:
                     dial = Dial(groups=group, embedding_size=size, rank=rank, depth=layers)
                     config = dial.of(teacher.config)
                     if held is None:
-                        held = layer_energy(teacher, group, layers)
+                        held = layer_energy(teacher, group, layers, max(tried))
                     energy = 1.0 if size == width else float(kept[size - 3])  # two directions go to the layer norm
                     rows.append(Row(dial, *sizes(config), energy, float(held[rank])))
     if not rows:

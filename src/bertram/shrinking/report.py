@@ -1,23 +1,23 @@
-"""report.html: how a shrinking went, and where its student stands among those of the same teacher."""
+"""report.html: how a shrinking went, and where its student stands among those taught alike."""
 
 from contextlib import suppress
 from pathlib import Path
 
 from bertram.comparison import charts
 from bertram.comparison.figures import interval, megabytes, quantity, score, several
-from bertram.comparison.markup import Element, element, page_of, table
+from bertram.comparison.markup import Element, element, figure, page_of, table
 from bertram.errors import BadInput
 from bertram.files import read_object, write_text
 from bertram.shrinking.dial import Dial
 from bertram.shrinking.outcome import RESULTS
-from bertram.shrinking.table import Row, agreements, figures
+from bertram.shrinking.table import AGREEMENT_NOTE, Row, agreements, figures
 from bertram.training.metrics_file import read_metrics
 
 REPORT = "report.html"
 
 
 def write_report(out: Path, results: Row) -> None:
-    """Write the page of OUT/results.json, with the curve in metrics.jsonl and the dial of the directories beside.
+    """Write the page of OUT/results.json, with the curve in metrics.jsonl and the students in the directories beside.
 
     Raises:
         OSError: the disk did not take it.
@@ -32,53 +32,62 @@ def write_report(out: Path, results: Row) -> None:
         f"{title} – Bertram",
         element("p", "Bertram shrink", class_="over"),
         element("h1", title),
-        element("p", _dial(results["dial"]), class_="lede"),
+        element("p", f"{_sizes(results['shrinking'])}.", class_="lede"),
         element("p", f"Taught on {results['data']['rows']['train']:,} texts.", class_="soft"),
         element("h2", "Teacher and student"),
         table("Teacher and student", ["", *models], rows),
         element("p", "Measured as engines, each in a process of its own.", class_="note"),
         element("h2", "Agreement"),
         element("ul", *(element("li", line) for line in agreements(results))),
+        element("p", AGREEMENT_NOTE, class_="note"),
         element("div", _pareto(results, out), *_curve(out), class_="pair"),
         element("footer", f"Every figure on this page stands unrounded in {RESULTS} beside it."),
     )
     write_text(out / REPORT, page)
 
 
-def _dial(said: Row) -> str:
+def _sizes(said: Row) -> str:
     dial = Dial.from_dict(said)
     groups = f"{several(dial.groups, 'group')} for {dial.depth} layers"
     rank = f", residuals of rank {dial.rank}" if dial.rank else ""
-    return f"{groups}, embeddings {dial.embedding_size} wide{rank}."
+    return f"{groups}, embeddings {dial.embedding_size} wide{rank}"
 
 
 def _pareto(results: Row, out: Path) -> Element:
-    """Agreement or, where all were scored on the same data, the score against the size of the engine."""
+    """The score, of those that were scored on the same data, or else the agreement, against the size of the engine."""
     found, own = _siblings(results, out), out.resolve().name
     teacher, data = results["teacher"], results["evaluated"]
-    if data is not None and all(row["evaluated"] == data for row in found.values()):
-        label = teacher["scores"]["engine"][0]["metric"]
-        original = _whiskers(teacher["scores"]["engine"][0])
-        students = {name: _whiskers(row["student"]["scores"]["engine"][0]) for name, row in found.items()}
-    else:
+    if data is None:
         label, original = "agreement of similarities", (1.0, 1.0, 1.0)  # which it has with itself
         students = {name: _whiskers(row["agreement"]["similarities"]) for name, row in found.items()}
+    else:
+        label = teacher["scores"]["engine"][0]["metric"]
+        original = _whiskers(teacher["scores"]["engine"][0])
+        found = {name: row for name, row in found.items() if row["evaluated"] == data}
+        students = {name: _whiskers(row["student"]["scores"]["engine"][0]) for name, row in found.items()}
     marks = [_mark(teacher, original, label, "the teacher", look=None, chosen=False)]
     for place, (name, row) in enumerate(found.items()):
         student = {**row["student"], "model": name}
-        marks.append(_mark(student, students[name], label, _dial(row["dial"]), look=place, chosen=name == own))
-    chart = charts.scatter(marks, key="dial", title="The dial", x_label="MB of the engine, logarithmic", y_label=label)
-    words = "The teacher and its students in the directories beside; the line is the Pareto front, the ring this one."
-    return element("figure", element("h3", "The dial"), chart, element("figcaption", words))
+        marks.append(_mark(student, students[name], label, _sizes(row["shrinking"]), look=place, chosen=name == own))
+    title = "Size and score"
+    chart = charts.scatter(marks, key="size", title=title, x_label="MB of the engine, logarithmic", y_label=label)
+    words = (
+        "The teacher and its students in the directories beside that learned from the same texts; the line is the "
+        "Pareto front, the ring this one."
+    )
+    return figure(title, chart, words)
 
 
 def _siblings(results: Row, out: Path) -> dict[str, Row]:
-    """The results of OUT and of the directories beside it where the same teacher was shrunken, by their names."""
-    found = {out.resolve().name: results}
+    """The results of OUT and of the directories beside it where the same teacher taught the same texts, by their names.
+
+    Agreement on others would be no match.
+    """
+    found, alike = {out.resolve().name: results}, (results["held_out"], results["teacher"]["sha256"])
     for path in out.resolve().parent.glob(f"*/{RESULTS}"):
-        with suppress(BadInput, KeyError, TypeError):  # what other commands left there is not looked at
+        with suppress(BadInput, OSError, KeyError, TypeError):  # what other commands left there is not looked at
             said = read_object(path)
-            if "dial" in said and said["teacher"]["sha256"] == results["teacher"]["sha256"]:
+            if (said["held_out"], said["teacher"]["sha256"]) == alike:
                 found[path.parent.name] = said
     return dict(sorted(found.items()))
 
@@ -100,7 +109,6 @@ def _curve(out: Path) -> list[Element]:
     points = [(line["step"], cosine) for line in lines if (cosine := line.get("validation_cosine")) is not None]
     if not points:
         return []
-    curve = charts.Curve("held out", 0, points, False)
-    chart = charts.curves([curve], key="curve", title="Mean cosine with the teacher")
-    words = f"On the texts held out; the last is {quantity(points[-1][1])}."
-    return [element("figure", element("h3", "Mean cosine with the teacher"), chart, element("figcaption", words))]
+    title = "Mean cosine with the teacher"
+    chart = charts.curves([charts.Curve("held out", 0, points, False)], key="curve", title=title)
+    return [figure(title, chart, f"On the texts held out; the last is {quantity(points[-1][1])}.")]

@@ -150,7 +150,7 @@ class Shrinking:
 def _run(shrinking: Shrinking, train: Table, held_out: Table, out: Path, report: Report) -> dict[str, Any]:
     """Teach a student, leave it at `out`, and return what bertram.json says of it."""
     from bertram.shrinking.distillation import loss_names
-    from bertram.shrinking.teaching import Course, teach
+    from bertram.shrinking.teaching import teach
 
     teacher = model_directory.read_model(shrinking.source, allow_pickle=shrinking.allow_pickle)
     if not loss_names(teacher, shrinking.lessons):
@@ -159,17 +159,26 @@ def _run(shrinking: Shrinking, train: Table, held_out: Table, out: Path, report:
     batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
     judged, _ = tokenizer.encode(*held_out.inputs, max_length=shrinking.max_length)
     keep(out / SETTINGS, shrinking.settings)
-    course = Course(teacher, tokenizer, batch, judged, shrinking.lessons)
-    taught = teach(course, shrinking.dial.of(teacher.config), shrinking.recipe, out, report)
+    taught = teach(
+        teacher,
+        shrinking.dial.of(teacher.config),
+        tokenizer=tokenizer,
+        train=batch,
+        held_out=judged,
+        lessons=shrinking.lessons,
+        recipe=shrinking.recipe,
+        out=out,
+        report=report,
+    )
     rows = {"train": len(train), "validation": len(held_out)}
     manifest = _manifest(shrinking, taught, teacher, truncated, rows)
     if taught.final is None:
         write_manifest(out, manifest)
-        return manifest
-    card = partial(shrinking_card, name=out.resolve().name)
-    labels = manifest.get("task", {}).get("labels")
-    model_directory.save(taught.student, tokenizer, out, manifest, card, labels=labels)
-    return manifest
+    else:
+        card = partial(shrinking_card, name=out.resolve().name)
+        labels = manifest.get("task", {}).get("labels")
+        model_directory.save(taught.student, tokenizer, out, manifest, card, labels=labels)
+    return read_manifest(out)
 
 
 def _manifest(
@@ -180,7 +189,7 @@ def _manifest(
 
     final, networks = taught.final, {"teacher": teacher, "student": taught.student}
     manifest = {
-        "base_model": Path(shrinking.model).name,
+        "base_model": model_names.name_of(shrinking.model),
         "max_length": shrinking.max_length,
         "truncated_texts": truncated,
         "data": {"train": ", ".join(file.name for file in shrinking.texts), "rows": rows},
@@ -198,8 +207,10 @@ def _manifest(
 
 
 def _check(recipe: Recipe, lessons: Collection[str]) -> None:
-    """Raises:
-    BadInput: a setting is not one that shrinking takes, whatever the model.
+    """Check what does not depend on the model.
+
+    Raises:
+        BadInput: a setting is not one that shrinking takes.
     """
     if not recipe.bounded:
         raise BadInput("no training budget: give --hours, --steps, --tokens or --epochs")
@@ -212,8 +223,10 @@ def _check(recipe: Recipe, lessons: Collection[str]) -> None:
 
 
 def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: str | None) -> None:
-    """Raises:
-    BadInput: the model has no task, or could not be scored on this table.
+    """Check that a model can be scored on a table.
+
+    Raises:
+        BadInput: the model has no task, or could not be scored on this table.
     """
     manifest, table = read_manifest(source), read_table(data, parse_columns(columns))
     task = model_directory.task_of(source, manifest)
@@ -228,8 +241,10 @@ def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: s
 
 
 def _check_texts(source: Path, config: EncoderConfig, *, pairs: bool) -> None:
-    """Raises:
-    BadInput: the model does not read pairs of texts, or nothing else.
+    """Check that a model reads such texts.
+
+    Raises:
+        BadInput: the model does not read pairs of texts, or nothing else.
     """
     manifest = read_manifest(source)
     task = model_directory.find_task(source, manifest)

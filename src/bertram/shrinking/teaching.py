@@ -13,7 +13,7 @@ from bertram.corpus.masking import Masker
 from bertram.inference.predictor import cosines
 from bertram.models.heads import Model
 from bertram.progress import Report
-from bertram.shrinking.agreement import Comparison, compare
+from bertram.shrinking.agreement import Comparison, side_by_side
 from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
 from bertram.shrinking.initial import student_of
 from bertram.text.tokenizer import Tokenizer
@@ -29,19 +29,8 @@ _RARE = 0.1
 
 
 @dataclass(frozen=True)
-class Course:
-    """What is taught, by whom, and on which texts."""
-
-    teacher: Model
-    tokenizer: Tokenizer
-    train: Batch
-    held_out: Batch
-    lessons: Collection[Lesson]
-
-
-@dataclass(frozen=True)
 class Taught:
-    """What a course came to.
+    """What a teaching came to.
 
     Attributes:
         final: the student beside its teacher on all texts held out, both in float32; None where it diverged.
@@ -52,10 +41,21 @@ class Taught:
     final: Comparison | None
 
 
-def teach(course: Course, config: EncoderConfig, recipe: Recipe, out: Path, report: Report) -> Taught:
+def teach(
+    teacher: Model,
+    config: EncoderConfig,
+    *,
+    tokenizer: Tokenizer,
+    train: Batch,
+    held_out: Batch,
+    lessons: Collection[Lesson],
+    recipe: Recipe,
+    out: Path,
+    report: Report,
+) -> Taught:
     """Make a student of `config` and train it; checkpoints and metrics go to `out`."""
-    names = loss_names(course.teacher, course.lessons)
-    tokenizer, masker = course.tokenizer, None
+    names = loss_names(teacher, lessons)
+    masker = None
     if MASKED in names:
         masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, "token")
     processes = alone()
@@ -64,23 +64,23 @@ def teach(course: Course, config: EncoderConfig, recipe: Recipe, out: Path, repo
     def feed(batch: Batch, size: int | None, tokens: int | None = None) -> DistillationFeed:
         return DistillationFeed(batch, names, masker, size, recipe.seed, tokens)
 
-    counts = np.bincount(course.train.token_ids, minlength=config.vocab_size) + _RARE
+    counts = np.bincount(train.token_ids, minlength=config.vocab_size) + _RARE
     torch.manual_seed(recipe.seed)  # for heads that cannot be made of the teacher's
     # The roots, because otherwise a few frequent tokens would determine all directions.
-    student = student_of(course.teacher, config, torch.from_numpy(np.sqrt(counts)))
-    measured = course.train.select(np.arange(min(len(course.train), _MEASURED)))
-    teacher = Teacher(course.teacher, config.groups, measured, device)  # only now: it moves the model
-    distillation = Distillation(student.to(device), teacher)
-    judged = feed(course.held_out, _JUDGED_BATCH)
+    student = student_of(teacher, config, torch.from_numpy(np.sqrt(counts)))
+    measured = train.select(np.arange(min(len(train), _MEASURED)))
+    # Only now, because a Teacher moves the model.
+    distillation = Distillation(student.to(device), Teacher(teacher, config.groups, measured, device))
+    judged = feed(held_out, _JUDGED_BATCH)
 
     def evaluate() -> Evaluation:
-        found = compare(distillation, judged, device)
+        found = side_by_side(distillation, judged, device)
         figures = {f"validation_{name}_loss": loss for name, loss in found.losses.items()}
         figures["validation_cosine"] = float(cosines(found.student.vectors, found.teacher.vectors).mean())
         return Evaluation(-sum(found.losses.values()), figures)
 
-    lesson = feed(course.train, recipe.batch_size, recipe.batch_tokens)
+    lesson = feed(train, recipe.batch_size, recipe.batch_tokens)
     loop = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes)
     outcome = loop.run()
-    final = compare(distillation, judged, device) if outcome.finished else None
+    final = side_by_side(distillation, judged, device) if outcome.finished else None
     return Taught(student, outcome, final)
