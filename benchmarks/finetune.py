@@ -5,7 +5,9 @@
 Random weights of two sizes, real texts: SST-2 (mean 13 tokens) and IMDB cut at 256. Every run is a process of its own;
 the contestants take turns, and medians over the rounds are printed with ratios. The same examples a step (32), one
 optimizer step a batch. Tokens are real ones, without padding. The Trainer's best is bfloat16, or float32 where the
-processor is faster at that. Nothing else may run meanwhile.
+processor is faster at that. Its grouping by length sorts the texts of a run of batches, longest first, and begins
+again; the steps timed are one such run, so that all contestants are timed on texts of the same lengths (tokens a step
+are printed). Nothing else may run meanwhile.
 """
 
 import argparse
@@ -22,27 +24,29 @@ from pathlib import Path
 from typing import Any
 
 WARM_UP = 4
-STEPS = {("6x384", "sst2"): 60, ("bert-base", "sst2"): 14, ("6x384", "imdb"): 6, ("bert-base", "imdb"): 2}
+BATCH_SIZE = 32
+STEPS = {("6x384", "sst2"): 50, ("bert-base", "sst2"): 14, ("6x384", "imdb"): 8, ("bert-base", "imdb"): 4}
+RUNS = 4  # into which the Trainer's sampler divides few texts, of 50 batches at most
 CONTESTANTS = ["bertram", "trainer-best", "trainer-best-fp32", "trainer-default"]
 
 
-def texts(data: Path, name: str) -> tuple[list[str], list[int]]:
+def texts(data: Path, name: str, count: int) -> tuple[list[str], list[int]]:
     path, column = {"sst2": (data / "sst2/train.tsv.gz", "sentence"), "imdb": (data / "imdb/train_10k.tsv.gz", "text")}[
         name
     ]
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    rows = rows[:8000]
+    rows = rows[:count]
     return [row[column] for row in rows], [int(row["label"]) for row in rows]
 
 
-def encode(model: Path, data: Path, name: str) -> tuple[list[list[int]], list[int]]:
+def encode(model: Path, data: Path, name: str, count: int) -> tuple[list[list[int]], list[int]]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(256)
-    sentences, labels = texts(data, name)
+    sentences, labels = texts(data, name, count)
     return [encoding.ids for encoding in tokenizer.encode_batch(sentences)], labels
 
 
@@ -79,7 +83,7 @@ def run_bertram(directory: Path, ids: list[list[int]], labels: list[int], steps:
     with tempfile.TemporaryDirectory() as out:
         Loop(
             read(directory, heads={"classification": 2}),
-            ShuffledRows(examples, batch_size=32, seed=0),
+            ShuffledRows(examples, batch_size=BATCH_SIZE, seed=0),
             Recipe(steps=WARM_UP + steps, learning_rate=5e-5, evaluations=1, save_every=10**6),
             Path(out),
             evaluate=lambda: Evaluation(0.0, {}),
@@ -118,7 +122,7 @@ def run_trainer(directory: Path, ids: list[list[int]], labels: list[int], steps:
             args=TrainingArguments(
                 output_dir=out,
                 max_steps=WARM_UP + steps,
-                per_device_train_batch_size=32,
+                per_device_train_batch_size=BATCH_SIZE,
                 use_cpu=True,
                 report_to="none",
                 save_strategy="no",
@@ -137,7 +141,11 @@ def _speed(marks: list[tuple[float, int]]) -> dict[str, Any]:
     (start, before), (end, after) = marks[WARM_UP - 1], marks[-1]
     from bertram.memory import peak_memory_mb
 
-    return {"tokens_per_second": (after - before) / (end - start), "peak_memory_mb": peak_memory_mb()}
+    return {
+        "tokens_per_second": (after - before) / (end - start),
+        "tokens_per_step": (after - before) / (len(marks) - WARM_UP),
+        "peak_memory_mb": peak_memory_mb(),
+    }
 
 
 def contest(options: argparse.Namespace) -> None:
@@ -181,8 +189,8 @@ def main() -> None:
     if not options.run:
         contest(options)
         return
-    ids, labels = encode(options.model, options.data, options.set)
     steps = STEPS[options.size, options.set]
+    ids, labels = encode(options.model, options.data, options.set, RUNS * steps * BATCH_SIZE)
     if options.run == "bertram":
         print(json.dumps(run_bertram(options.weights, ids, labels, steps)))
     else:

@@ -7,11 +7,12 @@
 
 step: real tokens a second of an optimizer step over about 8,192 tokens of the novels, in sequences of at most 128,
 beside Bert- or AlbertForPreTraining on the very same sequences, padded to the longest of a batch, with logits of the
-whole vocabulary at every position; both in bfloat16 with fused AdamW. gpu: likewise over about 32,768 tokens on a GPU,
-each as it is and compiled, and with Bertram's attention in padded blocks as on a CPU. data: the feed of a step alone,
-beside DataCollatorForLanguageModeling, which masks and pads the same sequences, but neither cuts nor pairs them.
-corpus: learning a tokenizer and building the store for 100 MB of text, the corpora repeated. Every run is a process of
-its own, and the contestants take turns. Nothing else may run meanwhile.
+whole vocabulary at every position; both with fused AdamW, transformers in bfloat16 and Bertram too, unless it finds
+float32 faster. gpu: likewise over about 32,768 tokens on a GPU, each as it is and compiled, and with Bertram's
+attention in padded blocks as on a CPU. data: the feed of a step alone, beside DataCollatorForLanguageModeling, which
+masks and pads the same sequences, but neither cuts nor pairs them. corpus: learning a tokenizer and building the store
+for 100 MB of text, the corpora repeated. Every run is a process of its own, and the contestants take turns. Nothing
+else may run meanwhile.
 """
 
 import argparse

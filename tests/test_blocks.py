@@ -15,7 +15,7 @@ from bertram.corpus import blocks as room
 from bertram.corpus.blocks import Blocks
 from bertram.corpus.parts import Part
 from bertram.corpus.sentence_pairs import IN_ORDER, IS_NEXT, SWAPPED
-from bertram.corpus.store import TokenStore, build
+from bertram.corpus.store import TokenStore, build, random_of
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
 
@@ -148,6 +148,11 @@ def test_every_epoch_has_new_masks_pairs_and_order(corpus: TokenStore, tokenizer
     assert sorted(chain.from_iterable(first)) != sorted(chain.from_iterable(second))
     masks = [np.concatenate([b.token_labels["masked_language_model"] for b in epoch(source, n)]) for n in (0, 1)]
     assert not np.array_equal(np.sort(masks[0]), np.sort(masks[1]))
+
+
+def test_no_two_purposes_have_the_same_random_numbers() -> None:
+    drawn = {random_of(purpose, 3, 0, *more).random() for purpose in ("held out", "order") for more in ((), (1,))}
+    assert len(drawn | {random_of("block", 3, 0, 0).random()}) == 5
 
 
 def test_batches_fill_their_room(corpus: TokenStore, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

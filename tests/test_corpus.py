@@ -83,6 +83,7 @@ def test_files_of_a_corpus(tmp_path):
     (tmp_path / "inner.txt" / "x.txt").touch()
     found = ["a.jsonl.gz", "b.txt", "c.txt.gz", "e.jsonl"]
     assert corpus_files([tmp_path]) == [tmp_path / name for name in found]
+    assert corpus_files([tmp_path, tmp_path / "e.jsonl"]) == [tmp_path / name for name in found]
     assert corpus_files([str(tmp_path / "c.txt.gz"), tmp_path / "inner.txt"]) == [
         tmp_path / "c.txt.gz",
         tmp_path / "inner.txt" / "x.txt",

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -82,41 +83,46 @@ def translating(place, out):
     return ["train", "translation", *write_pairs(place, 200), *model, *OPTIONS, "--steps", 120, "--resume"]
 
 
-def killed_often(arguments, kills, longest, seed):
-    """Kill the command at random instants, then let it end. How often it was killed while it ran."""
-    instants = random.Random(seed)
-    codes = [kill_after(bertram(*arguments), instants.uniform(0.1, longest)) for _ in range(kills)]
-    complete(arguments)
-    assert set(codes) <= {0, -signal.SIGKILL}
-    return codes.count(-signal.SIGKILL)
+def killed_often(command, place, same, *, kills, longest, seed):
+    """Kill a command at random instants while it runs, so often, then let it end.
+
+    Where it had come to its end, what it left at `place` must be the `same`, and it begins again elsewhere.
+    """
+    draws, outs = random.Random(seed), (place / f"out-{number}" for number in range(10 * kills))
+    out = next(outs)
+    for _ in range(kills):
+        while (code := kill_after(bertram(*command(out)), draws.uniform(0.1, longest))) == 0:
+            same(out)
+            out = next(outs)
+        assert code == -signal.SIGKILL
+    same(complete(command(out)))
 
 
-@pytest.mark.parametrize(
-    ("kills", "seed"), [pytest.param(3, 0), *(pytest.param(10, s, marks=pytest.mark.slow) for s in range(1, 21))]
-)
-def test_killed_training_goes_on_bit_for_bit(place, trained, tmp_path, kills, seed):
-    assert killed_often(training(place, tmp_path / "out"), kills, 4, seed) > 0
-    same_training(tmp_path / "out", trained)
+@pytest.mark.parametrize(("kills", "longest", "seed"), also_slowly([(3, 3, 0)], [(10, 4, s) for s in range(1, 21)]))
+def test_killed_training_goes_on_bit_for_bit(place, trained, tmp_path, kills, longest, seed):
+    command, same = partial(training, place), partial(same_training, expected=trained)
+    killed_often(command, tmp_path, same, kills=kills, longest=longest, seed=seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_translation_goes_on_bit_for_bit(tmp_path, seed):
     whole = complete(translating(tmp_path, tmp_path / "whole"))
-    assert killed_often(translating(tmp_path, tmp_path / "out"), 10, 3, seed) > 0
-    same_training(tmp_path / "out", whole)
+    command, same = partial(translating, tmp_path), partial(same_training, expected=whole)
+    killed_often(command, tmp_path, same, kills=10, longest=3, seed=seed)
 
 
-@pytest.mark.parametrize(
-    ("kills", "seed"), [pytest.param(3, 0), *(pytest.param(10, s, marks=pytest.mark.slow) for s in range(1, 21))]
-)
-def test_killed_comparison_goes_on(place, compared, tmp_path, kills, seed):
-    out, whole = tmp_path / "out", compared
-    assert killed_often(comparing(place, out), kills, 12, seed) > 0
-    for run in sorted((whole / "runs").iterdir()):
+@pytest.mark.parametrize(("kills", "longest", "seed"), also_slowly([(3, 6, 0)], [(10, 12, s) for s in range(1, 21)]))
+def test_killed_comparison_goes_on(place, compared, tmp_path, kills, longest, seed):
+    command, same = partial(comparing, place), partial(same_comparison, expected=compared)
+    killed_often(command, tmp_path, same, kills=kills, longest=longest, seed=seed)
+
+
+def same_comparison(out, expected):
+    for run in sorted((expected / "runs").iterdir()):
         if run.name != "tf-idf":
             same_training(out / "runs" / run.name, run)
-    ours, theirs = (json.loads((d / "results.json").read_text()) for d in (out, whole))
+    ours, theirs = (json.loads((d / "results.json").read_text()) for d in (out, expected))
     assert [row["score"] for row in ours["candidates"]] == [row["score"] for row in theirs["candidates"]]
     assert ours["comparisons"] == theirs["comparisons"]
 

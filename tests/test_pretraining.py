@@ -1,6 +1,7 @@
 """`bertram pretrain`: from text files to a directory that everything else takes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from bertram.corpus import store
+from bertram.errors import BadInput
 from bertram.model_directory import read_model
 from bertram.models.tensors import to_tensors
 from bertram.pretraining import summary
@@ -40,7 +43,7 @@ def trained(request: pytest.FixtureRequest, corpus: Path, tmp_path_factory: pyte
 def test_it_learns(trained: Path) -> None:
     """Held-out loss falls well below that of guessing by frequency, and metrics tell of both objectives."""
     manifest = json.loads((trained / "bertram.json").read_text())
-    assert "validation: held out of the corpus, " in summary(manifest)
+    assert " documents (parted by blank lines)\nvalidation: held out of the corpus, " in summary(manifest)
     lines = read_metrics(trained / "metrics.jsonl")
     first = next(line for line in lines if "loss" in line)
     assert manifest["status"] == "finished"
@@ -48,7 +51,10 @@ def test_it_learns(trained: Path) -> None:
     assert {"nsp_accuracy", "sop_accuracy", "sentence_pair_accuracy"} <= manifest["scores"].keys()
     assert all(0 <= line["data_share"] <= 1 for line in lines if "loss" in line)
     assert any("validation_masked_language_model_loss" in line for line in lines)
-    assert "fill-mask" in (trained / "README.md").read_text()
+    assert manifest["recipe"]["learning_rate"] == 1e-3
+    card = (trained / "README.md").read_text()
+    assert "fill-mask" in card
+    assert "at most 24 tokens; positions beyond are untrained" in card
 
 
 def test_transformers_loads_it_and_computes_the_same(trained: Path) -> None:
@@ -120,9 +126,10 @@ def test_budgets(corpus: Path, tmp_path: Path, budget: list[str], steps: range) 
         ([], "no training budget"),
         (["--steps", "2", "--tokenizer", "nowhere"], "nowhere"),
         (["--steps", "2", "--tokenizer", "TOKENIZER", "--vocab-size", "100"], "which has its own size"),
+        (["--steps", "2", "--tokenizer", "TOKENIZER", "--cased"], "there is a tokenizer already"),
         (["--steps", "2", "--config", "type_vocab_size=1"], "cannot read pairs"),
         (["--steps", "2", "--validation", "nowhere.txt"], "nowhere.txt"),
-        (["--steps", "2", "--documents", "file", "--validation", "CORPUS"], "two documents"),
+        (["--steps", "2", "--validation", "CORPUS"], "the corpus has no file to train on"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -162,33 +169,55 @@ def test_one_held_out_document_is_judged_by_masked_tokens(corpus: Path, tmp_path
 
 
 def test_texts_of_one_word_make_no_pairs(tmp_path: Path) -> None:
-    corpus = tmp_path / "words.txt"
-    corpus.write_text("\n\n".join(["film", "room", "book"] * 30))
-    assert pretrained(corpus, tmp_path / "out") == 0
-    assert "nsp_accuracy" not in json.loads((tmp_path / "out" / "bertram.json").read_text())["scores"]
+    corpus = tmp_path / "words.jsonl"
+    corpus.write_text("".join(json.dumps({"text": word}) + "\n" for word in ["Film", "Room", "Book"] * 30))
+    assert pretrained(corpus, tmp_path / "out", "--cased") == 0
+    manifest = json.loads((tmp_path / "out" / "bertram.json").read_text())
+    assert "nsp_accuracy" not in manifest["scores"]
+    assert " documents\n" in summary(manifest)
+    assert "Film" in Tokenizer.load(tmp_path / "out").tokens
 
 
-def test_what_cannot_be_leaves_the_directory_free(corpus: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_leaves_the_directory_free(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One document and next-sentence pairs: found out after the store is built, and no obstacle to another try."""
-    held_out = ["--validation", corpus, "--documents", "file"]
-    assert pretrained(corpus, tmp_path, *held_out) == 2
-    assert not any(tmp_path.iterdir())
-    assert pretrained(corpus, tmp_path, *held_out, "--sentence-objective", "sop") == 0
+    out = tmp_path / "out"
+    held_out = ["--validation", shutil.copy(corpus, tmp_path / "held.txt"), "--documents", "file"]
+    assert pretrained(corpus, out, *held_out) == 2
+    assert "two documents" in capsys.readouterr().err
+    assert not any(out.iterdir())
+    assert pretrained(corpus, out, *held_out, "--sentence-objective", "sop") == 0
 
 
-def test_a_validation_file_is_read_as_the_corpus_is(corpus: Path, tmp_path: Path) -> None:
-    """Two text files are a document each, and so is the one to validate on."""
+def test_a_tokenizer_that_cannot_serve_is_refused_before_the_corpus_is_read(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without special tokens; one that reads pairs as XLM-R does, which serves where there are none."""
+
+    def build(*arguments: object, **options: object) -> None:
+        raise BadInput("read")
+
+    monkeypatch.setattr(store, "build", build)
+    Tokenizer.train(["a b c d"] * 4, "transformer", 32).save(tmp_path)
+    assert pretrained(corpus, tmp_path / "out", "--tokenizer", tmp_path) == 2
+    assert "has no cls token" in capsys.readouterr().err
+    Tokenizer.train(["a b c d"] * 4, "bert", 32).save(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["post_processor"]["pair"].insert(2, content["post_processor"]["pair"][2])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    command = ["--tokenizer", tmp_path, "--sentence-objective"]
+    assert pretrained(corpus, tmp_path / "out", *command, "sop") == 2
+    assert "other tokens or segments around pairs" in capsys.readouterr().err
+    assert pretrained(corpus, tmp_path / "out", *command, "none") == 2
+    assert capsys.readouterr().err == "bertram: read\n"
+
+
+def test_validation_is_left_out_of_the_corpus_and_read_as_it_is(corpus: Path, tmp_path: Path) -> None:
+    """Two text files are a document each, and so is the one beside them to validate on; none counts twice."""
     for name in ("a.txt", "b.txt", "held.txt"):
         (tmp_path / name).write_text(corpus.read_text())
-    command = [
-        "pretrain",
-        tmp_path / "a.txt",
-        tmp_path / "b.txt",
-        "--validation",
-        tmp_path / "held.txt",
-        "--steps",
-        "1",
-    ]
+    command = ["pretrain", tmp_path, tmp_path / "a.txt", "--validation", tmp_path / "held.txt", "--steps", "1"]
     assert run(*command, "--model", "bert-tiny", "--config", MINUTE, "--out", tmp_path / "out") == 0
     data = json.loads((tmp_path / "out" / "bertram.json").read_text())["data"]
     assert (data["documents"], data["train"]["documents"], data["validation"]["documents"]) == ("file", 2, 1)
@@ -197,12 +226,16 @@ def test_a_validation_file_is_read_as_the_corpus_is(corpus: Path, tmp_path: Path
 def test_a_model_of_ones_own_keeps_its_objective(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A BERT that learned sentence order goes on with it, which config.json cannot say."""
+    """A BERT that learned sentence order goes on with it, which config.json cannot say, and reads as far as before."""
     assert pretrained(corpus, tmp_path / "first", "--sentence-objective", "sop") == 0
-    command = ["pretrain", corpus, "--model", tmp_path / "first", "--steps", "1", "--max-length", "24"]
+    command = ["pretrain", corpus, "--model", tmp_path / "first", "--steps", "1", "--max-length", "16"]
     assert run(*command, "--out", tmp_path / "second") == 0
     manifest = json.loads((tmp_path / "second" / "bertram.json").read_text())
     assert manifest["pretraining"]["sentence_objective"] == "sop"
+    assert manifest["recipe"]["learning_rate"] == 1e-4
+    assert manifest["max_length"] == 24
+    card = (tmp_path / "second" / "README.md").read_text()
+    assert "at most 16 tokens; positions beyond are as first had them" in card
     assert run(*command, "--tokenizer", tmp_path / "first", "--out", tmp_path / "third") == 2
     assert "first has its own; another's tokens" in capsys.readouterr().err
 

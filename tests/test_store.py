@@ -82,6 +82,27 @@ def test_building_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
         assert content(tmp_path / name) == content(tmp_path / f"{name}-whole")
 
 
+def test_many_unknown_tokens_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also of those that were counted before building was stopped."""
+    build(PARTS, TOKENIZER, tmp_path / "known", None)
+    assert not caplog.text
+    for name, number in {"_CHUNK": 1, "_SAVED_EVERY": 1, "_AHEAD": 1}.items():
+        monkeypatch.setattr(store, name, number)
+    parts = [Part(0, ["☃ " * 200]), *PARTS]
+
+    def stopped() -> Iterator[Part]:
+        yield from parts[:10]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(stopped(), TOKENIZER, tmp_path / "strange", None)
+    build(parts, TOKENIZER, tmp_path / "strange", None)
+    share = 200 / len(TokenStore.open(tmp_path / "strange").tokens)
+    assert f"{share:.0%} of the tokens are unknown to the tokenizer" in caplog.text
+
+
 def test_no_more_than_a_limit_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_HELD_OUT_TOKENS", 50)
     build(PARTS, TOKENIZER, tmp_path / "train", tmp_path / "held")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, trainers
+from transformers import AutoTokenizer
 
 from bertram.errors import BadInput
 from bertram.text import vocabulary as module
@@ -176,6 +177,17 @@ def test_chinese_characters_stand_singly(family):
     assert lengths[0] - lengths[1] == 2
 
 
+def test_case_and_accents_stay_if_cased(family, tmp_path):
+    """Vowels and voicing marks are accents to Unicode. transformers reads it so too."""
+    texts = ["für Über UBER", "がっこう", "हिन्दी", "น้ำดื่ม"]
+    folded, tokenizer = (Tokenizer.train(texts * 3, family, 200, cased=cased) for cased in (False, True))
+    assert folded.decode(folded.pieces(texts)[0]) != " ".join(texts)
+    tokenizer.save(tmp_path)
+    ids = Tokenizer.load(tmp_path).pieces(texts)[0].tolist()
+    assert tokenizer.decode(ids) == " ".join(texts)
+    assert AutoTokenizer.from_pretrained(tmp_path)(" ".join(texts), add_special_tokens=False)["input_ids"] == ids
+
+
 @pytest.mark.parametrize(("family", "stem"), [("bert", "low"), ("albert", "▁low")])
 def test_what_words_share_becomes_a_piece(family, stem):
     words = "low lower lowest lowly lowing lowers lowness lowland"
@@ -198,6 +210,7 @@ def test_the_rarest_characters_are_left_out(family):
         ([], 100, "there is no text to learn a vocabulary from"),
         (["", " \n\t"], 100, "there is no text to learn a vocabulary from"),
         (["a b"], LEAST - 1, "a vocabulary of 15 tokens is too small; 16 is the least"),
+        (["a b"], 2**24 + 1, "a vocabulary of 16777217 tokens is beyond any model's; 16777216 is the most"),
         (["a b", "a\ud800"], 100, "an unpaired surrogate"),
     ],
 )

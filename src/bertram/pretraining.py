@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +21,7 @@ from bertram.model_card import pretraining_card
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, begun, prepare_directory, read_manifest, read_settings
+from bertram.text.records import kind_of
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import BATCH_SIZE, Recipe
 
@@ -31,7 +33,8 @@ STORE = "store"
 
 _SOURCES = {"train": "corpus", "validation": "validation"}
 
-_DEFAULTS = {"learning_rate": 1e-3, "batch_size": BATCH_SIZE}
+_LEARNING_RATE = 1e-3
+_FURTHER_LEARNING_RATE = 1e-4  # Devlin et al. 2018, A.2
 _LIBRARIES = ("torch", "safetensors", "tensorboard")
 
 
@@ -69,6 +72,7 @@ def pretrain(
     validation: Sequence[str | Path] = (),
     tokenizer: str | Path | None = None,
     vocab_size: int | None = None,
+    cased: bool = False,
     config: Mapping[str, Any] | None = None,
     resume: bool = False,
     allow_pickle: bool = False,
@@ -80,8 +84,11 @@ def pretrain(
         corpus: text files or JSONL, or directories of them.
         model: a preset, which starts from random weights, or a model directory, which is trained on.
         documents: what parts the documents of text files; None guesses.
-        validation: files to evaluate on; without any a tenth of the corpus is held out.
+        validation: files to evaluate on, which are left out of the corpus; without any a tenth of the corpus is held
+            out, about a million tokens at most.
         tokenizer: a directory or file to take it from; without one a preset's is learned from the corpus.
+        vocab_size: most entries of a tokenizer to learn; None: the preset's own number.
+        cased: a tokenizer to learn keeps upper case and accents.
         config: fields of the preset's configuration to change.
         allow_pickle: read a pytorch_model.bin, tensors only.
 
@@ -102,11 +109,13 @@ def pretrain(
         raise BadInput("--label-smoothing: masked tokens are not smoothed, as in both papers")
     from bertram.training.distributed import together
 
-    out, recipe, asked = Path(out), recipe.resolved(**_DEFAULTS), objectives or Objectives()
+    out, asked = Path(out), objectives or Objectives()
     with together() as processes, ExitStack() as stack:
         source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
         if isinstance(source, Path):
             find_weights(source, allow_pickle=allow_pickle)  # before hours over the corpus
+        rate = _FURTHER_LEARNING_RATE if isinstance(source, Path) else _LEARNING_RATE
+        recipe = recipe.resolved(learning_rate=rate, batch_size=BATCH_SIZE)
         sizes = _sizes(source, config or {})
         objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
         model_directory.check_max_length(model, sizes, objectives.max_length)
@@ -116,9 +125,15 @@ def pretrain(
             raise BadInput(f"--tokenizer: {model} has its own; another's tokens would get the wrong embeddings")
         if vocab_size is not None and (tokenizer is not None or isinstance(source, Path)):
             raise BadInput(f"--vocab-size {vocab_size}: there is a tokenizer already, which has its own size")
-        files = corpus_files(corpus)
+        if cased and (tokenizer is not None or isinstance(source, Path)):
+            raise BadInput("--cased: there is a tokenizer already, which keeps upper case and accents or does not")
+        judged = corpus_files(validation)
+        left_out = {file.resolve() for file in judged}
+        files = [file for file in corpus_files(corpus) if file.resolve() not in left_out]
+        if not files:
+            raise BadInput(f"{judged[0]}: with --validation left out, the corpus has no file to train on")
         kind = documents or guess_documents(files)
-        text, held_out = Corpus(files, kind), Corpus(corpus_files(validation), kind) if validation else None
+        text, held_out = Corpus(files, kind), Corpus(judged, kind) if judged else None
         if processes.rank == 0:
             stack.enter_context(alone_in(out))
             settings = {
@@ -129,12 +144,14 @@ def pretrain(
                 "config": asdict(sizes),
                 "tokenizer": None if tokenizer is None else str(tokenizer),
                 "vocab_size": vocab_size,
+                "cased": cased,
                 "objectives": asdict(objectives),
                 "recipe": asdict(recipe),
             }
             if prepare_directory(out, model_names.local(model), settings, resume=resume) is None:
                 with begun(out, settings):
-                    found = _tokenizer(out, source, sizes, tokenizer, text, vocab_size, report)
+                    found = _tokenizer(out, source, sizes, tokenizer, text, vocab_size, cased, report)
+                    _check_tokenizer(found, objectives)
                     _build_stores(out, found, text, held_out, recipe.seed, report)
                     _feeds(out, found, objectives, recipe)
         processes.wait()
@@ -163,6 +180,7 @@ def _tokenizer(
     given: str | Path | None,
     corpus: Corpus,
     vocab_size: int | None,
+    cased: bool,
     report: Report,
 ) -> Tokenizer:
     """The one that is there already, is given or is the model's own, or one learned from the corpus.
@@ -172,7 +190,9 @@ def _tokenizer(
     """
     if isinstance(source, EncoderConfig) and given is None:
         texts = corpus.sentences(report)
-        return model_directory.learned_tokenizer(out, texts, source.model_type, sizes.vocab_size, vocab_size)
+        return model_directory.learned_tokenizer(
+            out, texts, source.model_type, sizes.vocab_size, vocab_size, cased=cased
+        )
     if (out / "tokenizer.json").exists():
         return Tokenizer.load(out)
     tokenizer = (
@@ -180,6 +200,17 @@ def _tokenizer(
     )
     tokenizer.save(out)
     return tokenizer
+
+
+def _check_tokenizer(tokenizer: Tokenizer, objectives: Objectives) -> None:
+    """Refuse a tokenizer that no sequences can be made with, before hours over the corpus.
+
+    Raises:
+        BadInput: it lacks a special token, tells no words apart, or reads pairs in another way.
+    """
+    _ = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id, tokenizer.starts_word
+    if objectives.sentence_objective != "none":
+        tokenizer.check_pairs()
 
 
 def _build_stores(
@@ -259,6 +290,9 @@ def _train(
         losses = sum(value for name, value in figures.items() if name.endswith("_loss"))
         return Evaluation(-losses, {f"validation_{name}": value for name, value in figures.items()})
 
+    max_length = objectives.max_length
+    if isinstance(source, Path):
+        max_length = max(max_length, model_directory.max_length_of(source, sizes))
     outcome = Loop(
         network,
         train,
@@ -273,16 +307,17 @@ def _train(
     manifest = {
         **outcome.to_dict(),
         "pretraining": asdict(objectives),
-        "max_length": objectives.max_length,
+        "max_length": max_length,
         **_origin(out, {"train": train.store, "validation": held_out["own"].store}),
         "recipe": asdict(recipe),
         "processes": processes.size,
         "scores": {name: value for name, value in sorted(scores.items()) if math.isfinite(value)},
     }
     if processes.rank == 0:
-        model_directory.save(network, tokenizer, out, manifest, pretraining_card)
+        card = partial(pretraining_card, anew=not isinstance(source, Path))
+        model_directory.save(network, tokenizer, out, manifest, card)
     processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
-    return manifest
+    return read_manifest(out)
 
 
 def _scores(network: "Model", held_out: Mapping[str, Blocks], processes: "Processes") -> dict[str, float]:
@@ -300,13 +335,15 @@ def _scores(network: "Model", held_out: Mapping[str, Blocks], processes: "Proces
 def _origin(out: Path, stores: Mapping[str, TokenStore]) -> dict[str, Any]:
     """The model that was begun with, and where each store's text comes from and how much it is."""
     settings = read_settings(out)
+    plain = any(kind_of(Path(file)) == ".txt" for file, _ in settings["corpus"])
+    documents = settings["documents"] if plain else None
     sources = {name: _named([file for file, _ in settings[key] or []]) for name, key in _SOURCES.items()}
     sources["validation"] = sources["validation"] or "held out of the corpus"
     data = {
         name: {"source": sources[name], "tokens": len(text.tokens), "documents": text.document_count}
         for name, text in stores.items()
     }
-    return {"base_model": Path(settings["model"]).name, "data": data | {"documents": settings["documents"]}}
+    return {"base_model": model_names.name_of(settings["model"]), "data": data | {"documents": documents}}
 
 
 def _named(files: list[str]) -> str:
@@ -317,8 +354,9 @@ def summary(manifest: dict[str, Any]) -> str:
     """What a person wants to know after a pre-training, in a few lines."""
     amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
     train, held_out = (manifest["data"][name] for name in ("train", "validation"))
-    kind = {"file": "each text file one", "blank-line": "parted by blank lines"}[manifest["data"]["documents"]]
-    lines = [f"{train['source']}: {train['tokens']:,} tokens in {train['documents']:,} documents ({kind})"]
+    kinds = {"file": " (each text file one)", "blank-line": " (parted by blank lines)", None: ""}
+    kind = kinds[manifest["data"]["documents"]]
+    lines = [f"{train['source']}: {train['tokens']:,} tokens in {train['documents']:,} documents{kind}"]
     lines.append(f"validation: {held_out['source']}, {held_out['tokens']:,} tokens")
     lines.append(f"{manifest['status']} after {amount} in {manifest['seconds']:,.0f} s")
     lines += [f"held-out {name.replace('_', ' ')} {value:.4f}" for name, value in manifest["scores"].items()]

@@ -16,7 +16,7 @@ from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import Masking, SentenceObjective
 from bertram.corpus.masking import Masker
 from bertram.corpus.sentence_pairs import OBJECTIVES, Draws, Pair, Passage
-from bertram.corpus.store import TokenStore
+from bertram.corpus.store import TokenStore, random_of
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ class Blocks:
     def _block(self, epoch: int, block: int) -> tuple[Examples, NDArray[np.int64]]:
         """All sequences of a block, and where each batch of them begins and ends."""
         if self._planned != (epoch, block):
-            random = np.random.default_rng([self.seed, epoch, block])
+            random = random_of("block", self.seed, epoch, block)
             pairs = self._pairs(self._parts(epoch, block), Draws(random))
             batch, labels = assemble(self.store, random.permutation(pairs), self.tokenizer)
             masked, targets = self._masker.mask(batch, random)
@@ -90,7 +90,7 @@ class Blocks:
     def _parts(self, epoch: int, block: int) -> NDArray[np.int64]:
         """Numbers of the parts that a block is made of."""
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.store))
+            self._order = random_of("order", self.seed, epoch).permutation(len(self.store))
             self._epoch = epoch
         begin, end = (number * len(self.store) // self.blocks for number in (block, block + 1))
         return self._order[begin:end]

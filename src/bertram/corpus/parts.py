@@ -50,7 +50,7 @@ class Part:
 
 
 def corpus_files(sources: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files of a corpus, one or several, a directory standing for those directly in it, by name.
+    """The files of a corpus, each once, a directory standing for those directly in it, by name.
 
     Files are named .txt or .jsonl; .gz may follow. What else lies in a directory is left alone.
 
@@ -70,7 +70,7 @@ def corpus_files(sources: str | Path | Sequence[str | Path]) -> list[Path]:
             raise BadInput(f"{source}: what kind of text is it? Names end with {', '.join(_SUFFIXES)}; .gz may follow")
         else:
             files.append(source)
-    return files
+    return list({file.resolve(): file for file in files}.values())
 
 
 def guess_documents(files: Sequence[Path]) -> Documents:

@@ -7,6 +7,7 @@ Letters: N tokens, S sentences, P parts.
 """
 
 import json
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,18 @@ from bertram.errors import BadInput
 from bertram.files import write_json
 from bertram.text.tokenizer import Tokenizer
 
+logger = logging.getLogger(__name__)
+
 MANIFEST, _PROGRESS = "store.json", "progress.json"
 _CHUNK = 2**21  # characters tokenized at a time
 _AHEAD = 3  # chunks
 _SAVED_EVERY = 32  # chunks
 _HELD_OUT_OF = 10
 _HELD_OUT_TOKENS = 2**20
+_MANY_UNKNOWN = 0.01
+"""Of all tokens. A stretch that becomes one unknown token can be as long as a hundred others."""
+
+_Purpose = Literal["held out", "order", "block"]
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def build(
     """Tokenize a corpus into a store at `train`, and one part in ten, drawn with `seed`, into one at `validation`.
 
     No more than about a million tokens are held out. What an earlier call that was stopped left whole is kept. Memory
-    does not grow with the corpus.
+    does not grow with the corpus. A warning tells of a corpus with many tokens that are unknown to the tokenizer.
 
     Args:
         parts: the corpus from its beginning.
@@ -171,9 +178,10 @@ def build(
     try:
         for writer, sizes in zip(writers, saved["bytes"] or [{} for _ in writers], strict=True):
             writer.open(sizes)
-        done, characters = saved["parts"], saved["characters"]
+        done, characters, unknown = saved["parts"], saved["characters"], saved["unknown"]
         remaining = islice(parts, done, None)
         for number, (chunk, pieces, lengths) in enumerate(_tokenized(tokenizer, _chunks(remaining)), 1):
+            unknown += int(np.count_nonzero(pieces == tokenizer.unk_id))
             ends = np.cumsum(lengths)
             first = 0
             for part in chunk:
@@ -185,12 +193,18 @@ def build(
                 first, done = last, done + 1
             report(characters)
             if number % _SAVED_EVERY == 0:
-                progress = {"parts": done, "characters": characters, "bytes": [w.flush() for w in writers]}
-                write_json(train / _PROGRESS, progress)
+                counts = {"parts": done, "characters": characters, "unknown": unknown}
+                write_json(train / _PROGRESS, counts | {"bytes": [writer.flush() for writer in writers]})
         if not any(writer.tokens for writer in writers):
             raise BadInput("there is no text in the files")
         if not all(writer.tokens for writer in writers):
             raise BadInput("the text is too short to hold some of it out; give a --validation file")
+        if (share := unknown / sum(writer.tokens for writer in writers)) > _MANY_UNKNOWN:
+            logger.warning(
+                "bertram: %.0f%% of the tokens are unknown to the tokenizer; take another --tokenizer, or an albert-* "
+                "preset where no spaces stand between words",
+                100 * share,
+            )
         for writer in reversed(writers):  # the one at `train` last: it says that both are whole
             writer.finish()
     finally:
@@ -204,7 +218,8 @@ def _saved_progress(directory: Path) -> dict[str, Any]:
         progress: dict[str, Any] = json.loads((directory / _PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         progress = {}
-    return progress if isinstance(progress, dict) and progress else {"parts": 0, "characters": 0, "bytes": None}
+    none = {"parts": 0, "characters": 0, "unknown": 0, "bytes": None}
+    return progress if isinstance(progress, dict) and progress else none
 
 
 def _is_held_out(seed: int, part: int) -> bool:
@@ -212,7 +227,16 @@ def _is_held_out(seed: int, part: int) -> bool:
     group, place = divmod(part, _HELD_OUT_OF)
     if group == 0:
         return place == 1
-    return int(np.random.default_rng([seed, group]).integers(_HELD_OUT_OF)) == place
+    return int(random_of("held out", seed, group).integers(_HELD_OUT_OF)) == place
+
+
+def random_of(purpose: _Purpose, *numbers: int) -> np.random.Generator:
+    """Random numbers that depend on `numbers` alone, for each purpose others.
+
+    To numpy numbers that are missing at the end are zeros: without the purpose, an epoch's order would be drawn by the
+    same numbers as its first block.
+    """
+    return np.random.default_rng([get_args(_Purpose).index(purpose), *numbers])
 
 
 def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:

@@ -17,7 +17,7 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 from bertram.errors import BadInput
 from bertram.text.backends import ALBERT_SPECIAL, BERT_SPECIAL, BOUNDARY, TRANSFORMER_SPECIAL, albert, bert, transformer
 
-LEAST = 16
+LEAST, MOST = 16, 2**24
 PAIR_FREQUENCY = 2
 """A pair of pieces is merged if it occurs this often."""
 _ALONE = Regex(rf"\p{{Han}}|[^\p{{L}}\p{{M}}\p{{N}}{BOUNDARY}]")
@@ -30,18 +30,19 @@ _HELD = 2**25
 _REPEATS = 1000
 
 
-def learn_wordpieces(texts: Iterable[str], vocab_size: int) -> dict[str, int]:
+def learn_wordpieces(texts: Iterable[str], vocab_size: int, *, cased: bool = False) -> dict[str, int]:
     """BERT's vocabulary, token to id: special tokens, characters, then pieces in the order of their merging.
 
     Args:
         texts: texts as they are, read once; memory grows with the different words in them, not with their length.
         vocab_size: the most tokens to learn. A character can take two, as a word's first and as a later one ("##").
+        cased: upper case and accents stay.
 
     Raises:
-        BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
+        BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16 or above 2²⁴.
     """
     special = list(BERT_SPECIAL.values())
-    backend = bert({name: place for place, name in enumerate(special)})
+    backend = bert({name: place for place, name in enumerate(special)}, lowercase=not cased)
     words = _count_words(backend, texts, vocab_size, (vocab_size - len(special)) // 2)
     # Left to the trainer, characters would come in the order of a hash table, and so would merges of equal frequency.
     characters = set("".join(words)) | {_CONTINUING + character for character in set("".join(w[1:] for w in words))}
@@ -57,19 +58,20 @@ def learn_wordpieces(texts: Iterable[str], vocab_size: int) -> dict[str, int]:
     return dict(sorted(backend.get_vocab().items(), key=lambda item: item[1]))
 
 
-def learn_pieces(texts: Iterable[str], vocab_size: int) -> list[tuple[str, float]]:
+def learn_pieces(texts: Iterable[str], vocab_size: int, *, cased: bool = False) -> list[tuple[str, float]]:
     """ALBERT's vocabulary, pieces with logarithmic probabilities: special tokens, then the most probable first.
 
     Args:
         texts: texts as they are, read once; memory grows with the different words in them, not with their length.
         vocab_size: the most tokens to learn.
+        cased: upper case and accents stay.
 
     Raises:
-        BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
+        BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16 or above 2²⁴.
     """
     special = [(name, 0.0) for name in ALBERT_SPECIAL.values()]
     names = [name for name, _ in special]
-    backend = albert(special, unknown=1)
+    backend = albert(special, unknown=1, lowercase=not cased, keep_accents=cased)
     backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, pre_tokenizers.Split(_ALONE, "isolated")])
     # One place is the word boundary's, and the trainer forgets its limit when characters alone reach it.
     words = _count_words(backend, texts, vocab_size, vocab_size - len(special) - 2, BOUNDARY)
@@ -99,7 +101,7 @@ def learn_merges(texts: Iterable[str], vocab_size: int) -> tuple[dict[str, int],
         of the last the two tokens that it joins.
 
     Raises:
-        BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16.
+        BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16 or above 2²⁴.
     """
     special = list(TRANSFORMER_SPECIAL.values())
     backend = transformer({name: place for place, name in enumerate(special)}, [])
@@ -128,6 +130,8 @@ def _count_words(
     """
     if vocab_size < LEAST:
         raise BadInput(f"a vocabulary of {vocab_size} tokens is too small; {LEAST} is the least")
+    if vocab_size > MOST:
+        raise BadInput(f"a vocabulary of {vocab_size} tokens is beyond any model's; {MOST} is the most")
     words: Counter[str] = Counter()
     for stretches in _count_stretches(texts):
         for stretch, count in stretches.items():
