@@ -99,16 +99,16 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("option", "value", "message"),
         [
-            ("--steps", "0", "--steps 0 is out of range"),
-            ("--steps", "-1", "--steps -1 is out of range"),
+            ("--steps", "0", "--steps 0: must be above 0 and finite"),
+            ("--steps", "-1", "--steps -1: must be above 0"),
             ("--steps", "many", "many"),
-            ("--epochs", "nan", "--epochs nan is out of range"),
-            ("--learning-rate", "-1", "--learning-rate -1.0 is out of range"),
-            ("--learning-rate", "inf", "--learning-rate inf is out of range"),
-            ("--batch-size", "0", "--batch-size 0 is out of range"),
-            ("--warmup", "1.5", "--warmup 1.5 is out of range"),
-            ("--seed", "-1", "--seed -1 is out of range"),
-            ("--save-every", "0", "--save-every 0 is out of range"),
+            ("--epochs", "nan", "--epochs nan: must be above 0 and at most 1,000,000"),
+            ("--learning-rate", "-1", "--learning-rate -1.0: must be 0 or more"),
+            ("--learning-rate", "inf", "--learning-rate inf: must be 0 or more and finite"),
+            ("--batch-size", "0", "--batch-size 0: must be above 0"),
+            ("--warmup", "1.5", "--warmup 1.5: must be 0 or more and at most 1"),
+            ("--seed", "-1", "--seed -1: must be 0 or more"),
+            ("--save-every", "0", "--save-every 0: must be above 0"),
             ("--precision", "fp64", "fp64"),
             ("--max-length", "2", "a maximal length of 2 tokens leaves no room"),
             ("--max-length", "0", "a maximal length of 0 tokens leaves no room"),
@@ -122,6 +122,10 @@ class TestSettings:
 
     def test_small_vocabulary(self, train, place):
         assert "16" in train(place / "good.csv", "--vocab-size", "3", model="bert-tiny")
+
+    def test_cased(self, train, place):
+        assert "--cased are for presets" in train(place / "good.csv", "--cased")
+        assert "what a model writes keeps its case" in train(place / "good.csv", "--cased", task="translation")
 
     @pytest.mark.parametrize(
         ("option", "value", "message"),

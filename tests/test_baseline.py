@@ -50,7 +50,7 @@ def test_learns_which_words_go_with_which_label(names):
 
 def test_damaged_files_and_pairs_for_single_texts_are_refused(tmp_path):
     baseline = fit(verdicts(["good", "bad"], SUBJECTS[:4]), verdicts(["good", "bad"], SUBJECTS[4:5]), Classification)
-    with pytest.raises(BadInput, match="fitted on pairs of texts, or on single ones"):
+    with pytest.raises(BadInput, match="fitted on single texts, not on pairs"):
         baseline.predict([{"text": "a", "text_b": "b"}])
     baseline.save(tmp_path)
     settings, weights = (tmp_path / name for name in FILES)

@@ -15,7 +15,7 @@ from bertram.corpus.masking import Masker
 from bertram.formats.huggingface import read
 from bertram.models.heads import Model
 from bertram.models.tensors import PackedTensors, Targets
-from bertram.shrinking.agreement import Predictions, agreement, compare
+from bertram.shrinking.agreement import Predictions, agreement, side_by_side
 from bertram.shrinking.distillation import (
     MASKED,
     Distillation,
@@ -117,11 +117,11 @@ def test_a_comparison_is_over_all_texts_whatever_the_batches(tmp_path: Path) -> 
     first = pair(directory, {"classification": 3})
     second = Distillation(read(directory, heads={"classification": 3}), first.teacher)
     names, some = ["states", "vectors", "classification"], texts(directory, 10)
-    found = [compare(first, DistillationFeed(some, names, None, size, seed=0), CPU) for size in (4, 10)]
+    found = [side_by_side(first, DistillationFeed(some, names, None, size, seed=0), CPU) for size in (4, 10)]
     assert found[0].losses == pytest.approx(found[1].losses, rel=1e-5)
     assert found[0].student.heads["classification"].dtype == np.int64
     assert found[0].teacher.vectors.shape == (10, 32)
-    itself = compare(second, DistillationFeed(some, names, None, 4, seed=0), CPU)
+    itself = side_by_side(second, DistillationFeed(some, names, None, 4, seed=0), CPU)
     assert found[0].losses["vectors"] > 100 * itself.losses["vectors"]
 
 

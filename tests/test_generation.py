@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 import bertram
 from bertram import artifacts
-from bertram.batch import Batch, Examples, Hypothesis
+from bertram.batch import Batch, Examples
 from bertram.config import TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.inference.generator import Generator
 from bertram.model_directory import read_model, read_transformer
-from bertram.search import Search
+from bertram.search import Hypothesis, Search
 from bertram.supervised import generation
 from bertram.tasks.sequence_to_sequence import Summarization, Translation
 from bertram.text.pairs import Pairs
@@ -243,6 +243,19 @@ def test_a_trained_encoder_gets_a_decoder_of_its_kind(
     assert "standard input: line 1: not an object with a document" in capsys.readouterr().err
 
 
+def test_a_training_that_no_longer_improves_stops_early(tmp_path: Path) -> None:
+    recipe = replace(SHORT, learning_rate=0.0, evaluations=4, patience=1)
+    manifest = bertram.train(
+        "translation",
+        write_pairs(tmp_path, 20),
+        model="transformer-tiny",
+        out=tmp_path / "out",
+        recipe=recipe,
+        config=SIZES,
+    )
+    assert (manifest["steps"], manifest["best_step"]) == (2, 1)
+
+
 def test_lengths_and_batches_are_those_that_were_asked_for(tmp_path: Path) -> None:
     data, encoder = write_documents(tmp_path / "documents.jsonl", 20), model_directory(tmp_path / "encoder")
     recipe = Recipe(epochs=1, batch_size=6, evaluations=1)
@@ -251,6 +264,8 @@ def test_lengths_and_batches_are_those_that_were_asked_for(tmp_path: Path) -> No
     assert first["max_length"] == 9
     again = bertram.train("summarization", data, model=tmp_path / "a", out=tmp_path / "b", recipe=recipe)
     assert again["max_length"] == 9
+    rates = [(run["recipe"]["learning_rate"], run["recipe"]["encoder_learning_rate"]) for run in (first, again)]
+    assert rates == [(1e-3, 1e-4), (5e-5, None)]
     sizes = {"max_position_embeddings": 8}
     bertram.train("classification", table(tmp_path / "t.csv"), model=encoder, out=tmp_path / "c", recipe=recipe)
     short = bertram.train("summarization", data, model=tmp_path / "c", out=tmp_path / "d", recipe=recipe, config=sizes)
@@ -258,9 +273,9 @@ def test_lengths_and_batches_are_those_that_were_asked_for(tmp_path: Path) -> No
 
 
 def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:
-    """Adam's first step moves a weight by the rate, whatever the gradient."""
+    """A tenth, untold. Adam's first step moves a weight by the rate, whatever the gradient."""
     encoder, data = model_directory(tmp_path / "encoder"), write_documents(tmp_path / "documents.jsonl")
-    recipe = replace(SHORT, steps=1, learning_rate=1e-3, encoder_learning_rate=1e-4, weight_decay=0.0, warmup=0.0)
+    recipe = replace(SHORT, steps=1, learning_rate=1e-3, weight_decay=0.0, warmup=0.0)
     bertram.train("summarization", data, model=encoder, out=tmp_path / "out", recipe=recipe)
     before = read_model(encoder, {}).encoder.state_dict()
     after = read_transformer(tmp_path / "out").encoder.state_dict()
@@ -418,6 +433,8 @@ def test_a_long_line_is_written_by_sentences_and_nothing_is_lost(echo: Generator
         (["It is ", "nice."], ["Es ist", "schön."], "Es ist schön."),
         (["Donau", "dampf"], ["Dan", "ube"], "Danube"),
         (["It is nice. ", "We go."], ["날씨가 좋다.", "간다."], "날씨가 좋다. 간다."),
+        (["他说：“你好。”", "她走了。"], ["He said hi.", "She left."], "He said hi. She left."),
+        (["He said “hi.” ", "“No,” she said."], ["他说：“你好。”", "“不，”她说。"], "他说：“你好。”“不，”她说。"),
     ],
 )
 def test_the_language_that_is_written_decides_on_spaces(
@@ -426,6 +443,14 @@ def test_the_language_that_is_written_decides_on_spaces(
     texts = iter(written)
     monkeypatch.setattr(echo, "target", SimpleNamespace(decode=lambda ids: next(texts)))
     assert echo._joined(read, [Hypothesis([], -1.0)] * 2) == (joined, -1.0)
+
+
+def test_every_piece_of_a_long_text_says_which_language_to_write(
+    echo: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tokenizer, "split_code", lambda self, text: ("two", text.removeprefix("two")))
+    sentence = " ".join(["one"] * 4) + "."
+    assert echo.write([f"two {sentence} {sentence}", "two one."]) == [f"two {sentence} two {sentence}", "two one."]
 
 
 def test_a_long_document_loses_its_end(echo: Generator) -> None:

@@ -161,13 +161,13 @@ def test_bad_examples(classifier, texts, labels, message):
     ("settings", "message"),
     [
         ({"model": "bert-tny"}, "did you mean bert-tiny"),
-        ({"epochs": -1}, "out of range"),
-        ({"batch_size": 0}, "out of range"),
+        ({"epochs": -1}, "must be above 0"),
+        ({"batch_size": 0}, "must be"),
         ({"max_length": 2}, "3 is the least"),
         ({"model": "bert-tiny", "vocab_size": 5}, "16 is the least"),
         ({"validation_fraction": 0.0}, "validation_fraction"),
         ({"validation_fraction": 0.6}, "validation_fraction"),
-        ({"random_state": -1}, "out of range"),
+        ({"random_state": -1}, "must be"),
     ],
 )
 def test_bad_settings_are_refused_by_fit(classifier, settings, message):

@@ -34,9 +34,9 @@ CONFIGS = {
         encoder=replace(STACK, normalize_before=True, static_position_embeddings=False),
         decoder=replace(STACK, normalize_before=True, static_position_embeddings=False),
     ),
-    "one group, factorised": TransformerConfig(
+    "groups, factorised": TransformerConfig(
         encoder=replace(STACK, num_hidden_groups=1, embedding_size=8),
-        decoder=replace(STACK, num_hidden_groups=1, embedding_size=8, num_hidden_layers=3),
+        decoder=replace(STACK, num_hidden_groups=2, embedding_size=8, num_hidden_layers=4),
     ),
     "a BERT encoder of another width": TransformerConfig(
         encoder=BERT, decoder=replace(STACK, vocab_size=30), share_encoder_decoder_embeddings=False
@@ -236,16 +236,20 @@ def test_the_loss_without_logits_is_that_of_the_logits(
 
 
 def test_what_is_shared_is_stored_once() -> None:
-    model = make(CONFIGS["one group, factorised"])
+    model = make(CONFIGS["groups, factorised"])
     assert model.decoder.embeddings.tokens.weight is model.encoder.embeddings.tokens.weight
     assert model.head.decoder.weight is model.encoder.embeddings.tokens.weight
-    for layers in (model.encoder.layers, model.decoder.layers):
-        assert all(layer.attention is layers[0].attention for layer in layers)
-        assert all(layer.feed_forward is layers[0].feed_forward for layer in layers)
-    assert all(layer.cross_attention is model.decoder.layers[0].cross_attention for layer in model.decoder.layers)
-    names = [name for name, _ in model.named_parameters() if ".layers." in name]
-    assert names
-    assert all(".layers.0." in name for name in names)
+    for layers, firsts in ((model.encoder.layers, [0, 0]), (model.decoder.layers, [0, 0, 2, 2])):
+        for layer, first in zip(layers, firsts, strict=True):
+            assert layer.attention is layers[first].attention
+            assert layer.feed_forward is layers[first].feed_forward
+    assert model.decoder.layers[3].cross_attention is model.decoder.layers[2].cross_attention
+    stored = {name.partition(".layers.")[::2] for name, _ in model.named_parameters() if ".layers." in name}
+    assert {(stack, rest.partition(".")[0]) for stack, rest in stored} == {
+        ("encoder", "0"),
+        ("decoder", "0"),
+        ("decoder", "2"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ _PUBLIC = {
     "train": "bertram.supervised.train",
     "pretrain": "bertram.pretraining",
     "compare": "bertram.comparison.compare",
+    "shrink": "bertram.shrinking.shrink",
     "export": "bertram.exporting",
+    "Recipe": "bertram.training.recipe",
 }
-__all__ = ["__version__", "compare", "export", "load", "pretrain", "train"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -82,7 +82,8 @@ class Baseline:
         check_characters(texts)
         check_characters(texts_b or ())
         if self._features_of(texts_b is not None) != self.coefficients.shape[1]:
-            raise BadInput("this baseline was fitted on pairs of texts, or on single ones, and is asked for the other")
+            kinds = ("single texts", "pairs of texts") if texts_b is not None else ("pairs of texts", "single texts")
+            raise BadInput(f"this baseline was fitted on {kinds[0]}, not on {kinds[1]}")
         features = _features(self._vectorizer, texts, texts_b)
         return _logits(features, self.coefficients, self.intercept, self.task.outputs)
 

@@ -63,7 +63,15 @@ Pickle = Annotated[
     Parameter(negative="", help="Also accept weights in a pytorch_model.bin; only tensors are unpickled."),
 ]
 VocabSize = Annotated[
-    int | None, Parameter(help="Size of the vocabulary to learn for a preset, at most the preset's own.")
+    int | None, Parameter(help="Most entries of the vocabulary learned for a preset. Default: the preset's own number.")
+]
+Cased = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        help="Learn a vocabulary that keeps upper case and accents for a BERT or ALBERT preset. Hindi, Thai and "
+        "Japanese need it: their vowel and voicing marks count as accents.",
+    ),
 ]
 MaxLength = Annotated[
     int | None, Parameter(help="Truncate texts to this many tokens. Default: the maximum length of the model.")
@@ -125,6 +133,7 @@ def train(
     columns: Columns = None,
     recipe: Training = Recipe(),  # noqa: B008  frozen
     vocab_size: VocabSize = None,
+    cased: Cased = False,
     separate_vocabularies: Flag = False,
     config: str | None = None,
     max_length: MaxLength = None,
@@ -173,6 +182,7 @@ def train(
             columns=columns,
             recipe=recipe,
             vocab_size=vocab_size,
+            cased=cased,
             separate_vocabularies=separate_vocabularies,
             config=None if config is None else parse_fields(config),
             max_length=max_length,
@@ -272,6 +282,7 @@ def pretrain(
     validation: Files = None,
     tokenizer: Path | None = None,
     vocab_size: VocabSize = None,
+    cased: Cased = False,
     config: str | None = None,
     resume: Resume = False,
     allow_pickle: Pickle = False,
@@ -293,7 +304,9 @@ def pretrain(
         How text files are split into documents: one per file, or at blank lines. Default: one per file if there are
         several, otherwise at blank lines.
     validation
-        Text to evaluate on. Default: a tenth of the corpus is held out.
+        Files of text to evaluate on, which are left out of the corpus. Default: a tenth of the corpus is held out, in
+        parts of documents of some thousand characters, but not much more than a million tokens. About the first 65,000
+        tokens are evaluated on.
     tokenizer
         Directory or file of an existing tokenizer. Default: for a preset, one is learned from the corpus.
     config
@@ -314,6 +327,7 @@ def pretrain(
             validation=validation or (),
             tokenizer=tokenizer,
             vocab_size=vocab_size,
+            cased=cased,
             config=None if config is None else parse_fields(config),
             resume=resume,
             allow_pickle=allow_pickle,
@@ -353,7 +367,9 @@ def shrink(
         Unlabelled training texts: text files with one text a line, or tables with text [, text_b]. A tenth, at most
         1,000, is held out.
     out
-        The model directory to write. The student's engine, results.json and report.html are written there too.
+        The model directory to write. The student's engine, results.json and report.html are written there too; the
+        report's chart also shows the students in the directories beside OUT that were shrunken from the same model on
+        the same texts.
     lessons
         What to distil: hidden states at the end of each group, text vectors, similarities between texts, logits of the
         heads. Default: all that the model has.
@@ -660,12 +676,13 @@ def bench(
     texts
         A text file with one input a line, or a table with text [, text_b], to measure on. Default: random tokens.
     lengths
-        Length distribution of the random texts: mixed (33 tokens on average, the default), or that of SST-2 or IMDB.
+        What the lengths of the random texts are drawn from: mixed (33 tokens on average, the default), or a log-normal
+        distribution fitted to those of SST-2's dev sentences (sst2) or of IMDB's reviews (imdb).
     against
-        Libraries to compare with, if installed, in each precision they offer: transformers, onnxruntime, openvino,
-        ctranslate2.
+        Libraries to compare with, separated by spaces or commas, if installed, in each precision they offer:
+        transformers, onnxruntime, openvino, ctranslate2. All compute on as many threads.
     rounds
-        Rounds to measure; medians are reported.
+        Rounds to measure; medians are reported. Loading and memory are measured once, before them.
     """
     from bertram.benchmark.bench import bench as measure
     from bertram.benchmark.bench import render
@@ -686,9 +703,9 @@ def bench(
 @app.command(name="version")
 def show_version(*, json: Json = False) -> None:
     """The version; with --json a report of the machine and the libraries, to paste into an issue."""
-    from bertram.environment import environment
+    from bertram.inference.kernels import machine
 
-    _print(environment(), f"bertram {__version__}", as_json=json)
+    _print(machine(), f"bertram {__version__}", as_json=json)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -704,7 +721,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(1)
     except MemoryError:
-        _fail("there is not memory enough", 1)
+        _fail("out of memory", 1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     except Interrupted as stop:

@@ -339,7 +339,7 @@ class Objectives:
     masking: Masking = "token"
     """Mask single tokens, whole words, or n-grams of one to three words (Lan et al. 2019)."""
     max_length: int = 128
-    """Sequence length in tokens, special tokens included; position embeddings beyond it stay untrained."""
+    """Sequence length in tokens, special tokens included; position embeddings beyond it are not trained."""
 
     def __post_init__(self) -> None:
         choices = {"sentence_objective": SentenceObjective, "masking": Masking}

@@ -32,23 +32,41 @@ def model_card(manifest: dict[str, Any]) -> str:
     if task["name"] == "regression":
         rows.append(f"- transformers' logits count deviations: a value is {task['std']:g} × logit + {task['mean']:g}")
     use = ["import bertram", "", f'bertram.load("this/directory").predict([{asked}])']
-    hub_task = _HUB_TASKS.get(task["name"], task["name"])
-    return _card(manifest, hub_task, f"trained for {task['name']}", data["train"], judged, [*rows, cut], scores, use)
+    return _card(
+        manifest,
+        hub_task=_HUB_TASKS.get(task["name"], task["name"]),
+        purpose=f"trained for {task['name']}",
+        data_name=data["train"],
+        judged=judged,
+        data_lines=[*rows, cut],
+        scores=scores,
+        use=use,
+    )
 
 
-def pretraining_card(manifest: dict[str, Any]) -> str:
-    """Write the card of a pre-trained model from what its bertram.json will say."""
+def pretraining_card(manifest: dict[str, Any], *, anew: bool) -> str:
+    """Write the card of a model pre-trained `anew`, or else further, from what its bertram.json will say."""
     objectives, data = manifest["pretraining"], manifest["data"]
     rows = [f"- {name}: {data[name]['tokens']:,} tokens ({data[name]['source']})" for name in ("train", "validation")]
     how = f"- masked by {objectives['masking']}; sentence objective: {objectives['sentence_objective']}"
-    length = f"- sequences of at most {objectives['max_length']} tokens; positions beyond are untrained"
+    beyond = "untrained" if anew else f"as {manifest['base_model']} had them"
+    length = f"- sequences of at most {objectives['max_length']} tokens; positions beyond are {beyond}"
     signature = (
-        f"masking:{objectives['masking']}|max_length:{objectives['max_length']}|seed:{manifest['recipe']['seed']}"
+        f"masking:{objectives['masking']}|max_length:{objectives['max_length']}"
+        f"|split:validation|seed:{manifest['recipe']['seed']}"
     )
     scores = [("validation", name, value, signature) for name, value in manifest["scores"].items()]
     use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
-    source = data["train"]["source"]
-    return _card(manifest, "fill-mask", "pre-trained", source, "validation", [*rows, how, length], scores, use)
+    return _card(
+        manifest,
+        hub_task="fill-mask",
+        purpose="pre-trained",
+        data_name=data["train"]["source"],
+        judged="validation",
+        data_lines=[*rows, how, length],
+        scores=scores,
+        use=use,
+    )
 
 
 def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, str] | None = None) -> str:
@@ -79,9 +97,18 @@ def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, s
         use.insert(0, "bertram embed this/directory texts.txt --out vectors.npy")
     elif task is not None:
         use.insert(0, f"bertram predict this/directory {'pairs.csv' if manifest.get('pairs') else 'texts.txt'}")
-    hub_task = "feature-extraction" if task is None else _HUB_TASKS.get(task, task)
-    purpose = f"shrunken from {teacher}"
-    return _card(manifest, hub_task, purpose, data["train"], "validation", rows, scores, use, name, metadata)
+    return _card(
+        manifest,
+        hub_task="feature-extraction" if task is None else _HUB_TASKS.get(task, task),
+        purpose=f"shrunken from {teacher}",
+        data_name=data["train"],
+        judged="validation",
+        data_lines=rows,
+        scores=scores,
+        use=use,
+        name=name,
+        metadata=metadata,
+    )
 
 
 Scores = list[tuple[str, str, float, str]]
@@ -90,6 +117,7 @@ Scores = list[tuple[str, str, float, str]]
 
 def _card(
     manifest: dict[str, Any],
+    *,
     hub_task: str,
     purpose: str,
     data_name: str,

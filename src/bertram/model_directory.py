@@ -1,6 +1,6 @@
 """What stands in a directory with a trained model: weights, tokenizers, and what bertram.json says of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,21 +126,24 @@ def vocabularies(*tokenizers: Tokenizer) -> dict[str, list[str]]:
 
 
 def learned_tokenizer(
-    place: Path, texts: Iterable[str], family: Family, most: int, vocab_size: int | None
+    place: Path, texts: Iterable[str], family: Family, usual: int, vocab_size: int | None, *, cased: bool = False
 ) -> Tokenizer:
     """The tokenizer that stands at `place`, learned from `texts` where there is none yet.
 
-    A training that goes on finds its own there. It has `vocab_size` entries, and `most` at most.
+    A training that goes on finds its own there. It has at most `vocab_size` entries, or the `usual` number.
     """
     if not (place / "tokenizer.json").exists():
         place.mkdir(exist_ok=True)
-        Tokenizer.train(texts, family, most if vocab_size is None else min(vocab_size, most)).save(place)
+        size = usual if vocab_size is None else vocab_size
+        Tokenizer.train(texts, family, size, cased=cased).save(place)
     return Tokenizer.load(place)
 
 
 def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None) -> None:
-    """Raises:
-    BadInput: texts cannot be as long as asked for.
+    """Refuse texts longer than the positions of a model.
+
+    Raises:
+        BadInput: texts cannot be as long as asked for.
     """
     if asked is not None and asked > config.max_position_embeddings:
         raise BadInput(f"--max-length {asked}: {model} has {config.max_position_embeddings} positions")
@@ -245,10 +248,10 @@ def save(
     network: "Model",
     tokenizer: Tokenizer,
     out: Path,
-    manifest: dict[str, Any],
+    manifest: Mapping[str, Any],
     card: Callable[[dict[str, Any]], str],
     *,
-    labels: list[str] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> None:
     """Write a trained model's directory; bertram.json comes last and makes the training count as finished.
 
@@ -257,15 +260,24 @@ def save(
         card: makes README.md of it.
         labels: names of a classification head's labels.
     """
+    files = save_files(network, tokenizer, out, manifest["max_length"], labels)
+    _finish(out, {**manifest, "config": asdict(network.config), **files}, card)
+
+
+def save_files(
+    network: "Model", tokenizer: Tokenizer, out: Path, max_length: int, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """Write an encoder's weights, configuration and tokenizer, which transformers loads; `labels` as `save` takes them.
+
+    Returns what bertram.json is to say of them.
+    """
     from bertram.formats.huggingface import write
 
     write(network, out, labels=labels)
     tokenizer.save(out, max_length=network.config.max_position_embeddings)
     if has_pooling(out):
-        write_max_length(out, manifest["max_length"])
-    manifest |= {"config": asdict(network.config), "config_overrides": config_overrides(network.config)}
-    manifest |= vocabularies(tokenizer)
-    _finish(out, manifest, card)
+        write_max_length(out, max_length)
+    return {"config_overrides": config_overrides(network.config), **vocabularies(tokenizer)}
 
 
 def save_transformer(
@@ -273,24 +285,22 @@ def save_transformer(
     source: Tokenizer,
     target: Tokenizer,
     out: Path,
-    manifest: dict[str, Any],
+    manifest: Mapping[str, Any],
     card: Callable[[dict[str, Any]], str],
 ) -> None:
     """`save` for an encoder–decoder model and the tokenizers of what it reads and writes, which may be one."""
     from bertram.formats.transformer import write_transformer
 
     write_transformer(network, out)
-    manifest |= save_tokenizers(source, target, out, network.config)
-    manifest["config"] = asdict(network.config)
-    _finish(out, manifest, card)
+    files = save_tokenizers(source, target, out, network.config)
+    _finish(out, {**manifest, "config": asdict(network.config), **files}, card)
 
 
 def _finish(out: Path, manifest: dict[str, Any], card: Callable[[dict[str, Any]], str]) -> None:
     write_text(out / "README.md", card(manifest))
-    manifest |= {"peak_memory_mb": round(peak_memory_mb(), 1), "machine": environment()}
-    if (peak := gpu_peak_memory_mb()) is not None:
-        manifest["gpu_peak_memory_mb"] = round(peak, 1)
-    write_manifest(out, manifest)
+    peaks = {"peak_memory_mb": peak_memory_mb(), "gpu_peak_memory_mb": gpu_peak_memory_mb()}
+    rounded = {name: round(peak, 1) for name, peak in peaks.items() if peak is not None}
+    write_manifest(out, {**manifest, **rounded, "machine": environment()})
 
 
 def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: TransformerConfig) -> dict[str, Any]:

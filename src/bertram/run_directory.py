@@ -45,10 +45,9 @@ def read_settings(directory: Path) -> dict[str, Any]:
     return read_if_there(directory / SETTINGS, _MOST_SETTINGS)
 
 
-def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    """Write bertram.json, giving `manifest` the number of its format."""
-    manifest["format"] = _FORMAT
-    write_json(directory / MANIFEST, manifest)
+def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Write bertram.json: `manifest`, and the number of its format."""
+    write_json(directory / MANIFEST, {**manifest, "format": _FORMAT})
 
 
 def prepare_directory(
@@ -99,8 +98,10 @@ def trained_on_pairs(manifest: Mapping[str, Any]) -> bool | None:
 
 
 def check_converged(out: Path, manifest: dict[str, Any]) -> None:
-    """Raises:
-    BertramError: the training that left this manifest at `out` diverged.
+    """Refuse what a diverged training left.
+
+    Raises:
+        BertramError: the training that left this manifest at `out` diverged.
     """
     if manifest["status"] == "diverged":
         raise BertramError(

@@ -68,7 +68,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             batch_size: examples an optimizer step.
             learning_rate: its highest value, after warm-up.
             max_length: tokens that a text or pair is cut to; None: the model's own maximum length.
-            vocab_size: entries of a preset's tokenizer, at most and by default the preset's own number.
+            vocab_size: most entries of a preset's tokenizer; None: the preset's own number.
             validation_fraction: share of the examples, at most a half, that is not trained on but chooses among the
                 evaluations during training.
             random_state: seed of weights, order, dropout and held-out examples. None draws another one in every `fit`.
@@ -142,8 +142,14 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         splits = _splits(table, self.validation_fraction, recipe.seed)
         with TemporaryDirectory() as scratch:
             directory = Path(scratch if self.out is None else self.out)
-            sizes = _plain(self.vocab_size), _plain(self.max_length)
-            training = finetuning.EncoderTraining(task, splits, self.model, recipe, *sizes)
+            training = finetuning.EncoderTraining(
+                task=task,
+                splits=splits,
+                model=self.model,
+                recipe=recipe,
+                vocab_size=_plain(self.vocab_size),
+                max_length=_plain(self.max_length),
+            )
             prepare_directory(directory, model_names.local(self.model), training.settings, resume=False)
             manifest = training.run(directory)
             self.model_files_ = {

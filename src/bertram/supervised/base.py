@@ -11,7 +11,7 @@ from bertram.batch import Examples
 from bertram.errors import require_all
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
-from bertram.run_directory import begun
+from bertram.run_directory import begun, read_manifest
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score, Task
 from bertram.text.splits import Splits
@@ -41,14 +41,14 @@ class TrainingSetup:
     scores: Callable[[str], list[Score]]
     """Of a split by its name, once the model is trained."""
     save: Callable[[dict[str, Any]], None]
-    """Leave the model with what bertram.json is to say."""
+    """Leave the model, with what came of its training for bertram.json."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What bertram.json is to say of it beside what it says of any."""
     blind: Callable[[Examples], float] | None = None
     """As `Loop` takes it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training(ABC, Generic[T, S]):
     """What is to be trained, on what and how; the recipe has the task's defaults where it said nothing."""
 
@@ -60,11 +60,15 @@ class Training(ABC, Generic[T, S]):
     max_length: int | None = None
     allow_pickle: bool = False
 
-    defaults: ClassVar[Mapping[str, float]]
     libraries: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", self.recipe.resolved(**self.defaults))
+
+    @property
+    @abstractmethod
+    def defaults(self) -> Mapping[str, float]:
+        """What the recipe is where it says nothing."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -126,7 +130,7 @@ class Training(ABC, Generic[T, S]):
         manifest = {
             **outcome.to_dict(),
             "task": self.task.to_dict(),
-            "base_model": Path(self.model).name,
+            "base_model": model_names.name_of(self.model),
             "max_length": setup.max_length,
             "truncated_texts": setup.truncated,
             **setup.facts,
@@ -138,4 +142,4 @@ class Training(ABC, Generic[T, S]):
             },
         }
         setup.save(manifest)
-        return manifest
+        return read_manifest(out)

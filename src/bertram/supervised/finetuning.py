@@ -18,13 +18,13 @@ from bertram.tasks.task import Score, Targets, Task
 from bertram.text.records import Table, read_table
 from bertram.text.splits import NAMES, Splits
 from bertram.text.tokenizer import Tokenizer
-from bertram.training.recipe import BATCH_SIZE, Recipe
+from bertram.training.recipe import BATCH_SIZE
 
 if TYPE_CHECKING:
     from bertram.models.heads import Head, Model
     from bertram.training.distributed import Processes
 
-_DEFAULTS = {"learning_rate": 5e-5, "batch_size": BATCH_SIZE}  # Devlin et al. 2018, A.3
+DEFAULTS: Mapping[str, float] = {"learning_rate": 5e-5, "batch_size": BATCH_SIZE}  # Devlin et al. 2018, A.3
 
 
 @dataclass(frozen=True)
@@ -76,24 +76,35 @@ class LabelledSplits(Splits[Table]):
         return {name: task.targets(table.labels, self.description[name]) for name, table in self.all.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderTraining(Training[Task, LabelledSplits]):
     """An encoder's training on labelled texts."""
 
-    defaults = _DEFAULTS
+    cased: bool = False
+
     libraries = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
+
+    @property
+    def defaults(self) -> Mapping[str, float]:
+        """As `Training.defaults`."""
+        return DEFAULTS
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.recipe.label_smoothing and self.task.head != "classification":
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
         source = model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
-        if self.vocab_size is not None and isinstance(source, Path):
-            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size is for presets")
+        if (self.vocab_size is not None or self.cased) and isinstance(source, Path):
+            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and --cased are for presets")
         config = model_directory.read_config(source) if isinstance(source, Path) else source
         if self.splits.train.texts_b is not None and not self.task.apart and config.type_vocab_size < 2:
             raise BadInput(f"{self.model}: {NO_PAIRS}")
         model_directory.check_max_length(self.model, config, self.max_length)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As `Training.settings`."""
+        return super().settings | {"cased": self.cased}
 
     def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
         """As `Training.begin`; later the logits of every judged split are left at `out`."""
@@ -137,29 +148,6 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         )
 
 
-def prepare(
-    task: str | None,
-    data: str | Path,
-    *,
-    model: str | Path,
-    validation: str | Path | None,
-    test: str | Path | None,
-    columns: Mapping[str, str] | None,
-    recipe: Recipe,
-    vocab_size: int | None,
-    max_length: int | None,
-    allow_pickle: bool,
-) -> EncoderTraining:
-    """Check the model, read the tables, learn the task from their labels.
-
-    Raises:
-        BadInput: the data or the model cannot be used as asked.
-    """
-    model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # before anything is read or written
-    splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
-    return EncoderTraining(learn(task, splits), splits, model, recipe, vocab_size, max_length, allow_pickle)
-
-
 def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int) -> tuple[Examples, int]:
     """A table as a task's head learns it, with `targets` [N], and how many texts were cut.
 
@@ -189,7 +177,12 @@ def start(training: EncoderTraining, source: Path | EncoderConfig, out: Path) ->
     from bertram.models.heads import Model
 
     tokenizer = model_directory.learned_tokenizer(
-        out, training.splits.texts(), source.model_type, source.vocab_size, training.vocab_size
+        out,
+        training.splits.texts(),
+        source.model_type,
+        source.vocab_size,
+        training.vocab_size,
+        cased=training.cased,
     )
     return Model(replace(source, vocab_size=tokenizer.vocab_size), heads), tokenizer
 

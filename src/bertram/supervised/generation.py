@@ -18,18 +18,17 @@ from bertram.model_card import model_card
 from bertram.run_directory import read_manifest
 from bertram.search import Search
 from bertram.supervised.base import Training, TrainingSetup
-from bertram.tasks.registry import COLUMNS, GENERATIONS
+from bertram.tasks.registry import COLUMNS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.splits import NAMES, Splits
 from bertram.text.tokenizer import Tokenizer
-from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from bertram.models.transformer import Transformer
     from bertram.training.distributed import Processes
 
-_DEFAULTS = {"learning_rate": 1e-3, "label_smoothing": 0.1, "batch_tokens": 4096}
+_FINE_TUNING_RATE, _RATE = 5e-5, 1e-3  # of a trained model, and of random weights
 _MOST_DECODER_LAYERS = 6
 
 Files = str | Path | Sequence[str | Path]
@@ -67,15 +66,26 @@ def _paths(files: Files) -> list[Path]:
     return paths
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
     """An encoder–decoder model's training on pairs of texts."""
 
     separate_vocabularies: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
 
-    defaults = _DEFAULTS
     libraries = ("torch", "safetensors", "sacrebleu", "tensorboard")
+
+    @property
+    def defaults(self) -> Mapping[str, float]:
+        """As `Training.defaults`: a pre-trained encoder learns at a tenth of its new decoder's rate."""
+        found = {"label_smoothing": 0.1, "batch_tokens": 4096}
+        given = model_names.resolve(self.model, allow_pickle=self.allow_pickle)
+        if isinstance(given, Path) and is_transformer(given):
+            return {**found, "learning_rate": _FINE_TUNING_RATE}
+        rate = _RATE if self.recipe.learning_rate is None else self.recipe.learning_rate
+        if isinstance(given, Path) and rate:
+            return {**found, "learning_rate": rate, "encoder_learning_rate": rate / 10}
+        return {**found, "learning_rate": rate}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -116,32 +126,6 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         )
 
 
-def prepare(
-    task: str,
-    data: Files,
-    *,
-    model: str | Path,
-    validation: Files | None,
-    test: Files | None,
-    columns: Mapping[str, str] | None,
-    recipe: Recipe,
-    vocab_size: int | None,
-    separate_vocabularies: bool,
-    config: Mapping[str, Any],
-    max_length: int | None,
-    allow_pickle: bool,
-) -> EncoderDecoderTraining:
-    """Check the model, read the pairs.
-
-    Raises:
-        BadInput: the data or the model cannot be used as asked.
-    """
-    _check_model(model, vocab_size, separate_vocabularies, config, max_length, allow_pickle)
-    splits = read_splits(task, data, validation, test, columns=columns, seed=recipe.seed)
-    settings = (vocab_size, max_length, allow_pickle, separate_vocabularies, config)
-    return EncoderDecoderTraining(GENERATIONS[task](), splits, model, recipe, *settings)
-
-
 def learnable(
     pairs: Pairs, source: Tokenizer, target: Tokenizer, config: TransformerConfig, max_length: int
 ) -> tuple[Examples, int]:
@@ -167,16 +151,19 @@ def learnable(
     return Examples(inputs, token_labels={HEAD: following}, inputs_b=outputs), cut + int((lengths > kept).sum())
 
 
-def _check_model(
+def check_model(
     model: str | Path,
+    *,
     vocab_size: int | None,
     separate_vocabularies: bool,
     config: Mapping[str, Any],
     max_length: int | None,
     allow_pickle: bool,
 ) -> None:
-    """Raises:
-    BadInput: there is no such model, or it cannot be trained as asked.
+    """Check that a model can be trained to write texts, before these are read.
+
+    Raises:
+        BadInput: there is no such model, or it cannot be trained as asked.
     """
     given = model_names.resolve(model, allow_pickle=allow_pickle)
     if isinstance(given, EncoderConfig):

@@ -9,10 +9,10 @@ from bertram import model_names
 from bertram.errors import BadInput
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
-from bertram.supervised import finetuning, generation
-from bertram.supervised.generation import Files
+from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
+from bertram.supervised.generation import EncoderDecoderTraining, Files, check_model, read_splits
 from bertram.tasks.registry import COLUMNS, GENERATIONS
-from bertram.text.records import parse_columns
+from bertram.text.records import ROLES, parse_columns
 from bertram.training.recipe import Recipe
 
 
@@ -27,6 +27,7 @@ def train(
     columns: str | Mapping[str, str] | None = None,
     recipe: Recipe | None = None,
     vocab_size: int | None = None,
+    cased: bool = False,
     separate_vocabularies: bool = False,
     config: Mapping[str, Any] | None = None,
     max_length: int | None = None,
@@ -44,6 +45,7 @@ def train(
             trained encoder–decoder directory, or a trained encoder's, which gets a new decoder of the same kind (Rothe
             et al. 2020): a BERT's for a BERT, an ALBERT's for an ALBERT.
         validation: chooses the best weights; without it a seeded tenth of the training data is held out.
+        cased: a BERT's or ALBERT's preset learns a tokenizer that keeps upper case and accents.
         separate_vocabularies: an encoder–decoder preset learns a tokenizer for each side.
         config: fields to change, of both stacks of an encoder–decoder preset or of a new decoder.
         max_length: tokens that texts are truncated to, by default the model's own maximum length.
@@ -56,33 +58,47 @@ def train(
         Interrupted: a signal came; `resume` goes on from there.
     """
     out, recipe = Path(out), recipe or Recipe()
-    given: dict[str, Any] = {
-        **{"model": model, "recipe": recipe, "vocab_size": vocab_size, "max_length": max_length},
-        "allow_pickle": allow_pickle,
-    }
-    training: finetuning.EncoderTraining | generation.EncoderDecoderTraining
+    if isinstance(columns, str):
+        columns = parse_columns(columns, COLUMNS.get(task or "", ROLES))
+    training: EncoderTraining | EncoderDecoderTraining
     if task in GENERATIONS:
-        training = generation.prepare(
-            task,
-            data,
-            validation=validation,
-            test=test,
-            columns=parse_columns(columns, COLUMNS[task]) if isinstance(columns, str) else columns,
+        if cased:
+            raise BadInput("--cased: is for labelled texts; what a model writes keeps its case and accents anyway")
+        check_model(
+            model,
+            vocab_size=vocab_size,
             separate_vocabularies=separate_vocabularies,
             config=config or {},
-            **given,
+            max_length=max_length,
+            allow_pickle=allow_pickle,
+        )
+        training = EncoderDecoderTraining(
+            task=GENERATIONS[task](),
+            splits=read_splits(task, data, validation, test, columns=columns, seed=recipe.seed),
+            model=model,
+            recipe=recipe,
+            vocab_size=vocab_size,
+            separate_vocabularies=separate_vocabularies,
+            config=config or {},
+            max_length=max_length,
+            allow_pickle=allow_pickle,
         )
     elif separate_vocabularies or config:
         option = "--config" if config else "--separate-vocabularies"
         raise BadInput(f"{option}: is for {' and '.join(GENERATIONS)} alone")
     else:
-        training = finetuning.prepare(
-            task,
-            _one(data),
-            validation=None if validation is None else _one(validation),
-            test=None if test is None else _one(test),
-            columns=parse_columns(columns) if isinstance(columns, str) else columns,
-            **given,
+        table, judged = _one(data), [None if given is None else _one(given) for given in (validation, test)]
+        model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # before anything is read or written
+        splits = LabelledSplits.read(table, *judged, columns=columns, seed=recipe.seed)
+        training = EncoderTraining(
+            task=learn(task, splits),
+            splits=splits,
+            model=model,
+            recipe=recipe,
+            vocab_size=vocab_size,
+            cased=cased,
+            max_length=max_length,
+            allow_pickle=allow_pickle,
         )
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:

@@ -27,21 +27,7 @@ _STEP_2 = {
     **{"fulli": "ful"},
 }
 _STEP_3 = {"icate": "ic", "ative": "", "alize": "al", "iciti": "ic", "ical": "ic", "ful": "", "ness": ""}
-_STEP_4 = {
-    **{
-        "al": "",
-        "ance": "",
-        "ence": "",
-        "er": "",
-        "ic": "",
-        "able": "",
-        "ible": "",
-        "ant": "",
-        "ement": "",
-        "ment": "",
-    },
-    **{"ent": "", "ou": "", "ism": "", "ate": "", "iti": "", "ous": "", "ive": "", "ize": ""},
-}
+_STEP_4 = dict.fromkeys("al ance ence er ic able ible ant ement ment ent ou ism ate iti ous ive ize".split(), "")  # noqa: SIM905
 
 
 @lru_cache(_CACHED)

@@ -155,7 +155,7 @@ def _parse(data: bytes) -> UnigramModel:
     if len({piece.text for piece in pieces}) < len(pieces):
         raise ValueError("a piece stands twice in it")
     if [piece.kind for piece in pieces].count(Kind.UNKNOWN) != 1:
-        raise ValueError("it has not exactly one unknown piece")
+        raise ValueError("it must have exactly one unknown piece")
     if charsmap:
         check_charsmap(charsmap)
     return UnigramModel(

@@ -83,6 +83,15 @@ class Evaluation(NamedTuple):
     figures: dict[str, float]  # for metrics.jsonl, named "validation…"
 
 
+class _Step(NamedTuple):
+    """What an optimizer step came to."""
+
+    figures: dict[str, float]  # for metrics.jsonl
+    tokens: int
+    blind: float
+    following: Position  # where the next batch begins
+
+
 class Loop:
     """One training: `run` carries it from the newest checkpoint in OUT/checkpoints, or from the start, to its end."""
 
@@ -99,13 +108,16 @@ class Loop:
         blind: Callable[[Examples], float] | None = None,
         compile_unasked: bool = False,
     ) -> None:
-        """Args:
-        model: a Trainable, trained on the device of `processes`; every head that the feed's examples have targets for.
-        evaluate: called now and then with the model as it stands.
-        report: hears of every step and evaluation, in the words of metrics.jsonl.
-        blind: the loss of the best constant prediction on a batch; a training that ends above it counts as diverged.
-            None where such a loss is no failure.
-        compile_unasked: whether layers are compiled where the recipe does not say.
+        """Take up the newest checkpoint, if there is one.
+
+        Args:
+            model: a Trainable, trained on the device of `processes`; every head that the feed's examples have targets
+                for.
+            evaluate: called now and then with the model as it stands.
+            report: hears of every step and evaluation, in the words of metrics.jsonl.
+            blind: the loss of the best constant prediction on a batch; a training that ends above it counts as
+                diverged. None where such a loss is no failure.
+            compile_unasked: whether layers are compiled where the recipe does not say.
         """
         keep_freed_memory()
         self.processes, self.model = processes, model.to(processes.device)
@@ -196,16 +208,18 @@ class Loop:
         return Outcome(status, reason, state.step, state.tokens, seconds, best_step, self.precision, averaged)
 
     def _train_step(self, state: State) -> dict[str, float]:
-        """One optimizer step over one batch of examples, in passes of at most `max_tokens` tokens."""
-        rate = self.recipe.rate(state.step, state.total)
-        line, state.position = self._pass(state.step, state.position, rate)
-        state.tokens += int(line.pop("batch_tokens"))
-        state.learned(line["loss"], line.pop("blind"))
+        done = self._step(state.step, state.position, self.recipe.rate(state.step, state.total))
+        state.position = done.following
+        state.tokens += done.tokens
+        state.learned(done.figures["loss"], done.blind)
         state.step += 1
-        return line
+        return done.figures
 
-    def _pass(self, step: int, position: Position, learning_rate: float) -> tuple[dict[str, float], Position]:
-        """Several processes each take their share of the batch, and together make the same step as one would."""
+    def _step(self, step: int, position: Position, learning_rate: float) -> _Step:
+        """One optimizer step over one batch of examples, in passes of at most `max_tokens` tokens.
+
+        Several processes each take their share of the batch, and together make the same step as one would.
+        """
         recipe, processes = self.recipe, self.processes
         began = time.monotonic()
         batch, following = self._take(position)
@@ -219,10 +233,10 @@ class Loop:
             if processes.size == 1:
                 check_stop()  # a step of many passes takes longer than a signal should wait
             try:
-                found += self._losses(share.select(run), counts)
+                found += self._pass(share.select(run), counts)
             except torch.OutOfMemoryError:
                 hint = "lower --max-tokens, or give --gradient-checkpointing, and another --out"
-                raise BertramError(f"the GPU has not memory enough for a pass; {hint}") from None
+                raise BertramError(f"the GPU's memory is too small for a pass; {hint}") from None
         norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
         if processes.device.type == "cuda":  # which goes on computing until it is asked for a figure
             taking = time.monotonic()
@@ -232,20 +246,19 @@ class Loop:
         for head, loss in found:
             losses[head] += float(loss)
         losses = dict(zip(losses, processes.sums(list(losses.values())), strict=True))
-        tokens, seconds = batch.tokens, time.monotonic() - began
-        return {
+        seconds = time.monotonic() - began
+        figures = {
             "loss": sum(losses.values()),
             **({f"{head}_loss": loss for head, loss in losses.items()} if len(losses) > 1 else {}),
             "gradient_norm": float(norm),
             "learning_rate": learning_rate,
-            "batch_tokens": tokens,
-            "blind": self.blind(batch) if self.blind else 0.0,
-            "tokens_per_second": tokens / seconds,
+            "tokens_per_second": batch.tokens / seconds,
             "data_share": feeding / seconds,
-        }, following
+        }
+        return _Step(figures, batch.tokens, self.blind(batch) if self.blind else 0.0, following)
 
-    def _losses(self, part: Examples, counts: Mapping[str, int]) -> list[tuple[str, Tensor]]:
-        """One pass: gradients are added to those that are there; each head's share of the batch's mean loss."""
+    def _pass(self, part: Examples, counts: Mapping[str, int]) -> list[tuple[str, Tensor]]:
+        """Add the gradients of a part of a batch to those there are; each head's share of the batch's mean loss."""
         targets = targets_of(part, self.processes.device)
         means = cast(Trainable, self.model).losses(inputs_of(part, self.processes.device), targets)
         weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in means.items()}
@@ -298,13 +311,19 @@ class Loop:
             return math.ceil(recipe.tokens / self.feed.tokens_per_step)
         if recipe.hours is None:
             return math.ceil((3 if recipe.epochs is None else recipe.epochs) * self.feed.steps_per_epoch)
-        # At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
+        return self._steps_within(recipe.hours * 3600)
+
+    def _steps_within(self, seconds: float) -> int:
+        """Steps that can be made in so much time, evaluations included, by the pace of a trial.
+
+        At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
+        """
         position = self.feed.start
         for step in range(_COMPILING_STEPS if self.compiled else 1):
-            _, position = self._pass(step, position, 0.0)
+            position = self._step(step, position, 0.0).following
         began = time.monotonic()
         for step in range(_TRIAL_STEPS):
-            _, position = self._pass(step, position, 0.0)
+            position = self._step(step, position, 0.0).following
         step_seconds = (time.monotonic() - began) / _TRIAL_STEPS
         self.optimizer.forget()
         self.model.eval()
@@ -312,9 +331,9 @@ class Loop:
             self.evaluate()
         began = time.monotonic()
         self.evaluate()
-        evaluation_seconds = (time.monotonic() - began) * recipe.evaluations
+        evaluation_seconds = (time.monotonic() - began) * self.recipe.evaluations
         # An untrained decoder writes until it is stopped: what its evaluation takes says little, and so half at most.
-        steps = (recipe.hours * 3600 - min(evaluation_seconds, recipe.hours * 1800)) / step_seconds
+        steps = (seconds - min(evaluation_seconds, seconds / 2)) / step_seconds
         return max(1, int(self.processes.sums([steps])[0] / self.processes.size))
 
     def _not_finite(self) -> str:

@@ -13,10 +13,15 @@ Schedule = Literal["polynomial", "inverse-sqrt"]
 _CHOICES = {"precision": Precision, "optimizer": Rule, "schedule": Schedule}
 _FROM_0 = ("seed", "warmup", "weight_decay", "learning_rate", "encoder_learning_rate", "label_smoothing")
 _HIGHEST = {
-    **{"seed": 2**31 - 1, "warmup": 1.0, "evaluations": 10_000, "epochs": 10**6, "learning_rate": 1e300},
-    **{"encoder_learning_rate": 1e300, "label_smoothing": 0.99, "average": 100},
+    "seed": 2**31 - 1,
+    "warmup": 1.0,
+    "evaluations": 10_000,
+    "epochs": 10**6,
+    "learning_rate": 1e300,
+    "encoder_learning_rate": 1e300,
+    "label_smoothing": 0.99,
+    "average": 100,
 }
-
 
 BATCH_SIZE = 32
 
@@ -51,10 +56,11 @@ class Recipe:
     max_tokens: int = 4096
     """Tokens per forward and backward pass. Gradients of larger batches are accumulated over several passes."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: 5e-5 for fine-tuning (Devlin et al. 2018, A.3), 1e-3 for pre-training and
-    encoder–decoder models, 5e-4 for shrinking."""
+    """Peak learning rate. Default: 5e-5 for fine-tuning (Devlin et al. 2018, A.3), 1e-4 for pre-training a model
+    directory further (A.2), 1e-3 for pre-training a preset and for new decoders, 5e-4 for shrinking."""
     encoder_learning_rate: float | None = None
-    """Separate learning rate for a pre-trained encoder under a new decoder or head (Liu & Lapata 2019)."""
+    """Separate learning rate for a pre-trained encoder under a new decoder or head (Liu & Lapata 2019). Default: a
+    tenth of the learning rate under a new decoder, otherwise the same."""
     warmup: float = 0.1
     """Share of all steps over which the learning rate rises from 0 to its peak, before it decays."""
     schedule: Schedule = "polynomial"
@@ -99,7 +105,8 @@ class Recipe:
             low = 0 if field.name in _FROM_0 else 1e-9
             high = _HIGHEST.get(field.name, 2**53)
             if not low <= value <= high:
-                raise BadInput(f"--{field.name.replace('_', '-')} {value} is out of range")
+                least, most = "above 0" if low else "0 or more", f"at most {high:,}" if high < 2**53 else "finite"
+                raise BadInput(f"--{field.name.replace('_', '-')} {value}: must be {least} and {most}")
 
         if self.batch_size is not None and self.batch_tokens is not None:
             raise BadInput("--batch-tokens: cannot be combined with --batch-size")
