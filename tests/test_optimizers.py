@@ -239,6 +239,18 @@ def test_rows_of_a_table_are_as_good_as_the_table(rule: Rule) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_gathered_gradients_go_on_growing() -> None:
+    """In bfloat16 256 + 1 is 256."""
+    layer, ones = row([1.0]), torch.ones(1, 1, dtype=torch.bfloat16)
+    optimizer = Optimizer(layer, torch.bfloat16)
+    for passes in (1024, 1):
+        for number in range(1, passes + 1):
+            layer(ones).sum().backward()
+            if number % 16 == 0:
+                optimizer.gather()
+        assert float(optimizer.step(0.1, FREE)) == pytest.approx(passes * 2**0.5)
+
+
 def test_steps_too_small_for_bfloat16_add_up(rule: Rule) -> None:
     """Weights of 1 fall by 0.0001 a step, where bfloat16 knows nothing between 1 and 0.996."""
     layer = row([1.0] * 4)

@@ -37,6 +37,7 @@ from bertram.training.state import State
 
 logger = logging.getLogger(__name__)
 
+_PASSES = 16  # whose gradients are summed in the precision they were computed in
 _TRIAL_STEPS = 8
 _COMPILING_STEPS = 16
 """Steps before trial ones where layers are compiled: the first few meet new cases, for which it is done again."""
@@ -229,7 +230,7 @@ class Loop:
         torch.manual_seed(recipe.seed * 2**32 + step * processes.size + processes.rank)
         self.model.train()
         found: list[tuple[str, Tensor]] = []
-        for run in budgeted(share.lengths, recipe.max_tokens):
+        for number, run in enumerate(budgeted(share.lengths, recipe.max_tokens), 1):
             if processes.size == 1:
                 check_stop()  # a step of many passes takes longer than a signal should wait
             try:
@@ -237,6 +238,8 @@ class Loop:
             except torch.OutOfMemoryError:
                 hint = "lower --max-tokens, or give --gradient-checkpointing, and another --out"
                 raise BertramError(f"the GPU's memory is too small for a pass; {hint}") from None
+            if number % _PASSES == 0:
+                self.optimizer.gather()
         norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
         if processes.device.type == "cuda":  # which goes on computing until it is asked for a figure
             taking = time.monotonic()

@@ -1,8 +1,8 @@
 """AdamW and LAMB on float32 master weights, under a model that may compute in bfloat16.
 
 Autocast keeps float32 weights and casts all of them at every step; here the cast is part of the update, gradients stay
-in the precision they were computed in, also where those of several passes are summed, and a step allocates no buffer of
-the model's size (but for the sum over several processes, which needs one).
+in the precision they were computed in, also where those of a few passes are summed, and a step allocates no buffer of
+the model's size (but for sums over many passes or several processes, which need one in float32).
 """
 
 from collections.abc import Callable, Mapping
@@ -74,6 +74,7 @@ class Optimizer:
         self._squares = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         self._elements = _GPU_RUN if any(p.is_cuda for p in self._parameters.values()) else _RUN
         self._tables: dict[str, Tensor] = {}  # gradients of embeddings, zero between steps
+        self._gathered: dict[str, Tensor] = {}
         self._sum = None if reduce is None else _Sum(self._masters, reduce)
         for parameter in self._parameters.values():
             if id(parameter) in multiplied:
@@ -104,6 +105,17 @@ class Optimizer:
         return [_Piece(name, place, *part) for place, part in enumerate(parts)]
 
     @torch.no_grad()
+    def gather(self) -> None:
+        """Take what the passes so far made of the step's gradients into sums in float32.
+
+        A sum in bfloat16 that is hundreds of times as large as what comes next no longer grows.
+        """
+        for name, parameter in self._parameters.items():
+            if parameter.grad is not None and parameter.grad.dtype != torch.float32:
+                self._gathered.setdefault(name, torch.zeros_like(self._masters[name])).add_(parameter.grad)
+                parameter.grad = None
+
+    @torch.no_grad()
     def step(self, learning_rate: float, max_norm: float) -> Tensor:
         """Update every parameter that has a gradient, and clear the gradients.
 
@@ -111,7 +123,10 @@ class Optimizer:
         where there are none, in a step that moves nothing.
         """
         self.steps += 1
-        found = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        if self._gathered:
+            self.gather()
+        found = self._gathered | {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        self._gathered = {}
         if self._sum is not None:
             found = self._sum(found)
         if not found:
