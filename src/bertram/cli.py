@@ -162,7 +162,8 @@ def train(
     separate_vocabularies
         Learn separate source and target tokenizers instead of a joint one.
     config
-        Override settings of an encoder–decoder preset or of a new decoder: num_hidden_groups=1,embedding_size=64
+        Override settings of an encoder–decoder preset or of a new decoder: num_hidden_groups=1,embedding_size=64. A
+        model with an embedding_size of its own cannot be exported.
     dry_run
         Run one batch through training, validation and test, and write nothing.
     """
@@ -238,7 +239,8 @@ def compare(
     seeds
         Training runs per model, with consecutive seeds from --seed on. Each run has the whole budget, also of --hours.
     max_memory
-        Upper limit on the memory that a model adds to an idle process, such as 64MB.
+        Upper limit on the memory that answering adds to an idle process that has its libraries loaded, such as 64MB.
+        The whole process is inference_peak_mb in results.json.
     max_latency
         Upper limit on the latency of a single text, 95th percentile, such as 20ms.
     min_score
@@ -533,6 +535,8 @@ def translate(
 
     Parameters
     ----------
+    model
+        A trained translation model, a MarianMT model's directory or name on the hub, or one exported for CTranslate2.
     source
         A text file, or a table with a column source. Default, or -: standard input. A line that is too long for the
         model is translated sentence by sentence.
@@ -562,6 +566,8 @@ def summarize(
 
     Parameters
     ----------
+    model
+        A trained summarization model, or one exported for CTranslate2.
     source
         A text file with one document a line, or a table with a column document. Default, or -: standard input.
         Documents longer than the model's maximum length are truncated.
@@ -595,6 +601,8 @@ def export(
 
     Parameters
     ----------
+    model
+        A trained model's directory, or its name on the hub.
     format
         engine: a single file with an encoder and its heads, which answers without torch. onnx: an encoder for other
         runtimes. ctranslate2: an encoder–decoder model, run by CTranslate2 without torch. huggingface: either, for

@@ -40,7 +40,7 @@ class Recipe:
     """Training budget in epochs, 3 if no budget is given. Pre-training and shrinking need a budget: epochs, steps,
     tokens or hours."""
     steps: int | None = None
-    """Training budget in optimizer steps. It comes before the other budgets, then tokens, hours and epochs."""
+    """Training budget in optimizer steps. Of several budgets only the first of steps, tokens, hours and epochs counts."""
     tokens: int | None = None
     """Training budget in tokens. Tokens and epochs are converted to steps before training starts; in pre-training by
     the contents of the first block of text, so both are met only roughly."""
@@ -49,7 +49,7 @@ class Recipe:
     hours are converted to steps."""
     batch_size: int | None = None
     """Examples per optimizer step. In pre-training, a batch holds the tokens of this many sequences of full length.
-    Default: 32, but for an encoder–decoder model."""
+    Default: 32; for an encoder–decoder model see --batch-tokens."""
     batch_tokens: int | None = None
     """Instead of a fixed number of examples, fill each optimizer step up to this many tokens; of a pair, the longer
     text counts. Default for an encoder–decoder model: 4,096."""
