@@ -434,6 +434,7 @@ def test_a_long_line_is_written_by_sentences_and_nothing_is_lost(echo: Generator
         (["Donau", "dampf"], ["Dan", "ube"], "Danube"),
         (["It is nice. ", "We go."], ["날씨가 좋다.", "간다."], "날씨가 좋다. 간다."),
         (["他说：“你好。”", "她走了。"], ["He said hi.", "She left."], "He said hi. She left."),
+        (["彼は行った｡", "彼女も行った｡"], ["He went.", "She went."], "He went. She went."),
         (["He said “hi.” ", "“No,” she said."], ["他说：“你好。”", "“不，”她说。"], "他说：“你好。”“不，”她说。"),
     ],
 )
@@ -456,6 +457,7 @@ def test_every_piece_of_a_long_text_says_which_language_to_write(
 def test_a_long_document_loses_its_end(echo: Generator) -> None:
     echo.task = Summarization()
     (answer,) = echo.predict([" ".join(["one"] * 100)])
+    assert answer["text"]
     assert set(answer["text"].split()) <= {"one", "o", "on"}
     assert echo.runner.read == [24]  # type: ignore[attr-defined]
 

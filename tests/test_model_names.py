@@ -58,7 +58,7 @@ def test_an_engine_by_its_path_or_name(tmp_path: Path) -> None:
         OWN / f"{name}.engine" for name in (ENGLISH, SENTIMENT)
     ]
     assert engine_of(tmp_path / "a.engine") == tmp_path / "a.engine"
-    with pytest.raises(BadInput, match="is an engine and cannot be trained"):
+    with pytest.raises(BadInput, match="is an engine, which only answers"):
         resolve(tmp_path / "a.engine")
     for name in (place, tmp_path / "texts.txt", tmp_path / "none", "bert-tiny", "a text " * 100):
         assert engine_of(name) is None

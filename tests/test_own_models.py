@@ -71,7 +71,7 @@ def test_one_goes_on_training_and_the_other_says_why_not(tmp_path: Path, capsys:
     data, budget = table(tmp_path / "t.csv", 24), ["--steps", 1, "--evaluations", 1]
     assert run("train", "classification", data, "--model", ENGLISH, "--out", tmp_path / "out", *budget) == 0
     assert run("train", "classification", data, "--model", SENTIMENT, "--out", tmp_path / "no", *budget) == 2
-    assert "train bertram-english" in capsys.readouterr().err
+    assert "take bertram-english" in capsys.readouterr().err
 
 
 def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

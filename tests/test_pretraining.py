@@ -129,7 +129,7 @@ def test_budgets(corpus: Path, tmp_path: Path, budget: list[str], steps: range) 
         (["--steps", "2", "--tokenizer", "TOKENIZER", "--cased"], "there is a tokenizer already"),
         (["--steps", "2", "--config", "type_vocab_size=1"], "cannot read pairs"),
         (["--steps", "2", "--validation", "nowhere.txt"], "nowhere.txt"),
-        (["--steps", "2", "--validation", "CORPUS"], "the corpus has no file to train on"),
+        (["--steps", "2", "--validation", "CORPUS"], "no file to train on, as --validation is left out"),
     ],
 )
 def test_bad_input_is_one_line(

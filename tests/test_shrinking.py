@@ -22,6 +22,7 @@ from bertram.run_directory import read_manifest
 from bertram.shrinking import outcome, teaching
 from bertram.shrinking.initial import student_of
 from bertram.shrinking.plan import plan
+from bertram.shrinking.report import write_report
 from bertram.shrinking.shrink import shrink
 from bertram.shrinking.table import AGREEMENT_NOTE, figures
 from bertram.text.records import Table, split
@@ -375,12 +376,16 @@ def test_a_shrunken_model_is_compared_by_its_engine_and_shown(
     (tmp_path / "dial" / "odd" / "results.json").mkdir(parents=True)  # which cannot be read
     assert tiny.run(*command, "--resume") == 0
     page = (out / "report.html").read_text()
-    assert [name for name in neighbours if name in page] == ["narrow"]
+    assert [name for name in neighbours if name in page] == ["narrow", "other-texts"]
     assert ".." not in page.partition("<body>")[2]
     assert AGREEMENT_NOTE in page
     assert "residuals of rank 2" in page
     assert page.count('class="mark base"') == 1  # the teacher
-    assert page.count('class="shape"') == 3
+    assert page.count('class="shape"') == 4
+    for name, said in neighbours.items():
+        write_json(tmp_path / "dial" / name / "results.json", results | said | {"evaluated": None})
+    write_report(out, results | {"evaluated": None})
+    assert [name for name in neighbours if name in (out / "report.html").read_text()] == ["narrow", "unscored"]
 
 
 def test_the_share_of_a_score_is_that_of_the_primary_one() -> None:

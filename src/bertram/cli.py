@@ -370,8 +370,8 @@ def shrink(
         1,000, is held out.
     out
         The model directory to write. The student's engine, results.json and report.html are written there too; the
-        report's chart also shows the students in the directories beside OUT that were shrunken from the same model on
-        the same texts.
+        report's chart also shows the students in the directories beside OUT that have the same teacher and were scored
+        on the same table or, without --evaluate, learned from the same texts, with the same seed and maximum length.
     lessons
         What to distil: hidden states at the end of each group, text vectors, similarities between texts, logits of the
         heads. Default: all that the model has.

@@ -30,7 +30,7 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderC
     if model == ENGLISH:
         return OWN / ENGLISH
     if model == SENTIMENT:
-        raise BadInput(f"{model}: is an engine alone and cannot be trained; train {ENGLISH}, which it was made from")
+        raise BadInput(f"{model}: is an engine, which only answers; take {ENGLISH}, which it was made from")
     presets: dict[str, EncoderConfig | TransformerConfig] = {**PRESETS, **TRANSFORMERS}
     if isinstance(model, str) and model in presets:
         return presets[model]
@@ -39,7 +39,7 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderC
         if path.is_dir():
             return path
         if is_engine(path):
-            raise BadInput(f"{path}: is an engine and cannot be trained; give the model that it was made from")
+            raise BadInput(f"{path}: is an engine, which only answers; give the model that it was made from")
         raise BadInput(f"{path}: is a file; here a model is a directory with config.json, or a preset")
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):

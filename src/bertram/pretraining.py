@@ -131,7 +131,7 @@ def pretrain(
         left_out = {file.resolve() for file in judged}
         files = [file for file in corpus_files(corpus) if file.resolve() not in left_out]
         if not files:
-            raise BadInput(f"{judged[0]}: with --validation left out, the corpus has no file to train on")
+            raise BadInput("there is no file to train on" + (", as --validation is left out" if judged else ""))
         kind = documents or guess_documents(files)
         text, held_out = Corpus(files, kind), Corpus(judged, kind) if judged else None
         if processes.rank == 0:

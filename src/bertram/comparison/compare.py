@@ -37,6 +37,7 @@ from bertram.training.recipe import Recipe
 BEST = "best.engine"
 _SETTINGS = "comparison.json"
 _SAMPLE = 256  # texts that inference is measured on, and the engines' agreement
+_SECONDS = 2.0  # that an engine answers all of them for, again and again
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,7 @@ def _measured(comparison: _Comparison, row: Mapping[str, Any]) -> dict[str, Any]
         export |= {"sample": _sample(comparison.splits.validation)}  # the engine is scored on the judged rows
         found = {"engine": _work(export, f"exporting {name}", out / "jobs" / f"{name}-export.json")}
         job |= {"model": str(files[0])}
+    job |= {"seconds": _SECONDS}
     measured = found | _work(job, f"measuring {name}", out / "jobs" / f"{name}-measure.json")
     if name == BASELINE:
         return measured

@@ -11,14 +11,14 @@ from bertram.baseline import Baseline, is_baseline
 from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.text.records import Table
 
-_WARM_UP, _SINGLE_TEXTS, _SECONDS = 5, 40, 2.0
+_WARM_UP, _SINGLE_TEXTS = 5, 40
 _ROUNDS = 5  # of single texts: a machine that is busy for a while disturbs some of them, and it shows
 
 Answer = Callable[[list[str], list[str] | None], Any]
 
 
-def measure(model: Path, sample: Table) -> dict[str, Any]:
-    """Load `model` and answer a sample of the user's own texts, one at a time and then together.
+def measure(model: Path, sample: Table, seconds: float) -> dict[str, Any]:
+    """Load `model` and answer a sample of the user's own texts, one at a time, and all together for so many `seconds`.
 
     Memory is what the model adds to an idle process that has its runtime imported: weights and working memory at the
     peak. The absolute peak stands beside it. Times are wall-clock: milliseconds for one text, tokens a second for all.
@@ -36,13 +36,13 @@ def measure(model: Path, sample: Table) -> dict[str, Any]:
     passes: list[float] = []
     while len(rounds) < _ROUNDS:
         rounds.append([_seconds(answer, one) * 1e3 for one in singles])
-        while sum(passes) < _SECONDS * len(rounds) / _ROUNDS:  # in between, so that the rounds lie apart
+        while sum(passes) < seconds * len(rounds) / _ROUNDS:  # in between, so that the rounds lie apart
             passes.append(_seconds(answer, sample.inputs))
-    seconds = sum(passes) / len(passes)
+    a_pass = sum(passes) / len(passes)
     return {
         "latency_ms": _latency(rounds),
-        "texts_per_second": round(len(sample) / seconds, 1),
-        "tokens_per_second": None if lengths is None else round(sum(lengths) / seconds, 1),
+        "texts_per_second": round(len(sample) / a_pass, 1),
+        "tokens_per_second": None if lengths is None else round(sum(lengths) / a_pass, 1),
         "mean_tokens": None if lengths is None else round(sum(lengths) / len(lengths), 1),
         "inference_memory_mb": round(max(peak_memory_mb() - idle, 0.0), 1),
         "inference_peak_mb": round(peak_memory_mb(), 1),

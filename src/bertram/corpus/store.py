@@ -201,8 +201,8 @@ def build(
             raise BadInput("the text is too short to hold some of it out; give a --validation file")
         if (share := unknown / sum(writer.tokens for writer in writers)) > _MANY_UNKNOWN:
             logger.warning(
-                "bertram: %.0f%% of the tokens are unknown to the tokenizer; take another --tokenizer, or an albert-* "
-                "preset where no spaces stand between words",
+                "bertram: %.0f%% of the tokens are unknown to the tokenizer; a larger --vocab-size, another "
+                "--tokenizer or, where no spaces stand between words, an albert-* preset may know them",
                 100 * share,
             )
         for writer in reversed(writers):  # the one at `train` last: it says that both are whole

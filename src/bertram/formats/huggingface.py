@@ -98,7 +98,9 @@ def read(
     sources = _sources(read_tensors(path))
 
     counts = {"masked_language_model": 0, "sentence_pair": 2}
-    names = description.names
+    names, unnamed = description.names, [f"LABEL_{number}" for number in range(description.num_labels)]
+    if names is None and sorted(labels or ()) == sorted(unnamed):  # which come in another order from 10 on
+        names = unnamed
     if description.classifier and (labels is None or names is None or sorted(labels) == sorted(names)):
         counts[description.classifier] = description.num_labels
     held = {head: number for head, number in counts.items() if _holds(sources, head)}

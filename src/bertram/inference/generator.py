@@ -140,4 +140,6 @@ def _ends_wide(text: str) -> bool:
 
 def _is_wide(character: str) -> bool:
     """Whether a character is of a script that has no spaces between words, or its punctuation."""
+    if "\uff61" <= character <= "\uff9f":  # Japanese of half the width
+        return True
     return character != "" and unicodedata.east_asian_width(character) in "WF" and not "\uac00" <= character <= "\ud7a3"

@@ -59,11 +59,11 @@ def _pareto(results: Row, out: Path) -> Element:
     teacher, data = results["teacher"], results["evaluated"]
     if data is None:
         label, original = "agreement of similarities", (1.0, 1.0, 1.0)  # which it has with itself
+        alike = "learned from the same texts, cut and drawn alike"
         students = {name: _whiskers(row["agreement"]["similarities"]) for name, row in found.items()}
     else:
         label = teacher["scores"]["engine"][0]["metric"]
-        original = _whiskers(teacher["scores"]["engine"][0])
-        found = {name: row for name, row in found.items() if row["evaluated"] == data}
+        original, alike = _whiskers(teacher["scores"]["engine"][0]), "were scored on the same table"
         students = {name: _whiskers(row["student"]["scores"]["engine"][0]) for name, row in found.items()}
     marks = [_mark(teacher, original, label, "the teacher", look=None, chosen=False)]
     for place, (name, row) in enumerate(found.items()):
@@ -72,22 +72,23 @@ def _pareto(results: Row, out: Path) -> Element:
     title = "Size and score"
     chart = charts.scatter(marks, key="size", title=title, x_label="MB of the engine, logarithmic", y_label=label)
     words = (
-        "The teacher and its students in the directories beside that learned from the same texts; the line is the "
-        "Pareto front, the ring this one."
+        f"The teacher and those of its students in the directories beside that {alike}; the line is the Pareto front, "
+        "the ring this one."
     )
     return figure(title, chart, words)
 
 
 def _siblings(results: Row, out: Path) -> dict[str, Row]:
-    """The results of OUT and of the directories beside it where the same teacher taught the same texts, by their names.
+    """The results of OUT and of those directories beside it that can be compared, by their names.
 
-    Agreement on others would be no match.
+    They have the same teacher, and were scored on the same table or, without one, agree with it on the same texts.
     """
-    found, alike = {out.resolve().name: results}, (results["held_out"], results["teacher"]["sha256"])
+    measured = "held_out" if results["evaluated"] is None else "evaluated"
+    found, alike = {out.resolve().name: results}, (results[measured], results["teacher"]["sha256"])
     for path in out.resolve().parent.glob(f"*/{RESULTS}"):
         with suppress(BadInput, OSError, KeyError, TypeError):  # what other commands left there is not looked at
             said = read_object(path)
-            if (said["held_out"], said["teacher"]["sha256"]) == alike:
+            if (said[measured], said["teacher"]["sha256"]) == alike:
                 found[path.parent.name] = said
     return dict(sorted(found.items()))
 

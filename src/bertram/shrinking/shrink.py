@@ -114,7 +114,7 @@ def shrink(
             manifest = _run(shrinking, train, held_out, out, report)
         check_converged(out, manifest)
         results = read_if_there(out / RESULTS)
-        if not results or (data is not None and results.get("evaluated") != evaluated(data, columns)):
+        if "held_out" not in results or (data is not None and results.get("evaluated") != evaluated(data, columns)):
             write_json(out / RESULTS, outcome(source, out, held_out, data, columns, allow_pickle))
             results = read_if_there(out / RESULTS)
         write_report(out, results)

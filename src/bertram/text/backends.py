@@ -69,12 +69,18 @@ def bert(
     lowercase: bool = True,
     strip_accents: bool | None = None,
     split_chinese: bool = True,
+    compose: bool = False,
 ) -> tokenizers.Tokenizer:
-    """WordPiece over `vocabulary`, token to id. Accents go where upper case goes unless `strip_accents` says."""
+    """WordPiece over `vocabulary`, token to id. Accents go where upper case goes unless `strip_accents` says.
+
+    `compose` makes one of a letter and its accents, which come as one or as several characters (Unicode's NFC).
+    """
     backend = tokenizers.Tokenizer(models.WordPiece(dict(vocabulary), unk_token=unknown))
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=split_chinese, strip_accents=strip_accents, lowercase=lowercase
     )
+    if compose:
+        backend.normalizer = normalizers.Sequence([normalizers.NFC(), backend.normalizer])
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
     return backend
@@ -87,9 +93,15 @@ def albert(
     lowercase: bool = True,
     keep_accents: bool = False,
     charsmap: bytes = b"",
+    compose: bool = False,
 ) -> tokenizers.Tokenizer:
-    """A unigram model over `pieces`, each with its logarithmic probability; `unknown` is the unknown piece's id."""
+    """A unigram model over `pieces`, each with its logarithmic probability; `unknown` is the unknown piece's id.
+
+    `compose` makes one of the forms that a character has (Unicode's NFKC, SentencePiece's own default).
+    """
     steps: list[normalizers.Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    if compose:
+        steps.append(normalizers.NFKC())
     if not keep_accents:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if lowercase:

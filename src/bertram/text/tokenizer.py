@@ -56,7 +56,7 @@ Flags = NDArray[np.bool_]
 Family = Literal["bert", "albert", "transformer"]
 _FAMILIES: dict[Family, tuple[Callable[[Iterable[str], int, bool], tokenizers.Tokenizer], dict[str, str]]] = {
     "bert": (
-        lambda texts, size, cased: bert(learn_wordpieces(texts, size, cased=cased), lowercase=not cased),
+        lambda texts, size, cased: bert(learn_wordpieces(texts, size, cased=cased), lowercase=not cased, compose=cased),
         BERT_SPECIAL,
     ),
     "albert": (
@@ -65,6 +65,7 @@ _FAMILIES: dict[Family, tuple[Callable[[Iterable[str], int, bool], tokenizers.To
             unknown=list(ALBERT_SPECIAL).index("unk"),
             lowercase=not cased,
             keep_accents=cased,
+            compose=cased,
         ),
         ALBERT_SPECIAL,
     ),

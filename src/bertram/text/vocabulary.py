@@ -42,7 +42,7 @@ def learn_wordpieces(texts: Iterable[str], vocab_size: int, *, cased: bool = Fal
         BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16 or above 2²⁴.
     """
     special = list(BERT_SPECIAL.values())
-    backend = bert({name: place for place, name in enumerate(special)}, lowercase=not cased)
+    backend = bert({name: place for place, name in enumerate(special)}, lowercase=not cased, compose=cased)
     words = _count_words(backend, texts, vocab_size, (vocab_size - len(special)) // 2)
     # Left to the trainer, characters would come in the order of a hash table, and so would merges of equal frequency.
     characters = set("".join(words)) | {_CONTINUING + character for character in set("".join(w[1:] for w in words))}
@@ -71,7 +71,7 @@ def learn_pieces(texts: Iterable[str], vocab_size: int, *, cased: bool = False) 
     """
     special = [(name, 0.0) for name in ALBERT_SPECIAL.values()]
     names = [name for name, _ in special]
-    backend = albert(special, unknown=1, lowercase=not cased, keep_accents=cased)
+    backend = albert(special, unknown=1, lowercase=not cased, keep_accents=cased, compose=cased)
     backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, pre_tokenizers.Split(_ALONE, "isolated")])
     # One place is the word boundary's, and the trainer forgets its limit when characters alone reach it.
     words = _count_words(backend, texts, vocab_size, vocab_size - len(special) - 2, BOUNDARY)

@@ -40,7 +40,7 @@ class Recipe:
     """Training budget in epochs, 3 if no budget is given. Pre-training and shrinking need a budget: epochs, steps,
     tokens or hours."""
     steps: int | None = None
-    """Training budget in optimizer steps. Of several budgets only the first of steps, tokens, hours and epochs counts."""
+    """Training budget in optimizer steps. Of several budgets only the first of steps, tokens, hours, epochs counts."""
     tokens: int | None = None
     """Training budget in tokens. Tokens and epochs are converted to steps before training starts; in pre-training by
     the contents of the first block of text, so both are met only roughly."""
