@@ -273,6 +273,7 @@ def test_what_cannot_be_used(tmp_path):
         check_tables(train, model="bert-tinny")
 
 
+@pytest.mark.data
 def test_over_a_quarter_of_chnsenticorps_dev_rows_stand_in_train():
     folder = DATA / "chnsenticorp"
     if not folder.exists():
@@ -283,6 +284,7 @@ def test_over_a_quarter_of_chnsenticorps_dev_rows_stand_in_train():
     assert len(found_about(found, "338 of 1,200 rows of dev.tsv.gz also stand in train.tsv.gz")) == 1
 
 
+@pytest.mark.data
 def test_sts_b_is_regression_on_pairs():
     file = DATA / "glue" / "STS-B" / "train.tsv.gz"
     if not file.exists():

@@ -1,5 +1,7 @@
 """`bertram compare` on real processes: what it measures, what it chooses, and what it says of runs that diverged."""
 
+import contextlib
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -35,9 +37,22 @@ def arguments(place):
     return {"data": place / "<b>good.csv", "models": models, "test": place / "test.csv", "recipe": RECIPE}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def briefly():
+    """Measure for a moment only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_SECONDS", 0.1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def results(place):
-    return compare(**arguments(place), out=place / "out", seeds=2)
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        found = compare(**arguments(place), out=place / "out", seeds=2)
+    steps = ["fitting the baseline", "measuring tf-idf"]
+    steps += [f"{step} {name}" for name in ("bare", "bare-2") for step in ("exporting", "measuring")]
+    assert said.getvalue().splitlines() == steps
+    return found
 
 
 def test_every_candidate_is_measured(place, results):
@@ -151,12 +166,14 @@ def test_the_same_command_only_measures_anew(place, results, monkeypatch):
         return next(rows) | {"latency_ms": {"p50": 1.0, "p95": 2.0, "low": 2.0, "high": 2.0}}
 
     monkeypatch.setattr(module, "_work", work)
-    again = compare(**arguments(place), out=place / "out", seeds=2)
+    again = compare(**arguments(place), out=place / "out", seeds=2, max_memory="1kB")
     assert asked == ["measure"] + ["export", "measure"] * 2
     assert [row["latency_ms"]["p95"] for row in again["candidates"]] == [2.0] * 3
+    assert again["choice"]["model"] is None
 
 
-def test_a_failing_run_is_one_line(place, tmp_path):
+def test_a_failing_run_is_one_line(place, results, tmp_path):
+    shutil.copytree(place / "out", tmp_path / "out")
     broken = model_directory(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(BertramError, match=r"training broken-seed-0: .*not a readable file of tensors") as caught:

@@ -236,12 +236,12 @@ def test_torn_and_missing_files(tmp_path):
         list(read_parts([tmp_path / "no.txt"]))
 
 
-@pytest.mark.data
 def test_one_file_need_not_stand_in_a_list(tmp_path):
     path = write(tmp_path / "t.txt", "A text.")
     assert corpus_files(path) == corpus_files(str(path)) == corpus_files([path]) == [path]
 
 
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("folder", "documents"), [("corpus_en_novels", 31), ("corpus_en_imdb", 12_000), ("corpus_zh_wiki", 1_914)]
 )

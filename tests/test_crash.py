@@ -14,6 +14,7 @@ import pytest
 
 from test_generation import TINY, write_pairs
 from tiny import (
+    Fork,
     also_slowly,
     bertram,
     checkpoints,
@@ -23,6 +24,7 @@ from tiny import (
     kill_after,
     kill_past,
     losses,
+    measure_briefly,
     model_directory,
     same_training,
     stop,
@@ -38,32 +40,51 @@ def place(tmp_path_factory):
     found = tmp_path_factory.mktemp("crash")
     table(found / "good.csv")
     model_directory(found / "bare")
+    finish(Fork("version"))  # takes the time of the imports, once
     return found
 
 
 @pytest.fixture(scope="module")
-def trained(place):
-    """A training that nothing stopped."""
+def training_seconds(place):
+    """How long a training takes that nothing stops."""
     return complete(training(place, place / "trained"))
 
 
 @pytest.fixture(scope="module")
-def compared(place):
-    """A comparison that nothing stopped."""
+def trained(place, training_seconds):
+    """What it leaves."""
+    return place / "trained"
+
+
+@pytest.fixture(scope="module")
+def comparing_seconds(place):
+    """How long a comparison takes that nothing stops."""
     return complete(comparing(place, place / "compared"))
 
 
+@pytest.fixture(scope="module")
+def compared(place, comparing_seconds):
+    """What it leaves."""
+    return place / "compared"
+
+
+def begin(arguments):
+    """A process that runs the command."""
+    return Fork(*arguments, prepare=measure_briefly)
+
+
 def complete(arguments):
-    """Run the command to its end; the directory that it leaves."""
-    finish(bertram(*arguments))
-    return arguments[arguments.index("--out") + 1]
+    """Run the command to its end; how many seconds that took."""
+    began = time.monotonic()
+    finish(begin(arguments))
+    return time.monotonic() - began
 
 
 @pytest.fixture(scope="module")
 def half(place):
     """A training that was stopped in its midst."""
     out = place / "half"
-    kill_past(bertram(*training(place, out)), out, 40)
+    kill_past(begin(training(place, out)), out, 40)
     assert len(checkpoints(out)) in (2, 3)  # the third was written and the first not yet deleted
     return out
 
@@ -83,39 +104,45 @@ def translating(place, out):
     return ["train", "translation", *write_pairs(place, 200), *model, *OPTIONS, "--steps", 120, "--resume"]
 
 
-def killed_often(command, place, same, *, kills, longest, seed):
-    """Kill a command at random instants while it runs, so often, then let it end.
+def killed_often(command, place, same, *, kills, seconds, seed):
+    """Kill a command when it has a checkpoint to go on from, then so often at random instants, and let it end.
 
-    Where it had come to its end, what it left at `place` must be the `same`, and it begins again elsewhere.
+    Undisturbed it takes so many `seconds`. Where it had come to its end, what it left at `place` must be the `same`,
+    and it begins again elsewhere.
     """
     draws, outs = random.Random(seed), (place / f"out-{number}" for number in range(10 * kills))
     out = next(outs)
+    process = begin(command(out))
+    wait_for(lambda: any(any(out.glob(f"{run}checkpoints/step-*")) for run in ("", "runs/*/")), process)
+    process.kill()
+    process.communicate()
     for _ in range(kills):
-        while (code := kill_after(bertram(*command(out)), draws.uniform(0.1, longest))) == 0:
+        while (code := kill_after(begin(command(out)), draws.uniform(0, seconds))) == 0:
             same(out)
             out = next(outs)
         assert code == -signal.SIGKILL
-    same(complete(command(out)))
+    complete(command(out))
+    same(out)
 
 
-@pytest.mark.parametrize(("kills", "longest", "seed"), also_slowly([(3, 3, 0)], [(10, 4, s) for s in range(1, 21)]))
-def test_killed_training_goes_on_bit_for_bit(place, trained, tmp_path, kills, longest, seed):
+@pytest.mark.parametrize(("kills", "seed"), also_slowly([(3, 0)], [(10, seed) for seed in range(1, 21)]))
+def test_killed_training_goes_on_bit_for_bit(place, training_seconds, trained, tmp_path, kills, seed):
     command, same = partial(training, place), partial(same_training, expected=trained)
-    killed_often(command, tmp_path, same, kills=kills, longest=longest, seed=seed)
+    killed_often(command, tmp_path, same, kills=kills, seconds=training_seconds, seed=seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_translation_goes_on_bit_for_bit(tmp_path, seed):
-    whole = complete(translating(tmp_path, tmp_path / "whole"))
-    command, same = partial(translating, tmp_path), partial(same_training, expected=whole)
-    killed_often(command, tmp_path, same, kills=10, longest=3, seed=seed)
+    seconds = complete(translating(tmp_path, tmp_path / "whole"))
+    command, same = partial(translating, tmp_path), partial(same_training, expected=tmp_path / "whole")
+    killed_often(command, tmp_path, same, kills=10, seconds=seconds, seed=seed)
 
 
-@pytest.mark.parametrize(("kills", "longest", "seed"), also_slowly([(3, 6, 0)], [(10, 12, s) for s in range(1, 21)]))
-def test_killed_comparison_goes_on(place, compared, tmp_path, kills, longest, seed):
+@pytest.mark.parametrize(("kills", "seed"), also_slowly([(1, 25)], [(10, seed) for seed in range(1, 21)]))
+def test_killed_comparison_goes_on(place, comparing_seconds, compared, tmp_path, kills, seed):
     command, same = partial(comparing, place), partial(same_comparison, expected=compared)
-    killed_often(command, tmp_path, same, kills=kills, longest=longest, seed=seed)
+    killed_often(command, tmp_path, same, kills=kills, seconds=comparing_seconds, seed=seed)
 
 
 def same_comparison(out, expected):
@@ -148,16 +175,14 @@ def workers(job):
 def test_finished_work_is_not_repeated(place, trained, compared, tmp_path):
     out = shutil.copytree(trained, tmp_path / "trained")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    process = bertram(*training(place, out))
+    process = begin(training(place, out))
     assert process.communicate()[1] == ""
     assert process.returncode == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
     out = shutil.copytree(compared, tmp_path / "compared")
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
-    process = bertram(*comparing(place, out))
-    process.communicate()
-    assert process.returncode == 0
+    complete(comparing(place, out))
     assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
 
 
@@ -167,7 +192,7 @@ class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_training(self, place, trained, tmp_path, number):
         out = tmp_path / "out"
-        process = bertram(*training(place, out))
+        process = begin(training(place, out))
         wait_for(lambda: len(losses(out)) > 20, process)
         code, line, seconds = stop(process, number)
         assert code == 128 + number
@@ -189,7 +214,7 @@ class TestSignals:
     )
     def test_comparing(self, place, tmp_path, number, phase):
         out = tmp_path / "out"
-        process = bertram(*comparing(place, out))
+        process = begin(comparing(place, out))
         wait_for(lambda: (out / phase).exists(), process)
         code, line, seconds = stop(process, number)
         assert code == 128 + number
@@ -227,7 +252,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(place, trained, half, tmp_p
     out = shutil.copytree(half, tmp_path / "out")
     newest = checkpoints(out)[-1]
     harm(newest / file, damage)
-    said = finish(bertram(*training(place, out)))
+    said = finish(begin(training(place, out)))
     assert f"{newest}: this checkpoint is damaged; going on with the one before it\n" in said
     same_training(out, trained)
 
@@ -236,7 +261,7 @@ def test_without_a_whole_checkpoint_nothing_is_made_up(place, half, tmp_path):
     out = shutil.copytree(half, tmp_path / "out")
     for checkpoint in checkpoints(out):
         (checkpoint / "state.safetensors").write_bytes(b"")
-    process = bertram(*training(place, out))
+    process = begin(training(place, out))
     said = process.communicate()[1]
     assert process.returncode == 2
     assert said.endswith("no checkpoint is whole; delete the directory to start again\n")
@@ -250,9 +275,8 @@ def test_a_full_disk_is_said_and_leaves_what_is_whole(place, trained, half, tmp_
     out = shutil.copytree(half, tmp_path / "out")
     before = {path: path.read_bytes() for path in checkpoints(out)[-1].iterdir()}
     limit = int(max(map(len, before.values())) * part)
-    process = bertram(
-        *training(place, out), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    )
+    full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    process = Fork(*training(place, out), prepare=full)
     said = process.communicate()
     assert process.returncode == 1
     assert said[0] == ""

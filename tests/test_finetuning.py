@@ -233,8 +233,8 @@ def test_a_model_of_one_segment_refuses_pairs(tmp_path):
 @pytest.mark.parametrize(
     ("file", "columns", "task"),
     [
-        ("sst2/train.tsv.gz", {"text": "sentence"}, "classification"),
-        ("chnsenticorp/train.tsv.gz", {"text": "text_a"}, "classification"),
+        ("sst2/dev.tsv.gz", {"text": "sentence"}, "classification"),
+        ("chnsenticorp/dev.tsv.gz", {"text": "text_a"}, "classification"),
         ("glue/STS-B/train.tsv.gz", {"text": "8", "text_b": "9", "label": "10"}, "regression"),
     ],
 )

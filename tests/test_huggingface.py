@@ -505,9 +505,16 @@ def test_a_projection_that_is_to_be_left_out_must_be_the_identity(bare: Path) ->
         read(bare, overrides={"embedding_size": None})
 
 
-@pytest.mark.parametrize("overrides", [{"shared": "some"}, {"no_such": 1}, {"num_hidden_groups": 9}])
-def test_overrides_come_from_a_file_too(overrides: dict[str, Any], bare: Path) -> None:
-    with pytest.raises(BadInput):
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"shared": "some"}, "shared must be one of all, attention, ffn, none, not 'some'"),
+        ({"no_such": 1}, "has no field 'no_such'"),
+        ({"num_hidden_groups": 9}, "9 groups are more than 4 layers"),
+    ],
+)
+def test_overrides_must_make_a_configuration(overrides: dict[str, Any], said: str, bare: Path) -> None:
+    with pytest.raises(BadInput, match=said):
         read(bare, overrides=overrides)
 
 

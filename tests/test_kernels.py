@@ -234,12 +234,15 @@ def test_it_answers_in_a_fork(busy):
         (other := threading.Thread(target=answer)).start()
         time.sleep(0.05)
     if not (child := os.fork()):
-        signal.alarm(10)  # rather than for ever
-        os.write(writing, np.array_equal(found.hidden(given), expected).to_bytes())
-        another = encoder("bert", "int8", threads=3)  # whose threads may be called as the lost ones were
-        del found  # which must not wait for those, nor let these go
-        del another
-        os._exit(0)
+        try:
+            signal.alarm(10)  # rather than for ever
+            os.write(writing, np.array_equal(found.hidden(given), expected).to_bytes())
+            another = encoder("bert", "int8", threads=3)  # whose threads may be called as the lost ones were
+            del found  # which must not wait for those, nor let these go
+            del another
+            os._exit(0)
+        finally:
+            os._exit(1)  # rather than go on as a second pytest
     status = os.waitpid(child, 0)[1]
     done.set()
     if busy:

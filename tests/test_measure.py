@@ -35,7 +35,7 @@ def measured(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(module, "is_baseline", lambda model: True)
         monkeypatch.setattr(module, "_baseline", lambda model: (clock.answer, 0.0, None))
-        return module.measure(tmp_path, sample)
+        return module.measure(tmp_path, sample, 2.0)
 
     return run
 

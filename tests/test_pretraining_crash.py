@@ -38,6 +38,8 @@ SIZES = "hidden_size=32,num_attention_heads=2,intermediate_size=64"
 OPTIONS = ["--max-length", "32", "--batch-size", "8", "--steps", "40", "--vocab-size", "200"]
 OFTEN = ["--save-every", "5", "--log-every", "1", "--evaluations", "2"]
 HOUR = 3600.0
+BOTH = pytest.mark.parametrize("kind", KINDS, indirect=True)
+"""Where it matters how weights are shared; elsewhere ALBERT is for the slow tests."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def prose(documents):
     )
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["bert", pytest.param("albert", marks=pytest.mark.slow)])
 def kind(request):
     return request.param
 
@@ -103,6 +105,7 @@ def miniature(then=None):
         then()
 
 
+@BOTH
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_pretraining_goes_on_bit_for_bit(place, kind, seconds, whole, tmp_path, kills):
     """Killed again and again, later and later, from the tokenizer's training to the last file."""
@@ -144,6 +147,7 @@ def test_a_killed_build_of_the_store_goes_on_where_it_was(place, kind, whole, tm
 
 
 class TestSignals:
+    @BOTH
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_training_ends_with_a_checkpoint(self, place, kind, whole, tmp_path, number):
         out = tmp_path / "out"

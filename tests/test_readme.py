@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from bertram.config import PRESETS
 from bertram.inspection import describe
-from tiny import model_directory, rows, table
+from tiny import Fork, finish, measure_briefly, model_directory, rows, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,8 +52,8 @@ def smaller(text):
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs one command in a directory with the files that README names."""
+def place(tmp_path):
+    """A directory with the files that README names."""
     table(tmp_path / "reviews.csv", 40)
     table(tmp_path / "test.csv", 20, seed=1)
     sentences = [f"{text.capitalize()}." for text, _ in rows(300)]
@@ -64,11 +66,17 @@ def run(tmp_path):
     pairs = "".join(f"{text},{label} {text},{len(text) % 5}\n" for text, label in rows(20))
     (tmp_path / "pairs.csv").write_text(f"text,text_b,label\n{pairs}")
     model_directory(tmp_path / "demo" / "MiniLM", {"embedding": 0})
+    return tmp_path
+
+
+@pytest.fixture
+def run(place):
+    """Runs one command there in a fresh process."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 
     def run(command, **options):
-        done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, **options)
+        done = subprocess.run(command, cwd=place, env=environment, text=True, capture_output=True, **options)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -82,7 +90,7 @@ def test_the_chinese_one_has_the_same_code_and_figures():
     assert Counter(NUMBER.findall(chinese)) == Counter(NUMBER.findall(README))
 
 
-def test_it_runs(run):
+def test_it_runs(run, place):
     """From the first command to the last, as later ones use what earlier ones wrote."""
     for language, text in code():
         assert language in ("", "python"), f"no way known to run a block of {language}"
@@ -90,19 +98,26 @@ def test_it_runs(run):
             run([sys.executable, "-c", text])
         else:
             for line in text.splitlines():
-                run_line(line, run)
+                run_line(line, run, place)
 
 
-def run_line(line, run):
+def run_line(line, run, place):
     if make := re.match(r"make (\w+)", line):  # minutes of work, in an environment of its own
         assert re.search(rf"^{make[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif pip := re.fullmatch(r"pip install (?:\.|'\.\[([\w,]+)\]')", line):  # needs an index of packages
         extras = set(pip[1].split(",")) if pip[1] else set()
         assert extras <= set(metadata.metadata("bertram").get_all("Provides-Extra"))
-    elif re.match(r"(echo '[^']*' \| )?bertram ", line):
+    elif re.match(r"echo '[^']*' \| bertram ", line):
         run(line, shell=True)
+    elif line.startswith("bertram "):
+        finish(Fork(*shlex.split(line)[1:], prepare=partial(begin_at, place)))
     else:
         pytest.fail(f"no way known to run this: {line}")
+
+
+def begin_at(place):
+    os.chdir(place)
+    measure_briefly()
 
 
 def test_the_table_of_sizes_is_what_inspect_says():

@@ -32,6 +32,9 @@ CASES = {
     "single": lambda: comparison(USUAL[:1]),
     "all diverged": lambda: comparison([Fake("wild", "bert-mini", 0.8, 9.0, diverged=(0, 1, 2))]),
 }
+SCREENS = [(width, scheme) for width in (1280, 320) for scheme in ("light", "dark")]
+WIDEST = "svg text { font-family: 'DejaVu Sans', Verdana !important; }"
+"""The widest letters there are."""
 
 # Pairs of texts of a chart whose boxes overlap by more than a pixel, and texts that leave it.
 COLLISIONS = """() => {
@@ -99,28 +102,30 @@ def shrunken(place):
 
 
 @pytest.mark.parametrize("case", [*CASES, "rank 16/report"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 320])
-def test_report(browser, reports, case, scheme, width):
+def test_report(browser, reports, case):
     address = (reports / f"{case}.html").as_uri()
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = browser.new_page()
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address, wait_until="load")
     try:
+        for width, scheme in SCREENS:
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(COLLISIONS) == [], (width, scheme)
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128) == (scheme == "light")
+        page.add_style_tag(content=WIDEST)
+        for width, scheme in SCREENS:
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate(COLLISIONS) == [], (width, scheme)
         assert asked == [address]
         assert said == []
         assert page.evaluate("window.ran") is None
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate(COLLISIONS) == []
-        page.add_style_tag(
-            content="svg text { font-family: 'DejaVu Sans', Verdana !important; }"
-        )  # the widest there is
-        assert page.evaluate(COLLISIONS) == []
-        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128) == (scheme == "light")
     finally:
         page.close()
 

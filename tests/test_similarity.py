@@ -100,10 +100,12 @@ def sts_score(found: Predictor) -> float:
     return score.value
 
 
+@pytest.mark.data
 def test_minilm_ranks_sts_pairs_as_people_do() -> None:
     assert sts_score(predictor(minilm())) == pytest.approx(MINILM, abs=1e-3)
 
 
+@pytest.mark.data
 def test_bertram_english_keeps_97_percent_of_what_minilm_has() -> None:
     assert sts_score(load_predictor(OWN / f"{ENGLISH}.engine")) >= 0.97 * MINILM
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from bertram import cli
+from bertram.comparison import compare
 from bertram.config import EncoderConfig
 from bertram.files import write_json
 from bertram.formats.huggingface import write
@@ -97,6 +98,8 @@ class Fork:
     _context.set_forkserver_preload(
         [
             *("bertram.cli", "bertram.pretraining", "bertram.training.held_out", "bertram.training.loop", "pytest"),
+            *("bertram.supervised.finetuning", "bertram.training.torch_runner", "bertram.formats.huggingface"),
+            *("sklearn.metrics", "scipy.stats"),
             *("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer"),
         ]
     )
@@ -145,6 +148,11 @@ def _command(arguments: list[object], prepare: Callable[[], object] | None, pipe
     if prepare is not None:
         prepare()
     sys.exit(run(*arguments))
+
+
+def measure_briefly() -> None:
+    """Have comparisons in this process answer for a moment only where they measure."""
+    compare._SECONDS = 0.1
 
 
 Process = subprocess.Popen[str] | Fork

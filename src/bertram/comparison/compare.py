@@ -260,7 +260,7 @@ def _measured(comparison: _Comparison, row: Mapping[str, Any]) -> dict[str, Any]
     """What answering costs with a candidate's shipped run, as an engine, and what storing and computing it does."""
     out, name, (_, judged) = comparison.out, row["model"], comparison.judged
     place = out / row["directory"]
-    job = {"kind": "measure", "model": str(place), "sample": _sample(judged)}
+    job: dict[str, Any] = {"kind": "measure", "model": str(place), "sample": _sample(judged)}
     found: dict[str, Any] = {}
     files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
     if name != BASELINE and any(run["status"] == "finished" for run in row["runs"]):

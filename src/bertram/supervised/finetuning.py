@@ -82,7 +82,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
 
     cased: bool = False
 
-    libraries = ("torch", "safetensors", "sklearn", "scipy", "tensorboard")
+    libraries = ("torch", "safetensors", "scipy", "sklearn", "tensorboard")
 
     @property
     def defaults(self) -> Mapping[str, float]:
