@@ -493,19 +493,24 @@ def score(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
 
 
 def scores_by_moses(hypotheses: list[str], references: list[str], language: str) -> list[tuple[float, str]]:
-    """BLEU of words cut by Moses, cased and in lower case, and how each was computed."""
-    from sacrebleu.metrics import BLEU
-    from sacremoses import MosesTokenizer
+    """BLEU of words cut by Moses, cased and in lower case, and how each was computed.
 
-    moses, found = MosesTokenizer(language), []
-    sides = [
-        [moses.tokenize(text, aggressive_dash_splits=True, return_str=True, escape=False) for text in side]
-        for side in (hypotheses, references)
-    ]
-    for lowercase in (False, True):
-        metric = BLEU(tokenize="none", lowercase=lowercase, force=True)
-        value = metric.corpus_score(sides[0], [sides[1]]).score
-        found.append((value, f"BLEU|{metric.get_signature()}|moses:sacremoses-{version('sacremoses')}"))
+    The second is how the published figures of Multi30k are computed: its references of test_2016_flickr have 12,103
+    words, as fairseq prints for them (Wu et al. 2021, https://github.com/LividWo/Revisit-MMT, README-baseline.md).
+    """
+    from sacrebleu.metrics import BLEU
+    from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+    normalizer, tokenizer, found = MosesPunctNormalizer(language), MosesTokenizer(language), []
+    for case in (str, str.lower):
+        hypothesis, reference = (
+            [tokenizer.tokenize(normalizer.normalize(case(text)), return_str=True, escape=False) for text in side]
+            for side in (hypotheses, references)
+        )
+        metric = BLEU(tokenize="none", force=True)
+        score = metric.corpus_score(hypothesis, [reference])
+        kind = f"moses:sacremoses-{version('sacremoses')}|in lower case:{case is str.lower}"
+        found.append((score.score, f"BLEU|{metric.get_signature()}|{kind}|reference words:{score.ref_len}"))
     return found
 
 

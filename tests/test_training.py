@@ -422,7 +422,9 @@ def test_bfloat16_is_taken_where_it_is_faster(
 ) -> None:
     alone = Processes(0, 1, torch.device("cpu"))
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
-    monkeypatch.setattr(precision, "_product_seconds", lambda kind: ratio if kind is torch.bfloat16 else 1.0)
+    monkeypatch.setattr(
+        precision, "_product_seconds", lambda *kinds: [ratio if kind is torch.bfloat16 else 1.0 for kind in kinds]
+    )
     # What is kept stays kept.
     monkeypatch.setattr(precision, "_gains_by_bfloat16", precision._gains_by_bfloat16.__wrapped__)
     assert precision.chosen(Recipe(), alone) == expected

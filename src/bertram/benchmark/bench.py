@@ -308,7 +308,7 @@ def _ceiling() -> dict[str, float]:
 
 def _share(row: dict[str, Any], ceiling: dict[str, float], config: EncoderConfig, ids: Ids) -> dict[str, float]:
     """The share of the ceiling that one of Bertram's settings reached."""
-    library, precision = row["setting"].split()
+    library, precision = row["setting"].split(maxsplit=1)
     if library != "bertram" or precision not in ceiling:
         return {}
     tokens = np.array([*map(len, ids)])

@@ -87,6 +87,15 @@ struct Four {  // unsigned bytes by signed ones, four in 32 bits
     }
 };
 
+// One by one, in registers: of all at once the compiler makes memory that is filled and read again.
+template <class Vector, int R, int V>
+inline void clear(Vector (&sums)[R][V]) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sums[r][v] = Vector{};
+}
+
 // Vectors of outputs lie `apart` from each other, those of an input and the next `step`.
 template <class Of, class T, class Vector, int R, int V>
 inline void tile_product(const T* rows, int stride, const T* weights, int apart, int step, int inputs,
@@ -144,11 +153,14 @@ void product(const Matrix& m, const Rows& in, int first_row, int last_row, int f
         const OfPanel weights(m.sums + n);
         tiles(first_row, last_row, [&](int row, auto tile) {
             constexpr int R = decltype(tile)::value;
-            Ints sums[R][kVectors] = {};
+            Ints sums[R][kVectors];
+            clear(sums);
             const uint8_t* bytes = in.bytes + static_cast<int64_t>(row) * in.stride;
             tile_product<Four>(reinterpret_cast<const int32_t*>(bytes), in.stride / 4, panel, kLanes, kPanel, groups,
                                sums);
+#pragma GCC unroll 16
             for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
                 for (int v = 0; v < kVectors; ++v) {
                     const Floats exact = to_floats(sums[r][v] - in.zero[row + r] * weights.vectors[v]);
                     store(out + static_cast<int64_t>(row - first_row + r) * stride + n + v * kLanes,
@@ -256,9 +268,12 @@ inline void weigh(const T* queries, int stride, const T* keys, int width, int to
                   float* weights, float (&totals)[R]) {
     const auto score = [&](int s, auto vectors) {
         constexpr int V = decltype(vectors)::value;
-        decltype(load(keys)) sums[R][V] = {};
+        decltype(load(keys)) sums[R][V];
+        clear(sums);
         tile_product<Of>(queries, stride, keys + static_cast<int64_t>(s) * width, width * kLanes, kLanes, width, sums);
+#pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
             for (int v = 0; v < V; ++v) store(weights + r * padded + s + v * kLanes, to_floats(sums[r][v]));
     };
     int s = 0;
@@ -286,9 +301,12 @@ inline void mix(const T* weights, int padded, const T* values, int stride, int s
                 float* out, int out_stride) {
     const auto some = [&](int i, auto vectors) {
         constexpr int V = decltype(vectors)::value;
-        decltype(load(values)) sums[R][V] = {};
+        decltype(load(values)) sums[R][V];
+        clear(sums);
         tile_product<Of>(weights, padded, values + i, kLanes, stride, steps, sums);
+#pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
             for (int v = 0; v < V; ++v)
                 store_some(out + static_cast<int64_t>(r) * out_stride + i + v * kLanes,
                            to_floats(sums[r][v]) * factors[r], d - i - v * kLanes);
