@@ -5,6 +5,7 @@
     python benchmarks/translation.py memory --artifact ARTIFACT --data ../shared/data --rounds 3
     python benchmarks/translation.py greedy --model MODEL --artifact ARTIFACT --data ../shared/data
     python benchmarks/translation.py score HYPOTHESES REFERENCES
+    python benchmarks/translation.py words TEXT OUT --language de
 
 train: target tokens a second and the loss by step of a Transformer-tiny (4 + 4 layers, 128 wide) on Multi30k English
 to German, beside JoeyNMT 2.3.0, whose environment is its own:
@@ -37,7 +38,8 @@ test text and translates it.
 
 greedy: for how many sentences of the test text the artifact, exported in float32, writes the same text by greedy search
 as the model does in torch. score: sacreBLEU's BLEU (13a) and chrF2 of lines against lines, and, where sacremoses is
-installed, BLEU of words cut by Moses with hyphens split, cased and in lower case.
+installed, BLEU of words cut by Moses, cased and in lower case. words: writes the words of a text as the published
+figures of Multi30k count them, to train on: punctuation normalised, in lower case, cut by Moses, a space between.
 
 Every run that is measured is a process of its own, the contestants take turns, and medians over the rounds are
 printed, with the ratio of each round. Nothing else may run meanwhile.
@@ -499,19 +501,30 @@ def scores_by_moses(hypotheses: list[str], references: list[str], language: str)
     words, as fairseq prints for them (Wu et al. 2021, https://github.com/LividWo/Revisit-MMT, README-baseline.md).
     """
     from sacrebleu.metrics import BLEU
-    from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-    normalizer, tokenizer, found = MosesPunctNormalizer(language), MosesTokenizer(language), []
-    for case in (str, str.lower):
-        hypothesis, reference = (
-            [tokenizer.tokenize(normalizer.normalize(case(text)), return_str=True, escape=False) for text in side]
-            for side in (hypotheses, references)
-        )
+    found = []
+    for lower in (False, True):
+        hypothesis, reference = (words_by_moses(side, language, lower=lower) for side in (hypotheses, references))
         metric = BLEU(tokenize="none", force=True)
         score = metric.corpus_score(hypothesis, [reference])
-        kind = f"moses:sacremoses-{version('sacremoses')}|in lower case:{case is str.lower}"
+        kind = f"moses:sacremoses-{version('sacremoses')}|in lower case:{lower}"
         found.append((score.score, f"BLEU|{metric.get_signature()}|{kind}|reference words:{score.ref_len}"))
     return found
+
+
+def words_by_moses(texts: list[str], language: str, *, lower: bool) -> list[str]:
+    """Texts with their punctuation normalised and a space between words."""
+    from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+    normalizer, tokenizer = MosesPunctNormalizer(language), MosesTokenizer(language)
+    normal = (normalizer.normalize(text.lower() if lower else text) for text in texts)
+    return [tokenizer.tokenize(text, return_str=True, escape=False) for text in normal]
+
+
+def cut_words(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
+    texts = words_by_moses(lines_of(options.text), options.language, lower=True)
+    options.out.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return [{"lines": len(texts), "words": sum(len(text.split()) for text in texts)}]
 
 
 # --- All of them -----------------------------------------------------------------------------------------------------
@@ -602,7 +615,11 @@ def arguments() -> argparse.ArgumentParser:
     scoring = what.add_parser("score")
     scoring.add_argument("hypotheses", type=Path, help="a translation a line")
     scoring.add_argument("references", type=Path, help="the right one a line, .gz or not")
-    scoring.add_argument("--language", default=TARGET, help="whose rules sacremoses follows")
+    cutting = what.add_parser("words")
+    cutting.add_argument("text", type=Path, help="a sentence a line, .gz or not")
+    cutting.add_argument("out", type=Path)
+    for command in (scoring, cutting):
+        command.add_argument("--language", default=TARGET, help="whose rules sacremoses follows")
     return parser
 
 
@@ -623,7 +640,7 @@ def main() -> None:
         parser.error("--artifact is missing, or leave ctranslate2 out by --contestants")
     contest = {
         **{"train": contest_training, "decode": contest_decoding, "memory": contest_memory},
-        **{"greedy": compare_greedy, "score": score},
+        **{"greedy": compare_greedy, "score": score, "words": cut_words},
     }[options.what]
     with tempfile.TemporaryDirectory() as scratch:
         show(contest(options, Path(scratch)))
