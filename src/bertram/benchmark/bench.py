@@ -48,6 +48,7 @@ the lengths of two data sets, SST-2's dev sentences and IMDB's reviews."""
 
 _TEXTS, _BATCH = 192, 32
 _SINGLE_LENGTHS = (8, 16, 32, 128)
+_PASSES, _PASSES_SECONDS = 5, 6.0  # passes over all texts in a round: at most so many, and not much longer than that
 _SINGLES, _STREAM, _STREAM_LENGTH = 10, 100, 16
 _MEMORY_SHAPES = (8, 30), (32, 128)  # texts, and tokens of each where the model has as many positions
 
@@ -284,7 +285,9 @@ def _measure(
             order = sorted(ids, key=len) if SETTINGS[name].by_length else ids
             batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
             with _left_out(name, workers, left_out):
-                passes[name] += worker.ask("run", batches=batches, times=2)[1:]
+                (warming_up,) = worker.ask("run", batches=batches, times=1)
+                times = max(1, min(_PASSES, int(_PASSES_SECONDS / warming_up)))
+                passes[name] += worker.ask("run", batches=batches, times=times)
                 for length in single:
                     singles[name, length] += worker.ask("run", batches=[[ids[0][:1] * length]], times=_SINGLES + 2)[2:]
                 streams[name] += worker.ask("run", batches=[short], times=_STREAM + 2)[2:]
