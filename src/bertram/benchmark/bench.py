@@ -48,7 +48,7 @@ the lengths of two data sets, SST-2's dev sentences and IMDB's reviews."""
 
 _TEXTS, _BATCH = 192, 32
 _SINGLE_LENGTHS = (8, 16, 32, 128)
-_PASSES, _PASSES_SECONDS = 5, 6.0  # passes over all texts in a round: at most so many, and not much longer than that
+_PASSES, _PASSES_SECONDS = 5, 6.0  # timed passes over all texts in a round: fewer if they took more seconds
 _SINGLES, _STREAM, _STREAM_LENGTH = 10, 100, 16
 _MEMORY_SHAPES = (8, 30), (32, 128)  # texts, and tokens of each where the model has as many positions
 

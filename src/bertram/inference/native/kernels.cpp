@@ -87,7 +87,7 @@ struct Four {  // unsigned bytes by signed ones, four in 32 bits
     }
 };
 
-// One by one, in registers: of all at once the compiler makes memory that is filled and read again.
+// One by one, so that they stay in registers: for "= {}" the compiler clears memory and reads it back.
 template <class Vector, int R, int V>
 inline void clear(Vector (&sums)[R][V]) {
 #pragma GCC unroll 16
