@@ -219,12 +219,14 @@ def test_gradient_checkpointing_changes_nothing() -> None:
 
 @pytest.mark.parametrize("count", [1, 31, 33, 70])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_the_loss_without_logits_is_that_of_the_logits(
-    count: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
+    count: int, smoothing: float, scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the target's probability is 0 in float32."""
     monkeypatch.setattr(cross_entropy, "_ELEMENTS", 32 * 50)  # several parts
     torch.manual_seed(count)
-    arguments = [torch.randn(shape, requires_grad=True) for shape in ((count, 8), (50, 8), (50,))]
+    arguments = [(scale * torch.randn(shape)).requires_grad_() for shape in ((count, 8), (50, 8), (50,))]
     targets = torch.randint(0, 50, (count,))
     expected = F.cross_entropy(F.linear(*arguments), targets, label_smoothing=smoothing)
     found = linear_cross_entropy(*arguments, targets, smoothing)
@@ -232,7 +234,19 @@ def test_the_loss_without_logits_is_that_of_the_logits(
     for a, b in zip(
         torch.autograd.grad(3 * found, arguments), torch.autograd.grad(3 * expected, arguments), strict=True
     ):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6 * scale)
+
+
+def test_the_loss_without_logits_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    arguments = [torch.randn(shape).bfloat16().requires_grad_() for shape in ((70, 8), (50, 8), (50,))]
+    exact = [argument.detach().double().requires_grad_() for argument in arguments]
+    targets = torch.randint(0, 50, (70,))
+    expected = F.cross_entropy(F.linear(*exact), targets, label_smoothing=0.1)
+    found = linear_cross_entropy(*arguments, targets, 0.1)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-3)
+    for a, b in zip(torch.autograd.grad(found, arguments), torch.autograd.grad(expected, exact), strict=True):
+        assert (a - b).norm() < 2**-7 * b.norm()  # as bfloat16 rounds
 
 
 def test_what_is_shared_is_stored_once() -> None:

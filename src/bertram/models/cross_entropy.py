@@ -13,8 +13,7 @@ from torch.autograd.function import once_differentiable
 _ROW_MULTIPLE = 32
 """As in the encoder: products get few shapes, since a kernel is compiled for each new one."""
 _ELEMENTS = 2**22
-"""Logits at a time: in float32 16 MB, which stay in the cache between the passes over them; measured in
-docs/experiments.md."""
+"""Logits at a time: 8 MB in bfloat16, which stay in the cache between the passes over them (docs/experiments.md)."""
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -37,23 +36,31 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        vocabulary = len(weight)
+        uniform = smoothing / len(weight)  # the probability that smoothing gives every token
         total = torch.zeros((), device=x.device)
+        state_sum, weight_sum, bias_sum = (summed.sum(0, dtype=torch.float32) for summed in (x, weight, bias))
         x = F.pad(x, (0, 0, 0, -len(x) % _ROW_MULTIPLE))
-        grad_x = torch.empty_like(x)
+        grad_x, ones = torch.empty_like(x), x.new_ones(1, len(x))
         grad_weight, grad_bias = (torch.zeros(t.shape, device=t.device) for t in (weight, bias))
-        rows = max(_ROW_MULTIPLE, _ELEMENTS // vocabulary // _ROW_MULTIPLE * _ROW_MULTIPLE)
+        rows = max(_ROW_MULTIPLE, _ELEMENTS // len(weight) // _ROW_MULTIPLE * _ROW_MULTIPLE)
+        numbers = torch.arange(rows, device=x.device)
         for states, ids, grad_states in zip(*(torch.split(whole, rows) for whole in (x, targets, grad_x)), strict=True):
-            logits = torch.log_softmax(F.linear(states, weight, bias).float(), -1)
-            real, places = logits[: len(ids)], ids[:, None]
-            total -= (1 - smoothing) * real.gather(1, places).sum() + smoothing * real.mean(1).sum()
-            grads = logits.exp_().sub_(smoothing / vocabulary)
-            grads[: len(ids)].scatter_add_(1, places, grads.new_full(places.shape, smoothing - 1))
-            grads[len(ids) :] = 0.0
-            grad_bias += grads.sum(0)
-            narrow = grads.to(weight.dtype)
-            torch.mm(narrow, weight, out=grad_states)
-            grad_weight += narrow.T @ states
+            real = len(ids)
+            logits = F.linear(states, weight, bias)
+            grads = torch.softmax(logits, -1)
+            # The highest logit and its probability tell what the softmax divided by; that of the target may be 0.
+            divisors = logits[:real].amax(1).float() - grads[:real].amax(1).float().log()
+            total += divisors.sum() - uniform * (states[:real].float() @ weight_sum + bias_sum).sum()
+            total -= (1 - smoothing) * logits[numbers[:real], ids].sum(dtype=torch.float32)
+            grads[numbers[:real], ids] -= 1 - smoothing
+            grads[real:] = 0.0
+            torch.mm(grads, weight, out=grad_states)
+            grad_weight += grads.T @ states
+            grad_bias += (ones[:, : len(grads)] @ grads)[0]
+        # The same is taken from every probability, without a pass over them.
+        grad_x -= (uniform * weight_sum).to(grad_x.dtype)
+        grad_weight -= uniform * state_sum
+        grad_bias -= uniform * len(targets)
         ctx.save_for_backward(grad_x[: len(targets)], grad_weight.to(weight.dtype), grad_bias.to(bias.dtype))
         ctx.targets = len(targets)
         return total / len(targets)
