@@ -139,7 +139,9 @@ def test_a_killed_build_of_the_store_goes_on_where_it_was(place, kind, whole, tm
     process.kill()
     process.communicate()
     assert phase(out) == "store"
-    (out / "store" / "train" / ".progress.json.0").touch()  # as if killed while writing it
+    unfinished = out / "store" / "train" / ".progress.json.0.unfinished"  # as if killed while writing it
+    unfinished.mkdir()
+    (unfinished / "progress.json").touch()
     finish(pretraining(place, out, kind))
     same_training(out, whole)
     for file in (whole / "store").rglob("*.*"):

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,30 +21,41 @@ _UNFINISHED = ".unfinished"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit flush it to the disk and rename it onto `path`.
+    """Yield a path in a temporary folder beside `path`; on a clean exit flush its file and rename it onto `path`.
 
-    A reader sees the old content or the new, never a part. After an error the old content stands and the temporary
-    file is gone.
+    A reader sees the old content or the new, never a part. After an error the old content stands and the folder is
+    gone, with whatever else a library made there: safetensors writes a temporary file of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_UNFINISHED}"):  # of a process that was killed
-        leftover.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
-    os.close(handle)
-    temporary = Path(name)
+    discard_unfinished(path)
+    begun = path.with_name(f".{path.name}.")
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=begun.name, suffix=_UNFINISHED))
+    temporary, flushed = folder / path.name, begun.with_name(f"{begun.name}flushed{_UNFINISHED}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        temporary.replace(flushed)
+        shutil.rmtree(folder)
+        flushed.replace(path)  # last, so that whoever is killed leaves nothing beside a file that is whole
         flush_directory(path.parent)
     except OSError as error:
-        if error.errno and error.filename in (None, name):  # a full disk's names no file, or the temporary one
+        # A full disk's names no file, or the temporary one.
+        if error.errno and (error.filename is None or str(error.filename).startswith(str(begun))):
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        discard_unfinished(path)
+
+
+def discard_unfinished(path: Path) -> None:
+    """Delete what a process that was killed while `replacing` a file left beside it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_UNFINISHED}"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def fingerprint(path: Path) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bertram.corpus.parts import Part
 from bertram.errors import BadInput
-from bertram.files import write_json
+from bertram.files import discard_unfinished, write_json
 from bertram.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -173,8 +173,7 @@ def build(
     """
     writers = [_Writer(directory, tokenizer.vocab_size) for directory in (train, validation) if directory is not None]
     saved = _saved_progress(train)
-    for leftover in train.glob(f".{_PROGRESS}.*"):  # of a process that was killed
-        leftover.unlink()
+    discard_unfinished(train / _PROGRESS)
     try:
         for writer, sizes in zip(writers, saved["bytes"] or [{} for _ in writers], strict=True):
             writer.open(sizes)
