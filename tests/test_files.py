@@ -59,3 +59,12 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path, monkeypatch, in
         temporary.write_text("newer")
     assert names(tmp_path) == ["file"]
     assert (tmp_path / "file").read_text() == "newer"
+
+
+def test_a_file_whose_name_goes_on_is_another(tmp_path):
+    with replacing(tmp_path / "file.more") as temporary:
+        temporary.write_text("more")
+        with replacing(tmp_path / "file") as other:
+            other.write_text("file")
+    assert names(tmp_path) == ["file", "file.more"]
+    assert (tmp_path / "file.more").read_text() == "more"

@@ -1,11 +1,9 @@
 """Files: written whole or not at all, and JSON read with one clear line where it cannot be."""
 
-import glob
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertram.errors import BadInput
-
-_UNFINISHED = ".unfinished"
 
 
 @contextmanager
@@ -28,21 +24,21 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_unfinished(path)
-    begun = path.with_name(f".{path.name}.")
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=begun.name, suffix=_UNFINISHED))
-    temporary, flushed = folder / path.name, begun.with_name(f"{begun.name}flushed{_UNFINISHED}")
+    folder, flushed = _beside(path)
+    folder.mkdir()
+    temporary = folder / path.name
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(0o644)  # safetensors makes it for its owner alone
         temporary.replace(flushed)
         shutil.rmtree(folder)
         flushed.replace(path)  # last, so that whoever is killed leaves nothing beside a file that is whole
         flush_directory(path.parent)
     except OSError as error:
         # A full disk's names no file, or the temporary one.
-        if error.errno and (error.filename is None or str(error.filename).startswith(str(begun))):
+        if error.errno and (error.filename is None or str(error.filename).startswith((str(folder), str(flushed)))):
             error.filename = str(path)
         raise
     finally:
@@ -51,11 +47,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def discard_unfinished(path: Path) -> None:
     """Delete what a process that was killed while `replacing` a file left beside it."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_UNFINISHED}"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    folder, flushed = _beside(path)
+    if folder.exists():
+        shutil.rmtree(folder)
+    flushed.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Where a file is written, and where it waits, flushed, until nothing else is left of that."""
+    return path.with_name(f".{path.name}.unfinished"), path.with_name(f".{path.name}.flushed")
 
 
 def fingerprint(path: Path) -> str:
