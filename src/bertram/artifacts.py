@@ -11,7 +11,8 @@ from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import is_engine, read_engine
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import Generator
-from bertram.inference.predictor import Predictor
+from bertram.inference.mask_filler import MaskFiller
+from bertram.inference.predictor import Predictor, Runner
 from bertram.model_directory import (
     max_length_of,
     read_model,
@@ -24,24 +25,28 @@ from bertram.model_directory import (
 )
 from bertram.model_names import engine_of, exists, may_be, resolve, trained
 from bertram.run_directory import MANIFEST, read_manifest, trained_on_pairs
+from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import COLUMNS, any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
+from bertram.tasks.task import Task
 from bertram.text.inputs import read_documents, read_inputs, read_lines, read_texts
 from bertram.text.records import ROLES, Columns, is_table, kind_of, parse_columns
+from bertram.text.tokenizer import Tokenizer
 
 Reader = Callable[[str, Columns], Iterator[Any]]
 _READERS: Mapping[str, tuple[Reader, Sequence[str]]] = {
     "predict": (read_inputs, ROLES),
     "embed": (read_texts, ROLES),
+    "fill-mask": (read_texts, ROLES),
     "translate": (read_lines, COLUMNS["translation"]),
     "summarize": (read_documents, COLUMNS["summarization"]),
 }
 """How the commands that answer read a source, and the columns that may be named: those that training reads too."""
 _FILE_ENDING = re.compile(r"\.[A-Za-z]\w{0,5}")
-_VERBS = {"translation": "translate", "summarization": "summarize"}
+_VERBS = {"translation": "translate", "summarization": "summarize", FillMask.name: "fill-mask"}
 
 
-def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Generator | Baseline:
+def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Generator | MaskFiller | Baseline:
     """Load a trained model, an engine file, a comparison's baseline or one of Bertram's own, ready to `predict`.
 
     Raises:
@@ -57,13 +62,26 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     if isinstance(task, Generation):
         return _load_generator(source, manifest, task, allow_pickle)
     network = read_model(source, allow_pickle=allow_pickle)
-    if network.labels().get(task.head) != (0 if task.apart else task.outputs):
-        raise BadInput(f"{source}: is for {task.name} with {task.outputs} outputs, the weights are not")
+    if network.labels().get(task.head) != _labels_for(task):
+        raise BadInput(f"{source}: is for {task.name}, the weights are for something else")
     from bertram.training.torch_runner import TorchRunner
 
     max_length = max_length_of(source, network.config)
     tokenizer = read_tokenizer(source, network.config)
-    return Predictor(task, tokenizer, TorchRunner(network), max_length, pairs=trained_on_pairs(manifest))
+    return _on_encoder(task, tokenizer, TorchRunner(network), max_length, manifest)
+
+
+def _labels_for(task: Task | FillMask) -> int:
+    """How many labels the head of a task has, 0 where it counts none."""
+    return 0 if isinstance(task, FillMask) or task.apart else task.outputs
+
+
+def _on_encoder(
+    task: Task | FillMask, tokenizer: Tokenizer, runner: Runner, max_length: int, manifest: Mapping[str, Any]
+) -> Predictor | MaskFiller:
+    if isinstance(task, FillMask):
+        return MaskFiller(tokenizer, runner, max_length)
+    return Predictor(task, tokenizer, runner, max_length, pairs=trained_on_pairs(manifest))
 
 
 def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
@@ -75,7 +93,7 @@ def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predicto
     found = load(model, allow_pickle=allow_pickle)
     if isinstance(found, Baseline):
         raise BadInput(f"{model}: is a tf-idf baseline, which predicts and makes no vectors")
-    if isinstance(found, Generator):
+    if isinstance(found, Generator | MaskFiller):
         raise BadInput(f"{model}: is for {found.task.name}, which gives texts; use bertram {_VERBS[found.task.name]}")
     return found
 
@@ -92,7 +110,7 @@ def load_generator(model: str | Path, task: str | None = None, *, allow_pickle: 
     return found
 
 
-def _load_engine(path: Path) -> Predictor:
+def _load_engine(path: Path) -> Predictor | MaskFiller:
     engine = read_engine(path)
     manifest, heads = engine.manifest, engine.heads
     if "task" not in manifest:
@@ -101,12 +119,24 @@ def _load_engine(path: Path) -> Predictor:
         task = any_task_from_dict(manifest["task"])
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
-    if isinstance(task, Generation) or heads.get(task.head) != (0 if task.apart else task.outputs):
+    if isinstance(task, Generation) or heads.get(task.head) != _labels_for(task):
         raise BadInput(f"{path}: holds no head for {task.name}")
     max_length = manifest.get("max_length")
     if type(max_length) is not int or not 3 <= max_length <= engine.config.max_position_embeddings:
         raise BadInput(f"{path}: max_length must be a whole number from 3 to its positions")
-    return Predictor(task, engine.tokenizer, EngineRunner(engine), max_length, pairs=trained_on_pairs(manifest))
+    return _on_encoder(task, engine.tokenizer, EngineRunner(engine), max_length, manifest)
+
+
+def load_mask_filler(model: str | Path, *, allow_pickle: bool = False) -> MaskFiller:
+    """`load` where the tokens at a [MASK] are wanted.
+
+    Raises:
+        BadInput: as `load`, or the model is no masked language model.
+    """
+    found = load(model, allow_pickle=allow_pickle)
+    if not isinstance(found, MaskFiller):
+        raise BadInput(f"{model}: is for {found.task.name}, not for {FillMask.name}")
+    return found
 
 
 def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, allow_pickle: bool) -> Generator:

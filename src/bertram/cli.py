@@ -519,6 +519,40 @@ def embed(
 
 
 @app.command
+def fill_mask(
+    model: str,
+    source: Source | None = None,
+    *,
+    text: str | None = None,
+    columns: Columns = None,
+    top_k: int = 5,
+    allow_pickle: Pickle = False,
+) -> None:
+    """Say what could stand at the [MASK] of every line of a file or of standard input. Prints JSON lines, in order.
+
+    Example: bertram fill-mask out/novels 'It was a [MASK] night.'
+
+    Parameters
+    ----------
+    model
+        A pre-trained model, any masked language model's directory or name on the hub, or an engine of one.
+    source
+        A text file with one text a line, or a table with a column text. Default, or -: standard input. Every text has
+        the model's mask token once.
+    text
+        A single text, instead of a file.
+    top_k
+        Candidates for each text, the most probable first.
+    """
+    from bertram.artifacts import chunks_of, load_mask_filler
+
+    chunks = chunks_of("fill-mask", source, text, columns)
+    filler = load_mask_filler(model, allow_pickle=allow_pickle)
+    for chunk in chunks:
+        _lines(map(_dumps, filler.predict(chunk, top_k)))
+
+
+@app.command
 def translate(
     model: str,
     source: Source | None = None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from bertram.baseline import Baseline
 from bertram.errors import BadInput, require_all
 from bertram.inference.generator import Generator
+from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor
 from bertram.search import Search, SearchOptions
 from bertram.tasks.registry import COLUMNS
@@ -35,7 +36,10 @@ def evaluate_writing(generator: Generator, pairs: Pairs, search: Search | None =
 
 
 def evaluate_files(
-    model: Predictor | Generator | Baseline, files: Sequence[Path], columns: str | None, search: SearchOptions | None
+    model: Predictor | Generator | MaskFiller | Baseline,
+    files: Sequence[Path],
+    columns: str | None,
+    search: SearchOptions | None,
 ) -> list[Score]:
     """Scores on a table, or on two files of aligned lines; `columns` and `search` as the command line has them.
 
@@ -49,6 +53,8 @@ def evaluate_files(
         names = COLUMNS[model.task.name]
         pairs = read_pairs(*files, columns=parse_columns(columns, names), names=names)
         return evaluate_writing(model, pairs, replace(model.search, **(search or {})))
+    if isinstance(model, MaskFiller):
+        raise BadInput(f"{files[0]}: a model for {model.task.name} is not scored on labels")
     if search:
         raise BadInput(f"--{next(iter(search)).replace('_', '-')}: is for models that write texts")
     if len(files) > 1:

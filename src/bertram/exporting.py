@@ -20,9 +20,8 @@ from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import is_occupied, make_directory, read_manifest, trained_on_pairs, write_manifest
+from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
-from bertram.tasks.sequence_to_sequence import Generation
-from bertram.tasks.task import Task
 from bertram.text.inputs import first_inputs
 from bertram.text.records import parse_columns
 from bertram.text.tokenizer import Tokenizer
@@ -242,7 +241,7 @@ def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
     write_manifest(out, kept | model_directory.save_files(network, tokenizer, out, kept["max_length"], labels))
 
 
-def _answer_in_unit_of_labels(network: "Model", task: Task | Generation | None) -> None:
+def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:
     """Make a regression head say values; ours counts standard deviations, which only `Regression.answers` undoes."""
     if isinstance(task, Regression):
         import torch

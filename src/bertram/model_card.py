@@ -11,6 +11,7 @@ _HUB_TASKS = {
     "regression": "text-classification",
     "similarity": "sentence-similarity",
 }
+_FILL_MASK = "bertram fill-mask this/directory 'It was a [MASK] day.'"
 
 
 def model_card(manifest: dict[str, Any]) -> str:
@@ -56,7 +57,7 @@ def pretraining_card(manifest: dict[str, Any], *, anew: bool) -> str:
         f"|split:validation|seed:{manifest['recipe']['seed']}"
     )
     scores = [("validation", name, value, signature) for name, value in manifest["scores"].items()]
-    use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
+    use = [_FILL_MASK, "bertram train classification reviews.csv --model this/directory --out out/reviews"]
     return _card(
         manifest,
         hub_task="fill-mask",
@@ -95,6 +96,8 @@ def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, s
     use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
     if task == "similarity":
         use.insert(0, "bertram embed this/directory texts.txt --out vectors.npy")
+    elif task == "fill-mask":
+        use.insert(0, _FILL_MASK)
     elif task is not None:
         use.insert(0, f"bertram predict this/directory {'pairs.csv' if manifest.get('pairs') else 'texts.txt'}")
     return _card(

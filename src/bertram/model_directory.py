@@ -18,9 +18,10 @@ from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
 from bertram.run_directory import MANIFEST, read_manifest, write_manifest
 from bertram.search import Search
 from bertram.tasks.classification import Classification
-from bertram.tasks.registry import any_task_from_dict
+from bertram.tasks.fill_mask import FillMask
+from bertram.tasks.registry import AnyTask, any_task_from_dict
 from bertram.tasks.regression import Regression
-from bertram.tasks.sequence_to_sequence import Generation, Translation
+from bertram.tasks.sequence_to_sequence import Translation
 from bertram.tasks.similarity import Similarity
 from bertram.tasks.task import Task
 from bertram.text import marian
@@ -185,7 +186,7 @@ def search_of(directory: Path, manifest: dict[str, Any]) -> Search:
         raise BadInput(f"{directory / MANIFEST}: search must be an object of search settings") from None
 
 
-def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
+def task_of(directory: Path, manifest: dict[str, Any]) -> AnyTask:
     """The task that a model directory was trained for.
 
     Raises:
@@ -197,13 +198,13 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> Task | Generation:
         if reason:
             raise BadInput(f"{file}: {reason}")
         raise BadInput(
-            f"{directory}: no {MANIFEST} with a task, and no classifier; "
+            f"{directory}: no {MANIFEST} with a task, no classifier and no masked language model; "
             f"train it first: bertram train TASK DATA --model {directory}"
         )
     return task
 
 
-def find_task(directory: Path, manifest: dict[str, Any]) -> Task | Generation | None:
+def find_task(directory: Path, manifest: dict[str, Any]) -> AnyTask | None:
     """The task that bertram.json names, or that other libraries' files imply; None where there is none.
 
     Raises:
@@ -219,16 +220,16 @@ def find_task(directory: Path, manifest: dict[str, Any]) -> Task | Generation | 
     return Similarity() if has_pooling(directory) else _task_of_class(directory)
 
 
-def _task_of_class(directory: Path) -> Task | None:
-    """What a published classifier is for, by the class that config.json names; its numbers are in the labels' unit."""
+def _task_of_class(directory: Path) -> Task | FillMask | None:
+    """What a published model is for, by the class that config.json names; its numbers are in the labels' unit."""
     if not (directory / "config.json").exists() or is_transformer(directory):
         return None
     said = _description_of(directory)
     if "regression" in said.heads:
         return Regression(0.0, 1.0)
-    if "classification" not in said.heads:
-        return None
-    return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
+    if "classification" in said.heads:
+        return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
+    return FillMask() if FillMask.head in said.heads else None
 
 
 def _description_of(directory: Path) -> Description:

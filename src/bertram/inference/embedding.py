@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bertram.errors import BadInput
 from bertram.files import replacing
 from bertram.inference.predictor import Predictor
-from bertram.text.inputs import pairs_of
+from bertram.text.inputs import singles_of
 
 Inputs = Iterable[Sequence[str | Mapping[str, str]]]
 
@@ -26,10 +26,7 @@ def embed(predictor: Predictor, chunks: Inputs) -> Iterator[NDArray[np.float32]]
         BadInput: an input is a pair, or the model makes no vectors.
     """
     for chunk in chunks:
-        pairs = pairs_of(chunk)
-        if any(second is not None for _, second in pairs):
-            raise BadInput("a pair of texts has no one vector: give each text by itself")
-        yield predictor.embed([text for text, _ in pairs])
+        yield predictor.embed(singles_of(chunk, "embed"))
 
 
 def write_vectors(path: Path, chunks: Iterable[NDArray[np.float32]]) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from bertram.batch import Batch, budgeted
-from bertram.errors import BadInput
 from bertram.search import Hypothesis, Search
 from bertram.tasks.sequence_to_sequence import Generation
-from bertram.text.inputs import check_characters, pairs_of
+from bertram.text.inputs import check_characters, singles_of
 from bertram.text.sentences import split_long
 from bertram.text.tokenizer import Tokenizer
 
@@ -59,11 +58,7 @@ class Generator:
         Raises:
             BadInput: an input is something else, or no valid Unicode.
         """
-        texts = []
-        for place, (text, second) in enumerate(pairs_of(inputs)):
-            if second is not None:
-                raise BadInput(f"inputs[{place}]: {self.task.name} reads one text, not a pair")
-            texts.append(text)
+        texts = singles_of(inputs, self.task.name)
         check_characters(texts)
         answers: list[dict[str, Any]] = []
         for start in range(0, len(texts), _CHUNK):

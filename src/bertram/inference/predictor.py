@@ -1,6 +1,6 @@
 """Text in, answer out, whatever computes the logits.
 
-Letters: N texts, B sequences of one batch, L logits a text, H hidden width.
+Letters: N texts, B sequences and M tokens to guess of one batch, L logits a text, H hidden width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,11 @@ _CHUNK = 4096  # texts tokenized at a time: enough to find like lengths among, f
 class Runner(Protocol):
     """What computes: one for each library that runs models."""
 
-    def run(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
-        """Every head's logits [B, L] by the head's name; those of "embedding" are the texts' vectors [B, H]."""
+    def run(self, batch: Batch, guessed: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
+        """Every head's logits [B, L] by the head's name; those of "embedding" are the texts' vectors [B, H].
+
+        A masked-language-model head scores the vocabulary at the tokens that are `guessed` [M], by default at all.
+        """
         ...
 
 

@@ -200,15 +200,18 @@ class Model(nn.Module):
             for name, head in self.heads.items()
         }
 
-    def forward(self, batch: PackedTensors) -> dict[str, Tensor]:
+    def forward(self, batch: PackedTensors, guessed: Tensor | None = None) -> dict[str, Tensor]:
         """Every head's logits by its name; "hidden" [T, H] and "pooled" [B, H] if a head reads them.
 
-        Without a head both are there, the second where there is a pooler.
+        Without a head both are there, the second where there is a pooler. A masked-language-model head scores the
+        vocabulary at the tokens that are `guessed` [M], by default at all.
         """
         read = self._read(batch, self.heads.keys())
         out = {name: read[key] for name, key in (("hidden", "hidden"), ("pooled", "pooler")) if key in read}
         for name, head in self.heads.items():
-            out[name] = head(read[cast(Head, head).reads])
+            x = read[cast(Head, head).reads]
+            at_tokens = cast(Head, head).reads == "hidden"
+            out[name] = head(x.index_select(0, guessed) if at_tokens and guessed is not None else x)
         return out
 
     def targeted(self, batch: PackedTensors, targets: Mapping[str, Targets]) -> dict[str, Tensor]:

@@ -226,18 +226,19 @@ def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: s
     """Check that a model can be scored on a table.
 
     Raises:
-        BadInput: the model has no task, or could not be scored on this table.
+        BadInput: the model has no task with labels, or could not be scored on this table.
     """
     manifest, table = read_manifest(source), read_table(data, parse_columns(columns))
     task = model_directory.task_of(source, manifest)
-    if isinstance(task, Task):
-        task.targets(table.labels, str(data))
-        try:
-            check_inputs(task, table.texts_b is not None, trained_on=trained_on_pairs(manifest))
-        except BadInput as error:
-            raise BadInput(f"{data}: {error}") from None
-        if not task.apart and table.texts_b is not None and config.type_vocab_size < 2:
-            raise BadInput(f"{source}: {NO_PAIRS}")
+    if not isinstance(task, Task):
+        raise BadInput(f"{data}: a model for {task.name} is not scored on labels")
+    task.targets(table.labels, str(data))
+    try:
+        check_inputs(task, table.texts_b is not None, trained_on=trained_on_pairs(manifest))
+    except BadInput as error:
+        raise BadInput(f"{data}: {error}") from None
+    if not task.apart and table.texts_b is not None and config.type_vocab_size < 2:
+        raise BadInput(f"{source}: {NO_PAIRS}")
 
 
 def _check_texts(source: Path, config: EncoderConfig, *, pairs: bool) -> None:

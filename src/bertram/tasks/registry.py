@@ -5,6 +5,7 @@ from typing import Any
 
 from bertram.errors import BadInput
 from bertram.tasks.classification import Classification
+from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.regression import Regression
 from bertram.tasks.sequence_to_sequence import Generation, Summarization, Translation
 from bertram.tasks.similarity import Similarity
@@ -15,6 +16,9 @@ TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Reg
 
 GENERATIONS: dict[str, type[Generation]] = {kind.name: kind for kind in (Translation, Summarization)}
 """Tasks of an encoder and a decoder."""
+
+AnyTask = Task | Generation | FillMask
+"""The last is what a model was pre-trained on; nobody trains for it on labels."""
 
 COLUMNS: dict[str, tuple[str, str]] = {"translation": ("source", "target"), "summarization": ("document", "summary")}
 """What a table calls a text and what is to be written from it."""
@@ -52,13 +56,17 @@ def task_from_dict(value: Any) -> Task:
     return TASKS[_name(value, TASKS)].from_dict(value)
 
 
-def any_task_from_dict(value: Any) -> Task | Generation:
+def any_task_from_dict(value: Any) -> AnyTask:
     """The task of any kind that its `to_dict` described.
 
     Raises:
         BadInput: there is no such task, or its values make no sense.
     """
-    kinds: dict[str, type[Task] | type[Generation]] = {**TASKS, **GENERATIONS}
+    kinds: dict[str, type[Task] | type[Generation] | type[FillMask]] = {
+        **TASKS,
+        **GENERATIONS,
+        FillMask.name: FillMask,
+    }
     return kinds[_name(value, kinds)].from_dict(value)
 
 

@@ -104,6 +104,19 @@ def columns_of(inputs: Sequence[str | Mapping[str, str]]) -> tuple[list[str], li
     return [text for text, _ in pairs], texts_b or None
 
 
+def singles_of(inputs: Sequence[str | Mapping[str, str]], reader: str) -> list[str]:
+    """Every input as its text; `reader` says in errors what reads no pairs.
+
+    Raises:
+        BadInput: as `pairs_of`, or an input is a pair.
+    """
+    pairs = pairs_of(inputs)
+    for place, (_, second) in enumerate(pairs):
+        if second is not None:
+            raise BadInput(f"inputs[{place}]: {reader} reads one text, not a pair")
+    return [text for text, _ in pairs]
+
+
 def pairs_of(inputs: Sequence[str | Mapping[str, str]]) -> list[tuple[str, str | None]]:
     """Every input as its text and, where there is one, its text_b.
 

@@ -21,8 +21,8 @@ class TorchRunner:
         self.model, self.device = model, device
 
     @torch.inference_mode()
-    def run(self, batch: Batch) -> dict[str, NDArray[np.float32]]:
-        """Every head's logits by its name, and "hidden" and "pooled" as `Model.forward` states them.
+    def run(self, batch: Batch, guessed: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
+        """Every head's logits by its name, and "hidden" and "pooled", as `Model.forward` states them.
 
         Raises:
             BadInput: as `Batch.check`.
@@ -32,7 +32,8 @@ class TorchRunner:
         config = self.model.config
         batch.check(config.vocab_size, config.max_position_embeddings, config.type_vocab_size)
         self.model.eval()
-        out = self.model(to_tensors(batch, self.device))
+        places = None if guessed is None else torch.as_tensor(guessed, device=self.device)
+        out = self.model(to_tensors(batch, self.device), places)
         return {name: tensor.float().cpu().numpy() for name, tensor in out.items()}
 
 
