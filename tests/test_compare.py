@@ -218,7 +218,8 @@ def test_a_pickle_is_refused_at_once_and_read_when_allowed(place, results, tmp_p
     ("options", "said"),
     [
         ({"data": "pairs.csv", "models": ["bare", "one-segment"]}, "one-segment: the model has no second segment"),
-        ({"vocab_size": 100}, "--vocab-size: is for presets, and none is among the models"),
+        ({"vocab_size": 100}, "--vocab-size and --cased are for presets, and none is among the models"),
+        ({"cased": True}, "--vocab-size and --cased are for presets, and none is among the models"),
     ],
 )
 def test_what_a_model_cannot_do_is_told_before_anything_is_trained(tmp_path, options, said):
@@ -233,11 +234,11 @@ def test_what_a_model_cannot_do_is_told_before_anything_is_trained(tmp_path, opt
     assert not (tmp_path / "out").exists()
 
 
-def test_a_vocabulary_size_is_for_the_presets(place, tmp_path, monkeypatch):
+def test_what_a_tokenizer_learns_by_is_for_the_presets(place, tmp_path, monkeypatch):
     seen = {}
 
-    def training(*, model, vocab_size, **rest):
-        seen[model] = vocab_size
+    def training(*, model, vocab_size, cased, **rest):
+        seen[model] = vocab_size, cased
 
     def begin(out, settings):
         raise Asked
@@ -246,11 +247,11 @@ def test_a_vocabulary_size_is_for_the_presets(place, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_begin", begin)
     bare = str(place / "bare")
     with pytest.raises(Asked):
-        compare(**arguments(place) | {"models": [bare, "bert-tiny"]}, out=tmp_path / "out", vocab_size=100)
-    assert seen == {bare: None, "bert-tiny": 100}
+        compare(**arguments(place) | {"models": [bare, "bert-tiny"]}, out=tmp_path / "out", vocab_size=100, cased=True)
+    assert seen == {bare: (None, False), "bert-tiny": (100, True)}
     with pytest.raises(Asked):
         compare(**arguments(place) | {"models": "bert-mini"}, out=tmp_path / "out")
-    assert seen["bert-mini"] is None
+    assert seen["bert-mini"] == (None, False)
 
 
 def test_lengths_are_not_mixed(place, results):

@@ -202,6 +202,15 @@ def test_a_preset_learns_its_tokenizer_from_the_texts():
     assert classifier.predict(FEW).shape == (12,)
 
 
+def test_a_preset_keeps_upper_case_if_cased():
+    texts = [text.upper() for text in FEW]
+    for cased in (False, True):
+        tokenizer = (
+            TextClassifier("bert-tiny", epochs=1, cased=cased, random_state=0).fit(texts, KINDS).predictor_.tokenizer
+        )
+        assert any(token.isupper() and not token.startswith("[") for token in tokenizer.tokens) is cased
+
+
 def test_the_seed_decides(classifier):
     first, again, other = (clone(classifier).set_params(random_state=seed).fit(FEW, KINDS) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.predict_proba(FEW), again.predict_proba(FEW))

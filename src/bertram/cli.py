@@ -209,6 +209,7 @@ def compare(
     recipe: Training = Recipe(),  # noqa: B008  frozen
     seeds: int = 1,
     vocab_size: VocabSize = None,
+    cased: Cased = False,
     max_length: MaxLength = None,
     max_memory: str | None = None,
     max_latency: str | None = None,
@@ -260,6 +261,7 @@ def compare(
         recipe=recipe,
         seeds=seeds,
         vocab_size=vocab_size,
+        cased=cased,
         max_length=max_length,
         max_memory=max_memory,
         max_latency=max_latency,

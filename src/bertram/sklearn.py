@@ -56,6 +56,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         learning_rate: float = 5e-5,
         max_length: int | None = None,
         vocab_size: int | None = None,
+        cased: bool = False,
         validation_fraction: float = 0.1,
         random_state: int | np.random.RandomState | None = None,
         out: str | Path | None = None,
@@ -69,6 +70,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             learning_rate: its highest value, after warm-up.
             max_length: tokens that a text or pair is cut to; None: the model's own maximum length.
             vocab_size: most entries of a preset's tokenizer; None: the preset's own number.
+            cased: a preset's tokenizer keeps upper case and accents.
             validation_fraction: share of the examples, at most a half, that is not trained on but chooses among the
                 evaluations during training.
             random_state: seed of weights, order, dropout and held-out examples. None draws another one in every `fit`.
@@ -81,6 +83,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         self.learning_rate = learning_rate
         self.max_length = max_length
         self.vocab_size = vocab_size
+        self.cased = cased
         self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.out = out
@@ -148,6 +151,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
                 model=self.model,
                 recipe=recipe,
                 vocab_size=_plain(self.vocab_size),
+                cased=bool(self.cased),
                 max_length=_plain(self.max_length),
             )
             prepare_directory(directory, model_names.local(self.model), training.settings, resume=False)

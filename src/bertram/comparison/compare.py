@@ -69,6 +69,7 @@ def compare(
     recipe: Recipe | None = None,
     seeds: int = 1,
     vocab_size: int | None = None,
+    cased: bool = False,
     max_length: int | None = None,
     max_memory: str | None = None,
     max_latency: str | None = None,
@@ -92,8 +93,8 @@ def compare(
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
     names = _names([models] if isinstance(models, str) else models, allow_pickle)
-    if vocab_size is not None and not any(model in PRESETS for model in names.values()):
-        raise BadInput("--vocab-size: is for presets, and none is among the models")
+    if (vocab_size is not None or cased) and not any(model in PRESETS for model in names.values()):
+        raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
     columns = parse_columns(columns) if isinstance(columns, str) else columns
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     learned = learn(task, splits)
@@ -107,6 +108,7 @@ def compare(
             model=model,
             recipe=recipe,
             vocab_size=vocab_size if model in PRESETS else None,
+            cased=cased and model in PRESETS,
             max_length=max_length,
             allow_pickle=allow_pickle,
         )
