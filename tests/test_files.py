@@ -61,6 +61,17 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path, monkeypatch, in
     assert (tmp_path / "file").read_text() == "newer"
 
 
+def test_of_two_who_write_one_file_the_first_fails(tmp_path):
+    first = replacing(tmp_path / "file")
+    first.__enter__().write_text("first")
+    with replacing(tmp_path / "file") as temporary:
+        temporary.write_text("half of the sec")
+        with pytest.raises(FileNotFoundError) as caught:
+            first.__exit__(None, None, None)
+        assert caught.value.filename == str(tmp_path / "file")
+        assert not (tmp_path / "file").exists()
+
+
 def test_a_file_whose_name_goes_on_is_another(tmp_path):
     with replacing(tmp_path / "file.more") as temporary:
         temporary.write_text("more")

@@ -15,16 +15,23 @@ from bertram.formats.huggingface import write
 from bertram.inference.mask_filler import MaskFiller
 from bertram.model_directory import read_model
 from bertram.shrinking.shrink import shrink
+from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 from test_floors import run_without_torch
 
-HEADS = {"masked_language_model": 0}
+HEADS = {"masked_language_model": 0, "sentence_pair": 2}
 TEXTS = ["a [MASK] room", "[MASK]", "dull song and a cold meal in the grey [MASK]", "the [MASK] film, awful!"]
-ALBERT = {"embedding_size": 16, "num_hidden_groups": 1}
+ALBERT = {"embedding_size": 16, "num_hidden_groups": 1, "max_position_embeddings": 64}
 
 
 def directory(place: Path, **settings: object) -> Path:
-    return tiny.model_directory(place, HEADS, unsettled=True, **settings)
+    """A model as pre-training leaves it, with its family's tokenizer."""
+    if "embedding_size" not in settings:
+        return tiny.model_directory(place, HEADS, unsettled=True, **settings)
+    tokenizer = Tokenizer.train([text for text, _ in tiny.rows(200)], "albert", 90)
+    tiny.model_directory(place, HEADS, unsettled=True, vocab_size=tokenizer.vocab_size, **settings)
+    tokenizer.save(place)
+    return place
 
 
 @pytest.fixture
@@ -112,6 +119,7 @@ def test_what_cannot_be_guessed_is_refused(model: Path) -> None:
 
 def test_the_command_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "texts.txt").write_text("a [MASK] film\nthe [MASK]\n")
+    (tmp_path / "texts.jsonl").write_text('{"said": "a [MASK] film"}\n')
     assert tiny.run("fill-mask", model, tmp_path / "texts.txt", "--top-k", 2) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [len(line["candidates"]) for line in lines] == [2, 2]
@@ -120,6 +128,10 @@ def test_the_command_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert [given["token"] for given in answer["candidates"][:2]] == [
         given["token"] for given in lines[0]["candidates"]
     ]
+
+    assert tiny.run("fill-mask", model, tmp_path / "texts.jsonl", "--columns", "text=said") == 0
+    (answer,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert answer["candidates"][0]["token"] == lines[0]["candidates"][0]["token"]
 
     data = tiny.table(tmp_path / "data.csv")
     other = tiny.model_directory(tmp_path / "other", {"classification": 2})
@@ -148,3 +160,13 @@ def test_a_shrunken_masked_language_model_is_one(tmp_path: Path) -> None:
     for place in (tmp_path / "out", next((tmp_path / "out").glob("*.engine"))):
         (answer,) = artifacts.load(place).predict(["a [MASK] film"])
         assert len(answer["candidates"]) == 5
+
+
+def test_what_stands_before_a_text_that_cannot_be_guessed_is_answered(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.txt").write_text("a [MASK]\n" * 1030 + "none\n" + "a [MASK]\n")
+    assert tiny.run("fill-mask", model, tmp_path / "texts.txt", "--top-k", 1) == 2
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1030
+    assert said.err == "bertram: text 1,031: must hold [MASK] once: 'none'\n"

@@ -139,7 +139,7 @@ def test_a_killed_build_of_the_store_goes_on_where_it_was(place, kind, whole, tm
     process.kill()
     process.communicate()
     assert phase(out) == "store"
-    unfinished = out / "store" / "train" / ".progress.json.unfinished"  # as if killed while writing it
+    unfinished = out / "store" / "train" / ".progress.json.unfinished-0"  # as if killed while writing it
     unfinished.mkdir()
     (unfinished / "progress.json").touch()
     finish(pretraining(place, out, kind))

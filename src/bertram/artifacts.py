@@ -62,8 +62,9 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     if isinstance(task, Generation):
         return _load_generator(source, manifest, task, allow_pickle)
     network = read_model(source, allow_pickle=allow_pickle)
-    if network.labels().get(task.head) != _labels_for(task):
-        raise BadInput(f"{source}: is for {task.name}, the weights are for something else")
+    if network.labels().get(task.head) != (labels := _labels_for(task)):
+        outputs = f" with {labels} outputs" if labels else ""
+        raise BadInput(f"{source}: is for {task.name}{outputs}, the weights are not")
     from bertram.training.torch_runner import TorchRunner
 
     max_length = max_length_of(source, network.config)

@@ -380,7 +380,7 @@ def shrink(
     max_length
         Truncate texts to this many tokens. Default: the maximum length of the model, at most 128.
     evaluate
-        A labelled table on which teacher and student are scored at the end; the model must have a task.
+        A labelled table on which teacher and student are scored at the end; the model must have a task with labels.
     columns
         Which columns of that table to read: text=1,text_b=2,label=3 (numbers: no header).
     plan
@@ -464,8 +464,8 @@ def predict(
     Parameters
     ----------
     model
-        A trained model, an engine, or the runs/tf-idf of a comparison. Default: the built-in bertram-sentiment, which
-        labels English texts negative, neutral or positive.
+        A trained model of any kind, an engine, or the runs/tf-idf of a comparison. Default: the built-in
+        bertram-sentiment, which labels English texts negative, neutral or positive.
     source
         A text file with one input a line, or a table with text [, text_b]. Default, or -: standard input.
     text
@@ -530,14 +530,16 @@ def fill_mask(
     top_k: int = 5,
     allow_pickle: Pickle = False,
 ) -> None:
-    """Say what could stand at the [MASK] of every line of a file or of standard input. Prints JSON lines, in order.
+    """Say what could stand at the [MASK] of every line of a file or of standard input.
+
+    Prints a line of JSON for each, in order: candidates, each with its token, its score and the text with it.
 
     Example: bertram fill-mask out/novels 'It was a [MASK] night.'
 
     Parameters
     ----------
     model
-        A pre-trained model, any masked language model's directory or name on the hub, or an engine of one.
+        A pre-trained model, any BERT's or ALBERT's masked language model, or an engine of one.
     source
         A text file with one text a line, or a table with a column text. Default, or -: standard input. Every text has
         the model's mask token once.
@@ -550,8 +552,7 @@ def fill_mask(
 
     chunks = chunks_of("fill-mask", source, text, columns)
     filler = load_mask_filler(model, allow_pickle=allow_pickle)
-    for chunk in chunks:
-        _lines(map(_dumps, filler.predict(chunk, top_k)))
+    _lines(map(_dumps, filler.answers(chunks, top_k)))
 
 
 @app.command

@@ -1,9 +1,11 @@
 """Files: written whole or not at all, and JSON read with one clear line where it cannot be."""
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_unfinished(path)
-    folder, flushed = _beside(path)
-    folder.mkdir()
-    temporary = folder / path.name
+    # A name of its own, so that who writes the same file at the same time makes this fail and never ends up in it.
+    begun = _begun(path)
+    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=begun.name))
+    temporary, flushed = folder / path.name, begun.with_name(f"{begun.name}flushed")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -38,24 +41,26 @@ def replacing(path: Path) -> Iterator[Path]:
         flush_directory(path.parent)
     except OSError as error:
         # A full disk's names no file, or the temporary one.
-        if error.errno and (error.filename is None or str(error.filename).startswith((str(folder), str(flushed)))):
+        if error.errno and (error.filename is None or str(error.filename).startswith(str(begun))):
             error.filename = str(path)
         raise
     finally:
-        discard_unfinished(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        flushed.unlink(missing_ok=True)
 
 
 def discard_unfinished(path: Path) -> None:
     """Delete what a process that was killed while `replacing` a file left beside it."""
-    folder, flushed = _beside(path)
-    if folder.exists():
-        shutil.rmtree(folder)
-    flushed.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f"{glob.escape(_begun(path).name)}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> tuple[Path, Path]:
-    """Where a file is written, and where it waits, flushed, until nothing else is left of that."""
-    return path.with_name(f".{path.name}.unfinished"), path.with_name(f".{path.name}.flushed")
+def _begun(path: Path) -> Path:
+    """How the names of what is to become a file begin."""
+    return path.with_name(f".{path.name}.unfinished-")
 
 
 def fingerprint(path: Path) -> str:

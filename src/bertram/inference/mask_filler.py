@@ -1,6 +1,6 @@
 """A text with a [MASK] in, what could stand there out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,18 @@ from bertram.text.tokenizer import Tokenizer
 
 _CHUNK = 4096  # as the Predictor's
 _CANDIDATES = 5
+
+
+class NotOneMask(BadInput):
+    """An input cannot be guessed at.
+
+    Attributes:
+        place, reason: which, counted from 0, and why.
+    """
+
+    def __init__(self, place: int, reason: str) -> None:
+        super().__init__(f"inputs[{place}]: {reason}")
+        self.place, self.reason = place, reason
 
 
 class MaskFiller:
@@ -32,12 +44,12 @@ class MaskFiller:
     def predict(self, inputs: Sequence[str | Mapping[str, str]], top_k: int = _CANDIDATES) -> list[dict[str, Any]]:
         """One answer an input, in the order given: {"candidates": [{"token", "score", "text"}]}, the best first.
 
-        An input is a string or {"text"}, and holds the tokenizer's mask token once. A score is a probability; a
-        candidate's text is the input's tokens with it among them, as the tokenizer writes them.
+        An input is a string or {"text"}, and holds the tokenizer's mask token once in what is read of it. A score is a
+        probability; a candidate's text is the input's tokens with it among them, as the tokenizer writes them.
 
         Raises:
-            BadInput: an input is something else, no valid Unicode, or has its mask token beyond what is read; or
-                `top_k` is below 1.
+            NotOneMask: an input's mask token is missing, not alone, or beyond what is read.
+            BadInput: an input is something else or no valid Unicode, or `top_k` is below 1.
         """
         if top_k < 1:
             raise BadInput(f"--top-k {top_k}: at least 1 is needed")
@@ -48,6 +60,23 @@ class MaskFiller:
             answers += self._answers(texts[start : start + _CHUNK], start, top_k)
         return answers
 
+    def answers(
+        self, chunks: Iterable[Sequence[str | Mapping[str, str]]], top_k: int = _CANDIDATES
+    ) -> Iterator[dict[str, Any]]:
+        """`predict` for any number of inputs, which come by chunks.
+
+        Raises:
+            BadInput: as `predict`; what stands before such an input was answered.
+        """
+        done = 0
+        for chunk in chunks:
+            try:
+                yield from self.predict(chunk, top_k)
+            except NotOneMask as fault:
+                yield from self.predict(chunk[: fault.place], top_k)
+                raise BadInput(f"text {done + fault.place + 1:,}: {fault.reason}") from None
+            done += len(chunk)
+
     def _answers(self, texts: Sequence[str], start: int, top_k: int) -> list[dict[str, Any]]:
         batch, _ = self.tokenizer.encode(texts, max_length=self.max_length)
         self._check(batch, texts, start)
@@ -56,11 +85,10 @@ class MaskFiller:
             part = batch.select(rows)
             guessed = np.flatnonzero(part.token_ids == self.tokenizer.mask_id)
             logits = self.runner.run(part, guessed)[self.task.head]
-            ids, scores = self.task.candidates(logits, top_k, self.tokenizer.vocab_size)
-            for row, place, end, tokens, probabilities in zip(
-                rows, guessed, part.offsets[1:], ids.tolist(), scores.tolist(), strict=True
+            for row, place, first, end, scores in zip(
+                rows, guessed, part.offsets[:-1], part.offsets[1:], logits, strict=True
             ):
-                before, after = part.token_ids[end - batch.lengths[row] : place], part.token_ids[place + 1 : end]
+                before, after = part.token_ids[first:place], part.token_ids[place + 1 : end]
                 found[row] = {
                     "candidates": [
                         {
@@ -68,7 +96,7 @@ class MaskFiller:
                             "score": score,
                             "text": self.tokenizer.decode([*before, token, *after]),
                         }
-                        for token, score in zip(tokens, probabilities, strict=True)
+                        for token, score in self.task.candidates(scores, top_k, self.tokenizer.vocab_size)
                     ]
                 }
         return found
@@ -79,4 +107,4 @@ class MaskFiller:
         for row in np.flatnonzero(counts != 1).tolist():
             text, cut = texts[row], f" in the {self.max_length} tokens that are read"
             where = cut if mask in text and not counts[row] else ""
-            raise BadInput(f"inputs[{start + row}]: must hold {mask} once{where}: {text!r:.80}")
+            raise NotOneMask(start + row, f"must hold {mask} once{where}: {text!r:.80}")

@@ -209,9 +209,9 @@ class Model(nn.Module):
         read = self._read(batch, self.heads.keys())
         out = {name: read[key] for name, key in (("hidden", "hidden"), ("pooled", "pooler")) if key in read}
         for name, head in self.heads.items():
-            x = read[cast(Head, head).reads]
-            at_tokens = cast(Head, head).reads == "hidden"
-            out[name] = head(x.index_select(0, guessed) if at_tokens and guessed is not None else x)
+            reads = cast(Head, head).reads
+            some = guessed if reads == "hidden" else None
+            out[name] = head(read[reads] if some is None else read[reads].index_select(0, some))
         return out
 
     def targeted(self, batch: PackedTensors, targets: Mapping[str, Targets]) -> dict[str, Tensor]:

@@ -70,7 +70,7 @@ def shrink(
         lessons: what is taught; by default all that the model has.
         max_length: tokens that texts are cut to; by default as many as the model reads, at most 128.
         evaluate, columns: a labelled table to score teacher and student on at the end, and what its columns are called,
-            as on the command line; the model must have a task.
+            as on the command line; the model must have a task with labels.
 
     Leaves the student's engine, results.json and report.html there too, and returns what results.json says.
 

@@ -1,6 +1,6 @@
 """What could stand at a [MASK]: the question that masked language models are pre-trained with (Devlin et al. 2018).
 
-Letters: N texts, V vocabulary, K candidates.
+Letters: V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -28,23 +28,17 @@ class FillMask:
         """What bertram.json keeps of the task: its name."""
         return {"name": self.name}
 
-    def candidates(
-        self, logits: NDArray[np.float32], number: int, known: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The most probable of the first `known` ids, with their probabilities among all.
+    def candidates(self, logits: NDArray[np.float32], number: int, known: int) -> list[tuple[int, float]]:
+        """The most probable of the first `known` ids, with their probabilities among all, the best first.
 
         Args:
-            logits: of the vocabulary at each [MASK], [N, V].
-            number: K, or the most there are.
+            logits: of the vocabulary at a [MASK], [V].
+            number: of candidates, or as many as there are.
             known: ids that have a token; a model may count further.
-
-        Returns ids and probabilities, [N, K] each, the most probable first.
         """
-        scores = logits.astype(np.float64)
-        probabilities = np.exp(scores - scores.max(1, keepdims=True))
-        probabilities /= probabilities.sum(1, keepdims=True)
+        odds = np.exp(logits - logits.max(), dtype=np.float64)
+        probabilities = odds[:known] / odds.sum()
         number = min(number, known)
-        ids = np.argpartition(-probabilities[:, :known], number - 1, axis=1)[:, :number]
-        found = np.take_along_axis(probabilities, ids, axis=1)
-        order = np.lexsort((ids, -found))
-        return np.take_along_axis(ids, order, axis=1), np.take_along_axis(found, order, axis=1)
+        best = np.argpartition(-probabilities, number - 1)[:number]
+        ranked = best[np.lexsort((best, -probabilities[best]))]
+        return list(zip(ranked.tolist(), probabilities[ranked].tolist(), strict=True))

@@ -105,7 +105,7 @@ def columns_of(inputs: Sequence[str | Mapping[str, str]]) -> tuple[list[str], li
 
 
 def singles_of(inputs: Sequence[str | Mapping[str, str]], reader: str) -> list[str]:
-    """Every input as its text; `reader` says in errors what reads no pairs.
+    """Every input as its text; errors call by the name of `reader` what reads no pairs.
 
     Raises:
         BadInput: as `pairs_of`, or an input is a pair.
