@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from bertram.comparison.selection import Limits, choose
-from bertram.comparison.statistics import comparisons_of, interval
+from bertram.comparison.statistics import comparisons_of, interval, seed_noise
 from bertram.config import PRESETS
 from bertram.inspection import describe
 from bertram.tasks.classification import Classification
@@ -47,10 +47,10 @@ def comparison(fakes=USUAL, *, seeds=3, task=None, limits=None):
     task = task or Classification(("negative", "positive"))
     logits = {fake.name: _answers(fake, seeds, task) for fake in fakes}
     targets = _targets(task)
-    candidates = []
+    candidates, noise = [], seed_noise(task, logits, targets)
     for fake in fakes:
-        row = _row(fake, seeds, task, logits[fake.name], targets)
-        row["score"] = interval(task, logits[fake.name], targets, split="test") if logits[fake.name] else None
+        row, runs = _row(fake, seeds, task, logits[fake.name], targets), logits[fake.name]
+        row["score"] = interval(task, runs, targets, split="test", seeds=noise) if runs else None
         candidates.append(row)
     results = {
         "task": task.to_dict(),
@@ -104,6 +104,7 @@ def _row(fake, seeds, task, logits, targets):
             "status": "diverged" if seed in fake.diverged else "finished",
             "reason": f"the loss was not finite at step {40 + seed}" if seed in fake.diverged else "",
             "score": None if seed in fake.diverged else next(scores),
+            "directory": f"runs/{fake.name}-seed-{seed}",
             "steps": 40 + seed if seed in fake.diverged else 1_689,
             "seconds": 61.3 * fake.latency,
             "training_tokens_per_second": 9_800.0,
@@ -120,6 +121,7 @@ def _row(fake, seeds, task, logits, targets):
     unique = costs["unique_parameters"]
     return {
         "model": fake.name,
+        "directory": next((run["directory"] for run in runs if run["status"] == "finished"), runs[0]["directory"]),
         **({"engine": engine} if fake.preset is not None and logits else {}),
         **{name: costs[name] for name in ("parameters", "unique_parameters", "flops_per_token")},
         "bytes_on_disk": 4 * unique + 700_000,

@@ -1,11 +1,13 @@
 """Every bad input is one clear line on standard error and exit code 2, and nothing is lost by it."""
 
 import json
+import os
 import pickle
 import shutil
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,6 +79,15 @@ class TestTables:
     def test_missing_file(self, train, tmp_path):
         assert "no such file" in train(tmp_path / "none.csv")
         assert "no such file" in train(table(tmp_path / "t.csv"), "--test", tmp_path / "none.csv")
+
+    @pytest.mark.parametrize("part", ["--validation", "--test"])
+    def test_one_file_for_two_splits(self, train, place, part):
+        said = f"good.csv: the train and the {part.strip('-')} data are the same"
+        assert said in train(place / "good.csv", part, place / "good.csv")
+
+    def test_a_name_that_is_not_utf8(self, train, tmp_path):
+        named = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv"))
+        assert "is not in UTF-8; rename the file" in train(table(named))
 
     @pytest.mark.parametrize("part", ["--validation", "--test"])
     def test_labels_that_training_lacks(self, train, place, tmp_path, part):
@@ -160,7 +171,7 @@ class TestModels:
         assert "train it first" in refused("evaluate", "bert-tiny", place / "good.csv")
 
     def test_untrained(self, refused, place):
-        assert "with a task, and no classifier" in refused("evaluate", place / "bare", place / "good.csv")
+        assert "with a task, no classifier and no" in refused("evaluate", place / "bare", place / "good.csv")
 
     @pytest.fixture
     def damaged(self, place, tmp_path):

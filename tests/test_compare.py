@@ -140,7 +140,7 @@ def test_other_settings_are_not_mixed_in(place, results):
     with pytest.raises(BadInput, match="began with another --steps"):
         compare(**arguments(place) | {"recipe": replace(RECIPE, steps=31)}, out=place / "out")
     with pytest.raises(BadInput, match="began with another data"):
-        compare(**arguments(place) | {"test": place / "<b>good.csv"}, out=place / "out")
+        compare(**arguments(place) | {"test": table(place / "other.csv", 60, seed=2)}, out=place / "out")
     weights = place / "bare" / "model.safetensors"
     before = weights.read_bytes()
     try:
@@ -252,6 +252,29 @@ def test_what_a_tokenizer_learns_by_is_for_the_presets(place, tmp_path, monkeypa
     with pytest.raises(Asked):
         compare(**arguments(place) | {"models": "bert-mini"}, out=tmp_path / "out")
     assert seen["bert-mini"] == (None, False)
+
+
+def test_data_that_changed_meanwhile_is_refused(place, tmp_path, monkeypatch):
+    test = tmp_path / "test.csv"
+    shutil.copy(place / "test.csv", test)
+    work = module._work
+
+    def change(job, what, job_file):
+        table(test, 60, seed=2)
+        return work(job, what, job_file)
+
+    monkeypatch.setattr(module, "_work", change)
+    with pytest.raises(BertramError, match="fitting the baseline: the data changed since") as caught:
+        compare(**arguments(place) | {"test": test}, out=tmp_path / "out")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("options", "said"), [({"seeds": 2}, "--seed"), ({"models": "none"}, "none")])
+def test_what_cannot_be_begun_is_told_at_once(place, tmp_path, options, said):
+    given = arguments(place) | {"recipe": replace(RECIPE, seed=2**31 - 1)} | options
+    with pytest.raises(BadInput, match=said):
+        compare(**given, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_lengths_are_not_mixed(place, results):

@@ -233,6 +233,12 @@ class TestPage:
         rows[1]["truncated_texts"] = 20_000  # of both texts of a row
         assert any("of 36,000 training" in words for words in caveats(results | {"task": Similarity().to_dict()}))
 
+    def test_runs_that_diverged_and_few_rows_are_told_of(self):
+        results, _ = comparison((USUAL[0], replace(USUAL[2], diverged=(1, 2))))
+        assert caveats(results) == ["albert-mini: 2 of 3 runs diverged; its score is of the others."]
+        results["data"]["rows"]["test"] = 1
+        assert "Only 1 row was judged: others may say otherwise." in caveats(results)
+
     def test_no_candidate_fits(self, usual):
         results, curves = comparison(limits=Limits(max_memory_mb=2.0))
         text = "".join(Page(page(results, curves)).text)

@@ -17,6 +17,8 @@ def candidate(model, mb, mean=None, memory=10.0, p95=5.0):
         "inference_memory_mb": memory,
         "latency_ms": {"p50": p95 / 2, "p95": p95},
         "score": score,
+        "directory": "runs/0",
+        "runs": [{"directory": "runs/0", "status": "diverged" if mean is None else "finished", "score": mean}],
     }
 
 
@@ -108,6 +110,19 @@ class TestWithALeastScore:
 
     def test_a_low_one_takes_even_what_is_significantly_worse(self):
         assert choose(CANDIDATES, compared(CANDIDATES, WORSE), Limits(min_score=0.5))["model"] == "small"
+
+
+class TestWhatTheMeanDoesNotSay:
+    def test_an_engine_that_lost_some(self):
+        spoiled = LARGE | {"engine": {"precision": "int8", "agreement": 0.98, "score": 0.87}}
+        reason = choose([spoiled], [], Limits())["reason"]
+        assert reason.endswith("Its engine, which ships, scores 0.870, the model 0.910.")
+        kept = LARGE | {"engine": {"precision": "int8", "agreement": 0.98, "score": 0.9101}}
+        assert "engine" not in choose([kept], [], Limits())["reason"]
+
+    def test_runs_that_diverged(self):
+        runs = [*LARGE["runs"], {"directory": "runs/1", "status": "diverged", "score": None}]
+        assert choose([LARGE | {"runs": runs}], [], Limits())["reason"].endswith("1 of its 2 runs diverged.")
 
 
 class TestWithoutALeastScore:

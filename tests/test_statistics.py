@@ -1,10 +1,21 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from bertram.comparison import statistics
-from bertram.comparison.statistics import RESAMPLES, Resamples, holm, interval, paired_difference
+from bertram.comparison.statistics import (
+    RESAMPLES,
+    Resamples,
+    SeedNoise,
+    comparisons_of,
+    holm,
+    interval,
+    paired_difference,
+)
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
 
@@ -25,7 +36,13 @@ def run(rng, accuracy, items=200):
 
 
 def difference(a, b, targets):
-    return paired_difference(*(Resamples.of(BINARY, runs, targets) for runs in (a, b)))
+    pair = [Resamples.of(BINARY, runs, targets) for runs in (a, b)]
+    return paired_difference(*pair, SeedNoise.of(one.scores for one in pair))
+
+
+def exactly(scores, number=50_000):
+    """Of runs whose scores are the same on any items."""
+    return Resamples(scores, np.tile(scores, (number, 1)), 100)
 
 
 @pytest.fixture
@@ -61,13 +78,39 @@ class TestInterval:
         assert narrow["mean"] == pytest.approx(wide["mean"])
         assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
 
-    def test_runs_vary_as_new_ones_would(self):
-        """The mean of S runs deviates by s / √S; of two candidates the squares add up."""
-        scores = np.array([0.6, 0.7, 0.8])  # s = 0.1
-        one = Resamples(scores, np.tile(scores, (20_000, 1)))
-        assert one.means().std() == pytest.approx(0.1 / 3**0.5, rel=0.03)
-        apart = one.means(stream=0) - one.means(stream=1)
-        assert apart.std() == pytest.approx(0.1 * (2 / 3) ** 0.5, rel=0.03)
+    @pytest.mark.parametrize("runs", [2, 3, 5])
+    def test_runs_vary_as_new_ones_would(self, runs):
+        """By Student's t: of runs without another error the interval is that of the t-test."""
+        scores = np.linspace(0.6, 0.8, runs)
+        means = exactly(scores).means(SeedNoise.of([scores]))
+        expected = stats.t.interval(0.9, runs - 1, loc=scores.mean(), scale=stats.sem(scores))
+        assert np.quantile(means, [0.05, 0.95]) == pytest.approx(expected, abs=0.02 * np.ptp(expected))
+
+    @pytest.mark.parametrize("runs", [2, 3, 5])
+    def test_p_of_seeds_alone_is_that_of_the_t_test(self, runs):
+        a, b = np.linspace(0.70, 0.80, runs), np.linspace(0.75, 0.88, runs)
+        noise = SeedNoise.of([a, b])
+        found = paired_difference(exactly(a), exactly(b), noise)["p"]
+        assert found == pytest.approx(stats.ttest_ind(a, b).pvalue, rel=0.05)
+        assert paired_difference(exactly(a), exactly(a[:1]), SeedNoise.of([a]))["p"] == pytest.approx(
+            stats.ttest_1samp(a, a[0]).pvalue, rel=0.05
+        )
+
+    def test_what_seeds_do_is_pooled(self):
+        groups = [np.array([0.7, 0.8]), np.array([0.9]), np.array([0.5, 0.6, 0.7])]
+        noise = SeedNoise.of(groups)
+        assert noise.freedom == 3
+        assert noise.deviation == pytest.approx(math.sqrt((0.005 + 0.02) / 3))
+
+    @pytest.mark.parametrize("runs", [2, 3, 5])
+    def test_seeds_alone_seldom_make_a_difference(self, runs):
+        """Of two equal models, whose seeds differ and whose items are many, 5% are told apart at 0.05."""
+        rng = np.random.default_rng(runs)
+        false = 0
+        for a, b in rng.normal(0.8, 0.01, (600, 2, runs)):
+            found = paired_difference(exactly(a, 1000), exactly(b, 1000), SeedNoise.of([a, b]))
+            false += found["p"] < 0.05
+        assert false / 600 == pytest.approx(0.05, abs=3.5 * math.sqrt(0.05 * 0.95 / 600))
 
     @pytest.mark.usefixtures("few_resamples")
     def test_covers_the_true_score(self):
@@ -115,7 +158,7 @@ class TestPairedDifference:
 
     def test_turns_with_its_sides(self):
         rng = np.random.default_rng(1)
-        a, b = [[run(rng, accuracy) for _ in range(2)] for accuracy in (0.7, 0.8)]
+        a, b = [[run(rng, accuracy) for _ in range(5)] for accuracy in (0.7, 0.8)]
         there, back = difference(a, b, ones(a[0])), difference(b, a, ones(a[0]))
         assert there["difference"] == -back["difference"] < 0
         assert there["low"] == pytest.approx(-back["high"], abs=0.01)
@@ -124,7 +167,7 @@ class TestPairedDifference:
     def test_more_resamples_leave_room_for_many_comparisons(self):
         a, b = ([answering(np.full(50, value))] for value in (1, 0))
         pair = [Resamples.of(BINARY, runs, ones(a[0]), 10_500) for runs in (a, b)]
-        assert holm([paired_difference(*pair)["p"]] + [1.0] * 104)[0] < 0.05
+        assert holm([paired_difference(*pair, SeedNoise(0, 0))["p"]] + [1.0] * 104)[0] < 0.05
 
     def test_of_one_run_each_turns_exactly(self):
         rng = np.random.default_rng(1)
@@ -146,6 +189,11 @@ class TestPairedDifference:
         assert found["low"] > 0.02
         assert found["p"] < 0.005
 
+    @pytest.mark.parametrize(("items", "least"), [(1, 1.0), (3, 0.25), (5, 0.0625)])
+    def test_p_of_few_items_is_no_less_than_a_sign_test_gives(self, items, least):
+        a, b = answering(np.ones(items)), answering(np.zeros(items))
+        assert difference([a], [b], ones(a))["p"] == least
+
     def test_p_is_never_zero(self):
         a, b = answering(np.ones(500)), answering(np.zeros(500))
         assert difference([a], [b], ones(a))["p"] == 1 / (1 + RESAMPLES)
@@ -162,6 +210,12 @@ class TestPairedDifference:
         p = [difference([run(rng, 0.8)], [run(rng, 0.8)], np.ones(200, np.int64))["p"] for _ in range(200)]
         for level in (0.05, 0.25, 0.5, 0.75):
             assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=3.5 * np.sqrt(level * (1 - level) / 200))
+
+
+def test_a_difference_lies_where_scores_can():
+    logits = {name: [answering(np.arange(50) < right) for right in (0, 50)] for name in "ab"}
+    (row,) = comparisons_of(BINARY, logits, np.ones(50, np.int64))
+    assert (row["low"], row["high"]) == (-1, 1)
 
 
 class TestHolm:

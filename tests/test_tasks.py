@@ -202,6 +202,12 @@ class TestRegression:
         pearson, spearman, _ = Regression(0.0, 1.0).scores(np.array([[1.0]]), np.array([1.0]))
         assert pearson.value == spearman.value == 0.0
 
+    @pytest.mark.parametrize("kind", [Regression, Similarity])
+    def test_what_no_float_holds_is_refused(self, kind):
+        task = kind.from_labels(["0.1", "0.9"])
+        with pytest.raises(BadInput, match=r"test\.csv: the label -3\.4.*e\+38 is too far from those of the training"):
+            task.targets(["0.5", "-3.4028234663852886e+38"], "test.csv")
+
     @pytest.mark.parametrize("label", ["good", "", "nan", "inf", "1e999", "1e39", "1_0", "3,5", "a\nb"])
     def test_what_is_no_number_is_named_with_its_row(self, label):
         with pytest.raises(BadInput, match=r"^train\.tsv: the label .* is not a number") as caught:

@@ -175,6 +175,13 @@ def test_best_evaluation_is_kept(tmp_path: Path) -> None:
     assert torch.equal(bias, kept[1])
 
 
+def test_of_equal_evaluations_the_last_is_kept_and_patience_ends(tmp_path: Path) -> None:
+    """One validation row is right at once, when little was learned."""
+    outcome, bias, kept = scored(tmp_path, [0.5, 1.0, 1.0, 0.9], patience=2)
+    assert (outcome.best_step, outcome.steps) == (30, 40)
+    assert torch.equal(bias, kept[2])
+
+
 def test_a_damaged_best_evaluation_is_told_and_the_one_before_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -755,9 +755,11 @@ def show_version(*, json: Json = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0; 1 I/O or internal error; 2 bad input; 3 nothing fits; 130 or 143 stopped."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
+        _check_encoding(given)
         with stoppable():
-            app(arguments, exit_on_error=False, print_error=False)
+            app(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _fail(" ".join(str(error).split()), BadInput.exit_code)
     except BertramError as error:
@@ -773,6 +775,15 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(stop), stop.exit_code)
     except KeyboardInterrupt:
         _fail("stopped at once", 130)
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Refuse what could be written into no file of ours, such as the names of files from old archives."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"{argument!a}: is not in UTF-8; rename the file") from None
 
 
 def _fail(line: str, code: int) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from bertram import baseline, model_directory, model_names
 from bertram.comparison.report import write_report
 from bertram.comparison.selection import BASELINE, Limits, choose
-from bertram.comparison.statistics import comparisons_of, interval
+from bertram.comparison.statistics import comparisons_of, interval, seed_noise
 from bertram.comparison.worker import FIT
 from bertram.config import PRESETS, EncoderConfig
 from bertram.errors import BadInput, BertramError
@@ -51,6 +52,11 @@ class _Comparison:
     """What `LabelledSplits.read` takes, for another process."""
 
     @property
+    def source(self) -> dict[str, Any]:
+        """The part of a job that says what data it is about."""
+        return {"files": self.files, "data": self.splits.description}
+
+    @property
     def judged(self) -> tuple[str, Table]:
         """The split that candidates are judged on, after its name."""
         *_, last = self.splits.judged.items()
@@ -59,7 +65,7 @@ class _Comparison:
 
 def compare(
     data: str | Path,
-    models: str | Sequence[str],
+    models: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     task: str | None = None,
@@ -92,7 +98,8 @@ def compare(
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: one is the least")
-    names = _names([models] if isinstance(models, str) else models, allow_pickle)
+    replace(recipe, seed=recipe.seed + seeds - 1)  # refuses what is no seed
+    names = _names([models] if isinstance(models, str | Path) else models, allow_pickle)
     if (vocab_size is not None or cased) and not any(model in PRESETS for model in names.values()):
         raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
     columns = parse_columns(columns) if isinstance(columns, str) else columns
@@ -135,7 +142,7 @@ def compare(
         return results
 
 
-def _names(models: Sequence[str], allow_pickle: bool) -> dict[str, str]:
+def _names(models: Sequence[str | Path], allow_pickle: bool) -> dict[str, str]:
     """Every model argument by a short name of its own.
 
     Raises:
@@ -186,7 +193,7 @@ def _baseline(comparison: _Comparison) -> dict[str, Any]:
     if (place / FIT).exists():
         fit = json.loads((place / FIT).read_text(encoding="utf-8"))
     else:
-        job = {"kind": "baseline", "task": task.to_dict(), "files": comparison.files, "out": str(place)}
+        job = {"kind": "baseline", "task": task.to_dict(), "out": str(place), **comparison.source}
         fit = _work(job, "fitting the baseline", out / "jobs" / f"{BASELINE}.json")
     score = task.scores(_logits(place, split), task.targets(judged.labels))[0].value
     return {
@@ -216,8 +223,8 @@ def _train(comparison: _Comparison, name: str, training: EncoderTraining) -> dic
     finished = prepare_directory(place, model_names.local(training.model), training.settings, resume=True)
     if finished is not None:
         return finished
-    job = {"kind": "train", "files": comparison.files, "label": name, "out": str(place)}
-    job |= training.settings | {"allow_pickle": training.allow_pickle}
+    job = {"kind": "train", "label": name, "out": str(place), "allow_pickle": training.allow_pickle}
+    job |= training.settings | comparison.source
     return _work(job, f"training {name}", out / "jobs" / f"{name}.json")
 
 
@@ -267,7 +274,7 @@ def _measured(comparison: _Comparison, row: Mapping[str, Any]) -> dict[str, Any]
     files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
     if name != BASELINE and any(run["status"] == "finished" for run in row["runs"]):
         files = [_engine(out, name)]
-        export = job | {"kind": "export", "out": str(files[0]), "files": comparison.files}
+        export = job | {"kind": "export", "out": str(files[0]), **comparison.source}
         export |= {"sample": _sample(comparison.splits.validation)}  # the engine is scored on the judged rows
         found = {"engine": _work(export, f"exporting {name}", out / "jobs" / f"{name}-export.json")}
         job |= {"model": str(files[0])}
@@ -298,7 +305,10 @@ def _judge(comparison: _Comparison, candidates: Sequence[dict[str, Any]]) -> lis
     for row in candidates:
         found = [_logits(out / run["directory"], split) for run in row["runs"] if run["status"] == "finished"]
         logits[row["model"]] = found
-        row["score"] = interval(task, found, targets, split=split) if found else None
+    seeds = seed_noise(task, logits, targets)
+    for row in candidates:
+        found = logits[row["model"]]
+        row["score"] = interval(task, found, targets, split=split, seeds=seeds) if found else None
     return comparisons_of(task, logits, targets)
 
 
@@ -371,7 +381,8 @@ def _logits(place: Path, split: str) -> NDArray[np.float32]:
 
 def _label_counts(splits: LabelledSplits, task: Task) -> dict[str, int] | None:
     labels = getattr(task, "labels", None)
-    return None if labels is None else {label: splits.train.labels.count(label) for label in labels}
+    counts = Counter(splits.train.labels)
+    return None if labels is None else {label: counts[label] for label in labels}
 
 
 def _bytes(*files: Path) -> int:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bertram.checking.page import NOTABLE
-from bertram.comparison.figures import count, interval, megabytes, p_equals, quantity, relative, score
+from bertram.comparison.figures import count, interval, megabytes, p_equals, quantity, relative, score, several
 from bertram.comparison.selection import SIGNIFICANT, difference_of
 from bertram.tasks.registry import task_from_dict
 
+_FEW = 30  # judged rows below which a difference says little
 _SAME = 0.05  # costs that are nearer than this part are called the same
 _UNSTEADY = 1.5  # the slowest round of measuring to the fastest
 
@@ -40,12 +41,24 @@ def paragraphs(results: Row) -> list[tuple[str, str]]:
 
 def caveats(results: Row) -> list[str]:
     """What to know before one believes the figures, a sentence or two each."""
-    found = []
+    found, split = [], results["data"]["split"]
     if results["seeds"] == 1:
         found.append("One seed a model: how far another seed would lie from it is not known, and in no interval.")
-    if results["data"]["split"] == "validation":
+    if (rows := results["data"]["rows"][split]) < _FEW:
+        found.append(f"Only {several(rows, 'row')} {'was' if rows == 1 else 'were'} judged: others may say otherwise.")
+    if split == "validation":
         found.append("Scores are on the validation data, which chose the checkpoints too and so flatters; give --test.")
-    return found + _cut(results) + _unsteady(results["candidates"])
+    return found + _diverged(results["candidates"]) + _cut(results) + _unsteady(results["candidates"])
+
+
+def _diverged(candidates: Sequence[Row]) -> list[str]:
+    """Whether a score is that of some of a candidate's runs."""
+    found = []
+    for row in candidates:
+        lost = sum(run["status"] != "finished" for run in row["runs"])
+        if 0 < lost < len(row["runs"]):
+            found.append(f"{row['model']}: {lost} of {len(row['runs'])} runs diverged; its score is of the others.")
+    return found
 
 
 def _cut(results: Row) -> list[str]:

@@ -115,6 +115,8 @@ def choose(candidates: Sequence[Row], comparisons: Sequence[Row], limits: Limits
             reason = f"Of the {len(fits)} candidates that fit, {reason}"
         if kept := limits.kept_by(chosen):
             reason += f" It keeps within the limits: {kept}."
+    if chosen is not None:
+        reason += _of_its_runs(chosen)
     return {
         "model": None if chosen is None else chosen["model"],
         "reason": reason,
@@ -191,6 +193,17 @@ def _as_good_as_the_best(chosen: Row, best: Row, fits: Sequence[Row], comparison
         f"{name} scores best, {metric} {mean} with {size} on disk; {worse} significantly worse "
         f"(p < {SIGNIFICANT:g} by Holm's correction)."
     )
+
+
+def _of_its_runs(chosen: Row) -> str:
+    """What its mean score does not say: of runs that diverged, and of an engine that lost some of its model's."""
+    words, runs = "", chosen["runs"]
+    if diverged := sum(run["status"] != "finished" for run in runs):
+        words += f" {diverged} of its {len(runs)} runs diverged."
+    model = next(run["score"] for run in runs if run["directory"] == chosen["directory"])
+    if "engine" in chosen and score(chosen["engine"]["score"]) != score(model) and chosen["engine"]["score"] < model:
+        words += f" Its engine, which ships, scores {score(chosen['engine']['score'])}, the model {score(model)}."
+    return words
 
 
 def _parse(option: str, text: str | None, units: Mapping[str, float], examples: str) -> float | None:

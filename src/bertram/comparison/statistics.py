@@ -1,17 +1,19 @@
 """How far a measured score may be from the true one, and whether two models differ.
 
-Scores vary with the texts that happened to be tested and with the seeds that happened to be trained, so both are
-resampled: first the runs, then the items, the same items for every run and every model (a bootstrap of two levels;
-Efron and Tibshirani 1993; Dror et al. 2018 on the choice of tests for language tasks). A metric comes as a function of
-the means of its terms (`Task.score_of`), so a resample of items is a product with their counts.
+Scores vary with the texts that happened to be tested and with the seeds that happened to be trained. Items are
+resampled, the same ones for every run and every model (a bootstrap; Efron and Tibshirani 1993; Dror et al. 2018 on the
+choice of tests for language tasks). A metric comes as a function of the means of its terms (`Task.score_of`), so a
+resample of items is a product with their counts. Runs are too few to resample, a bootstrap of a few has no tails: so
+their mean is taken to deviate as that of normal scores does, by Student's t, whose deviation is pooled over all
+candidates as in an analysis of variance (Fisher 1925): two seeds of one candidate alone would say next to nothing.
 
-With one run nothing is known about seeds, and intervals speak of items only. With few runs intervals are still somewhat
-narrow, as those of every bootstrap are.
+With one run of each nothing is known about seeds, and intervals speak of items only.
 
 Letters: S runs (seeds) of one model, N items, K terms of the metric, R resamples.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +30,43 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
+class SeedNoise:
+    """How far scores of one candidate's runs deviate from each other, and by how many degrees of freedom that is known.
+
+    0 of both where every candidate has one run.
+    """
+
+    deviation: float
+    freedom: int
+
+    @classmethod
+    def of(cls, scores: Iterable[Floats]) -> "SeedNoise":
+        """Pooled over candidates, of which each has run scores [S]."""
+        several = [own for own in scores if len(own) > 1]
+        freedom = sum(len(own) - 1 for own in several)
+        squares = sum(float(((own - own.mean()) ** 2).sum()) for own in several)
+        return cls(math.sqrt(squares / freedom) if freedom else 0.0, freedom)
+
+    def drawn(self, number: int, runs: int, stream: int) -> Floats:
+        """Deviations of the mean of S runs, [R]: t times the deviation by √S; none of a single one.
+
+        Those of two candidates, in two streams, share what is not known about the deviation.
+        """
+        if runs == 1 or not self.freedom:
+            return np.zeros(number)
+        normal = np.random.default_rng([_SEED, stream]).normal(size=number)
+        spread = np.sqrt(np.random.default_rng(_SEED).chisquare(self.freedom, size=number) / self.freedom)
+        found: Floats = self.deviation / math.sqrt(runs) * normal / spread
+        return found
+
+
+@dataclass(frozen=True)
 class Resamples:
-    """The scores of one model's runs [S], and those of each run on each resample of the items [R, S]."""
+    """The scores of one model's runs [S], and those of each run on each resample of the N items [R, S]."""
 
     scores: Floats
     drawn: Floats
+    items: int
 
     @classmethod
     def of(cls, task: Task, runs: Sequence[Logits], targets: Targets, number: int | None = None) -> "Resamples":
@@ -43,22 +77,25 @@ class Resamples:
         for resample in drawn:
             counts = np.bincount(items.integers(len(targets), size=len(targets)), minlength=len(targets))
             resample[:] = task.score_of(counts @ terms / len(targets))
-        return cls(task.score_of(terms.mean(1)), drawn)
+        return cls(task.score_of(terms.mean(1)), drawn, len(targets))
 
-    def means(self, stream: int = 0) -> Floats:
-        """The mean score of each resample of items and runs, [R]. `stream` numbers the draws of runs."""
+    def means(self, seeds: SeedNoise, stream: int = 0) -> Floats:
+        """The mean score of other items and other seeds, [R]. `stream` numbers the draws of seeds."""
         number, runs = self.drawn.shape
-        means: Floats = (self.drawn * _run_weights(number, runs, stream)).sum(1)
+        means: Floats = self.drawn.mean(1) + seeds.drawn(number, runs, stream)
         return means
 
 
-def interval(task: Task, runs: Sequence[Logits], targets: Targets, *, split: str) -> dict[str, Any]:
+def interval(
+    task: Task, runs: Sequence[Logits], targets: Targets, *, split: str, seeds: SeedNoise | None = None
+) -> dict[str, Any]:
     """Mean over runs of the primary metric, with a 95% percentile interval over items and, of several runs, seeds.
 
-    `runs` holds one [N, L] for each seed; targets are [N]. Returns metric, mean, low, high and signature.
+    `runs` holds one [N, L] for each seed; targets are [N]; `seeds` is by default that of these runs. Returns metric,
+    mean, low, high and signature.
     """
     resamples = Resamples.of(task, runs, targets)
-    low, high = np.clip(_percentiles(resamples.means()), *task.bounds)  # weights of runs may lie below 0
+    low, high = np.clip(_percentiles(resamples.means(seeds or SeedNoise.of([resamples.scores]))), *task.bounds)
     over = "items-seeds" if len(runs) > 1 else "items"
     signed = task.scores(runs[0], targets)[0].signed(
         split=split, seeds=len(runs), interval=f"bootstrap-{LEVEL:.0%}-{over}", resamples=RESAMPLES
@@ -68,17 +105,26 @@ def interval(task: Task, runs: Sequence[Logits], targets: Targets, *, split: str
     return row | {"signature": signed.signature}
 
 
-def paired_difference(a: Resamples, b: Resamples) -> dict[str, float]:
+def paired_difference(a: Resamples, b: Resamples, seeds: SeedNoise) -> dict[str, float]:
     """The primary metric of a less that of b, its 95% interval, and the two-sided p of no difference.
 
     The paired bootstrap (Koehn 2004): each resample takes the same items for both. The p-value counts the resamples
     whose difference lies as far from the one measured as that lies from 0 (Efron and Tibshirani 1993, chapter 16), the
-    measured one among them, so that it is never 0. Returns difference, low, high and p.
+    measured one among them, so that it is never 0; nor is it below what a sign test of so many items can give, which
+    are all alike in every resample if they go one way. Returns difference, low, high and p.
     """
-    difference, resampled = float(a.scores.mean() - b.scores.mean()), a.means(stream=0) - b.means(stream=1)
+    difference = float(a.scores.mean() - b.scores.mean())
+    resampled = a.means(seeds, stream=0) - b.means(seeds, stream=1)
     low, high = _percentiles(resampled)
     beyond = int((np.abs(resampled - difference) >= abs(difference) - _ROUNDING).sum())
-    return {"difference": difference, "low": float(low), "high": float(high), "p": (1 + beyond) / (1 + len(resampled))}
+    p = max((1 + beyond) / (1 + len(resampled)), 2.0 ** (1 - a.items))
+    return {"difference": difference, "low": float(low), "high": float(high), "p": p}
+
+
+def seed_noise(task: Task, logits: Mapping[str, Sequence[Logits]], targets: Targets) -> SeedNoise:
+    """That of all candidates; `logits` holds the runs of each by its name, [N, L] each."""
+    terms = [np.stack([task.terms(run, targets) for run in runs]) for runs in logits.values() if len(runs) > 1]
+    return SeedNoise.of(task.score_of(own.mean(1)) for own in terms)
 
 
 def comparisons_of(task: Task, logits: Mapping[str, Sequence[Logits]], targets: Targets) -> list[dict[str, Any]]:
@@ -91,7 +137,11 @@ def comparisons_of(task: Task, logits: Mapping[str, Sequence[Logits]], targets: 
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     number = max(RESAMPLES, _RESAMPLES_A_PAIR * len(pairs))
     resamples = {name: Resamples.of(task, logits[name], targets, number) for name in names}
-    found = [paired_difference(resamples[a], resamples[b]) for a, b in pairs]
+    seeds = SeedNoise.of(own.scores for own in resamples.values())
+    found = [paired_difference(resamples[a], resamples[b], seeds) for a, b in pairs]
+    widest = task.bounds[1] - task.bounds[0]
+    for row in found:
+        row["low"], row["high"] = max(row["low"], -widest), min(row["high"], widest)
     corrected = holm([row["p"] for row in found])
     return [{"a": a, "b": b, **row, "p_holm": p} for (a, b), row, p in zip(pairs, found, corrected, strict=True)]
 
@@ -105,17 +155,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in found]
 
 
-def _run_weights(number: int, runs: int, stream: int) -> Floats:
-    """Weights of S runs drawn S times with replacement, [R, S]."""
-    draws = np.random.default_rng([_SEED, runs, stream]).multinomial(runs, np.full(runs, 1 / runs), size=number)
-    # The mean of such draws varies only (S - 1)/S as much as that of S new runs; S is small, so it is put right
-    # (Rao and Wu 1988).
-    scale = np.sqrt(runs / (runs - 1)) if runs > 1 else 0.0
-    weights: Floats = 1 / runs + scale * (draws - 1) / runs
-    return weights
-
-
 def _percentiles(resampled: Floats) -> Floats:
-    """The ends of the interval; weights that add up to 1 but for rounding make no difference."""
+    """The ends of the interval, without what rounding makes."""
     found: Floats = np.quantile(resampled.round(12), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return found

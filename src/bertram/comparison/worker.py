@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bertram.errors import BertramError
+from bertram.errors import BadInput, BertramError
 from bertram.files import write_array, write_json
 from bertram.memory import peak_memory_mb
 from bertram.processes import die_with
 from bertram.training.interruption import Interrupted, stoppable
+
+if TYPE_CHECKING:
+    from bertram.supervised.finetuning import LabelledSplits
 
 FIT = "fit.json"
 """The last file that fitting a baseline leaves."""
@@ -37,6 +40,20 @@ def main(job_file: str, parent: int) -> int:
     return code
 
 
+def _splits(job: dict[str, Any]) -> "LabelledSplits":
+    """The data of the comparison.
+
+    Raises:
+        BadInput: a file holds something else than when the comparison read it.
+    """
+    from bertram.supervised.finetuning import LabelledSplits
+
+    splits = LabelledSplits.read(**job["files"])
+    if splits.description != job["data"]:
+        raise BadInput("the data changed since the comparison began; compare it with another --out")
+    return splits
+
+
 def _train(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.progress import training_progress
     from bertram.supervised import finetuning
@@ -45,11 +62,11 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
 
     training = finetuning.EncoderTraining(
         task=task_from_dict(job["task"]),
-        splits=finetuning.LabelledSplits.read(**job["files"]),
+        splits=_splits(job),
         model=job["model"],
         recipe=Recipe(**job["recipe"]),
         vocab_size=job["vocab_size"],
-        cased=job["cased"],
+        cased=job.get("cased", False),
         max_length=job["max_length"],
         allow_pickle=job["allow_pickle"],
     )
@@ -59,10 +76,9 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
 
 def _baseline(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.baseline import Baseline
-    from bertram.supervised.finetuning import LabelledSplits
     from bertram.tasks.registry import task_from_dict
 
-    splits, out, began = LabelledSplits.read(**job["files"]), Path(job["out"]), time.monotonic()
+    splits, out, began = _splits(job), Path(job["out"]), time.monotonic()
     baseline = Baseline.fit(splits.train, splits.validation, task_from_dict(job["task"]))
     baseline.save(out)
     *_, (split, table) = splits.judged.items()
@@ -88,11 +104,10 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.artifacts import load_predictor
     from bertram.evaluation import evaluate
     from bertram.exporting import export_alike
-    from bertram.supervised.finetuning import LabelledSplits
     from bertram.text.records import Table
 
     found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).asked)
-    *_, (_, judged) = LabelledSplits.read(**job["files"]).judged.items()
+    *_, (_, judged) = _splits(job).judged.items()
     score = evaluate(load_predictor(job["out"]), judged)[0].value
     precision, agreement = ("int8", found.share) if found else ("fp32", 1.0)
     return {"precision": precision, "agreement": agreement, "score": score}

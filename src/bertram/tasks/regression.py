@@ -52,7 +52,7 @@ class Regression(Task):
 
     def targets(self, labels: Sequence[str], source: str = "the data") -> NDArray[np.float32]:
         """Values in standard deviations from the training mean, [N]."""
-        return ((numbers(labels, source, self.name) - self.mean) / self.std).astype(np.float32)
+        return scaled(numbers(labels, source, self.name), self.mean, self.std, source)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
         """{"score"} for each row of [N, 1], in the unit of the labels."""
@@ -88,3 +88,17 @@ def numbers(labels: Sequence[str], source: str, task: str) -> Floats:
         label = labels[values.index(None)]
         raise BadInput(f"{source}: the label {label!r:.80} is not a number; {task} needs numbers")
     return np.array(values, np.float64)
+
+
+def scaled(values: Floats, origin: float, unit: float, source: str) -> NDArray[np.float32]:
+    """Values as distances from `origin` in a `unit` of the training labels, [N].
+
+    Raises:
+        BadInput: one is too large for that.
+    """
+    with np.errstate(over="ignore"):
+        found = ((values - origin) / unit).astype(np.float32)
+    if not np.isfinite(found).all():
+        label = values[np.flatnonzero(~np.isfinite(found))[0]]
+        raise BadInput(f"{source}: the label {label:g} is too far from those of the training data")
+    return found

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bertram.errors import BadInput, require
 from bertram.tasks import metrics
 from bertram.tasks.correlation import correlation, finite, moments
-from bertram.tasks.regression import numbers
+from bertram.tasks.regression import numbers, scaled
 from bertram.tasks.task import Floats, Logits, Score, Targets, Task
 
 
@@ -54,8 +54,7 @@ class Similarity(Task):
 
     def targets(self, labels: Sequence[str], source: str = "the data") -> NDArray[np.float32]:
         """Values on a scale where the training labels go from 0 to 1, [N]."""
-        values = numbers(labels, source, self.name)
-        return ((values - self.lowest) / (self.highest - self.lowest)).astype(np.float32)
+        return scaled(numbers(labels, source, self.name), self.lowest, self.highest - self.lowest, source)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
         """{"score"}, the cosine, for each row of [N, 1]."""

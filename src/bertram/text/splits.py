@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+from bertram.errors import BadInput
 from bertram.files import fingerprint
 from bertram.text.records import Selectable, split
 
@@ -37,17 +39,21 @@ class Splits(Generic[R]):
         """The splits of `found`, by their names; without validation a seeded share of the training split is held out.
 
         Raises:
-            BadInput: one row is too few to hold some out.
+            BadInput: one row is too few to hold some out, or two splits are the same files.
         """
         rows, sources = dict(found), dict(sources)
         if "validation" not in rows:
             rows["train"], rows["validation"] = split(rows["train"], share, seed)
             part = "a tenth" if share == HELD_OUT else f"a share of {share:g}"
             sources["validation"] = f"{part} of the training data, drawn with seed {seed}"
+        fingerprints = {name: [fingerprint(path) for path in paths] for name, paths in files.items()}
+        for one, other in combinations(fingerprints, 2):
+            if fingerprints[one] == fingerprints[other]:
+                raise BadInput(f"{files[other][0]}: the {one} and the {other} data are the same")
         description = {
             **{name: sources.get(name) for name in NAMES},
             "rows": {name: len(rows[name]) if name in rows else 0 for name in NAMES},
-            "sha256": {name: [fingerprint(path) for path in paths] for name, paths in files.items()},
+            "sha256": fingerprints,
         }
         return cls(rows["train"], rows["validation"], rows.get("test"), description)
 

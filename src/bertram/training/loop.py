@@ -278,11 +278,12 @@ class Loop:
         self.model.eval()
         score, figures = self.evaluate()
         state.evaluated = state.step
-        best = math.isfinite(score) and (state.best_score is None or score > state.best_score)
+        better = math.isfinite(score) and (state.best_score is None or score > state.best_score)
+        # Of equals the later, which has learned longer: of few validation rows the first evaluation gets many right.
+        best = better or score == state.best_score
         if best:
-            state.best_score, state.best_step, state.stale = score, state.step, 0
-        else:
-            state.stale += 1
+            state.best_score, state.best_step = score, state.step
+        state.stale = 0 if better else state.stale + 1
         if self.processes.rank == 0:
             self.evaluated.keep(state.step, self.optimizer.weights(), best=best)
         return figures
