@@ -149,6 +149,11 @@ def test_weights_that_int8_spoils_stay_in_float32(tmp_path, monkeypatch):
     assert not (tmp_path / "c.engine").exists()
 
 
+def test_a_regression_that_int8_spoils_agrees_by_nothing_not_by_less():
+    near, far = {"regression": np.array([[1.0], [1.01]])}, {"regression": np.array([[3.0], [-3.0]])}
+    assert agreement(near, far) == 0
+
+
 def test_what_agrees_too_little_is_not_written(model, tmp_path, monkeypatch):
     for share in (math.nan, 0.5):
         monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, share=share, **__: share)

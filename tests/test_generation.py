@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +15,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import bertram
 from bertram import artifacts
 from bertram.batch import Batch, Examples
 from bertram.config import TRANSFORMERS
 from bertram.errors import BadInput
+from bertram.exporting import export
 from bertram.inference.generator import Generator
 from bertram.model_directory import read_model, read_transformer
 from bertram.search import Hypothesis, Search
@@ -145,8 +149,9 @@ def test_a_training_signs_how_its_test_was_searched(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "first" / "bertram.json").read_text())
     manifest["search"] |= {"beam_size": 3, "length_penalty": 0.6, "no_repeat_ngram_size": 2}
     (tmp_path / "first" / "bertram.json").write_text(json.dumps(manifest))
+    test = write_pairs(tmp_path, 20, seed=1, name="test")
     again = bertram.train(
-        "translation", data, test=data, model=tmp_path / "first", out=tmp_path / "second", recipe=SHORT
+        "translation", data, test=test, model=tmp_path / "first", out=tmp_path / "second", recipe=SHORT
     )
     signatures = [score["signature"] for score in again["scores"]["test"]]
     wanted = "|beam:3|length_penalty:0.6|no_repeat_ngram_size:2|split:test|seed:0"
@@ -253,7 +258,7 @@ def test_a_training_that_no_longer_improves_stops_early(tmp_path: Path) -> None:
         recipe=recipe,
         config=SIZES,
     )
-    assert (manifest["steps"], manifest["best_step"]) == (2, 1)
+    assert (manifest["steps"], manifest["best_step"]) == (2, 2)  # of equals the later
 
 
 def test_lengths_and_batches_are_those_that_were_asked_for(tmp_path: Path) -> None:
@@ -364,6 +369,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ([*train, *to], "needs a second file"),
         ([*train, german, "--model", "bert-tiny", "--out", tmp_path / "out"], "encoder's preset"),
         ([*train, german, *to, "--config", "layers=3"], "no field 'layers'"),
+        ([*train, german, *to, "--max-length", 2], "--max-length 2: leaves no room for text"),
         ([*train, german, *to, "--max-length", 1000], "--max-length 1000: transformer-tiny has 512 positions"),
         (["train", "classification", english, german, *to], "a second file"),
         (["translate", trained, english, "--beam-size", 0], "--beam-size 0"),
@@ -452,6 +458,39 @@ def test_every_piece_of_a_long_text_says_which_language_to_write(
     monkeypatch.setattr(Tokenizer, "split_code", lambda self, text: ("two", text.removeprefix("two")))
     sentence = " ".join(["one"] * 4) + "."
     assert echo.write([f"two {sentence} {sentence}", "two one."]) == [f"two {sentence} two {sentence}", "two one."]
+
+
+def test_few_sources_are_searched_together_where_hypotheses_are_many(
+    echo: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    generate = echo.runner.generate
+
+    def watched(batch: Batch, search: Search) -> list[list[Hypothesis]]:
+        seen.append(len(batch))
+        return generate(batch, search)
+
+    monkeypatch.setattr(echo.runner, "generate", watched)
+    texts = ["w"] * 20
+    expected = echo.predict(texts)
+    assert max(seen) == 20
+    seen.clear()
+    monkeypatch.setattr("bertram.inference.generator._MOST_SCORES", 3 * 5 * echo.target.vocab_size)
+    assert echo.predict(texts, Search(beam_size=5)) == expected
+    assert seen == [3] * 6 + [2]
+
+
+def test_a_model_whose_weights_are_no_numbers_writes_nothing(trained: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(trained, tmp_path / "model")
+    weights = load_file(place / "model.safetensors")
+    name = next(iter(weights))
+    weights[name][0] = math.nan
+    save_file(weights, place / "model.safetensors")
+    with pytest.raises(BadInput, match="holds NaN: its training diverged"):
+        artifacts.load(place)
+    with pytest.raises(BadInput, match="holds NaN"):
+        export(place, format="ctranslate2", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_long_document_loses_its_end(echo: Generator) -> None:

@@ -119,11 +119,11 @@ def test_plain_numpy_says_the_same(name):
 @pytest.mark.parametrize("variant", USABLE)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_int8_differs_by_its_rounding_alone(name, variant):
-    """Weights rounded likewise in numpy; what is left is the rounding of activations to 256 steps."""
+    """Weights and inputs are rounded likewise in numpy; what is left is attention in int16, and ties."""
     given = batch(name, [1, 5, 40, 200])
     expected = encoder(name, "int8", NumpyEncoder).hidden(given)
     found = encoder(name, "int8", variant=variant).hidden(given)
-    assert 0 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.03
+    assert 0 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.01
 
 
 @pytest.mark.parametrize("variant", USABLE)

@@ -14,6 +14,8 @@ from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
 from bertram.model_directory import (
+    LEAST_LENGTH,
+    check_numbers,
     max_length_of,
     read_model,
     read_tokenizer,
@@ -62,6 +64,7 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     if isinstance(task, Generation):
         return _load_generator(source, manifest, task, allow_pickle)
     network = read_model(source, allow_pickle=allow_pickle)
+    check_numbers(network, source)
     if network.labels().get(task.head) != (labels := _labels_for(task)):
         outputs = f" with {labels} outputs" if labels else ""
         raise BadInput(f"{source}: is for {task.name}{outputs}, the weights are not")
@@ -123,8 +126,8 @@ def _load_engine(path: Path) -> Predictor | MaskFiller:
     if isinstance(task, Generation) or heads.get(task.head) != _labels_for(task):
         raise BadInput(f"{path}: holds no head for {task.name}")
     max_length = manifest.get("max_length")
-    if type(max_length) is not int or not 3 <= max_length <= engine.config.max_position_embeddings:
-        raise BadInput(f"{path}: max_length must be a whole number from 3 to its positions")
+    if type(max_length) is not int or not LEAST_LENGTH <= max_length <= engine.config.max_position_embeddings:
+        raise BadInput(f"{path}: max_length must be a whole number from {LEAST_LENGTH} to its positions")
     return _on_encoder(task, engine.tokenizer, EngineRunner(engine), max_length, manifest)
 
 
@@ -147,12 +150,13 @@ def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, al
 
         runner = CTranslate2Runner(source)
         positions = manifest.get("max_length")
-        if type(positions) is not int or positions < 3:
-            raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 on")
+        if type(positions) is not int or positions < LEAST_LENGTH:
+            raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from {LEAST_LENGTH} on")
         known = runner.description
         tokenizers = read_tokenizers(source, len(known.source_tokens), len(known.target_tokens))
         return Generator(task, *tokenizers, runner, positions, search)
     network = read_transformer(source, allow_pickle=allow_pickle)
+    check_numbers(network, source)
     from bertram.training.torch_runner import TorchGenerator
 
     max_length = max_length_of(source, network.config.encoder)

@@ -162,8 +162,10 @@ def ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray
     return places + np.arange(len(places))
 
 
-def budgeted(lengths: Ints, max_tokens: int) -> list[NDArray[np.int64]]:
+def budgeted(lengths: Ints, max_tokens: int, max_rows: int | None = None) -> list[NDArray[np.int64]]:
     """Split sequences, shortest first, into runs of at most `max_tokens` tokens; a longer sequence is a run of its own.
+
+    No run holds more than `max_rows` sequences, if that is given.
 
     Returns index arrays that together name every sequence once. Similar lengths stand together, which is what keeps
     padding inside attention small.
@@ -171,7 +173,7 @@ def budgeted(lengths: Ints, max_tokens: int) -> list[NDArray[np.int64]]:
     order = np.argsort(lengths, kind="stable")
     runs, start, total = [], 0, 0
     for place, length in enumerate(lengths[order].tolist()):
-        if total + length > max_tokens and place > start:
+        if (total + length > max_tokens and place > start) or place - start == max_rows:
             runs.append(order[start:place])
             start, total = place, 0
         total += length

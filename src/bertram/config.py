@@ -185,6 +185,23 @@ class EncoderConfig:
         return "bert" if own_layers and self.embedding_size is None else "albert"
 
 
+def check_published(config: EncoderConfig) -> None:
+    """Refuse an encoder that computes what no BERT or ALBERT does, and that transformers therefore cannot be given.
+
+    Raises:
+        BadInput: it is one.
+    """
+    usual = {
+        "normalize_before": False,
+        "normalize_embedding": True,
+        "scale_embedding": False,
+        "static_position_embeddings": False,
+    }
+    for name, value in usual.items():
+        if (found := getattr(config, name)) != value:
+            raise BadInput(f"{name}={found}: is for translation and summarization; no BERT or ALBERT is so")
+
+
 def changed(config: EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
     """A configuration with some fields changed as a user asks for; the tokenizer and the objective have the others.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bertram import model_directory, model_names
 from bertram.batch import IGNORED, Batch
-from bertram.config import EncoderConfig
+from bertram.config import EncoderConfig, check_published
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require, require_all
 from bertram.formats.ctranslate2_file import is_ctranslate2
@@ -229,6 +229,7 @@ def _kept(source: Path, manifest: Mapping[str, Any], config: EncoderConfig) -> d
 
 def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
     network = model_directory.read_model(source, allow_pickle=allow_pickle)
+    check_published(network.config)
     tokenizer = model_directory.read_tokenizer(source, network.config)
     manifest = read_manifest(source)
     task = model_directory.find_task(source, manifest)
@@ -268,6 +269,7 @@ def _export_transformer(
 ) -> None:
     manifest = read_manifest(source)
     network = model_directory.read_transformer(source, allow_pickle=allow_pickle)
+    model_directory.check_numbers(network, source)
     reader, writer = model_directory.tokenizers_of(source, network.config)
     search = model_directory.search_of(source, manifest)
     kept = _kept(source, manifest, network.config.encoder)

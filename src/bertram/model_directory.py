@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from bertram.models.heads import Model
     from bertram.models.transformer import Transformer
 
+LEAST_LENGTH = 3
+"""Tokens of the shortest text that is read: [CLS], one, [SEP]."""
+
 TARGET = "target"
 """Where in a model directory the tokenizer of what is written stands, if it is another than that of what is read."""
 
@@ -141,13 +144,26 @@ def learned_tokenizer(
 
 
 def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None) -> None:
-    """Refuse texts longer than the positions of a model.
+    """Refuse texts longer than the positions of a model, or with no room for a token between special ones.
 
     Raises:
         BadInput: texts cannot be as long as asked for.
     """
     if asked is not None and asked > config.max_position_embeddings:
         raise BadInput(f"--max-length {asked}: {model} has {config.max_position_embeddings} positions")
+    if asked is not None and asked < LEAST_LENGTH:
+        raise BadInput(f"--max-length {asked}: leaves no room for text; {LEAST_LENGTH} is the least")
+
+
+def check_numbers(network: "Model | Transformer", directory: Path) -> None:
+    """Refuse a model that answers nothing.
+
+    Raises:
+        BadInput: a weight is no number.
+    """
+    for name, weight in network.named_parameters():
+        if weight.isnan().any():
+            raise BadInput(f"{directory}: {name} holds NaN: its training diverged, or the file is damaged")
 
 
 def max_length_of(
@@ -167,8 +183,8 @@ def max_length_of(
     if isinstance(source, Path):
         longest = min(read_max_length(source) or positions, positions)
         max_length = read_manifest(source).get("max_length", longest)
-        if type(max_length) is not int or not 3 <= max_length <= positions:
-            raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from 3 to {positions}")
+        if type(max_length) is not int or not LEAST_LENGTH <= max_length <= positions:
+            raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from {LEAST_LENGTH} to {positions}")
     return min(max_length, config.max_position_embeddings)
 
 

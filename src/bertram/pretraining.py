@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bertram import model_directory, model_names
 from bertram.batch import NO_PAIRS
-from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed
+from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed, check_published
 from bertram.corpus import store
 from bertram.corpus.blocks import Blocks
 from bertram.corpus.parts import Documents, Part, corpus_files, guess_documents, read_parts
@@ -170,7 +170,9 @@ def _sizes(source: Path | EncoderConfig, changes: Mapping[str, Any]) -> EncoderC
     """
     if changes and isinstance(source, Path):
         raise BadInput(f"{source}: is a trained model, whose configuration cannot be changed")
-    return changed(source if isinstance(source, EncoderConfig) else model_directory.read_config(source), changes)
+    found = changed(source if isinstance(source, EncoderConfig) else model_directory.read_config(source), changes)
+    check_published(found)  # what is trained must be what transformers computes with the same weights
+    return found
 
 
 def _tokenizer(

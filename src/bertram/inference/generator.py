@@ -15,6 +15,7 @@ from bertram.text.sentences import split_long
 from bertram.text.tokenizer import Tokenizer
 
 _QUOTES = "“”‘’\"'"  # around Chinese sentences too, though not of its script's width
+_MOST_SCORES = 2**26  # of the vocabulary after every hypothesis of the sources that are searched together
 _CHUNK = 4096  # texts tokenized at a time: enough to find like lengths among, few enough for any number of texts
 
 
@@ -106,7 +107,8 @@ class Generator:
     def _generate(self, texts: Sequence[str], search: Search) -> list[list[Hypothesis]]:
         batch, _ = self.source.encode(texts, max_length=self.max_length)
         found: list[list[Hypothesis]] = [[]] * len(texts)
-        for rows in budgeted(batch.lengths, self.max_tokens):
+        most = max(1, _MOST_SCORES // (search.beam_size * self.target.vocab_size))
+        for rows in budgeted(batch.lengths, self.max_tokens, most):
             for row, hypotheses in zip(rows, self.runner.generate(batch.select(rows), search), strict=True):
                 found[row] = hypotheses or [Hypothesis([], 0.0)]
         return found

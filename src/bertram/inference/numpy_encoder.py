@@ -1,4 +1,8 @@
-"""What the kernels compute, in plain numpy and float32: where they are not built, and what they are held to.
+"""What the kernels compute, in plain numpy: where they are not built, and what they are held to.
+
+Products with int8 weights have their inputs rounded as the kernels round them, so that an engine's agreement measured
+here holds there; they are then computed in float32, and so is attention, of which the kernels round queries, keys and
+values to int16.
 
 Letters: T tokens, B texts, S tokens of one text, H hidden width, h heads of d = H / h.
 """
@@ -32,6 +36,7 @@ class NumpyEncoder:
     def __init__(self, config: EncoderConfig, matrices: Mapping[str, Matrix], vectors: Mapping[str, Floats]) -> None:
         self.config, self.vectors = config, vectors
         self.weights = {name: unpack(matrix) for name, matrix in matrices.items()}
+        self.rounding = {name for name, matrix in matrices.items() if matrix.precision == "int8"}
 
     def hidden(self, batch: Batch, steps: int | None = None) -> Floats:
         """Hidden states of all tokens, [T, H], after so many of the layers.
@@ -63,6 +68,7 @@ class NumpyEncoder:
 
     def linear(self, name: str, x: Floats, activation: str = "none") -> Floats:
         """activation(x weightᵀ + bias) of the weight `name`."""
+        x = rounded(x) if name in self.rounding else x
         return ACTIVATIONS[activation](x @ self.weights[name].T + self.vectors[f"{name}.bias"]).astype(np.float32)
 
     def normalize(self, name: str, x: Floats) -> Floats:
@@ -79,6 +85,14 @@ class NumpyEncoder:
         if config.normalize_embedding:
             x = self.normalize("embedding", x)
         return x if config.embedding_size is None else self.linear("projection", x)
+
+
+def rounded(x: Floats) -> Floats:
+    """Each row's values at the nearest of 256 steps from its lowest, or 0, to its highest, or 0; of which 0 is one."""
+    low, high = x.min(1, initial=0.0, keepdims=True), x.max(1, initial=0.0, keepdims=True)
+    step = np.where(high > low, (high - low) / 255, 1).astype(np.float32)
+    origin = np.floor(-low / step + 0.5)
+    return np.asarray((np.clip(np.floor(x / step + origin + 0.5), 0, 255) - origin) * step, np.float32)
 
 
 def normalize(x: Floats, weight: Floats, bias: Floats, config: EncoderConfig) -> Floats:

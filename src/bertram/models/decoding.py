@@ -75,7 +75,8 @@ class Decoding:
             if before == beams.shape[1] == 1 and len(sentences) == len(self.mask):  # greedy: all go on as they are
                 return
             rows = (sentences[:, None] * before + beams).flatten()
-            self.written = [pair.index_select(1, rows) for pair in self.written]
+            for place, pair in enumerate(self.written):  # one by one: together they would take twice the memory
+                self.written[place] = pair.index_select(1, rows)
         if len(sentences) < len(self.mask):
             self.mask = self.mask[sentences]
             self.sources = {part: pair.index_select(1, sentences) for part, pair in self.sources.items()}
@@ -89,7 +90,8 @@ class Decoding:
                 heads = layer.attention.heads
                 self.written.append(like.new_empty(2, rows, heads, _CAPACITY, like.shape[1] // heads))
         else:
-            self.written = [F.pad(pair, (0, 0, 0, pair.shape[3])) for pair in self.written]  # twice as many
+            for place, pair in enumerate(self.written):
+                self.written[place] = F.pad(pair, (0, 0, 0, pair.shape[3]))  # twice as many
 
     def _attend(self, part: Attention, x: Tensor, written: Tensor) -> Tensor:
         """Self-attention of the newest token, [R, H], whose keys and values join those written."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
-from bertram.config import EncoderConfig
+from bertram.config import EncoderConfig, check_published
 from bertram.errors import BadInput
 
 LEAST_WIDTH = 4
@@ -48,8 +48,7 @@ class Dial:
         layers = teacher.num_hidden_layers if self.depth is None else self.depth
         if teacher.model_type != "bert":
             raise BadInput("the model shares layers or has factorised embeddings already; shrink takes a BERT")
-        if teacher.normalize_before or teacher.static_position_embeddings or not teacher.normalize_embedding:
-            raise BadInput("shrink takes an encoder as BERT is one: norms behind each part, learned positions")
+        check_published(teacher)
         if not 1 <= layers <= teacher.num_hidden_layers:
             raise BadInput(f"--depth {layers}: the model has {teacher.num_hidden_layers} layers")
         if not 1 <= groups <= layers:
