@@ -156,11 +156,20 @@ def test_no_two_purposes_have_the_same_random_numbers() -> None:
 
 
 def test_batches_fill_their_room(corpus: TokenStore, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No batch has more than its room and a sequence, and all but one in sixteen are full."""
+    """No batch has more than its room, and as much of it is filled as two or three sequences can."""
     monkeypatch.setattr(room, "_BLOCK_TOKENS", 2000)
     sizes = [len(batch.inputs.token_ids) for batch in epoch(feed(corpus, tokenizer, "none", batch_tokens=100))]
-    assert max(sizes) <= 140
-    assert np.mean(sizes) > 100 * 15 / 16
+    assert max(sizes) <= 100
+    assert np.mean(sizes) > 70
+
+
+def test_batches_of_many_sequences_are_nearly_full() -> None:
+    lengths = np.random.default_rng(0).integers(95, 129, 2400)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    sizes = np.diff(offsets[room._even_cuts(offsets, 4096)])
+    assert sizes.sum() == offsets[-1]
+    assert max(sizes) <= 4096
+    assert np.mean(sizes) > 0.95 * 4096
 
 
 def test_no_batch_is_empty_where_there_is_room_for_less_than_a_sequence(

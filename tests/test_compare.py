@@ -198,7 +198,7 @@ def next_job(monkeypatch, **given):
 
 
 def test_a_pickle_is_refused_at_once_and_read_when_allowed(place, results, tmp_path, monkeypatch):
-    """And a length that leaves no room, which only a training finds out, is no reason to ask for another --out."""
+    """And a length that leaves no room is told before anything is trained."""
     model = model_directory(tmp_path / "pickled")
     torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
@@ -207,7 +207,7 @@ def test_a_pickle_is_refused_at_once_and_read_when_allowed(place, results, tmp_p
         compare(**given)
     assert not given["out"].exists()
     shutil.copytree(place / "out", given["out"])
-    with pytest.raises(BertramError, match=r"training pickled-seed-0: a maximal length of 2 tokens") as caught:
+    with pytest.raises(BertramError, match=r"--max-length 2: leaves no room for text") as caught:
         compare(**given, allow_pickle=True, max_length=2)
     assert caught.value.exit_code == 2
     job = next_job(monkeypatch, **given, allow_pickle=True, max_length=16)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import time
 import tracemalloc
@@ -105,6 +106,12 @@ def test_sources_that_are_no_corpus(tmp_path, name, message):
     with pytest.raises(BadInput) as caught:
         corpus_files([tmp_path / name])
     assert str(caught.value) == f"{tmp_path / name}: {message}"
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).touch()
+    with pytest.raises(BadInput, match="is not in UTF-8; rename the file"):
+        corpus_files(tmp_path)
 
 
 WRAPPED = "\ufeffA TITLE\n\n\n It was\r\na day. And\nnight.\n \nEnd.\n"

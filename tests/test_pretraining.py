@@ -151,6 +151,21 @@ def pretrained(corpus: Path, out: Path, *arguments: object) -> object:
     return run(*command, "--max-length", "24", "--batch-size", "8", *arguments, "--out", out)
 
 
+def test_a_held_out_store_that_was_deleted_is_built_anew(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrained(corpus, tmp_path / "out") == 0
+    stores = tmp_path / "out" / "store"
+    before = {file: file.read_bytes() for file in sorted(stores.rglob("*.*"))}
+    (tmp_path / "out" / "bertram.json").unlink()
+    (stores / "validation" / "tokens.bin").write_bytes(b"torn")
+    assert pretrained(corpus, tmp_path / "out", "--resume") == 2
+    assert f"{stores / 'validation'}: not a whole token store" in capsys.readouterr().err
+    shutil.rmtree(stores / "validation")
+    assert pretrained(corpus, tmp_path / "out", "--resume") == 0
+    assert {file: file.read_bytes() for file in sorted(stores.rglob("*.*"))} == before
+
+
 def test_a_diverged_training_ends_as_such(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pretrained(corpus, tmp_path, "--learning-rate", "1e30", "--warmup", "0") == 1
     assert "the training diverged: the loss was" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_a_lesson_alone_teaches_something_else(tmp_path: Path) -> None:
     source, lines = sentences(tmp_path / "teacher"), texts(tmp_path / "texts.txt", 120)
     how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": replace(RECIPE, steps=4, evaluations=1)}
     shrink(source, [lines], tmp_path / "all", **how)
-    shrink(source, [lines], tmp_path / "one", **how, lessons=["vectors"])
+    shrink(source, str(lines), tmp_path / "one", **how, lessons=["vectors"])
     assert read_manifest(tmp_path / "all")["losses"].keys() == {"states", "vectors", "similarities"}
     assert read_manifest(tmp_path / "one")["losses"].keys() == {"vectors"}
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("all", "one")]
@@ -199,7 +199,7 @@ REFUSED = [
     (["--lessons", "states", "music"], "music"),
     (["--lessons", "logits"], "no head whose logits could be taught"),
     (["--encoder-learning-rate", 1e-4], "--encoder-learning-rate"),
-    (["--max-length", 2], "a maximal length of 2 tokens"),
+    (["--max-length", 2], "--max-length 2: leaves no room"),
     (["--max-length", 1000], "teacher has"),
 ]
 

@@ -1,6 +1,7 @@
 """Token stores: what went in comes out, held out once, also when building was stopped on the way."""
 
 import json
+import os
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
@@ -103,8 +104,34 @@ def test_many_unknown_tokens_are_told_of(
     assert f"{share:.0%} of the tokens are unknown to the tokenizer" in caplog.text
 
 
+def test_of_a_large_corpus_fewer_parts_are_held_out_from_all_of_it(tmp_path: Path) -> None:
+    build(PARTS, TOKENIZER, tmp_path / "train", tmp_path / "held", held_out_of=20)
+    held_out = content(tmp_path / "held")
+    assert len(held_out) == 4
+    assert held_out[-1] in EXPECTED[-20:]
+
+
+def test_a_store_is_built_anew_where_files_are_shorter_than_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(PARTS, TOKENIZER, tmp_path / "whole", None)
+    monkeypatch.setattr(store, "_CHUNK", 1)
+    monkeypatch.setattr(store, "_SAVED_EVERY", 1)
+
+    def stopped() -> Iterator[Part]:
+        yield from PARTS[:40]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(stopped(), TOKENIZER, tmp_path / "torn", None)
+    assert (tmp_path / "torn" / "progress.json").exists()
+    os.truncate(tmp_path / "torn" / "tokens.bin", 3)
+    build(PARTS, TOKENIZER, tmp_path / "torn", None)
+    assert content(tmp_path / "torn") == content(tmp_path / "whole")
+
+
 def test_no_more_than_a_limit_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_HELD_OUT_TOKENS", 50)
+    monkeypatch.setattr(store, "HELD_OUT_TOKENS", 50)
     build(PARTS, TOKENIZER, tmp_path / "train", tmp_path / "held")
     held_out = content(tmp_path / "held")
     assert sum(len(ids) for _, sentences in held_out[:-1] for ids in sentences) < 50

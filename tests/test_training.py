@@ -100,6 +100,20 @@ def test_same_seed_same_losses(tmp_path: Path) -> None:
     assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
 
 
+def test_every_seed_and_step_has_dropout_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    make_pass = Loop._pass
+
+    def watched(self: Loop, part: Examples, counts: Any) -> Any:
+        drawn.append(float(torch.rand(())))
+        return make_pass(self, part, counts)
+
+    monkeypatch.setattr(Loop, "_pass", watched)
+    for seed in (0, 1, 2**31 - 1):
+        train(tmp_path / str(seed), replace(RECIPE, steps=3, seed=seed))
+    assert len(set(drawn)) == len(drawn) >= 9
+
+
 @given(st.lists(st.lists(st.sampled_from([IGNORED, 0, 3]), min_size=1, max_size=4), max_size=5), st.booleans())
 def test_targets_are_what_is_counted(rows: list[list[int]], whole: bool) -> None:
     """Of numbers all but IGNORED; of measurements all, whatever they are."""
@@ -287,7 +301,7 @@ def test_an_early_stop_is_in_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_loss_that_stays_is_divergence_beside_a_blind_one_only(tmp_path: Path) -> None:
     flat = replace(RECIPE, steps=100, learning_rate=0.0)
-    _, outcome = train(tmp_path / "beside one", flat)
+    _, outcome = train(tmp_path / "beside one", flat, blind=lambda batch: 0.68)  # what is untrained has about 0.693
     assert outcome.status == "diverged"
     assert "did not fall" in outcome.reason
     _, outcome = train(tmp_path / "alone", flat, blind=None)
@@ -335,6 +349,15 @@ def test_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
     found = checkpoint.load_latest(tmp_path)
     assert found is not None
     assert found[1]["state"] == {"step": 1}
+
+
+def test_a_damaged_checkpoint_is_not_one_of_those_kept(tmp_path: Path) -> None:
+    train(tmp_path)
+    later = tmp_path / "checkpoints" / "step-1000"
+    later.mkdir()
+    (later / "state.json").write_text("{}")
+    train(tmp_path)
+    assert not later.exists()
 
 
 def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:

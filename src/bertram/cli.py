@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from bertram import __version__
 from bertram.config import Lesson, Objectives, parse_fields
-from bertram.errors import BadInput, BertramError, NoCandidateFits
+from bertram.errors import BadInput, BertramError, NoCandidateFits, check_utf8
 from bertram.search import SearchOptions
 from bertram.shrinking.dial import DialOptions
 from bertram.training.interruption import Interrupted, stoppable
@@ -308,8 +308,8 @@ def pretrain(
         How text files are split into documents: one per file, or at blank lines. Default: one per file if there are
         several, otherwise at blank lines.
     validation
-        Files of text to evaluate on, which are left out of the corpus. Default: a tenth of the corpus is held out, in
-        parts of documents of some thousand characters, but not much more than a million tokens. About the first 65,000
+        Files of text to evaluate on, which are left out of the corpus. Default: a tenth of the corpus is held out, of
+        a large one about a million tokens, in parts of some thousand characters from all of it. About 65,000 of their
         tokens are evaluated on.
     tokenizer
         Directory or file of an existing tokenizer. Default: for a preset, one is learned from the corpus.
@@ -757,7 +757,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0; 1 I/O or internal error; 2 bad input; 3 nothing fits; 130 or 143 stopped."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        _check_encoding(given)
+        for argument in given:
+            check_utf8(argument)
         with stoppable():
             app(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -775,15 +776,6 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(stop), stop.exit_code)
     except KeyboardInterrupt:
         _fail("stopped at once", 130)
-
-
-def _check_encoding(arguments: Sequence[str]) -> None:
-    """Refuse what could be written into no file of ours, such as the names of files from old archives."""
-    for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
-            raise BadInput(f"{argument!a}: is not in UTF-8; rename the file") from None
 
 
 def _fail(line: str, code: int) -> None:

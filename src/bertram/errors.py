@@ -43,3 +43,15 @@ def require(module: str, extra: str) -> ModuleType:
         raise BadInput(
             f"{module.split('.')[0]} is not installed; it comes with: pip install 'bertram[{extra}]'"
         ) from None
+
+
+def check_utf8(argument: str) -> None:
+    """Refuse what could be written into no file of ours, such as the name of a file from an old archive.
+
+    Raises:
+        BadInput: it is not in UTF-8.
+    """
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{argument!a}: is not in UTF-8; rename the file") from None

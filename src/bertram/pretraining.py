@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 STORE = "store"
 
+_BYTES_A_TOKEN = 4  # of texts in most languages, roughly
+_PACKED = 3  # a .gz file unpacks to about so many times its size
+
 _SOURCES = {"train": "corpus", "validation": "validation"}
 
 _LEARNING_RATE = 1e-3
@@ -55,6 +58,12 @@ class Corpus:
             characters += part.characters
             if number % 64 == 0:
                 report({"preparing": "tokenizer", "characters": characters})
+
+    @property
+    def held_out_of(self) -> int:
+        """Of how many parts one is held out, so that they come from all of the corpus: ten, of a large one more."""
+        sizes = (file.stat().st_size * (_PACKED if file.suffix == ".gz" else 1) for file in self.files)
+        return max(store.HELD_OUT_OF, math.ceil(sum(sizes) / _BYTES_A_TOKEN / store.HELD_OUT_TOKENS))
 
     def description(self) -> list[tuple[str, int]]:
         """Each file's name and size, by which a resumed run knows its corpus again without reading it."""
@@ -103,14 +112,14 @@ def pretrain(
     """
     share_cores()
     require_all(_LIBRARIES, "train")
-    if not recipe.bounded:
-        raise BadInput("no training budget: give --steps, --tokens, --hours or --epochs")
-    if recipe.label_smoothing:
-        raise BadInput("--label-smoothing: masked tokens are not smoothed, as in both papers")
     from bertram.training.distributed import together
 
     out, asked = Path(out), objectives or Objectives()
     with together() as processes, ExitStack() as stack:
+        if not recipe.bounded:
+            raise BadInput("no training budget: give --steps, --tokens, --hours or --epochs")
+        if recipe.label_smoothing:
+            raise BadInput("--label-smoothing: masked tokens are not smoothed, as in both papers")
         source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
         if isinstance(source, Path):
             find_weights(source, allow_pickle=allow_pickle)  # before hours over the corpus
@@ -225,8 +234,9 @@ def _build_stores(
 
     if held_out is not None and not (validation / store.MANIFEST).exists():
         store.build(held_out.parts(), tokenizer, validation, None, report=tell)
-    if not (train / store.MANIFEST).exists():
-        store.build(corpus.parts(), tokenizer, train, None if held_out else validation, seed=seed, report=tell)
+    if not all((place / store.MANIFEST).exists() for place in (train, validation)):
+        both = None if held_out else validation
+        store.build(corpus.parts(), tokenizer, train, both, seed=seed, held_out_of=corpus.held_out_of, report=tell)
 
 
 def _feeds(out: Path, tokenizer: Tokenizer, objectives: Objectives, recipe: Recipe) -> tuple[Blocks, dict[str, Blocks]]:

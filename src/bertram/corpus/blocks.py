@@ -149,6 +149,14 @@ def assemble(store: TokenStore, pairs: NDArray[np.int64], tokenizer: Tokenizer) 
 
 
 def _even_cuts(offsets: Ints, batch_tokens: int) -> NDArray[np.int64]:
-    """Where to cut sequences into as few batches of at most about `batch_tokens` tokens, all about as large."""
-    batches = max(1, -(-int(offsets[-1]) // batch_tokens))
-    return np.unique(np.searchsorted(offsets, np.linspace(0, offsets[-1], batches + 1)))  # no batch without sequences
+    """Where to cut sequences into few batches of at most `batch_tokens` tokens, all about as large.
+
+    A longer sequence is a batch of its own.
+    """
+    least = max(1, -(-int(offsets[-1]) // batch_tokens))
+    for batches in range(least, len(offsets)):
+        places = np.searchsorted(offsets, np.linspace(0, offsets[-1], batches + 1))
+        cuts = np.unique(places)  # no batch without sequences
+        if ((np.diff(offsets[cuts]) <= batch_tokens) | (np.diff(cuts) == 1)).all():
+            return cuts
+    return np.arange(len(offsets))

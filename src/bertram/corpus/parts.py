@@ -19,7 +19,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Literal
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, check_utf8
 from bertram.text.records import checked_cell, kind_of, numbered_lines, numbered_objects, opened
 from bertram.text.sentences import split_sentences
 
@@ -70,6 +70,8 @@ def corpus_files(sources: str | Path | Sequence[str | Path]) -> list[Path]:
             raise BadInput(f"{source}: what kind of text is it? Names end with {', '.join(_SUFFIXES)}; .gz may follow")
         else:
             files.append(source)
+    for file in files:
+        check_utf8(str(file))
     return list({file.resolve(): file for file in files}.values())
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -31,8 +31,8 @@ MANIFEST, _PROGRESS = "store.json", "progress.json"
 _CHUNK = 2**21  # characters tokenized at a time
 _AHEAD = 3  # chunks
 _SAVED_EVERY = 32  # chunks
-_HELD_OUT_OF = 10
-_HELD_OUT_TOKENS = 2**20
+HELD_OUT_OF = 10
+HELD_OUT_TOKENS = 2**20
 _MANY_UNKNOWN = 0.01
 """Of all tokens. A stretch that becomes one unknown token can be as long as a hundred others."""
 
@@ -100,6 +100,11 @@ class _Writer:
         self.tokens = self.sentences = 0
         self.files: dict[str, BinaryIO] = {}
 
+    def holds(self, sizes: dict[str, int]) -> bool:
+        """Whether the files have so many bytes or more."""
+        files = {name: self.directory / f"{name}.bin" for name in sizes}
+        return all(file.exists() and file.stat().st_size >= sizes[name] for name, file in files.items())
+
     def open(self, sizes: dict[str, int]) -> None:
         """Begin with the first so many bytes of each file."""
         for name in _DTYPES:
@@ -155,12 +160,14 @@ def build(
     validation: Path | None,
     *,
     seed: int = 0,
+    held_out_of: int = HELD_OUT_OF,
     report: Callable[[int], None] = lambda characters: None,
 ) -> None:
     """Tokenize a corpus into a store at `train`, and one part in ten, drawn with `seed`, into one at `validation`.
 
-    No more than about a million tokens are held out. What an earlier call that was stopped left whole is kept. Memory
-    does not grow with the corpus. A warning tells of a corpus with many tokens that are unknown to the tokenizer.
+    No more than about a million tokens are held out: of a large corpus, one part in `held_out_of`. What an earlier call
+    that was stopped left whole is kept. Memory does not grow with the corpus. A warning tells of a corpus with many
+    tokens that are unknown to the tokenizer.
 
     Args:
         parts: the corpus from its beginning.
@@ -173,6 +180,10 @@ def build(
     """
     writers = [_Writer(directory, tokenizer.vocab_size) for directory in (train, validation) if directory is not None]
     saved = _saved_progress(train)
+    for writer in writers:
+        (writer.directory / MANIFEST).unlink(missing_ok=True)  # of one that is built anew for the other's sake
+    if saved["bytes"] is not None and not all(map(_Writer.holds, writers, saved["bytes"])):
+        saved = _NOTHING
     discard_unfinished(train / _PROGRESS)
     try:
         for writer, sizes in zip(writers, saved["bytes"] or [{} for _ in writers], strict=True):
@@ -186,7 +197,8 @@ def build(
             for part in chunk:
                 last = first + len(part.sentences)
                 begin, end = (int(ends[place - 1]) if place else 0 for place in (first, last))
-                held_out = len(writers) > 1 and writers[1].tokens < _HELD_OUT_TOKENS and _is_held_out(seed, done)
+                room = len(writers) > 1 and writers[1].tokens < HELD_OUT_TOKENS
+                held_out = room and _is_held_out(seed, done, held_out_of)
                 writers[held_out].add(part.document, pieces[begin:end], lengths[first:last])
                 characters += part.characters
                 first, done = last, done + 1
@@ -212,21 +224,23 @@ def build(
     (train / _PROGRESS).unlink(missing_ok=True)
 
 
-def _saved_progress(directory: Path) -> dict[str, Any]:
+_NOTHING: Mapping[str, Any] = {"parts": 0, "characters": 0, "unknown": 0, "bytes": None}
+
+
+def _saved_progress(directory: Path) -> Mapping[str, Any]:
     try:
         progress: dict[str, Any] = json.loads((directory / _PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         progress = {}
-    none = {"parts": 0, "characters": 0, "unknown": 0, "bytes": None}
-    return progress if isinstance(progress, dict) and progress else none
+    return progress if isinstance(progress, dict) and progress else _NOTHING
 
 
-def _is_held_out(seed: int, part: int) -> bool:
-    """One of every ten parts, another one in every ten; of the first ten the second, so that two parts are enough."""
-    group, place = divmod(part, _HELD_OUT_OF)
+def _is_held_out(seed: int, part: int, of: int) -> bool:
+    """One of every so many parts, another one each time; of the first the second, so that two parts are enough."""
+    group, place = divmod(part, of)
     if group == 0:
         return place == 1
-    return int(random_of("held out", seed, group).integers(_HELD_OUT_OF)) == place
+    return int(random_of("held out", seed, group).integers(of)) == place
 
 
 def random_of(purpose: _Purpose, *numbers: int) -> np.random.Generator:

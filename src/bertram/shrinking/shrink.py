@@ -48,7 +48,7 @@ _LIBRARIES = ("torch", "safetensors", "scipy", "sklearn", "tensorboard")
 
 def shrink(
     model: str | Path,
-    texts: Sequence[str | Path],
+    texts: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     dial: DialOptions | None = None,
@@ -98,7 +98,7 @@ def shrink(
     shrinking = Shrinking(
         model=model,
         source=source,
-        texts=[Path(file) for file in texts],
+        texts=[Path(file) for file in ([texts] if isinstance(texts, str | Path) else texts)],
         dial=sizes,
         lessons=lessons,
         recipe=recipe.resolved(**_DEFAULTS),

@@ -15,7 +15,7 @@ _EVALUATED_TOKENS = 2**16
 
 
 def scores_on(network: Model, feed: Feed, processes: Processes) -> dict[str, float]:
-    """Mean loss and accuracy of every head that `feed` has targets for, over about the first 65,000 tokens.
+    """Mean loss and accuracy of every head that `feed` has targets for, over about 65,000 of its tokens.
 
     Masks and pairs are the same at every call. Several processes share the work.
     """

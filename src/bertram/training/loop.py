@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -161,6 +162,7 @@ class Loop:
         self.processes.require_same(self.optimizer.weights(), state.step)
         leads = self.processes.rank == 0
         if leads:
+            checkpoint.discard_after(self.checkpoints, state.step)  # damaged ones, which would count among those kept
             self.evaluated.forget_after(state.step)
         due = {math.ceil(state.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
         reason = ""
@@ -227,7 +229,9 @@ class Loop:
         counts = batch.counts()
         share = processes.share(batch)
         feeding = time.monotonic() - began
-        torch.manual_seed(recipe.seed * 2**32 + step * processes.size + processes.rank)
+        # Of a larger number than 2³² torch's generator on a CPU takes the lowest bits alone.
+        mixed = np.random.SeedSequence([recipe.seed, step, processes.rank])
+        torch.manual_seed(int(mixed.generate_state(1)[0]))
         self.model.train()
         found: list[tuple[str, Tensor]] = []
         for number, run in enumerate(budgeted(share.lengths, recipe.max_tokens), 1):
@@ -322,7 +326,7 @@ class Loop:
 
         At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
         """
-        position = self.feed.start
+        position, started = self.feed.start, time.monotonic()
         for step in range(_COMPILING_STEPS if self.compiled else 1):
             position = self._step(step, position, 0.0).following
         began = time.monotonic()
@@ -336,6 +340,7 @@ class Loop:
         began = time.monotonic()
         self.evaluate()
         evaluation_seconds = (time.monotonic() - began) * self.recipe.evaluations
+        seconds -= time.monotonic() - started
         # An untrained decoder writes until it is stopped: what its evaluation takes says little, and so half at most.
         steps = (seconds - min(evaluation_seconds, seconds / 2)) / step_seconds
         return max(1, int(self.processes.sums([steps])[0] / self.processes.size))
