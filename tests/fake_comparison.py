@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from bertram.comparison.selection import Limits, choose
-from bertram.comparison.statistics import comparisons_of, interval, seed_noise
+from bertram.comparison.differences import run_scores
+from bertram.comparison.selection import BASELINE, Limits, choose
+from bertram.comparison.statistics import NO_SEEDS, comparisons_of, interval, seed_noise
 from bertram.config import PRESETS
 from bertram.inspection import describe
 from bertram.tasks.classification import Classification
@@ -47,11 +48,11 @@ def comparison(fakes=USUAL, *, seeds=3, task=None, limits=None):
     task = task or Classification(("negative", "positive"))
     logits = {fake.name: _answers(fake, seeds, task) for fake in fakes}
     targets = _targets(task)
-    candidates, noise = [], seed_noise(task, logits, targets)
-    for fake in fakes:
-        row, runs = _row(fake, seeds, task, logits[fake.name], targets), logits[fake.name]
-        row["score"] = interval(task, runs, targets, split="test", seeds=noise) if runs else None
-        candidates.append(row)
+    candidates = [_row(fake, seeds, task, logits[fake.name], targets) for fake in fakes]
+    noise = seed_noise(run_scores(candidates)) | {BASELINE: NO_SEEDS}
+    for row in candidates:
+        name = row["model"]
+        row["score"] = interval(task, logits[name], targets, split="test", seeds=noise[name]) if logits[name] else None
     results = {
         "task": task.to_dict(),
         "data": {
@@ -66,7 +67,7 @@ def comparison(fakes=USUAL, *, seeds=3, task=None, limits=None):
         "recipe": asdict(Recipe()),
         "seeds": seeds,
         "candidates": candidates,
-        "comparisons": comparisons_of(task, logits, targets),
+        "comparisons": comparisons_of(task, logits, targets, noise),
     }
     results["choice"] = choose(candidates, results["comparisons"], limits or Limits())
     curves = {f.name: {s: _lines(f, s) for s in range(seeds)} for f in fakes if f.preset is not None}

@@ -87,7 +87,7 @@ class TestTables:
 
     def test_a_name_that_is_not_utf8(self, train, tmp_path):
         named = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv"))
-        assert "is not in UTF-8; rename the file" in train(table(named))
+        assert "is not in UTF-8, as names of files" in train(table(named))
 
     @pytest.mark.parametrize("part", ["--validation", "--test"])
     def test_labels_that_training_lacks(self, train, place, tmp_path, part):

@@ -110,7 +110,7 @@ def test_sources_that_are_no_corpus(tmp_path, name, message):
 
 def test_a_name_that_is_not_utf8(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).touch()
-    with pytest.raises(BadInput, match="is not in UTF-8; rename the file"):
+    with pytest.raises(BadInput, match="is not in UTF-8, as names of files"):
         corpus_files(tmp_path)
 
 

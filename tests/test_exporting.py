@@ -171,7 +171,7 @@ def test_weights_that_are_not_finite(model, tmp_path, options, value):
     with torch.no_grad():
         network.encoder.layers[1].attention.output.weight[3, 4] = value
     write(network, place, labels=list("ab"))
-    with pytest.raises(BadInput, match=r"model: attention\.1\.output holds NaN or infinity: its training diverged"):
+    with pytest.raises(BadInput, match=r"model: encoder\.layers\.1\..* holds NaN or infinity: its training diverged"):
         export(place, **options, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -14,7 +14,7 @@ from bertram.corpus import store
 from bertram.errors import BadInput
 from bertram.model_directory import read_model
 from bertram.models.tensors import to_tensors
-from bertram.pretraining import summary
+from bertram.pretraining import Corpus, summary
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
 from tiny import model_directory, rows, run, table
@@ -164,6 +164,14 @@ def test_a_held_out_store_that_was_deleted_is_built_anew(
     shutil.rmtree(stores / "validation")
     assert pretrained(corpus, tmp_path / "out", "--resume") == 0
     assert {file: file.read_bytes() for file in sorted(stores.rglob("*.*"))} == before
+
+
+def test_of_a_large_corpus_less_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "HELD_OUT_TOKENS", 10)
+    (tmp_path / "a.txt").write_text("x" * 1000)
+    assert Corpus([tmp_path / "a.txt"], "file").held_out_of == 40  # 400 tokens
+    (tmp_path / "b.txt").write_text("x" * 100)
+    assert Corpus([tmp_path / "b.txt"], "file").held_out_of == 10
 
 
 def test_a_diverged_training_ends_as_such(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

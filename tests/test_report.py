@@ -239,6 +239,16 @@ class TestPage:
         results["data"]["rows"]["test"] = 1
         assert "Only 1 row was judged: others may say otherwise." in caveats(results)
 
+    def test_what_is_not_known_of_seeds_is_told(self):
+        results, _ = comparison(USUAL[:2], seeds=2)
+        assert any(words.startswith("From so few seeds") for words in caveats(results))
+        results, _ = comparison(USUAL, seeds=3)
+        assert caveats(results) == []
+        results["candidates"][1]["runs"][0]["score"] = 0.1
+        assert caveats(results) == [
+            "bert-tiny varies more from seed to seed than the others, so it is judged by its own seeds alone."
+        ]
+
     def test_no_candidate_fits(self, usual):
         results, curves = comparison(limits=Limits(max_memory_mb=2.0))
         text = "".join(Page(page(results, curves)).text)

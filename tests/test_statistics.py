@@ -8,6 +8,7 @@ from scipy import stats
 
 from bertram.comparison import statistics
 from bertram.comparison.statistics import (
+    NO_SEEDS,
     RESAMPLES,
     Resamples,
     SeedNoise,
@@ -15,6 +16,7 @@ from bertram.comparison.statistics import (
     holm,
     interval,
     paired_difference,
+    seed_noise,
 )
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
@@ -37,7 +39,13 @@ def run(rng, accuracy, items=200):
 
 def difference(a, b, targets):
     pair = [Resamples.of(BINARY, runs, targets) for runs in (a, b)]
-    return paired_difference(*pair, SeedNoise.of(one.scores for one in pair))
+    return paired_difference(*pair, *[SeedNoise.of([one.scores for one in pair])] * 2)
+
+
+def over_seeds(runs):
+    """The interval of one candidate's runs, which are all that is known about seeds."""
+    scores = Resamples.of(BINARY, runs, ones(runs[0])).scores
+    return interval(BINARY, runs, ones(runs[0]), split="test", seeds=SeedNoise.of([scores]))
 
 
 def exactly(scores, number=50_000):
@@ -53,15 +61,15 @@ def few_resamples(monkeypatch):
 class TestInterval:
     def test_is_the_mean_over_seeds_between_its_bounds(self):
         runs = [answering(np.arange(100) < right) for right in (60, 70, 80)]
-        found = interval(BINARY, runs, ones(runs[0]), split="test")
+        found = over_seeds(runs)
         assert found["metric"] == "accuracy"
         assert found["mean"] == pytest.approx(0.7)
         assert found["low"] < 0.65 < 0.75 < found["high"]
         assert found["signature"].startswith("accuracy|sklearn:")
         assert found["signature"].endswith(
-            f"|n:100|split:test|seeds:3|interval:bootstrap-95%-items-seeds|resamples:{RESAMPLES}"
+            f"|n:100|split:test|seeds:3|interval:bootstrap-95%-items-seeds-t2|resamples:{RESAMPLES}"
         )
-        assert interval(BINARY, runs, ones(runs[0]), split="test") == found
+        assert over_seeds(runs) == found
 
     def test_of_one_run_is_that_of_a_share(self):
         """The bootstrap of a share has the width of its normal approximation, 1.96 √(p q / n)."""
@@ -74,7 +82,7 @@ class TestInterval:
     def test_seeds_that_disagree_widen_it(self):
         agreeing = [answering(np.arange(1000) < 700)] * 3
         disagreeing = [answering(np.arange(1000) < right) for right in (600, 700, 800)]
-        narrow, wide = (interval(BINARY, runs, ones(runs[0]), split="test") for runs in (agreeing, disagreeing))
+        narrow, wide = map(over_seeds, (agreeing, disagreeing))
         assert narrow["mean"] == pytest.approx(wide["mean"])
         assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
 
@@ -90,17 +98,28 @@ class TestInterval:
     def test_p_of_seeds_alone_is_that_of_the_t_test(self, runs):
         a, b = np.linspace(0.70, 0.80, runs), np.linspace(0.75, 0.88, runs)
         noise = SeedNoise.of([a, b])
-        found = paired_difference(exactly(a), exactly(b), noise)["p"]
+        found = paired_difference(exactly(a), exactly(b), noise, noise)["p"]
         assert found == pytest.approx(stats.ttest_ind(a, b).pvalue, rel=0.05)
-        assert paired_difference(exactly(a), exactly(a[:1]), SeedNoise.of([a]))["p"] == pytest.approx(
-            stats.ttest_1samp(a, a[0]).pvalue, rel=0.05
-        )
+        fixed = paired_difference(exactly(a), exactly(a[:1]), SeedNoise.of([a]))["p"]  # of what has no seeds
+        assert fixed == pytest.approx(stats.ttest_1samp(a, a[0]).pvalue, rel=0.05)
 
     def test_what_seeds_do_is_pooled(self):
-        groups = [np.array([0.7, 0.8]), np.array([0.9]), np.array([0.5, 0.6, 0.7])]
-        noise = SeedNoise.of(groups)
-        assert noise.freedom == 3
-        assert noise.deviation == pytest.approx(math.sqrt((0.005 + 0.02) / 3))
+        found = seed_noise({"a": np.array([0.7, 0.8]), "survivor": np.array([0.9]), "b": np.array([0.5, 0.6, 0.7])})
+        assert found["a"] == found["survivor"] == found["b"]
+        assert found["a"].freedom == 3
+        assert found["a"].deviation == pytest.approx(math.sqrt((0.005 + 0.02) / 3))
+        assert seed_noise({"a": np.array([0.7]), "b": np.array([0.8])})["a"] == NO_SEEDS
+
+    def test_a_candidate_with_a_seed_that_failed_is_judged_by_itself(self):
+        scores = {"a": [0.9, 0.901, 0.899], "b": [0.7, 0.701, 0.699], "wild": [0.9, 0.6, 0.9]}
+        scores = {name: np.array(own) for name, own in scores.items()}
+        found = seed_noise(scores)
+        assert found["a"] == found["b"] == SeedNoise.of([scores["a"], scores["b"]])
+        assert found["wild"] == SeedNoise.of([scores["wild"]], 1)
+        a, b = (
+            paired_difference(exactly(scores["a"]), exactly(scores[n]), found["a"], found[n]) for n in ("b", "wild")
+        )
+        assert a["p"] < 1e-3 < 0.05 < b["p"]
 
     @pytest.mark.parametrize("runs", [2, 3, 5])
     def test_seeds_alone_seldom_make_a_difference(self, runs):
@@ -108,8 +127,8 @@ class TestInterval:
         rng = np.random.default_rng(runs)
         false = 0
         for a, b in rng.normal(0.8, 0.01, (600, 2, runs)):
-            found = paired_difference(exactly(a, 1000), exactly(b, 1000), SeedNoise.of([a, b]))
-            false += found["p"] < 0.05
+            noise = SeedNoise.of([a, b])
+            false += paired_difference(exactly(a, 1000), exactly(b, 1000), noise, noise)["p"] < 0.05
         assert false / 600 == pytest.approx(0.05, abs=3.5 * math.sqrt(0.05 * 0.95 / 600))
 
     @pytest.mark.usefixtures("few_resamples")
@@ -122,7 +141,7 @@ class TestInterval:
             runs = [
                 answering((rng.random(200) < 0.75 + difficulty + rng.normal(0, 0.03)).astype(float)) for _ in range(5)
             ]
-            found = interval(BINARY, runs, ones(runs[0]), split="test")
+            found = over_seeds(runs)
             inside += found["low"] <= 0.75 <= found["high"]
         assert inside >= 88
 
@@ -140,9 +159,8 @@ class TestInterval:
     def test_lies_where_scores_can(self, seeds):
         """Weights of runs are scaled, and add up to 1 but for rounding."""
         right = [np.arange(50) < (50 if seed % 2 == 0 else 48) for seed in range(seeds)]
-        found = interval(BINARY, [answering(row.astype(float)) for row in right], np.ones(50, np.int64), split="test")
-        assert found["high"] <= 1
-        found = interval(BINARY, [answering(np.ones(50))] * seeds, np.ones(50, np.int64), split="test")
+        assert over_seeds([answering(row.astype(float)) for row in right])["high"] <= 1
+        found = over_seeds([answering(np.ones(50))] * seeds)
         assert found["low"] == found["high"] == 1
 
 
@@ -167,7 +185,7 @@ class TestPairedDifference:
     def test_more_resamples_leave_room_for_many_comparisons(self):
         a, b = ([answering(np.full(50, value))] for value in (1, 0))
         pair = [Resamples.of(BINARY, runs, ones(a[0]), 10_500) for runs in (a, b)]
-        assert holm([paired_difference(*pair, SeedNoise(0, 0))["p"]] + [1.0] * 104)[0] < 0.05
+        assert holm([paired_difference(*pair)["p"]] + [1.0] * 104)[0] < 0.05
 
     def test_of_one_run_each_turns_exactly(self):
         rng = np.random.default_rng(1)
@@ -214,7 +232,8 @@ class TestPairedDifference:
 
 def test_a_difference_lies_where_scores_can():
     logits = {name: [answering(np.arange(50) < right) for right in (0, 50)] for name in "ab"}
-    (row,) = comparisons_of(BINARY, logits, np.ones(50, np.int64))
+    noise = SeedNoise.of([np.array([0.0, 1.0])])
+    (row,) = comparisons_of(BINARY, logits, np.ones(50, np.int64), {"a": noise, "b": noise})
     assert (row["low"], row["high"]) == (-1, 1)
 
 

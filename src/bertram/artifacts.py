@@ -15,7 +15,6 @@ from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
 from bertram.model_directory import (
     LEAST_LENGTH,
-    check_numbers,
     max_length_of,
     read_model,
     read_tokenizer,
@@ -64,7 +63,6 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     if isinstance(task, Generation):
         return _load_generator(source, manifest, task, allow_pickle)
     network = read_model(source, allow_pickle=allow_pickle)
-    check_numbers(network, source)
     if network.labels().get(task.head) != (labels := _labels_for(task)):
         outputs = f" with {labels} outputs" if labels else ""
         raise BadInput(f"{source}: is for {task.name}{outputs}, the weights are not")
@@ -156,7 +154,6 @@ def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, al
         tokenizers = read_tokenizers(source, len(known.source_tokens), len(known.target_tokens))
         return Generator(task, *tokenizers, runner, positions, search)
     network = read_transformer(source, allow_pickle=allow_pickle)
-    check_numbers(network, source)
     from bertram.training.torch_runner import TorchGenerator
 
     max_length = max_length_of(source, network.config.encoder)

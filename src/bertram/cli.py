@@ -552,7 +552,8 @@ def fill_mask(
 
     chunks = chunks_of("fill-mask", source, text, columns)
     filler = load_mask_filler(model, allow_pickle=allow_pickle)
-    _lines(map(_dumps, filler.answers(chunks, top_k)))
+    for answers in filler.answers(chunks, top_k):
+        _lines(map(_dumps, answers))
 
 
 @app.command

@@ -54,4 +54,4 @@ def check_utf8(argument: str) -> None:
     try:
         argument.encode()
     except UnicodeEncodeError:
-        raise BadInput(f"{argument!a}: is not in UTF-8; rename the file") from None
+        raise BadInput(f"{argument!a}: is not in UTF-8, as names of files and texts must be") from None

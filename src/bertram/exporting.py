@@ -15,7 +15,7 @@ from bertram.errors import BadInput, require, require_all
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
-from bertram.formats.quantization import Floats, Precision, pack
+from bertram.formats.quantization import Precision, pack
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
@@ -138,7 +138,9 @@ def _export_engine(
     network = model_directory.read_model(source, allow_pickle=allow_pickle)
     tokenizer = model_directory.read_tokenizer(source, network.config)
     kept = _kept(source, read_manifest(source), network.config)
-    weights, vectors = _tensors_of(network, source)
+    from bertram.formats.engine import tensors_of
+
+    weights, vectors = tensors_of(network)
     matrices = {name: pack(weight, "fp32") for name, weight in weights.items()}
     pooler = network.pooler is not None
     engine = Engine(network.config, network.labels(), pooler, kept, tokenizer, matrices, vectors)
@@ -158,6 +160,7 @@ def _export_engine(
 
 def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
     require("onnx", "onnx")
+    from bertram.formats.engine import tensors_of
     from bertram.formats.onnx import write_onnx
     from bertram.formats.residuals import untied
 
@@ -165,22 +168,7 @@ def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
         raise BadInput(f"{out}: is there already; name another --out")
     network = untied(model_directory.read_model(source, allow_pickle=allow_pickle))
     _answer_in_unit_of_labels(network, model_directory.find_task(source, read_manifest(source)))
-    write_onnx(out, network.config, list(network.heads), *_tensors_of(network, source))
-
-
-def _tensors_of(network: "Model", source: Path) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """The weights and the vectors of a model.
-
-    Raises:
-        BadInput: one is not finite.
-    """
-    from bertram.formats.engine import tensors_of
-
-    weights, vectors = tensors_of(network)
-    for name, tensor in (weights | vectors).items():
-        if not np.isfinite(tensor).all():
-            raise BadInput(f"{source}: {name} holds NaN or infinity: its training diverged, or the file is damaged")
-    return weights, vectors
+    write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
 def _sample(engine: Engine, texts: Inputs | None) -> Batch:
@@ -269,7 +257,6 @@ def _export_transformer(
 ) -> None:
     manifest = read_manifest(source)
     network = model_directory.read_transformer(source, allow_pickle=allow_pickle)
-    model_directory.check_numbers(network, source)
     reader, writer = model_directory.tokenizers_of(source, network.config)
     search = model_directory.search_of(source, manifest)
     kept = _kept(source, manifest, network.config.encoder)

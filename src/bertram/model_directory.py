@@ -50,24 +50,39 @@ def read_model(
     Without `heads`, with those that the directory holds. A classification head is another if its `labels` are.
 
     Raises:
-        BadInput: the directory holds no model, or a damaged one.
+        BadInput: the directory holds no model, or a damaged one, or one whose weights are not finite.
     """
     require_all(("torch", "safetensors"), "train")
     from bertram.formats.huggingface import read
 
-    return read(directory, heads=heads, labels=labels, overrides=overrides_of(directory), allow_pickle=allow_pickle)
+    network = read(directory, heads=heads, labels=labels, overrides=overrides_of(directory), allow_pickle=allow_pickle)
+    _check_numbers(directory, network)
+    return network
 
 
 def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transformer":
     """The encoder–decoder model in a directory.
 
     Raises:
-        BadInput: the directory holds none, or a damaged one.
+        BadInput: the directory holds none, or a damaged one, or one whose weights are not finite.
     """
     require_all(("torch", "safetensors"), "train")
     from bertram.formats import transformer
 
-    return transformer.read_transformer(directory, allow_pickle=allow_pickle)
+    network = transformer.read_transformer(directory, allow_pickle=allow_pickle)
+    _check_numbers(directory, network)
+    return network
+
+
+def _check_numbers(directory: Path, network: "Model | Transformer") -> None:
+    """Refuse a model that answers nothing.
+
+    Raises:
+        BadInput: a weight is not finite.
+    """
+    for name, weight in network.named_parameters():
+        if not weight.isfinite().all():
+            raise BadInput(f"{directory}: {name} holds NaN or infinity: its training diverged, or the file is damaged")
 
 
 def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
@@ -153,17 +168,6 @@ def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None
         raise BadInput(f"--max-length {asked}: {model} has {config.max_position_embeddings} positions")
     if asked is not None and asked < LEAST_LENGTH:
         raise BadInput(f"--max-length {asked}: leaves no room for text; {LEAST_LENGTH} is the least")
-
-
-def check_numbers(network: "Model | Transformer", directory: Path) -> None:
-    """Refuse a model that answers nothing.
-
-    Raises:
-        BadInput: a weight is no number.
-    """
-    for name, weight in network.named_parameters():
-        if weight.isnan().any():
-            raise BadInput(f"{directory}: {name} holds NaN: its training diverged, or the file is damaged")
 
 
 def max_length_of(

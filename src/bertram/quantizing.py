@@ -94,7 +94,7 @@ def agreement(expected: Outputs, found: Outputs, *, soft: bool = False) -> float
         b = found[name]
         if a.shape[1] == 1:  # of which a cosine would be the sign
             spread = a.std() or np.abs(a).mean() or 1.0  # of one text the value itself
-            shares.append(max(0.0, 1 - float(np.abs(a - b).mean() / spread)))
+            shares.append(float(np.maximum(0.0, 1 - np.abs(a - b).mean() / spread)))  # NaN stays what it is
         elif soft or name in (EMBEDDING, _HIDDEN):
             shares.append(float(cosines(a, b).mean()))
         else:

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertram import baseline, model_directory, model_names
+from bertram.comparison.differences import run_scores
 from bertram.comparison.report import write_report
 from bertram.comparison.selection import BASELINE, Limits, choose
-from bertram.comparison.statistics import comparisons_of, interval, seed_noise
+from bertram.comparison.statistics import NO_SEEDS, comparisons_of, interval, seed_noise
 from bertram.comparison.worker import FIT
 from bertram.config import PRESETS, EncoderConfig
 from bertram.errors import BadInput, BertramError
@@ -305,11 +306,11 @@ def _judge(comparison: _Comparison, candidates: Sequence[dict[str, Any]]) -> lis
     for row in candidates:
         found = [_logits(out / run["directory"], split) for run in row["runs"] if run["status"] == "finished"]
         logits[row["model"]] = found
-    seeds = seed_noise(task, logits, targets)
+    seeds = seed_noise(run_scores(candidates)) | {BASELINE: NO_SEEDS}  # which has none
     for row in candidates:
-        found = logits[row["model"]]
-        row["score"] = interval(task, found, targets, split=split, seeds=seeds) if found else None
-    return comparisons_of(task, logits, targets)
+        name = row["model"]
+        row["score"] = interval(task, logits[name], targets, split=split, seeds=seeds[name]) if logits[name] else None
+    return comparisons_of(task, logits, targets, seeds)
 
 
 def _curves(out: Path, candidates: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, list[dict[str, Any]]]]:

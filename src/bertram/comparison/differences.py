@@ -3,11 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from bertram.checking.page import NOTABLE
 from bertram.comparison.figures import count, interval, megabytes, p_equals, quantity, relative, score, several
-from bertram.comparison.selection import SIGNIFICANT, difference_of
+from bertram.comparison.selection import BASELINE, SIGNIFICANT, difference_of
+from bertram.comparison.statistics import seed_noise
 from bertram.tasks.registry import task_from_dict
+from bertram.tasks.task import Floats
 
+_LITTLE_KNOWN = 4  # degrees of freedom
 _FEW = 30  # judged rows below which a difference says little
 _SAME = 0.05  # costs that are nearer than this part are called the same
 _UNSTEADY = 1.5  # the slowest round of measuring to the fastest
@@ -48,12 +53,29 @@ def caveats(results: Row) -> list[str]:
         found.append(f"Only {several(rows, 'row')} {'was' if rows == 1 else 'were'} judged: others may say otherwise.")
     if split == "validation":
         found.append("Scores are on the validation data, which chose the checkpoints too and so flatters; give --test.")
-    return found + _diverged(results["candidates"]) + _cut(results) + _unsteady(results["candidates"])
+    return found + _seeds(results["candidates"]) + _cut(results) + _unsteady(results["candidates"])
 
 
-def _diverged(candidates: Sequence[Row]) -> list[str]:
-    """Whether a score is that of some of a candidate's runs."""
-    found = []
+def run_scores(candidates: Sequence[Row]) -> dict[str, Floats]:
+    """The scores of every encoder's runs, by its name, of which one or more finished."""
+    scores = {
+        row["model"]: np.array([run["score"] for run in row["runs"] if run["status"] == "finished"])
+        for row in candidates
+        if row["model"] != BASELINE
+    }
+    return {name: own for name, own in scores.items() if len(own)}
+
+
+def _seeds(candidates: Sequence[Row]) -> list[str]:
+    """Whether a score is that of some of a candidate's runs, and what is known of how seeds vary."""
+    found, noise = [], seed_noise(run_scores(candidates))
+    if 0 < max((own.freedom for own in noise.values()), default=0) < _LITTLE_KNOWN:
+        found.append("From so few seeds it is hardly known how far others would lie: real differences may not show.")
+    found += [
+        f"{name} varies more from seed to seed than the others, so it is judged by its own seeds alone."
+        for name, own in noise.items()
+        if own.pool
+    ]
     for row in candidates:
         lost = sum(run["status"] != "finished" for run in row["runs"])
         if 0 < lost < len(row["runs"]):

@@ -232,9 +232,9 @@ def _comparisons(results: Row) -> list[Element]:
     ]
     headings = ["first minus second", "difference", "95% interval", "", "p", "p by Holm"]
     note = (
-        "Both are scored on the same resampled items, runs of several seeds resampled too (paired bootstrap). Holm's "
-        f"correction is for all {len(found)} comparisons; small p says that the two differ, large p does not say that "
-        "they are equal."
+        "Both are scored on the same resampled items (paired bootstrap); what other seeds would change is drawn by "
+        f"Student's t, from how the seeds of all encoders vary. Holm's correction is for all {len(found)} comparisons; "
+        "small p says that the two differ, large p does not say that they are equal."
     )
     return [element("h2", "Pair by pair"), table("Pair by pair", headings, rows), element("p", note, class_="note")]
 

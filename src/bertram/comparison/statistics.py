@@ -4,21 +4,22 @@ Scores vary with the texts that happened to be tested and with the seeds that ha
 resampled, the same ones for every run and every model (a bootstrap; Efron and Tibshirani 1993; Dror et al. 2018 on the
 choice of tests for language tasks). A metric comes as a function of the means of its terms (`Task.score_of`), so a
 resample of items is a product with their counts. Runs are too few to resample, a bootstrap of a few has no tails: so
-their mean is taken to deviate as that of normal scores does, by Student's t, whose deviation is pooled over all
+their mean is taken to deviate as that of normal scores does, by Student's t, whose deviation is pooled over the
 candidates as in an analysis of variance (Fisher 1925): two seeds of one candidate alone would say next to nothing.
 
-With one run of each nothing is known about seeds, and intervals speak of items only.
+With one seed of each nothing is known about seeds, and intervals speak of items only.
 
 Letters: S runs (seeds) of one model, N items, K terms of the metric, R resamples.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from bertram.errors import require
 from bertram.tasks.task import Floats, Logits, Targets, Task
 
 RESAMPLES = 2_000
@@ -27,37 +28,61 @@ LEVEL = 0.95
 _RESAMPLES_A_PAIR = 100
 _SEED = 20180715
 _ROUNDING = 1e-12
+_UNLIKE = 0.01
 
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """How far scores of one candidate's runs deviate from each other, and by how many degrees of freedom that is known.
+    """How far scores of a candidate's runs deviate from each other, and by how many degrees of freedom that is known.
 
-    0 of both where every candidate has one run.
+    0 of both where nothing is known, or a candidate has no seeds.
     """
 
-    deviation: float
-    freedom: int
+    deviation: float = 0.0
+    freedom: int = 0
+    pool: int = 0
+    """Which candidates share what is not known about it: 0 those that were pooled; others have a pool of their own."""
 
     @classmethod
-    def of(cls, scores: Iterable[Floats]) -> "SeedNoise":
-        """Pooled over candidates, of which each has run scores [S]."""
-        several = [own for own in scores if len(own) > 1]
-        freedom = sum(len(own) - 1 for own in several)
-        squares = sum(float(((own - own.mean()) ** 2).sum()) for own in several)
-        return cls(math.sqrt(squares / freedom) if freedom else 0.0, freedom)
+    def of(cls, scores: Sequence[Floats], pool: int = 0) -> "SeedNoise":
+        """Pooled over candidates with run scores [S] each."""
+        freedom = sum(len(own) - 1 for own in scores)
+        squares = sum(float(((own - own.mean()) ** 2).sum()) for own in scores)
+        return cls(math.sqrt(squares / freedom), freedom, pool) if freedom else cls()
 
     def drawn(self, number: int, runs: int, stream: int) -> Floats:
-        """Deviations of the mean of S runs, [R]: t times the deviation by √S; none of a single one.
-
-        Those of two candidates, in two streams, share what is not known about the deviation.
-        """
-        if runs == 1 or not self.freedom:
+        """Deviations of the mean of S runs, [R]: t times the deviation by √S. Two candidates take two streams."""
+        if not self.freedom:
             return np.zeros(number)
-        normal = np.random.default_rng([_SEED, stream]).normal(size=number)
-        spread = np.sqrt(np.random.default_rng(_SEED).chisquare(self.freedom, size=number) / self.freedom)
-        found: Floats = self.deviation / math.sqrt(runs) * normal / spread
+        squares = np.random.default_rng([_SEED, 1, self.pool]).chisquare(self.freedom, size=number)
+        normal = np.random.default_rng([_SEED, 2, stream]).normal(size=number)
+        found: Floats = self.deviation / math.sqrt(runs) * normal / np.sqrt(squares / self.freedom)
         return found
+
+
+NO_SEEDS = SeedNoise()
+
+
+def seed_noise(scores: Mapping[str, Floats]) -> dict[str, SeedNoise]:
+    """That of every candidate, from its run scores [S].
+
+    Pooled, but for a candidate whose scores vary more than the others' by an F test at 1%, such as one with a seed that
+    failed: it would hide what the others differ by, and is judged by its own.
+    """
+    pooled = {name: own for name, own in scores.items() if len(own) > 1}
+    apart: list[str] = []
+    while len(pooled) > 1:
+        widest = max(pooled, key=lambda name: pooled[name].var(ddof=1))
+        rest = SeedNoise.of([own for name, own in pooled.items() if name != widest])
+        variance, freedom = float(pooled[widest].var(ddof=1)), len(pooled[widest]) - 1
+        ratio = variance / rest.deviation**2 if rest.deviation else math.inf if variance else 0.0
+        if require("scipy.stats", "train").f.sf(ratio, freedom, rest.freedom) * len(pooled) >= _UNLIKE:
+            break
+        apart.append(widest)
+        del pooled[widest]
+    common = SeedNoise.of(list(pooled.values()))
+    own = {name: SeedNoise.of([scores[name]], place) for place, name in enumerate(apart, 1)}
+    return {name: own.get(name, common) for name in scores}
 
 
 @dataclass(frozen=True)
@@ -87,16 +112,15 @@ class Resamples:
 
 
 def interval(
-    task: Task, runs: Sequence[Logits], targets: Targets, *, split: str, seeds: SeedNoise | None = None
+    task: Task, runs: Sequence[Logits], targets: Targets, *, split: str, seeds: SeedNoise = NO_SEEDS
 ) -> dict[str, Any]:
-    """Mean over runs of the primary metric, with a 95% percentile interval over items and, of several runs, seeds.
+    """Mean over runs of the primary metric, with a 95% percentile interval over items and, where known of, seeds.
 
-    `runs` holds one [N, L] for each seed; targets are [N]; `seeds` is by default that of these runs. Returns metric,
-    mean, low, high and signature.
+    `runs` holds one [N, L] for each seed; targets are [N]. Returns metric, mean, low, high and signature.
     """
     resamples = Resamples.of(task, runs, targets)
-    low, high = np.clip(_percentiles(resamples.means(seeds or SeedNoise.of([resamples.scores]))), *task.bounds)
-    over = "items-seeds" if len(runs) > 1 else "items"
+    low, high = np.clip(_percentiles(resamples.means(seeds)), *task.bounds)
+    over = f"items-seeds-t{seeds.freedom}" if seeds.freedom else "items"
     signed = task.scores(runs[0], targets)[0].signed(
         split=split, seeds=len(runs), interval=f"bootstrap-{LEVEL:.0%}-{over}", resamples=RESAMPLES
     )
@@ -105,7 +129,9 @@ def interval(
     return row | {"signature": signed.signature}
 
 
-def paired_difference(a: Resamples, b: Resamples, seeds: SeedNoise) -> dict[str, float]:
+def paired_difference(
+    a: Resamples, b: Resamples, seeds_a: SeedNoise = NO_SEEDS, seeds_b: SeedNoise = NO_SEEDS
+) -> dict[str, float]:
     """The primary metric of a less that of b, its 95% interval, and the two-sided p of no difference.
 
     The paired bootstrap (Koehn 2004): each resample takes the same items for both. The p-value counts the resamples
@@ -114,20 +140,16 @@ def paired_difference(a: Resamples, b: Resamples, seeds: SeedNoise) -> dict[str,
     are all alike in every resample if they go one way. Returns difference, low, high and p.
     """
     difference = float(a.scores.mean() - b.scores.mean())
-    resampled = a.means(seeds, stream=0) - b.means(seeds, stream=1)
+    resampled = a.means(seeds_a, stream=0) - b.means(seeds_b, stream=1)
     low, high = _percentiles(resampled)
     beyond = int((np.abs(resampled - difference) >= abs(difference) - _ROUNDING).sum())
     p = max((1 + beyond) / (1 + len(resampled)), 2.0 ** (1 - a.items))
     return {"difference": difference, "low": float(low), "high": float(high), "p": p}
 
 
-def seed_noise(task: Task, logits: Mapping[str, Sequence[Logits]], targets: Targets) -> SeedNoise:
-    """That of all candidates; `logits` holds the runs of each by its name, [N, L] each."""
-    terms = [np.stack([task.terms(run, targets) for run in runs]) for runs in logits.values() if len(runs) > 1]
-    return SeedNoise.of(task.score_of(own.mean(1)) for own in terms)
-
-
-def comparisons_of(task: Task, logits: Mapping[str, Sequence[Logits]], targets: Targets) -> list[dict[str, Any]]:
+def comparisons_of(
+    task: Task, logits: Mapping[str, Sequence[Logits]], targets: Targets, seeds: Mapping[str, SeedNoise]
+) -> list[dict[str, Any]]:
     """Every pair of candidates: the difference of their scores with interval and p, Holm-corrected over all pairs.
 
     `logits` holds the runs of each by its name, [N, L] each; one without runs is not compared. The least p is 1 over
@@ -137,8 +159,7 @@ def comparisons_of(task: Task, logits: Mapping[str, Sequence[Logits]], targets: 
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     number = max(RESAMPLES, _RESAMPLES_A_PAIR * len(pairs))
     resamples = {name: Resamples.of(task, logits[name], targets, number) for name in names}
-    seeds = SeedNoise.of(own.scores for own in resamples.values())
-    found = [paired_difference(resamples[a], resamples[b], seeds) for a, b in pairs]
+    found = [paired_difference(resamples[a], resamples[b], seeds[a], seeds[b]) for a, b in pairs]
     widest = task.bounds[1] - task.bounds[0]
     for row in found:
         row["low"], row["high"] = max(row["low"], -widest), min(row["high"], widest)

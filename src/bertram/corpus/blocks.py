@@ -149,14 +149,26 @@ def assemble(store: TokenStore, pairs: NDArray[np.int64], tokenizer: Tokenizer) 
 
 
 def _even_cuts(offsets: Ints, batch_tokens: int) -> NDArray[np.int64]:
-    """Where to cut sequences into few batches of at most `batch_tokens` tokens, all about as large.
+    """Where to cut sequences into as few batches of at most `batch_tokens` tokens as can be.
 
-    A longer sequence is a batch of its own.
+    All but the last are about as large. A longer sequence is a batch of its own.
     """
-    least = max(1, -(-int(offsets[-1]) // batch_tokens))
-    for batches in range(least, len(offsets)):
-        places = np.searchsorted(offsets, np.linspace(0, offsets[-1], batches + 1))
-        cuts = np.unique(places)  # no batch without sequences
-        if ((np.diff(offsets[cuts]) <= batch_tokens) | (np.diff(cuts) == 1)).all():
-            return cuts
-    return np.arange(len(offsets))
+    places = offsets.tolist()
+    cuts = _greedy_cuts(places, batch_tokens)
+    too_small, room = 0, batch_tokens
+    while room - too_small > 1:  # the least room that needs no more batches
+        middle = (too_small + room) // 2
+        found = _greedy_cuts(places, middle)
+        if len(found) == len(cuts):
+            cuts, room = found, middle
+        else:
+            too_small = middle
+    return np.array(cuts)
+
+
+def _greedy_cuts(offsets: list[int], room: int) -> list[int]:
+    cuts = [0]
+    while cuts[-1] + 1 < len(offsets):
+        fitting = bisect_right(offsets, offsets[cuts[-1]] + room) - 1
+        cuts.append(max(fitting, cuts[-1] + 1))
+    return cuts

@@ -62,18 +62,18 @@ class MaskFiller:
 
     def answers(
         self, chunks: Iterable[Sequence[str | Mapping[str, str]]], top_k: int = _CANDIDATES
-    ) -> Iterator[dict[str, Any]]:
-        """`predict` for any number of inputs, which come by chunks.
+    ) -> Iterator[list[dict[str, Any]]]:
+        """`predict` for every chunk of inputs in turn.
 
         Raises:
-            BadInput: as `predict`; what stands before such an input was answered.
+            BadInput: as `predict`; what stands before a text that has not one mask token was answered.
         """
         done = 0
         for chunk in chunks:
             try:
-                yield from self.predict(chunk, top_k)
+                yield self.predict(chunk, top_k)
             except NotOneMask as fault:
-                yield from self.predict(chunk[: fault.place], top_k)
+                yield self.predict(chunk[: fault.place], top_k)
                 raise BadInput(f"text {done + fault.place + 1:,}: {fault.reason}") from None
             done += len(chunk)
 

@@ -340,7 +340,7 @@ class Loop:
         began = time.monotonic()
         self.evaluate()
         evaluation_seconds = (time.monotonic() - began) * self.recipe.evaluations
-        seconds -= time.monotonic() - started
+        seconds -= min(time.monotonic() - started, seconds / 2)
         # An untrained decoder writes until it is stopped: what its evaluation takes says little, and so half at most.
         steps = (seconds - min(evaluation_seconds, seconds / 2)) / step_seconds
         return max(1, int(self.processes.sums([steps])[0] / self.processes.size))
