@@ -130,12 +130,18 @@ def export_alike(model: str | Path, out: Path, texts: Inputs, *, allow_pickle: b
         return export(model, format="engine", out=out, precision="fp32", allow_pickle=allow_pickle)
 
 
+def _read(source: Path, allow_pickle: bool) -> "Model":
+    network = model_directory.read_model(source, allow_pickle=allow_pickle)
+    model_directory.check_numbers(source, network)
+    return network
+
+
 def _export_engine(
     source: Path, out: Path, precision: Precision, texts: Inputs | None, min_agreement: float, allow_pickle: bool
 ) -> Agreement | None:
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
-    network = model_directory.read_model(source, allow_pickle=allow_pickle)
+    network = _read(source, allow_pickle)
     tokenizer = model_directory.read_tokenizer(source, network.config)
     kept = _kept(source, read_manifest(source), network.config)
     from bertram.formats.engine import tensors_of
@@ -166,7 +172,7 @@ def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
 
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
-    network = untied(model_directory.read_model(source, allow_pickle=allow_pickle))
+    network = untied(_read(source, allow_pickle))
     _answer_in_unit_of_labels(network, model_directory.find_task(source, read_manifest(source)))
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
@@ -216,7 +222,7 @@ def _kept(source: Path, manifest: Mapping[str, Any], config: EncoderConfig) -> d
 
 
 def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
-    network = model_directory.read_model(source, allow_pickle=allow_pickle)
+    network = _read(source, allow_pickle)
     check_published(network.config)
     tokenizer = model_directory.read_tokenizer(source, network.config)
     manifest = read_manifest(source)

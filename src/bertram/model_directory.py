@@ -50,14 +50,12 @@ def read_model(
     Without `heads`, with those that the directory holds. A classification head is another if its `labels` are.
 
     Raises:
-        BadInput: the directory holds no model, or a damaged one, or one whose weights are not finite.
+        BadInput: the directory holds no model, or a damaged one.
     """
     require_all(("torch", "safetensors"), "train")
     from bertram.formats.huggingface import read
 
-    network = read(directory, heads=heads, labels=labels, overrides=overrides_of(directory), allow_pickle=allow_pickle)
-    _check_numbers(directory, network)
-    return network
+    return read(directory, heads=heads, labels=labels, overrides=overrides_of(directory), allow_pickle=allow_pickle)
 
 
 def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transformer":
@@ -70,12 +68,12 @@ def read_transformer(directory: Path, *, allow_pickle: bool = False) -> "Transfo
     from bertram.formats import transformer
 
     network = transformer.read_transformer(directory, allow_pickle=allow_pickle)
-    _check_numbers(directory, network)
+    check_numbers(directory, network)
     return network
 
 
-def _check_numbers(directory: Path, network: "Model | Transformer") -> None:
-    """Refuse a model that answers nothing.
+def check_numbers(directory: Path, network: "Model | Transformer") -> None:
+    """Refuse a model that answers nothing. An encoder whose training diverged may still be measured, and is read.
 
     Raises:
         BadInput: a weight is not finite.
