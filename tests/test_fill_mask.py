@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,9 +102,9 @@ def test_ids_beyond_the_tokenizer_take_probability_but_are_no_candidates(tmp_pat
     assert sum(given["score"] for given in answer["candidates"]) < 0.5
 
 
-def refused(filler: MaskFiller, inputs: list[object], **options: int) -> str:
+def refused(filler: MaskFiller, inputs: list[Any], **options: int) -> str:
     with pytest.raises(BadInput) as caught:
-        filler.predict(inputs, **options)  # type: ignore[arg-type]
+        filler.predict(inputs, **options)
     return str(caught.value)
 
 
