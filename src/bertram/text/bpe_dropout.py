@@ -48,7 +48,7 @@ class BPEDropout(Tokenizer):
             for rank, (first, second) in enumerate(model["merges"])
         }
         merged = {character for first, second in model["merges"] for character in first + second}
-        self._alone = self.special | np.array([not merged.intersection(piece) for piece in self.tokens])
+        self._alone = np.array([not merged.intersection(piece) for piece in self.tokens])
         self._begins = self._alone | np.array([piece.startswith(BOUNDARY) for piece in self.tokens])
         self._known: dict[bytes, list[bytes | None]] = {}
         self.begin(0)
@@ -64,7 +64,7 @@ class BPEDropout(Tokenizer):
         begins[1:] |= self._alone[whole[:-1]]
         begins[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
         starts = np.flatnonzero(begins)
-        ends = np.append(starts, len(whole))[1:]
+        ends = np.append(starts[1:], len(whole))
         stored, size = whole.tobytes(), whole.itemsize
         choices = self._choice.integers(_CUTS, size=len(starts)).tolist()
         words = [
@@ -88,9 +88,8 @@ class BPEDropout(Tokenizer):
         return found
 
     def _merge(self, word: bytes, draws: random.Random) -> bytes:
-        ids = np.frombuffer(word, np.int32)
-        characters = "".join(self.tokens[piece] for piece in ids)
-        if self.special[ids].any() or any(character not in self._places for character in characters):
+        ids = np.frombuffer(word, np.int32).tolist()
+        if self.unk_id in ids or len(characters := "".join(self.tokens[piece] for piece in ids)) == len(ids):
             return word
         pieces = [self._places[character] for character in characters]
         while True:
