@@ -135,7 +135,6 @@ def train(
     vocab_size: VocabSize = None,
     cased: Cased = False,
     separate_vocabularies: Flag = False,
-    bpe_dropout: float = 0.0,
     config: str | None = None,
     max_length: MaxLength = None,
     resume: Resume = False,
@@ -162,9 +161,6 @@ def train(
         A table, or two aligned text files, scored once at the end.
     separate_vocabularies
         Learn separate source and target tokenizers instead of a joint one.
-    bpe_dropout
-        Cut words at random while training a translation or summarization model: leave out this share of merges
-        (Provilkov et al. 2020, who take 0.1).
     config
         Override settings of an encoder–decoder preset or of a new decoder: num_hidden_groups=1,embedding_size=64. A
         model with an embedding_size of its own cannot be exported.
@@ -189,7 +185,6 @@ def train(
             vocab_size=vocab_size,
             cased=cased,
             separate_vocabularies=separate_vocabularies,
-            bpe_dropout=bpe_dropout,
             config=None if config is None else parse_fields(config),
             max_length=max_length,
             resume=resume,

@@ -44,8 +44,6 @@ class TrainingSetup:
     """Leave the model, with what came of its training for bertram.json."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What bertram.json is to say of it beside what it says of any."""
-    of_epoch: Callable[[int], Examples] | None = None
-    """As `ShuffledRows` takes it."""
     blind: Callable[[Examples], float] | None = None
     """As `Loop` takes it."""
 
@@ -120,7 +118,7 @@ class Training(ABC, Generic[T, S]):
             setup = self.begin(out, processes)
         outcome = Loop(
             setup.network,
-            ShuffledRows(setup.examples, recipe.batch_size, recipe.seed, recipe.batch_tokens, setup.of_epoch),
+            ShuffledRows(setup.examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
             recipe,
             out,
             evaluate=setup.evaluate,

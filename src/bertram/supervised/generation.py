@@ -1,6 +1,6 @@
 """From pairs of texts and a model argument to a trained encoder–decoder directory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +20,6 @@ from bertram.search import Search
 from bertram.supervised.base import Training, TrainingSetup
 from bertram.tasks.registry import COLUMNS
 from bertram.tasks.sequence_to_sequence import Generation
-from bertram.text.bpe_dropout import BPEDropout
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.splits import NAMES, Splits
 from bertram.text.tokenizer import Tokenizer
@@ -72,7 +71,6 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
     """An encoder–decoder model's training on pairs of texts."""
 
     separate_vocabularies: bool = False
-    bpe_dropout: float = 0.0
     config: Mapping[str, Any] = field(default_factory=dict)
 
     libraries = ("torch", "safetensors", "sacrebleu", "tensorboard")
@@ -92,8 +90,8 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
     @property
     def settings(self) -> dict[str, Any]:
         """As `Training.settings`."""
-        own = {"separate_vocabularies": self.separate_vocabularies, "bpe_dropout": self.bpe_dropout}
-        return super().settings | own | {"config": dict(self.config)}
+        own = {"separate_vocabularies": self.separate_vocabularies, "config": dict(self.config)}
+        return super().settings | own
 
     def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
         """As `Training.begin`.
@@ -122,27 +120,10 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
             truncated=truncated,
             max_length=max_length,
             evaluate=evaluate,
-            of_epoch=self._dropping_merges(source, target, network.config, max_length) if self.bpe_dropout else None,
             scores=lambda name: evaluate_writing(generator, self.splits.judged[name]),
             save=lambda manifest: model_directory.save_transformer(network, source, target, out, manifest, model_card),
             facts={"search": asdict(search)},
         )
-
-    def _dropping_merges(
-        self, source: Tokenizer, target: Tokenizer, config: TransformerConfig, max_length: int
-    ) -> Callable[[int], Examples]:
-        """An epoch's examples, with words cut at random."""
-        sides = [
-            BPEDropout(tokenizer, self.bpe_dropout, self.recipe.seed)
-            for tokenizer in ([source] if source is target else [source, target])
-        ]
-
-        def of_epoch(epoch: int) -> Examples:
-            for side in sides:
-                side.begin(epoch)
-            return learnable(self.splits.train, sides[0], sides[-1], config, max_length)[0]
-
-        return of_epoch
 
 
 def learnable(
@@ -175,7 +156,6 @@ def check_model(
     *,
     vocab_size: int | None,
     separate_vocabularies: bool,
-    bpe_dropout: float,
     config: Mapping[str, Any],
     max_length: int | None,
     allow_pickle: bool,
@@ -185,8 +165,6 @@ def check_model(
     Raises:
         BadInput: there is no such model, or it cannot be trained as asked.
     """
-    if not 0 <= bpe_dropout < 1:
-        raise BadInput(f"--bpe-dropout {bpe_dropout}: must be 0 or more and below 1")
     given = model_names.resolve(model, allow_pickle=allow_pickle)
     if isinstance(given, EncoderConfig):
         raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")

@@ -29,7 +29,6 @@ def train(
     vocab_size: int | None = None,
     cased: bool = False,
     separate_vocabularies: bool = False,
-    bpe_dropout: float = 0.0,
     config: Mapping[str, Any] | None = None,
     max_length: int | None = None,
     resume: bool = False,
@@ -48,8 +47,6 @@ def train(
         validation: chooses the best weights; without it a seeded tenth of the training data is held out.
         cased: a BERT's or ALBERT's preset learns a tokenizer that keeps upper case and accents.
         separate_vocabularies: an encoder–decoder preset learns a tokenizer for each side.
-        bpe_dropout: probability with which a merge is left out when words are cut for training (Provilkov et al. 2020);
-            takes a tokenizer by byte-pair encoding, as an encoder–decoder preset's.
         config: fields to change, of both stacks of an encoder–decoder preset or of a new decoder.
         max_length: tokens that texts are truncated to, by default the model's own maximum length.
         dry_run: one batch goes through training, validation and test, and nothing is left at `out`.
@@ -71,7 +68,6 @@ def train(
             model,
             vocab_size=vocab_size,
             separate_vocabularies=separate_vocabularies,
-            bpe_dropout=bpe_dropout,
             config=config or {},
             max_length=max_length,
             allow_pickle=allow_pickle,
@@ -83,13 +79,12 @@ def train(
             recipe=recipe,
             vocab_size=vocab_size,
             separate_vocabularies=separate_vocabularies,
-            bpe_dropout=bpe_dropout,
             config=config or {},
             max_length=max_length,
             allow_pickle=allow_pickle,
         )
-    elif separate_vocabularies or config or bpe_dropout:
-        option = "--config" if config else "--bpe-dropout" if bpe_dropout else "--separate-vocabularies"
+    elif separate_vocabularies or config:
+        option = "--config" if config else "--separate-vocabularies"
         raise BadInput(f"{option}: is for {' and '.join(GENERATIONS)} alone")
     else:
         table, judged = _one(data), [None if given is None else _one(given) for given in (validation, test)]

@@ -1,6 +1,5 @@
 """Where a training's examples come from: a batch for every position, and the position after it."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -33,20 +32,9 @@ class ShuffledRows:
 
     start: Position = (0, 0)
 
-    def __init__(
-        self,
-        examples: Examples,
-        batch_size: int | None,
-        seed: int,
-        batch_tokens: int | None = None,
-        of_epoch: Callable[[int], Examples] | None = None,
-    ) -> None:
-        """With `batch_tokens` a batch is filled up to so many tokens, and a longer example is a batch of its own.
-
-        `of_epoch` gives the examples as they are in an epoch, if they are not the same in all.
-        """
+    def __init__(self, examples: Examples, batch_size: int | None, seed: int, batch_tokens: int | None = None) -> None:
+        """With `batch_tokens` a batch is filled up to so many tokens, and a longer example is a batch of its own."""
         self.examples, self.batch_size, self.batch_tokens, self.seed = examples, batch_size, batch_tokens, seed
-        self.of_epoch = of_epoch
         self._epoch, self._batches = -1, [np.empty(0, np.int64)]
         self.steps_per_epoch: float = len(self._batches_of(0))
         self.tokens_per_step = examples.tokens / self.steps_per_epoch
@@ -60,8 +48,6 @@ class ShuffledRows:
 
     def _batches_of(self, epoch: int) -> list[NDArray[np.int64]]:
         if epoch != self._epoch:
-            if self.of_epoch is not None:
-                self.examples = self.of_epoch(epoch)
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
             self._batches = np.split(order, self._cuts(order))
             self._epoch = epoch
