@@ -53,9 +53,7 @@ def serve(kind: str, model: str) -> None:
 class Worker:
     def __init__(self, kind: str, model: str) -> None:
         command = [sys.executable, __file__, "--serve", kind, model]
-        self.process = subprocess.Popen(
-            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        self.process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, texts: list[str]) -> tuple[float, float]:
         self.process.stdin.write(json.dumps(texts) + "\n")
@@ -100,7 +98,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--serve":
+    if sys.argv[1:2] == ["--serve"]:
         serve(*sys.argv[2:])
     else:
         main()

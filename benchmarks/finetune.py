@@ -163,8 +163,9 @@ def contest(options: argparse.Namespace) -> None:
             row: dict[str, Any] = {"size": size, "set": name, "rounds": options.rounds}
             for contestant, runs in found.items():
                 row[contestant] = {key: round(statistics.median(run[key] for run in runs), 1) for key in runs[0]}
-            for peer in options.contestants[1:]:
-                row[f"ratio to {peer}"] = round(row["bertram"]["tokens_per_second"] / row[peer]["tokens_per_second"], 2)
+            first, *peers = options.contestants
+            for peer in peers:
+                row[f"ratio to {peer}"] = round(row[first]["tokens_per_second"] / row[peer]["tokens_per_second"], 2)
             print(json.dumps(row), flush=True)
             results.append(row)
     if options.out:
@@ -180,7 +181,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", nargs="+", default=["6x384", "bert-base"])
     parser.add_argument("--sets", nargs="+", default=["sst2", "imdb"])
-    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
+    parser.add_argument(
+        "--contestants",
+        nargs="+",
+        choices=CONTESTANTS,
+        default=CONTESTANTS,
+        help="the others are compared with the first",
+    )
     parser.add_argument("--run", choices=CONTESTANTS)
     parser.add_argument("--size")
     parser.add_argument("--set")

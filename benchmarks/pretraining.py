@@ -55,7 +55,7 @@ def prepare(data: Path, scratch: Path, models: Sequence[str]) -> None:
         store.build(novels.parts(), tokenizer, scratch / name / "store", None)
 
 
-def blocks(scratch: Path, model: str, objective: str | None = None, masking: str = "token", batches: int = 1) -> Any:
+def blocks(scratch: Path, model: str, batches: int = 1) -> Any:
     from bertram.config import PRESETS
     from bertram.corpus.blocks import Blocks
     from bertram.corpus.store import TokenStore
@@ -64,8 +64,8 @@ def blocks(scratch: Path, model: str, objective: str | None = None, masking: str
     return Blocks(
         TokenStore.open(scratch / model / "store"),
         Tokenizer.load(scratch / model),
-        objective or PRESETS[model].sentence_objective,  # type: ignore[arg-type]
-        masking,  # type: ignore[arg-type]
+        PRESETS[model].sentence_objective,
+        "token",
         max_length=MAX_LENGTH,
         batch_tokens=batches * BATCH_SIZE * MAX_LENGTH,
         seed=0,
@@ -123,7 +123,9 @@ def step_bertram(
     return speed(marks, warm_up - 1) | {"data_share": statistics.mean(shares[warm_up:])}
 
 
-def step_transformers(scratch: Path, model: str, device: str = "cpu", *, compiled: bool = False) -> dict[str, float]:
+def step_transformers(
+    scratch: Path, model: str, device: str = "cpu", *, compiled: bool = False, bf16: bool = True
+) -> dict[str, float]:
     import torch
     import transformers
 
@@ -147,7 +149,7 @@ def step_transformers(scratch: Path, model: str, device: str = "cpu", *, compile
         batch, position = feed.take(position)
         pairs = torch.from_numpy(batch.labels["sentence_pair"]).long()
         ids, segments, targets, pairs = (tensor.to(device) for tensor in (*padded(batch), pairs))
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             loss = network(
                 input_ids=ids,
                 token_type_ids=segments,
@@ -185,8 +187,8 @@ def spans(offsets: Any) -> list[tuple[int, int]]:
     return list(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
 
 
-def data_bertram(scratch: Path, model: str, **options: str) -> dict[str, float]:
-    feed = blocks(scratch, model, **options)
+def data_bertram(scratch: Path, model: str) -> dict[str, float]:
+    feed = blocks(scratch, model)
     marks, position, tokens, sequences = [(time.perf_counter(), 0)], (1, 0, 0), 0, 0  # the first epoch's block is made
     while sequences < SEQUENCES:
         batch, position = feed.take(position)
@@ -262,7 +264,11 @@ def speed(marks: list[tuple[float, int]], first: int) -> dict[str, float]:
 
 
 CONTESTS: dict[str, dict[str, Callable[..., dict[str, float]]]] = {
-    "step": {"bertram": step_bertram, "transformers": step_transformers},
+    "step": {
+        "bertram": step_bertram,
+        "transformers": step_transformers,
+        "transformers, fp32": partial(step_transformers, bf16=False),
+    },
     "gpu": {
         "bertram": partial(step_bertram, device="cuda"),
         "bertram, not compiled": partial(step_bertram, device="cuda", compiled=False),

@@ -25,9 +25,8 @@ from bertram.training.distributed import alone
 from bertram.training.optimizers import Optimizer
 from bertram.training.precision import DTYPES, chosen
 from bertram.training.recipe import Recipe
-from finetune import encode, make_model
+from finetune import BATCH_SIZE, WARM_UP, encode, make_model
 
-WARM_UP = 4
 T = TypeVar("T")
 
 
@@ -41,7 +40,7 @@ def main() -> None:
     parser.add_argument("--operators", action="store_true")
     options = parser.parse_args()
     keep_freed_memory()  # as the loop does
-    ids, labels = encode(options.model, options.data, options.set)
+    ids, labels = encode(options.model, options.data, options.set, BATCH_SIZE * (WARM_UP + options.steps))
     data, targets = Batch.pack(ids), np.array(labels)
     with tempfile.TemporaryDirectory() as scratch:
         make_model(options.size, Path(scratch))
@@ -66,7 +65,7 @@ def main() -> None:
         return len(batch.token_ids)
 
     order = np.random.default_rng(0).permutation(len(data))
-    batches = [order[start : start + 32] for start in range(0, 32 * (WARM_UP + options.steps), 32)]
+    batches = [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
     for rows in batches[:WARM_UP]:
         step(rows)
     for times in phases.values():

@@ -8,6 +8,7 @@ from bertram.checking.tables import check_tables, render
 from bertram.config import PRESETS
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
+from tiny import run
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -171,6 +172,25 @@ def test_tokens_of_a_preset_are_those_that_training_would_learn(tmp_path):
     assert found_about(found, "512") == [
         "1 of 21 rows of train.tsv runs past the 512 tokens that bert-tiny reads, and would be cut"
     ]
+
+
+def test_tokens_of_a_preset_that_keeps_case(tmp_path, capsys):
+    texts = ["The film was Good", "the FILM was bad"] * 10
+    train = table(tmp_path / "train.tsv", *((text, "ab"[place % 2]) for place, text in enumerate(texts)))
+    assert run("check", train, "--model", "bert-tiny", "--cased", "--vocab-size", "50", "--json") == 0
+    tokenizer = Tokenizer.train(texts, "bert", 50, cased=True)
+    assert json.loads(capsys.readouterr().out)["model"]["vocab_size"] == tokenizer.vocab_size
+    folded = Tokenizer.train(texts, "bert", 50)
+    assert folded.fingerprint != tokenizer.fingerprint
+
+
+def test_a_labelled_table_is_no_translation_whatever_else_it_has(tmp_path, capsys):
+    rows = "".join(f"word {number},{'ab'[number % 2]},web,me\n" for number in range(20))
+    (tmp_path / "posts.csv").write_text("text,label,source,target\n" + rows)
+    (tmp_path / "pairs.csv").write_text("source,target\n" + "one,eins\n" * 20)
+    for name, task in (("posts.csv", "classification"), ("pairs.csv", "translation")):
+        assert run("check", tmp_path / name, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["task"] == task
 
 
 def test_tokens_of_a_directory_are_its_own(tmp_path):

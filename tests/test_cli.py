@@ -54,6 +54,10 @@ def test_predict_answers_in_order(place, capsys, monkeypatch):
     for command in (["a lovely film"], ["--text", "a lovely film"]):
         assert run("predict", place / "out", *command) == 0
         assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(answers[0]["score"], abs=1e-6)
+    assert run("predict", place / "out", "--text", "-5 degrees, and a lovely film") == 0
+    assert capsys.readouterr().out
+    assert run("predict", place / "out", "- a lovely film") == 2
+    assert "For a text write --text '- a lovely film'." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["classify", "--beam"], ["embed", "x", "-b"], ["translate", "x", "--beam", "3"]])

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 from dataclasses import asdict
 
 import numpy as np
@@ -21,6 +22,7 @@ from bertram.model_directory import read_model
 from bertram.quantizing import Agreement, agreement, quantized
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.text.tokenizer import Tokenizer
+from bertram.training.interruption import Interrupted
 from tiny import model_directory, rows, run
 
 TEXTS = [text for text, _ in rows(100, seed=5)]
@@ -56,7 +58,7 @@ def test_an_encoder_for_transformers(tmp_path, settings):
     with torch.inference_mode():
         theirs = model(ids).logits.numpy()
     np.testing.assert_allclose(theirs, bertram.load(place).logits(TEXTS[:1]), atol=1e-5)
-    with pytest.raises(BadInput, match="is not empty"):
+    with pytest.raises(BadInput, match="not an empty directory"):
         export(place, format="huggingface", out=tmp_path / "out")
     with pytest.raises(BadInput, match="no other --precision"):
         export(place, format="huggingface", out=tmp_path / "int8", precision="int8")
@@ -205,6 +207,21 @@ def test_agreement_counts_equal_answers():
         > agreement({"regression": a[:, :1]}, small, soft=True)
         > agreement({"regression": a[:, :1]}, large, soft=True)
     )
+
+
+def test_an_export_that_was_interrupted_can_be_repeated(model, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise Interrupted(signal.SIGINT)
+
+    out = tmp_path / "exported" / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("bertram.exporting.write_manifest", interrupted)
+        with pytest.raises(Interrupted):
+            export(model, format="huggingface", out=out)
+    assert list(out.parent.iterdir()) == []
+    export(model, format="huggingface", out=out)
+    found = read_model(out).state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in read_model(model).state_dict().items())
 
 
 @pytest.mark.parametrize(

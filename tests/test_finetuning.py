@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from bertram.run_directory import SETTINGS, alone_in
 from bertram.supervised.finetuning import LabelledSplits
 from bertram.supervised.train import summary, train
 from bertram.text.records import read_table
+from bertram.training.interruption import Interrupted
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 from bertram.training.state import State
@@ -116,6 +118,15 @@ def test_dry_run_takes_every_part_and_leaves_nothing(place, tmp_path):
     assert found["steps"] == 1
     assert found["scores"].keys() == {"validation", "test"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_dry_run_promises_no_checkpoint(place, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise Interrupted(signal.SIGINT, "; a checkpoint was written")
+
+    monkeypatch.setattr("bertram.training.loop.Loop.run", interrupted)
+    with pytest.raises(Interrupted, match=r"^stopped by SIGINT$"):
+        train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", dry_run=True)
 
 
 def test_a_training_goes_on_where_out_is_called_as_its_preset(place, tmp_path, monkeypatch):

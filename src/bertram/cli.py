@@ -34,7 +34,7 @@ app = App(
 def _no_option(_: object, value: str | None) -> None:
     """Of what may be named by "-", which is standard input, refuse all else that begins so."""
     if value is not None and value != "-" and value.startswith("-"):
-        raise ValueError(f"Unknown option: {value}.")
+        raise ValueError(f"Unknown option: {value}. For a text write --text {value!r:.80}.")
 
 
 Data = Annotated[
@@ -49,6 +49,13 @@ Data2 = Annotated[
     Parameter(help="For translation from two text files: the target side, whose lines translate those of DATA."),
 ]
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
+TableColumns = Annotated[
+    str | None,
+    Parameter(
+        help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2. Only numbers: no "
+        "header."
+    ),
+]
 Columns = Annotated[
     str | None,
     Parameter(
@@ -82,6 +89,7 @@ Resume = Annotated[
 Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression", "similarity"]
 WritingTask = Literal["translation", "summarization"]
+SingleText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 Source = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)]
 Searching = Annotated[SearchOptions | None, Parameter(name="*")]
 
@@ -96,6 +104,8 @@ def check(
     test: Files = None,
     model: str | None = None,
     columns: Columns = None,
+    vocab_size: VocabSize = None,
+    cased: Cased = False,
     json: Json = False,
 ) -> None:
     """Check data before training: columns, labels, text lengths, duplicates within and across files.
@@ -105,7 +115,8 @@ def check(
     Parameters
     ----------
     task
-        Default: classification or regression, guessed from the labels; translation for two files.
+        Default: classification or regression, guessed from the labels; translation for two files, and translation
+        or summarization for a table that has their columns and no text and label.
     validation
         The validation data, checked together with DATA.
     test
@@ -116,7 +127,16 @@ def check(
     from bertram.checking.check import check as look
 
     files = [data] if data2 is None else [data, data2]
-    found, page = look(files, validation or [], test or [], task=task, model=model, columns=columns)
+    found, page = look(
+        files,
+        validation or [],
+        test or [],
+        task=task,
+        model=model,
+        columns=columns,
+        vocab_size=vocab_size,
+        cased=cased,
+    )
     _print(found, page, as_json=json)
 
 
@@ -167,12 +187,13 @@ def train(
     dry_run
         Run one batch through training, validation and test, and write nothing.
     """
+    from bertram.model_names import name_of
     from bertram.progress import training_progress
     from bertram.run_directory import check_converged
     from bertram.supervised.train import summary
     from bertram.supervised.train import train as train_model
 
-    with training_progress(Path(model).name) as report:
+    with training_progress(name_of(model)) as report:
         manifest = train_model(
             task,
             [data] if data2 is None else [data, data2],
@@ -205,7 +226,7 @@ def compare(
     task: TaskName | None = None,
     validation: Path | None = None,
     test: Path | None = None,
-    columns: Columns = None,
+    columns: TableColumns = None,
     recipe: Training = Recipe(),  # noqa: B008  frozen
     seeds: int = 1,
     vocab_size: VocabSize = None,
@@ -317,10 +338,11 @@ def pretrain(
         Override settings of the preset: hidden_size=320,intermediate_size=1280,num_attention_heads=5
     """
     from bertram import pretraining
+    from bertram.model_names import name_of
     from bertram.progress import speaks, training_progress
     from bertram.run_directory import check_converged
 
-    with training_progress(Path(model).name) as report:
+    with training_progress(name_of(model)) as report:
         manifest = pretraining.pretrain(
             corpus,
             model=model,
@@ -397,11 +419,12 @@ def shrink(
         return
     if out is None:
         raise BadInput("shrink needs --out, or --plan to see the possible sizes first")
+    from bertram.model_names import name_of
     from bertram.progress import training_progress
     from bertram.shrinking.shrink import shrink as run
     from bertram.shrinking.table import render_table
 
-    with training_progress(Path(model).name) as report:
+    with training_progress(name_of(model)) as report:
         results = run(
             model,
             texts or [],
@@ -453,8 +476,8 @@ def predict(
     model: Source | None = None,
     source: Source | None = None,
     *,
-    text: str | None = None,
-    columns: Columns = None,
+    text: SingleText = None,
+    columns: TableColumns = None,
     allow_pickle: Pickle = False,
 ) -> None:
     """Predict for every line of a file or of standard input. Prints one JSON object a line, in order.
@@ -485,8 +508,8 @@ def embed(
     model: Source | None = None,
     source: Source | None = None,
     *,
-    text: str | None = None,
-    columns: Columns = None,
+    text: SingleText = None,
+    columns: TableColumns = None,
     out: Path | None = None,
     allow_pickle: Pickle = False,
 ) -> None:
@@ -525,8 +548,8 @@ def fill_mask(
     model: str,
     source: Source | None = None,
     *,
-    text: str | None = None,
-    columns: Columns = None,
+    text: SingleText = None,
+    columns: TableColumns = None,
     top_k: int = 5,
     allow_pickle: Pickle = False,
 ) -> None:
@@ -561,7 +584,7 @@ def translate(
     model: str,
     source: Source | None = None,
     *,
-    text: str | None = None,
+    text: SingleText = None,
     columns: Columns = None,
     search: Searching = None,
     allow_pickle: Pickle = False,
@@ -592,7 +615,7 @@ def summarize(
     model: str,
     source: Source | None = None,
     *,
-    text: str | None = None,
+    text: SingleText = None,
     columns: Columns = None,
     search: Searching = None,
     allow_pickle: Pickle = False,
@@ -626,7 +649,7 @@ def export(
     out: Path,
     precision: Literal["fp32", "int8"] | None = None,
     texts: Path | None = None,
-    columns: Columns = None,
+    columns: TableColumns = None,
     min_agreement: float | None = None,
     vocabulary_map: Path | None = None,
     allow_pickle: Pickle = False,
@@ -704,7 +727,7 @@ def bench(
     model: str,
     *,
     texts: Path | None = None,
-    columns: Columns = None,
+    columns: TableColumns = None,
     lengths: Literal["mixed", "sst2", "imdb"] | None = None,
     against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     rounds: int = 3,

@@ -1,6 +1,7 @@
 """A trained model in another format: what `bertram export` does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -12,6 +13,7 @@ from bertram.batch import IGNORED, Batch
 from bertram.config import EncoderConfig, check_published
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require, require_all
+from bertram.files import replacing
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
@@ -19,7 +21,7 @@ from bertram.formats.quantization import Precision, pack
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
-from bertram.run_directory import is_occupied, make_directory, read_manifest, trained_on_pairs, write_manifest
+from bertram.run_directory import read_manifest, trained_on_pairs, write_manifest
 from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
 from bertram.text.inputs import first_inputs
@@ -228,12 +230,12 @@ def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
     manifest = read_manifest(source)
     task = model_directory.find_task(source, manifest)
     _answer_in_unit_of_labels(network, task)
-    _make_new(out)
     kept = _kept(source, manifest, network.config)
     if isinstance(task, Regression):
         kept["task"] = Regression(0.0, 1.0).to_dict()
     labels = getattr(task, "labels", None)
-    write_manifest(out, kept | model_directory.save_files(network, tokenizer, out, kept["max_length"], labels))
+    with _new_directory(out) as place:
+        write_manifest(place, kept | model_directory.save_files(network, tokenizer, place, kept["max_length"], labels))
 
 
 def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:
@@ -247,10 +249,18 @@ def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:
             values.bias.mul_(task.std).add_(task.mean)
 
 
-def _make_new(out: Path) -> None:
-    if is_occupied(out):
-        raise BadInput(f"{out}: is not empty; name another --out")
-    make_directory(out)
+@contextmanager
+def _new_directory(out: Path) -> Iterator[Path]:
+    """A directory to fill, which becomes `out` once all is there.
+
+    Raises:
+        BadInput: `out` holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out}: is there already, and not an empty directory; name another --out")
+    with replacing(out.resolve()) as place:  # "." has no name
+        place.mkdir()
+        yield place
 
 
 def _export_transformer(
@@ -267,24 +277,24 @@ def _export_transformer(
     search = model_directory.search_of(source, manifest)
     kept = _kept(source, manifest, network.config.encoder)
     kept |= {"task": model_directory.task_of(source, manifest).to_dict(), "search": asdict(search)}
-    if format == "huggingface":
-        from bertram.formats import marian_config
-        from bertram.formats.transformer import write_marian
+    with _new_directory(out) as place:
+        if format == "huggingface":
+            from bertram.formats import marian_config
+            from bertram.formats.transformer import write_marian
 
-        _make_new(out)
-        write_marian(network, out, search)
-        kept |= {"config_overrides": marian_config.config_overrides(network.config)}
-    else:
-        from bertram.formats.ctranslate2 import write_ctranslate2
+            write_marian(network, place, search)
+            kept |= {"config_overrides": marian_config.config_overrides(network.config)}
+        else:
+            from bertram.formats.ctranslate2 import write_ctranslate2
 
-        kept |= {"precision": precision or "int8"}
-        write_ctranslate2(
-            network,
-            reader.tokens,
-            writer.tokens,
-            out,
-            kept["precision"],
-            vocabulary_map=None if vocabulary_map is None else Path(vocabulary_map),
-        )
-    kept |= model_directory.save_tokenizers(reader, writer, out, network.config)
-    write_manifest(out, kept)
+            kept |= {"precision": precision or "int8"}
+            write_ctranslate2(
+                network,
+                reader.tokens,
+                writer.tokens,
+                place,
+                kept["precision"],
+                vocabulary_map=None if vocabulary_map is None else Path(vocabulary_map),
+            )
+        kept |= model_directory.save_tokenizers(reader, writer, place, network.config)
+        write_manifest(place, kept)

@@ -19,10 +19,11 @@ from bertram.errors import BadInput
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path in a temporary folder beside `path`; on a clean exit flush its file and rename it onto `path`.
+    """Yield a path in a temporary folder beside `path`; on a clean exit flush what is there and rename it onto `path`.
 
-    A reader sees the old content or the new, never a part. After an error the old content stands and the folder is
-    gone, with whatever else a library made there: safetensors writes a temporary file of its own.
+    That may be a file, or a directory where `path` is none or an empty one. A reader sees the old content or the new,
+    never a part. After an error the old content stands and the folder is gone, with whatever else a library made there:
+    safetensors writes a temporary file of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_unfinished(path)
@@ -32,9 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary, flushed = folder / path.name, begun.with_name(f"{begun.name}flushed")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # safetensors makes it for its owner alone
+        _flush(temporary)
+        if temporary.is_file():
+            (usual := folder / "usual").touch()
+            temporary.chmod(usual.stat().st_mode)  # safetensors makes it for its owner alone
         temporary.replace(flushed)
         shutil.rmtree(folder)
         flushed.replace(path)  # last, so that whoever is killed leaves nothing beside a file that is whole
@@ -45,17 +47,32 @@ def replacing(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        flushed.unlink(missing_ok=True)
+        _delete(folder)
+        _delete(flushed)
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or all that stands in a directory, survive a power cut."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    else:
+        for inner in path.iterdir():
+            _flush(inner)
+        flush_directory(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def discard_unfinished(path: Path) -> None:
     """Delete what a process that was killed while `replacing` a file left beside it."""
     for leftover in path.parent.glob(f"{glob.escape(_begun(path).name)}*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        _delete(leftover)
 
 
 def _begun(path: Path) -> Path:

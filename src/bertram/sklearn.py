@@ -8,6 +8,7 @@ Letters: N examples, C classes.
 
 import warnings
 from abc import ABC
+from contextlib import nullcontext
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +27,7 @@ from bertram import artifacts, model_names
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inference.predictor import Predictor
-from bertram.run_directory import MANIFEST, prepare_directory
+from bertram.run_directory import MANIFEST, prepare_directory, scratch
 from bertram.supervised import finetuning
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
@@ -103,10 +104,10 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "model_files_" in state:
-            with TemporaryDirectory() as scratch:
+            with TemporaryDirectory() as place:
                 for name, content in self.model_files_.items():
-                    Path(scratch, name).write_bytes(content)
-                self.predictor_: Predictor = artifacts.load_predictor(Path(scratch))
+                    Path(place, name).write_bytes(content)
+                self.predictor_: Predictor = artifacts.load_predictor(Path(place))
 
     def _examples(self, X: Any, y: Any, *, numeric: bool) -> tuple[list[list[str]], NDArray[Any]]:
         """X as its columns, and y [N] checked, as numbers if `numeric`."""
@@ -143,8 +144,8 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         )
         table = Table(columns[0], columns[1] if len(columns) == 2 else None, labels)
         splits = _splits(table, self.validation_fraction, recipe.seed)
-        with TemporaryDirectory() as scratch:
-            directory = Path(scratch if self.out is None else self.out)
+        with nullcontext(self.out) if self.out is not None else scratch() as place:
+            directory = Path(place)
             training = finetuning.EncoderTraining(
                 task=task,
                 splits=splits,

@@ -206,12 +206,15 @@ def _prepare(
     manifest, tokenizer = read_manifest(source), Tokenizer.load(source)
     wanted = [name for name in SETTINGS if name.split()[0] in ("bertram", *against)]
     prepared, left_out = dict[str, Path](), dict[str, str]()
+    made = dict[Any, str]()  # by what made it: several settings read one file
     for name in wanted:
         sys.stderr.write(f"preparing: {name}\n")
         (folder := place / name.replace(" ", "-")).mkdir()
         with _Worker(name) as worker:
             try:
-                prepared[name] = Path(worker.ask("prepare", model=str(source), place=str(folder)))
+                if (how := SETTINGS[name].prepare) not in made:
+                    made[how] = worker.ask("prepare", model=str(source), place=str(folder))
+                prepared[name] = Path(made[how])
                 worker.ask("load", path=str(prepared[name]), text=[[7, 7, 7]])
             except BertramError as error:
                 prepared.pop(name, None)

@@ -128,12 +128,15 @@ def _onnx(model: Path, place: Path) -> Path:
 
 def _onnx_int8(model: Path, place: Path) -> Path:
     tools = _library("onnxruntime.quantization")
-    tools.quantize_dynamic(_onnx(model, place), place / "int8.onnx", weight_type=tools.QuantType.QInt8)
+    tools.quantize_dynamic(plain := _onnx(model, place), place / "int8.onnx", weight_type=tools.QuantType.QInt8)
+    plain.unlink()
     return place / "int8.onnx"
 
 
 def _openvino_int8(model: Path, place: Path) -> Path:
-    return _quantized(_library("openvino").Core().read_model(_onnx(model, place)), place)
+    found = _quantized(_library("openvino").Core().read_model(plain := _onnx(model, place)), place)
+    plain.unlink()
+    return found
 
 
 def _openvino_converted_int8(model: Path, place: Path) -> Path:

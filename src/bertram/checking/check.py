@@ -20,11 +20,13 @@ def check(
     task: str | None = None,
     model: str | None = None,
     columns: str | None = None,
+    vocab_size: int | None = None,
+    cased: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """What was found in the files of any task, and the page that tells it.
 
-    Without `task` two files of lines are taken for a translation, and a table for what `columns` says or its columns
-    are called, or its labels look like.
+    Without `task` two files of lines are taken for a translation, and a table for what `columns` says, or its columns
+    are called, or its labels look like. `vocab_size` and `cased` are of the tokenizer that a preset learns.
 
     Raises:
         BadInput: a file or the model cannot be used.
@@ -38,15 +40,27 @@ def check(
             where = "pairs stand in one table or in two files" if most > 1 else "labelled texts stand in one table"
             raise BadInput(f"{paths[most]}: a file too many; {where}")
     if task in GENERATIONS:
-        found = pairs.check_pairs(task, files, model=model, columns=parse_columns(columns, COLUMNS[task]))
+        if cased:
+            raise BadInput("--cased: is for labelled texts; what a model writes keeps its case and accents anyway")
+        named = parse_columns(columns, COLUMNS[task])
+        found = pairs.check_pairs(task, files, model=model, columns=named, vocab_size=vocab_size)
         return found, pairs.render(found)
     parts = (next(iter(paths), None) for paths in (validation, test))
-    found = tables.check_tables(data[0], *parts, task=task, model=model, columns=parse_columns(columns))
+    found = tables.check_tables(
+        data[0], *parts, task=task, model=model, columns=parse_columns(columns), vocab_size=vocab_size, cased=cased
+    )
     return found, tables.render(found)
 
 
 def _by_columns(table: Path, columns: str | None) -> str | None:
-    """The task that writes texts whose columns `columns` names or, without it, a table has, if there is one."""
+    """The task that writes texts whose columns `columns` names or, without it, a table has, if there is one.
+
+    A table that has the columns of labelled texts is one of these, whatever else it has.
+    """
+    if columns is None:
+        with suppress(BadInput):
+            read_rows(table, None)
+            return None
     for task, roles in COLUMNS.items():
         with suppress(BadInput):
             if parse_columns(columns, roles) is None:

@@ -38,7 +38,7 @@ def render(
     measured = [[f"{part:12}{unit}", *(f"{length:,}" for length in by.values())] for part, unit, by in lengths]
     lines += [*_grid(["length", "half up to", "90% up to", "99% up to", "longest"], measured), ""]
     if (model := found["model"]) is not None:
-        origin = f", learned from {parts['train']['file']} as training would" if model["learned_here"] else ""
+        origin = f", learned from all of {parts['train']['file']}" if model["learned_here"] else ""
         lines += [*wrapped(f"{model['name']}: a vocabulary of {model['vocab_size']:,} tokens{origin}."), ""]
     lines.append("Look at this before training:" if found["warnings"] else "Nothing here needs a warning.")
     for warning in found["warnings"]:

@@ -27,14 +27,16 @@ def check_pairs(
     *,
     model: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
+    vocab_size: int | None = None,
 ) -> dict[str, Any]:
     """Count what stands in the pairs and what is wrong with them.
 
     `files` are those of "train", perhaps "validation" and "test", as `read_pairs` takes them. A source with several
     targets counts once for each. Pairs are equal if every character of both sides is. Lengths are in characters and
-    words between white space, with `model` also in its tokens, special ones included. The length of a translation is
-    odd if its ratio to the source's is three times the median or more, or a third or less; that of a summary, if it is
-    more than its document's.
+    words between white space, with `model` also in its tokens, special ones included; those of a preset are learned
+    from all training pairs, a tokenizer of at most `vocab_size` entries. The length of a translation is odd if its
+    ratio to the source's is three times the median or more, or a third or less; that of a summary, if it is more than
+    its document's.
 
     Returns:
         "task"; "model": name, vocabulary and length, or None; "tables": for each part its counts; "warnings": what to
@@ -45,7 +47,7 @@ def check_pairs(
     """
     names = page.told_apart({part: " and ".join(path.name for path in paths) for part, paths in files.items()})
     parts = {part: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for part, paths in files.items()}
-    reader = None if model is None else _reader(model, parts["train"])
+    reader = None if model is None else _reader(model, parts["train"], vocab_size)
     found: dict[str, Any] = {"task": task, "model": reader and reader.described, "tables": {}}
     for part, pairs in parts.items():
         known = {other: set(parts[other].sources) for other in found["tables"]}
@@ -77,22 +79,20 @@ def render(found: dict[str, Any]) -> str:
     return page.render(found, [f"{'task':12}{found['task']}"], _count_rows(found), lengths)
 
 
-def _reader(model: str | Path, train: Pairs) -> Reader:
+def _reader(model: str | Path, train: Pairs, vocab_size: int | None) -> Reader:
     found, name = model_names.resolve(model), model_names.name_of(model)
     if isinstance(found, EncoderConfig):
         raise BadInput(f"{model}: is an encoder's preset, which writes nothing; take transformer-tiny")
     if isinstance(found, TransformerConfig):
         sources, targets = train.flat
-        shared = Tokenizer.train([*sources, *targets], "transformer", found.decoder.vocab_size)
+        shared = Tokenizer.train([*sources, *targets], "transformer", vocab_size or found.decoder.vocab_size)
         return Reader(name, shared, shared, found.max_position_embeddings, learned_here=True)
     if is_transformer(found):
         sizes = read_transformer_config(found)
         return Reader(
             name, *model_directory.tokenizers_of(found, sizes), model_directory.max_length_of(found, sizes.encoder)
         )
-    config = model_directory.read_config(found)
-    tokenizer = model_directory.read_tokenizer(found, config)
-    return Reader(name, tokenizer, tokenizer, model_directory.max_length_of(found, config))
+    return Reader.of_encoder(name, found)
 
 
 def _odd_lengths(task: str, sources: Sequence[str], targets: Sequence[str]) -> int:

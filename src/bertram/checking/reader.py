@@ -1,8 +1,10 @@
 """A model argument as far as it decides about the lengths of texts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from bertram import model_directory
 from bertram.text.tokenizer import Tokenizer
 
 
@@ -17,6 +19,13 @@ class Reader:
     """Tokens that it cuts texts to."""
     learned_here: bool = False
     """Whether the tokenizer was learned from the training texts, as `train` does for a preset."""
+
+    @classmethod
+    def of_encoder(cls, name: str, directory: Path) -> "Reader":
+        """A trained encoder, which reads alone."""
+        config = model_directory.read_config(directory)
+        tokenizer = model_directory.read_tokenizer(directory, config)
+        return cls(name, tokenizer, tokenizer, model_directory.max_length_of(directory, config))
 
     @property
     def described(self) -> dict[str, Any]:

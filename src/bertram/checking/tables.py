@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.checking import page
 from bertram.checking.reader import Reader
 from bertram.config import EncoderConfig
@@ -35,13 +35,15 @@ def check_tables(
     task: str | None = None,
     model: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
+    vocab_size: int | None = None,
+    cased: bool = False,
 ) -> dict[str, Any]:
     """Count what stands in the tables and what is wrong with them.
 
     `task` is one of `bertram.tasks.registry.TASKS`; None guesses from the training labels. Texts are equal if every
     character is; a pair counts as one text. Lengths are in characters and words between white space, with `model` also
     in its tokens, special ones included, where of two texts that the task reads apart the longer counts; those of a
-    preset are learned from the training texts.
+    preset are learned from all training texts, a tokenizer of at most `vocab_size` entries, `cased` or not.
 
     Returns:
         "task": its name; "guessed": whether by the labels; "model": name, vocabulary and length, or None; "tables": for
@@ -57,7 +59,7 @@ def check_tables(
     rows = {part: read_rows(file, columns or {}) for part, file in files.items()}
     tables = {part: table_of(str(files[part]), found) for part, found in rows.items()}
     kind = kind_of_task(task, tables["train"].labels)
-    reader = None if model is None else _reader(model, tables["train"])
+    reader = None if model is None else _reader(model, tables["train"], vocab_size, cased)
     described = reader and reader.described
     found: dict[str, Any] = {"task": kind.name, "guessed": task is None, "model": described, "tables": {}}
     known = {part: _labels_of_texts(table, kind) for part, table in tables.items()}
@@ -92,14 +94,13 @@ def render(found: dict[str, Any]) -> str:
     return page.render(found, facts, [*_label_rows(found), *_count_rows(found)], lengths)
 
 
-def _reader(model: str | Path, train: Table) -> Reader:
+def _reader(model: str | Path, train: Table, vocab_size: int | None, cased: bool) -> Reader:
     source, name = model_names.resolve_encoder(model), model_names.name_of(model)
     if isinstance(source, EncoderConfig):
-        tokenizer = Tokenizer.train(train.texts + (train.texts_b or []), source.model_type, source.vocab_size)
+        texts, size = train.texts + (train.texts_b or []), vocab_size or source.vocab_size
+        tokenizer = Tokenizer.train(texts, source.model_type, size, cased=cased)
         return Reader(name, tokenizer, tokenizer, source.max_position_embeddings, learned_here=True)
-    config = model_directory.read_config(source)
-    tokenizer = model_directory.read_tokenizer(source, config)
-    return Reader(name, tokenizer, tokenizer, model_directory.max_length_of(source, config))
+    return Reader.of_encoder(name, source)
 
 
 def _examples(table: Table) -> list[Example]:

@@ -3,8 +3,6 @@
 Letters: H hidden width, E embedding width, V vocabulary, P positions.
 """
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,7 +12,6 @@ from torch import Tensor, nn
 
 from bertram.config import TransformerConfig
 from bertram.errors import BadInput, require
-from bertram.files import flush_directory
 from bertram.formats.ctranslate2_file import VOCABULARY_MAP
 from bertram.models.decoder import Decoder
 from bertram.models.layers import Attention, Embeddings, FeedForward, Layer, sinusoids
@@ -40,7 +37,7 @@ def write_ctranslate2(
     *,
     vocabulary_map: Path | None = None,
 ) -> None:
-    """Write model.bin, config.json and the vocabularies, beside `directory` first, which appears when all is there.
+    """Write model.bin, config.json and the vocabularies into a directory that is there.
 
     Parts that layers share are written once. Nothing is added to a source: its ids are what the model reads.
 
@@ -52,13 +49,11 @@ def write_ctranslate2(
             a search sees no other targets than those of all sources in its batch.
 
     Raises:
-        BadInput: CTranslate2 cannot represent this model, tokens or map do not fit, or `directory` holds something.
+        BadInput: CTranslate2 cannot represent this model, or tokens or map do not fit.
         OSError: a file cannot be written.
     """
     if reason := _why_not(model.config):
         raise BadInput(f"CTranslate2 cannot represent this model: {reason}")
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise BadInput(f"{directory}: is there already, and not an empty directory")
     if vocabulary_map is not None and not (vocabulary_map.is_file() and vocabulary_map.stat().st_size):
         raise BadInput(f"{vocabulary_map}: no vocabulary map, or an empty one")
     source = _vocabulary("source", source_tokens, model.config.encoder.vocab_size)
@@ -73,7 +68,7 @@ def write_ctranslate2(
         spec.config.add_attribute(name, value)
     spec.validate()
     spec.optimize(quantization={"fp32": None, "int8": "int8"}[precision])
-    _save(spec, directory)
+    spec.save(str(directory))
 
 
 def _why_not(config: TransformerConfig) -> str:
@@ -214,21 +209,3 @@ def _fill_norm(spec: Any, norm: nn.LayerNorm) -> None:
 def _copy(parameter: Tensor) -> Tensor:
     """In float32 on the CPU and in memory of its own, for CTranslate2 quantizes in place."""
     return parameter.detach().to("cpu", torch.float32, copy=True)
-
-
-def _save(spec: Any, directory: Path) -> None:
-    """Write all files beside `directory`, flush them and rename."""
-    directory = directory.resolve()  # "." has no name
-    temporary = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    temporary.mkdir(parents=True)
-    try:
-        spec.save(str(temporary))
-        for path in temporary.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        flush_directory(temporary)
-        temporary.rename(directory)
-        flush_directory(directory.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,6 +1,5 @@
 """Any task by its name: what `bertram train` does."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from bertram import model_names
 from bertram.errors import BadInput
 from bertram.progress import Report, silent
-from bertram.run_directory import alone_in, prepare_directory
+from bertram.run_directory import alone_in, prepare_directory, scratch
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
 from bertram.supervised.generation import EncoderDecoderTraining, Files, check_model, read_splits
 from bertram.tasks.registry import COLUMNS, GENERATIONS
@@ -101,8 +100,8 @@ def train(
             allow_pickle=allow_pickle,
         )
     if dry_run:
-        with tempfile.TemporaryDirectory() as scratch:
-            return training.of_one_step.run(Path(scratch), report)
+        with scratch() as place:
+            return training.of_one_step.run(place, report)
     with alone_in(out):
         finished = prepare_directory(out, model_names.local(model), training.settings, resume=resume)
         return training.run(out, report) if finished is None else finished

@@ -22,7 +22,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{hint}")
-        self.exit_code = 128 + number
+        self.number, self.exit_code = number, 128 + number
 
 
 class StopRequests:
