@@ -12,7 +12,6 @@ from typing import Any
 
 from bertram.errors import BadInput, BertramError
 from bertram.files import read_if_there, read_object, write_json
-from bertram.training.interruption import Interrupted
 
 SETTINGS = "training.json"
 """All that a training depends on, as it was when it began; the first file."""
@@ -147,20 +146,6 @@ def make_directory(out: Path) -> None:
             pass
     except OSError as error:
         raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A directory that is gone afterwards.
-
-    Raises:
-        Interrupted: a signal came; the checkpoint that a training wrote here promises nothing.
-    """
-    with tempfile.TemporaryDirectory() as place:
-        try:
-            yield Path(place)
-        except Interrupted as stopped:
-            raise Interrupted(stopped.number) from None
 
 
 @contextmanager

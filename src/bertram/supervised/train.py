@@ -7,11 +7,12 @@ from typing import Any
 from bertram import model_names
 from bertram.errors import BadInput
 from bertram.progress import Report, silent
-from bertram.run_directory import alone_in, prepare_directory, scratch
+from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
 from bertram.supervised.generation import EncoderDecoderTraining, Files, check_model, read_splits
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.records import ROLES, parse_columns
+from bertram.training.interruption import scratch
 from bertram.training.recipe import Recipe
 
 

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -97,6 +99,20 @@ def check_stop() -> None:
     """
     if StopRequests._active is not None:
         StopRequests._active.check()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory that is gone afterwards.
+
+    Raises:
+        Interrupted: a signal came; the checkpoint that a training wrote here promises nothing.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            yield Path(place)
+        except Interrupted as stopped:
+            raise Interrupted(stopped.number) from None
 
 
 @contextmanager
