@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import bertram
+from bertram.batch import Batch
 from bertram.errors import BadInput
 from bertram.exporting import export
 from bertram.files import write_json
@@ -156,6 +157,11 @@ def test_a_regression_that_int8_spoils_agrees_by_nothing_not_by_less():
     assert agreement(near, far) == 0
 
 
+def test_one_head_that_answers_nothing_is_enough_to_disagree():
+    fine = np.eye(2, dtype=np.float32)
+    assert math.isnan(agreement({"hidden": fine, "embedding": fine}, {"hidden": fine, "embedding": fine * math.nan}))
+
+
 def test_what_agrees_too_little_is_not_written(model, tmp_path, monkeypatch):
     for share in (math.nan, 0.5):
         monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, share=share, **__: share)
@@ -219,9 +225,38 @@ def test_an_export_that_was_interrupted_can_be_repeated(model, tmp_path, monkeyp
         with pytest.raises(Interrupted):
             export(model, format="huggingface", out=out)
     assert list(out.parent.iterdir()) == []
-    export(model, format="huggingface", out=out)
-    found = read_model(out).state_dict()
-    assert all(torch.equal(found[name], weight) for name, weight in read_model(model).state_dict().items())
+    (there := tmp_path / "there").mkdir()  # mounted, or somebody's working directory: it stays the one it is
+    number = there.stat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr("bertram.exporting.write_manifest", interrupted)
+        with pytest.raises(Interrupted):
+            export(model, format="huggingface", out=there)
+    assert list(there.iterdir()) == []
+    for place in (out, there):
+        export(model, format="huggingface", out=place)
+        found = read_model(place).state_dict()
+        assert all(torch.equal(found[name], weight) for name, weight in read_model(model).state_dict().items())
+    assert there.stat().st_ino == number
+
+
+@pytest.mark.parametrize("format", ["engine", "onnx", "huggingface"])
+@pytest.mark.parametrize("task", [{"name": "classification", "labels": ["a", "b", "c"]}, {"name": "fill-mask"}])
+def test_a_model_that_cannot_do_its_task_is_not_exported(model, tmp_path, format, task):
+    place = shutil.copytree(model, tmp_path / "model")
+    write_json(place / MANIFEST, read_manifest(place) | {"task": task})
+    with pytest.raises(BadInput, match=f"is for {task['name']}.*, the weights are not"):
+        export(place, format=format, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_errors_by_layer_are_those_of_the_first_tokens(model, tmp_path):
+    export(model, format="engine", out=tmp_path / "fp32.engine", precision="fp32")
+    engine = read_engine(tmp_path / "fp32.engine")
+    texts = np.random.default_rng(0).integers(5, 30, (128, 32)).tolist()
+    few, many = (quantized(engine, Batch.pack(texts[:count]), 0.0)[1] for count in (64, 128))
+    assert (few.texts, many.texts) == (64, 128)
+    assert many.layers == few.layers
+    assert min(few.layers) > 0
 
 
 @pytest.mark.parametrize(

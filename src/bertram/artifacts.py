@@ -15,6 +15,7 @@ from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
 from bertram.model_directory import (
     LEAST_LENGTH,
+    check_head,
     max_length_of,
     read_model,
     read_tokenizer,
@@ -63,19 +64,12 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     if isinstance(task, Generation):
         return _load_generator(source, manifest, task, allow_pickle)
     network = read_model(source, allow_pickle=allow_pickle)
-    if network.labels().get(task.head) != (labels := _labels_for(task)):
-        outputs = f" with {labels} outputs" if labels else ""
-        raise BadInput(f"{source}: is for {task.name}{outputs}, the weights are not")
+    check_head(source, task, network.labels())
     from bertram.training.torch_runner import TorchRunner
 
     max_length = max_length_of(source, network.config)
     tokenizer = read_tokenizer(source, network.config)
     return _on_encoder(task, tokenizer, TorchRunner(network), max_length, manifest)
-
-
-def _labels_for(task: Task | FillMask) -> int:
-    """How many labels the head of a task has, 0 where it counts none."""
-    return 0 if isinstance(task, FillMask) or task.apart else task.outputs
 
 
 def _on_encoder(
@@ -114,15 +108,16 @@ def load_generator(model: str | Path, task: str | None = None, *, allow_pickle: 
 
 def _load_engine(path: Path) -> Predictor | MaskFiller:
     engine = read_engine(path)
-    manifest, heads = engine.manifest, engine.heads
+    manifest = engine.manifest
     if "task" not in manifest:
         raise BadInput(f"{path}: its model was trained for no task")
     try:
         task = any_task_from_dict(manifest["task"])
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
-    if isinstance(task, Generation) or heads.get(task.head) != _labels_for(task):
-        raise BadInput(f"{path}: holds no head for {task.name}")
+    if isinstance(task, Generation):
+        raise BadInput(f"{path}: an engine does no {task.name}")
+    check_head(path, task, engine.heads)
     max_length = manifest.get("max_length")
     if type(max_length) is not int or not LEAST_LENGTH <= max_length <= engine.config.max_position_embeddings:
         raise BadInput(f"{path}: max_length must be a whole number from {LEAST_LENGTH} to its positions")

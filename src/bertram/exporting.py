@@ -13,7 +13,7 @@ from bertram.batch import IGNORED, Batch
 from bertram.config import EncoderConfig, check_published
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require, require_all
-from bertram.files import replacing
+from bertram.files import delete, replacing
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
@@ -22,8 +22,10 @@ from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import read_manifest, trained_on_pairs, write_manifest
+from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
+from bertram.tasks.task import Task
 from bertram.text.inputs import first_inputs
 from bertram.text.records import parse_columns
 from bertram.text.tokenizer import Tokenizer
@@ -135,6 +137,9 @@ def export_alike(model: str | Path, out: Path, texts: Inputs, *, allow_pickle: b
 def _read(source: Path, allow_pickle: bool) -> "Model":
     network = model_directory.read_model(source, allow_pickle=allow_pickle)
     model_directory.check_numbers(source, network)
+    task = model_directory.find_task(source, read_manifest(source))
+    if isinstance(task, Task | FillMask):
+        model_directory.check_head(source, task, network.labels())
     return network
 
 
@@ -256,11 +261,19 @@ def _new_directory(out: Path) -> Iterator[Path]:
     Raises:
         BadInput: `out` holds something.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not out.exists():
+        with replacing(out) as place:
+            place.mkdir()
+            yield place
+        return
+    if not out.is_dir() or any(out.iterdir()):
         raise BadInput(f"{out}: is there already, and not an empty directory; name another --out")
-    with replacing(out.resolve()) as place:  # "." has no name
-        place.mkdir()
-        yield place
+    try:  # what is mounted there, or somebody's working directory, cannot be replaced
+        yield out
+    except BaseException:
+        for path in out.iterdir():
+            delete(path)
+        raise
 
 
 def _export_transformer(

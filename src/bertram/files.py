@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         if temporary.is_file():
-            (usual := folder / "usual").touch()
+            (usual := folder / f"{path.name}.usual").touch()
             temporary.chmod(usual.stat().st_mode)  # safetensors makes it for its owner alone
         temporary.replace(flushed)
         shutil.rmtree(folder)
@@ -47,8 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
-        _delete(folder)
-        _delete(flushed)
+        delete(folder)
+        delete(flushed)
 
 
 def _flush(path: Path) -> None:
@@ -62,7 +62,8 @@ def _flush(path: Path) -> None:
         flush_directory(path)
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
+    """Delete a file, or a directory with all that stands in it, as far as that can be done."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -72,7 +73,7 @@ def _delete(path: Path) -> None:
 def discard_unfinished(path: Path) -> None:
     """Delete what a process that was killed while `replacing` a file left beside it."""
     for leftover in path.parent.glob(f"{glob.escape(_begun(path).name)}*"):
-        _delete(leftover)
+        delete(leftover)
 
 
 def _begun(path: Path) -> Path:

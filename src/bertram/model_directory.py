@@ -222,6 +222,18 @@ def task_of(directory: Path, manifest: dict[str, Any]) -> AnyTask:
     return task
 
 
+def check_head(source: Path, task: Task | FillMask, labels: Mapping[str, int]) -> None:
+    """Refuse a model that cannot do its task: `labels` are its heads', 0 where a head counts none.
+
+    Raises:
+        BadInput: the task's head is not there, or has other outputs.
+    """
+    wanted = 0 if isinstance(task, FillMask) or task.apart else task.outputs
+    if labels.get(task.head) != wanted:
+        outputs = f" with {wanted} outputs" if wanted else ""
+        raise BadInput(f"{source}: is for {task.name}{outputs}, the weights are not")
+
+
 def find_task(directory: Path, manifest: dict[str, Any]) -> AnyTask | None:
     """The task that bertram.json names, or that other libraries' files imply; None where there is none.
 

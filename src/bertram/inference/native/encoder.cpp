@@ -276,8 +276,7 @@ class Encoder {
         for (Buffer<float>& scratch : scratch_) scratch.at_least(floats);
     }
 
-    // The feed-forward part's inner rows are as wide as they are many; they are made and used up by blocks where there
-    // are blocks enough for every thread, and else each product is shared out by panels.
+    // Where `down` is int8, inner rows are quantized one by one as they are made, and their floats are never there at once.
     void feed_forward(const Layer& layer, const Rows& in, int rows, const Norm* after) {
         const Matrix &up = matrices_[layer.up], &down = matrices_[layer.down];
         const int F = up.outputs, wide = padded(F), stride = padded(model_.hidden);
