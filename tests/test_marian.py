@@ -18,9 +18,11 @@ from bertram import artifacts, model_directory
 from bertram.batch import Batch
 from bertram.config import TransformerConfig
 from bertram.errors import BadInput
+from bertram.files import write_json
 from bertram.formats import marian_config
 from bertram.formats.transformer import read_transformer, write_marian
 from bertram.models.tensors import pairs_to_tensors
+from bertram.run_directory import MANIFEST
 from bertram.search import Search
 from bertram.training.torch_runner import TorchGenerator
 from test_generation import SHORT, SIZES, write_pairs
@@ -149,8 +151,10 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
     model.generation_config.update(num_beams=3, length_penalty=0.5, num_return_sequences=2, no_repeat_ngram_size=4)
     model.save_pretrained(tmp_path)
     expected = Search(beam_size=3, length_penalty=0.5, no_repeat_ngram_size=4)
-    assert model_directory.search_of(tmp_path, {}) == expected
-    assert model_directory.search_of(tmp_path, {"search": {"beam_size": 7}}) == Search(beam_size=7)
+    assert model_directory.search_of(tmp_path) == expected
+    write_json(tmp_path / MANIFEST, {"search": {"beam_size": 7}})
+    assert model_directory.search_of(tmp_path) == Search(beam_size=7)
+    (tmp_path / MANIFEST).unlink()
     for said, message in (
         ('{"num_beams": 0}', "beam-size 0"),
         ('{"num_beams": "3"}', "a whole number"),
@@ -158,12 +162,12 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
     ):
         (tmp_path / "generation_config.json").write_text(said)
         with pytest.raises(BadInput, match=message):
-            model_directory.search_of(tmp_path, {})
+            model_directory.search_of(tmp_path)
     (tmp_path / "generation_config.json").unlink()
-    assert model_directory.search_of(tmp_path, {}) == Search()
+    assert model_directory.search_of(tmp_path) == Search()
     config = json.loads((tmp_path / "config.json").read_text())  # where it stood before there was a file for it
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_beams": 4, "length_penalty": 0.8}))
-    assert model_directory.search_of(tmp_path, {}) == Search(beam_size=4, length_penalty=0.8)
+    assert model_directory.search_of(tmp_path) == Search(beam_size=4, length_penalty=0.8)
 
 
 def edit(directory: Path, **changes: torch.Tensor | None) -> None:

@@ -59,17 +59,16 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     source = trained(model, resolve(model, allow_pickle=allow_pickle))
     if is_baseline(source):
         return Baseline.load(source)
-    manifest = read_manifest(source)
-    task = task_of(source, manifest)
+    task = task_of(source)
     if isinstance(task, Generation):
-        return _load_generator(source, manifest, task, allow_pickle)
+        return _load_generator(source, task, allow_pickle)
     network = read_model(source, allow_pickle=allow_pickle)
     check_head(source, task, network.labels())
     from bertram.training.torch_runner import TorchRunner
 
     max_length = max_length_of(source, network.config)
     tokenizer = read_tokenizer(source, network.config)
-    return _on_encoder(task, tokenizer, TorchRunner(network), max_length, manifest)
+    return _on_encoder(task, tokenizer, TorchRunner(network), max_length, read_manifest(source))
 
 
 def _on_encoder(
@@ -136,13 +135,13 @@ def load_mask_filler(model: str | Path, *, allow_pickle: bool = False) -> MaskFi
     return found
 
 
-def _load_generator(source: Path, manifest: dict[str, Any], task: Generation, allow_pickle: bool) -> Generator:
-    search = search_of(source, manifest)
+def _load_generator(source: Path, task: Generation, allow_pickle: bool) -> Generator:
+    search = search_of(source)
     if is_ctranslate2(source):
         from bertram.inference.ctranslate2_runner import CTranslate2Runner
 
         runner = CTranslate2Runner(source)
-        positions = manifest.get("max_length")
+        positions = read_manifest(source).get("max_length")
         if type(positions) is not int or positions < LEAST_LENGTH:
             raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from {LEAST_LENGTH} on")
         known = runner.description

@@ -137,7 +137,7 @@ def export_alike(model: str | Path, out: Path, texts: Inputs, *, allow_pickle: b
 def _read(source: Path, allow_pickle: bool) -> "Model":
     network = model_directory.read_model(source, allow_pickle=allow_pickle)
     model_directory.check_numbers(source, network)
-    task = model_directory.find_task(source, read_manifest(source))
+    task = model_directory.find_task(source)
     if isinstance(task, Task | FillMask):
         model_directory.check_head(source, task, network.labels())
     return network
@@ -150,7 +150,7 @@ def _export_engine(
         raise BadInput(f"{out}: is there already; name another --out")
     network = _read(source, allow_pickle)
     tokenizer = model_directory.read_tokenizer(source, network.config)
-    kept = _kept(source, read_manifest(source), network.config)
+    kept = _kept(source, network.config)
     from bertram.formats.engine import tensors_of
 
     weights, vectors = tensors_of(network)
@@ -180,7 +180,7 @@ def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
     if out.exists():
         raise BadInput(f"{out}: is there already; name another --out")
     network = untied(_read(source, allow_pickle))
-    _answer_in_unit_of_labels(network, model_directory.find_task(source, read_manifest(source)))
+    _answer_in_unit_of_labels(network, model_directory.find_task(source))
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
@@ -220,10 +220,11 @@ def _masked(batch: Batch, tokenizer: Tokenizer) -> Batch:
     return replace(batch, token_ids=np.where(targets == IGNORED, batch.token_ids, np.int32(tokenizer.mask_id)))
 
 
-def _kept(source: Path, manifest: Mapping[str, Any], config: EncoderConfig) -> dict[str, Any]:
+def _kept(source: Path, config: EncoderConfig) -> dict[str, Any]:
     """What bertram.json says that holds in any format."""
-    kept = {name: manifest[name] for name in ("base_model", "pairs") if name in manifest}
-    if (task := model_directory.find_task(source, dict(manifest))) is not None:
+    manifest = read_manifest(source)
+    kept: dict[str, Any] = {name: manifest[name] for name in ("base_model", "pairs") if name in manifest}
+    if (task := model_directory.find_task(source)) is not None:
         kept["task"] = task.to_dict()
     return kept | {"max_length": model_directory.max_length_of(source, config)}
 
@@ -232,10 +233,9 @@ def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
     network = _read(source, allow_pickle)
     check_published(network.config)
     tokenizer = model_directory.read_tokenizer(source, network.config)
-    manifest = read_manifest(source)
-    task = model_directory.find_task(source, manifest)
+    task = model_directory.find_task(source)
     _answer_in_unit_of_labels(network, task)
-    kept = _kept(source, manifest, network.config)
+    kept = _kept(source, network.config)
     if isinstance(task, Regression):
         kept["task"] = Regression(0.0, 1.0).to_dict()
     labels = getattr(task, "labels", None)
@@ -284,12 +284,11 @@ def _export_transformer(
     vocabulary_map: str | Path | None,
     allow_pickle: bool,
 ) -> None:
-    manifest = read_manifest(source)
     network = model_directory.read_transformer(source, allow_pickle=allow_pickle)
     reader, writer = model_directory.tokenizers_of(source, network.config)
-    search = model_directory.search_of(source, manifest)
-    kept = _kept(source, manifest, network.config.encoder)
-    kept |= {"task": model_directory.task_of(source, manifest).to_dict(), "search": asdict(search)}
+    search = model_directory.search_of(source)
+    kept = _kept(source, network.config.encoder)
+    kept |= {"task": model_directory.task_of(source).to_dict(), "search": asdict(search)}
     with _new_directory(out) as place:
         if format == "huggingface":
             from bertram.formats import marian_config

@@ -190,12 +190,13 @@ def max_length_of(
     return min(max_length, config.max_position_embeddings)
 
 
-def search_of(directory: Path, manifest: dict[str, Any]) -> Search:
+def search_of(directory: Path) -> Search:
     """How a model directory says that its outputs are searched for; bertram.json first, else generation_config.json.
 
     Raises:
         BadInput: it says what cannot be.
     """
+    manifest = read_manifest(directory)
     if "search" not in manifest:
         return read_search(directory) if is_marian(directory) else Search()
     try:
@@ -204,13 +205,13 @@ def search_of(directory: Path, manifest: dict[str, Any]) -> Search:
         raise BadInput(f"{directory / MANIFEST}: search must be an object of search settings") from None
 
 
-def task_of(directory: Path, manifest: dict[str, Any]) -> AnyTask:
+def task_of(directory: Path) -> AnyTask:
     """The task that a model directory was trained for.
 
     Raises:
         BadInput: no file in it says.
     """
-    if (task := find_task(directory, manifest)) is None:
+    if (task := find_task(directory)) is None:
         file = directory / "config.json"
         reason = "" if is_transformer(directory) or not file.exists() else _description_of(directory).unknown
         if reason:
@@ -234,12 +235,13 @@ def check_head(source: Path, task: Task | FillMask, labels: Mapping[str, int]) -
         raise BadInput(f"{source}: is for {task.name}{outputs}, the weights are not")
 
 
-def find_task(directory: Path, manifest: dict[str, Any]) -> AnyTask | None:
+def find_task(directory: Path) -> AnyTask | None:
     """The task that bertram.json names, or that other libraries' files imply; None where there is none.
 
     Raises:
         BadInput: bertram.json names none that is known.
     """
+    manifest = read_manifest(directory)
     if "task" in manifest:
         try:
             return any_task_from_dict(manifest["task"])

@@ -163,7 +163,7 @@ def pretrain(
                     _check_tokenizer(found, objectives)
                     _build_stores(out, found, text, held_out, recipe.seed, report)
                     _feeds(out, found, objectives, recipe)
-        processes.wait()
+        processes.wait(patiently=True)
         finished = read_manifest(out)
         if "status" in finished:
             return finished

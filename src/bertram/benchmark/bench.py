@@ -203,7 +203,7 @@ def _prepare(
     elif allow_pickle:
         export(source, format="huggingface", out=place / "model", allow_pickle=True)  # no contestant unpickles
         source = place / "model"
-    manifest, tokenizer = read_manifest(source), Tokenizer.load(source)
+    tokenizer = Tokenizer.load(source)
     wanted = [name for name in SETTINGS if name.split()[0] in ("bertram", *against)]
     prepared, left_out = dict[str, Path](), dict[str, str]()
     made = dict[Any, str]()  # by what made it: several settings read one file
@@ -221,8 +221,8 @@ def _prepare(
                 left_out[name] = str(error)
     if not prepared:
         raise BadInput(next(iter(left_out.values())))
-    config, task = read_config(source), find_task(source, manifest)
-    apart, trained_on = isinstance(task, Task) and task.apart, trained_on_pairs(manifest)
+    config, task = read_config(source), find_task(source)
+    apart, trained_on = isinstance(task, Task) and task.apart, trained_on_pairs(read_manifest(source))
     return _Subject(prepared, config, tokenizer, apart, max_length_of(source, config), trained_on), left_out
 
 

@@ -201,7 +201,7 @@ def _manifest(
     if final is not None:
         manifest |= {"losses": final.losses, "agreement": agreement(final.student, final.teacher)}
     said = read_manifest(shrinking.source)
-    if (task := model_directory.find_task(shrinking.source, said)) is not None:
+    if (task := model_directory.find_task(shrinking.source)) is not None:
         manifest["task"] = task.to_dict()
     return manifest | ({"pairs": said["pairs"]} if "pairs" in said else {})
 
@@ -228,13 +228,13 @@ def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: s
     Raises:
         BadInput: the model has no task with labels, or could not be scored on this table.
     """
-    manifest, table = read_manifest(source), read_table(data, parse_columns(columns))
-    task = model_directory.task_of(source, manifest)
+    table = read_table(data, parse_columns(columns))
+    task = model_directory.task_of(source)
     if not isinstance(task, Task):
         raise BadInput(f"{data}: a model for {task.name} is not scored on labels")
     task.targets(table.labels, str(data))
     try:
-        check_inputs(task, table.texts_b is not None, trained_on=trained_on_pairs(manifest))
+        check_inputs(task, table.texts_b is not None, trained_on=trained_on_pairs(read_manifest(source)))
     except BadInput as error:
         raise BadInput(f"{data}: {error}") from None
     if not task.apart and table.texts_b is not None and config.type_vocab_size < 2:
@@ -247,15 +247,14 @@ def _check_texts(source: Path, config: EncoderConfig, *, pairs: bool) -> None:
     Raises:
         BadInput: the model does not read pairs of texts, or nothing else.
     """
-    manifest = read_manifest(source)
-    task = model_directory.find_task(source, manifest)
+    task = model_directory.find_task(source)
     if isinstance(task, Task) and task.apart:
         if pairs:
             raise BadInput(
                 f"{source}: reads every text by itself; give --texts without a text_b, each text on its own line"
             )
         return
-    check_pairs(pairs, trained_on=trained_on_pairs(manifest))
+    check_pairs(pairs, trained_on=trained_on_pairs(read_manifest(source)))
     if pairs and config.type_vocab_size < 2:
         raise BadInput(f"{source}: {NO_PAIRS}")
 

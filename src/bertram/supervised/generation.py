@@ -15,7 +15,6 @@ from bertram.evaluation import evaluate_writing
 from bertram.formats.transformer_config import is_transformer, read_transformer_config
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
-from bertram.run_directory import read_manifest
 from bertram.search import Search
 from bertram.supervised.base import Training, TrainingSetup
 from bertram.tasks.registry import COLUMNS
@@ -105,7 +104,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         network, source, target = _start(self, given, out)
         search = Search()
         if isinstance(given, Path) and is_transformer(given):
-            search = model_directory.search_of(given, read_manifest(given))
+            search = model_directory.search_of(given)
         max_length = model_directory.max_length_of(given, network.config, self.max_length)
         examples, truncated = learnable(self.splits.train, source, target, network.config, max_length)
         generator = Generator(self.task, source, target, TorchGenerator(network, processes.device), max_length, search)

@@ -22,7 +22,7 @@ from bertram.progress import under_torchrun
 
 _CPU = torch.device("cpu")
 _PATIENCE = timedelta(days=2)
-"""How long the others wait while process 0 prepares a large corpus. Between steps torch's own timeout holds."""
+"""How long the others wait while process 0 prepares a large corpus. Elsewhere torch's own timeout holds."""
 
 
 class Lost(BertramError):
@@ -40,9 +40,16 @@ class Processes:
     All of them call every method but `share`, in the same order; it raises Lost where one is gone.
     """
 
-    def __init__(self, rank: int, size: int, device: torch.device, waiting: dist.ProcessGroup | None = None) -> None:
-        """`waiting` is the group that `wait` uses, which may have another timeout than the rest."""
-        self.rank, self.size, self.device, self._waiting = rank, size, device, waiting
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        device: torch.device,
+        waiting: dist.ProcessGroup | None = None,
+        patient: dist.ProcessGroup | None = None,
+    ) -> None:
+        """The groups that `wait` uses, the second one where a process may let the others wait for hours."""
+        self.rank, self.size, self.device, self._waiting, self._patient = rank, size, device, waiting, patient
 
     def share(self, batch: Examples) -> Examples:
         """This one's sequences of a batch; every sequence is in one process's share."""
@@ -65,11 +72,11 @@ class Processes:
         with _lost():
             dist.all_reduce(vector)
 
-    def wait(self) -> None:
-        """Until every process is here."""
+    def wait(self, *, patiently: bool = False) -> None:
+        """Until every process is here; `patiently` where one prepares what all need, however long that takes."""
         if self.size > 1:
             with _lost():
-                dist.barrier(self._waiting)
+                dist.barrier(self._patient if patiently else self._waiting)
 
     def require_same(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Make sure that all begin alike: the sum of gradients keeps equal weights equal, and nothing else does.
@@ -122,7 +129,8 @@ def together() -> Iterator[Processes]:
             world_size=size,
             device_id=None if device == _CPU else device,
         )
-        yield Processes(rank, size, device, dist.new_group(backend="gloo", timeout=_PATIENCE))
+        groups = dist.new_group(backend="gloo"), dist.new_group(backend="gloo", timeout=_PATIENCE)
+        yield Processes(rank, size, device, *groups)
     except BaseException as error:
         if _others_failed(store):
             raise SystemExit(getattr(error, "exit_code", 1)) from None

@@ -57,7 +57,8 @@ class Recipe:
     """Tokens per forward and backward pass. Gradients of larger batches are accumulated over several passes."""
     learning_rate: float | None = None
     """Peak learning rate. Default: 5e-5 for fine-tuning (Devlin et al. 2018, A.3), 1e-4 for pre-training a model
-    directory further (A.2), 1e-3 for pre-training a preset and for new decoders, 5e-4 for shrinking."""
+    directory further (A.2), 1e-3 for pre-training a preset, for encoder–decoder presets and for new decoders, 5e-4 for
+    shrinking. An encoder's preset, whose weights are random, wants more than the first: 5e-4."""
     encoder_learning_rate: float | None = None
     """Separate learning rate for a pre-trained encoder under a new decoder or head (Liu & Lapata 2019). Default: a
     tenth of the learning rate under a new decoder, otherwise the same."""
