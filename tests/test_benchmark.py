@@ -86,7 +86,11 @@ def test_an_engine_alone(tmp_path, monkeypatch):
     [row] = found["rows"]
     assert (row["setting"], row["load_seconds"]) == ("bertram fp32", 5.0)
     assert (list(row["peak_mb"]), list(row["latency_ms"])) == (["8 × 12", "32 × 12"], [8])
-    assert found["threads"] == 1
+    assert (found["threads"], found["agreement"]) == (1, None)
+    for agreement, told in ((0.5, True), (0.98, False)):
+        console = Console(width=80, file=io.StringIO())
+        console.print(render(found | {"agreement": agreement}))
+        assert ("agrees with the model to 50.0%" in console.file.getvalue()) == told
     with pytest.raises(BadInput, match="is an engine file; other libraries need"):
         bench(tmp_path / "a.engine", against=["transformers"])
 

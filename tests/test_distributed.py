@@ -42,6 +42,15 @@ WEIGHTS = 3e-6
 Seen were 1.2e-7, one rounding of a weight of 1, and on another corpus 5.7e-7; 20 steps move weights by up to 1e-2."""
 
 
+def test_only_who_prepares_is_waited_for_patiently(monkeypatch):
+    asked = []
+    monkeypatch.setattr(dist, "barrier", asked.append)
+    processes = Processes(0, 2, torch.device("cpu"), "usual", "patient")
+    processes.wait()
+    processes.wait(patiently=True)
+    assert asked == ["usual", "patient"]
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Some 6,000 made-up words in 40 documents."""

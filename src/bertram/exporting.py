@@ -41,7 +41,7 @@ _FORMATS: Mapping[str, tuple[Format, ...]] = {
     "an encoder": ("engine", "onnx", "huggingface"),
     "an encoder–decoder model": ("ctranslate2", "huggingface"),
 }
-_MIN_AGREEMENT = 0.98
+MIN_AGREEMENT = 0.98
 _MOST_TEXTS = 512  # that agreement is measured on
 _DRAWN_TEXTS, _DRAWN_TOKENS = 64, 32
 
@@ -109,7 +109,7 @@ def export(
         raise BadInput(f"--min-agreement {min_agreement:g}: write a share from 0 to 1")
     require_all(("torch", "safetensors"), "train")
     if format == "engine":
-        least = _MIN_AGREEMENT if min_agreement is None else min_agreement
+        least = MIN_AGREEMENT if min_agreement is None else min_agreement
         return _export_engine(source, out, precision or "int8", texts, least, allow_pickle)
     if format == "onnx":
         _export_onnx(source, out, allow_pickle)

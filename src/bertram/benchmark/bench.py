@@ -22,7 +22,7 @@ from bertram.benchmark.contestants import SETTINGS, Ids
 from bertram.config import PRESETS, EncoderConfig
 from bertram.environment import default_threads
 from bertram.errors import BadInput, BertramError, require_all
-from bertram.exporting import export
+from bertram.exporting import MIN_AGREEMENT, export
 from bertram.formats.engine_file import read_engine
 from bertram.formats.engine_layout import EMBEDDING
 from bertram.inference.kernels import machine
@@ -46,6 +46,7 @@ LENGTHS = {  # mean and deviation of the logarithms of the tokens of a text, and
 """Distributions of lengths to draw from where no texts are given: that of docs/benchmarks.md, and such as are fitted to
 the lengths of two data sets, SST-2's dev sentences and IMDB's reviews."""
 
+_INT8 = "bertram int8"
 _TEXTS, _BATCH = 192, 32
 _SINGLE_LENGTHS = (8, 16, 32, 128)
 _PASSES, _PASSES_SECONDS = 5, 6.0  # timed passes over all texts in a round: fewer if they took more seconds
@@ -111,8 +112,9 @@ def bench(
     Returns "rows", one a setting, with "tokens_per_second" (hidden states of all tokens of texts in batches of 32),
     "latency_ms" of one text by its tokens, "stream" (p99 / p50 of texts of 16 tokens, or of as many as the model reads,
     in succession); and, measured once before the rounds, "peak_mb" of a process that answered batches of a shape and
-    "load_seconds" from its start to its first answer, the shorter of both shapes. "threads" that each has; "ceiling" in
-    10⁹ operations a second, of which "ceiling_share" of a row was reached; "left_out" with reasons.
+    "load_seconds" from its start to its first answer, the shorter of both shapes. "threads" that each has; "agreement"
+    of the int8 engine with a trained model, on drawn tokens; "ceiling" in 10⁹ operations a second, of which
+    "ceiling_share" of a row was reached; "left_out" with reasons.
 
     Raises:
         BadInput: the model, the texts or a library's name cannot be used, or a preset needs what is not installed.
@@ -163,6 +165,7 @@ def bench(
         "rounds": rounds,
         "machine": machine(),
         "threads": default_threads(),
+        "agreement": subject.agreement,
         "ceiling": ceiling,
         "rows": [row | _share(row, ceiling, config, ids) for row in found],
         "left_out": left_out,
@@ -182,6 +185,8 @@ class _Subject(NamedTuple):
     """Tokens that it cuts a text to."""
     trained_on: bool | None = None
     """Whether it was trained on pairs of texts, if that is known."""
+    agreement: float | None = None
+    """How far the int8 engine agrees with it; None for a preset, whose random weights answer nothing."""
 
 
 def _prepare(
@@ -198,6 +203,7 @@ def _prepare(
         apart, trained_on = EMBEDDING in engine.heads, trained_on_pairs(engine.manifest)
         return _Subject(prepared, engine.config, engine.tokenizer, apart, max_length, trained_on), {}
     source = resolve_encoder(model, allow_pickle=allow_pickle)
+    trained = not isinstance(source, EncoderConfig)
     if isinstance(source, EncoderConfig):
         source = _random_model(source, place / "model")
     elif allow_pickle:
@@ -223,7 +229,8 @@ def _prepare(
         raise BadInput(next(iter(left_out.values())))
     config, task = read_config(source), find_task(source)
     apart, trained_on = isinstance(task, Task) and task.apart, trained_on_pairs(read_manifest(source))
-    return _Subject(prepared, config, tokenizer, apart, max_length_of(source, config), trained_on), left_out
+    agreement = read_engine(prepared[_INT8]).manifest["agreement"] if trained and _INT8 in prepared else None
+    return _Subject(prepared, config, tokenizer, apart, max_length_of(source, config), trained_on, agreement), left_out
 
 
 def _random_model(config: EncoderConfig, directory: Path) -> Path:
@@ -307,7 +314,7 @@ def _measure(
 
 def _ceiling() -> dict[str, float]:
     """10⁹ operations a second of products of large matrices; nothing where torch is not installed."""
-    with _Worker("bertram int8") as worker, suppress(BertramError):
+    with _Worker(_INT8) as worker, suppress(BertramError):
         return {precision: round(worker.ask("ceiling", precision=precision), 1) for precision in ("int8", "fp32")}
     return {}
 
@@ -344,6 +351,11 @@ def render(result: dict[str, Any]) -> Group:
             *(f"{row['peak_mb'][shape]:.0f}" for shape in shapes),
         )
     notes = [f"{name} is left out: {reason}" for name, reason in result["left_out"].items()]
+    if result["agreement"] is not None and result["agreement"] < MIN_AGREEMENT:
+        notes.append(
+            f"{_INT8} has all weights in int8 and agrees with the model to {result['agreement']:.1%} on drawn tokens; "
+            "bertram export keeps weights in float32 where they are needed, and is slower then"
+        )
     how = (
         f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, threads: {result['threads']}, "
         f"medians of {result['rounds']} rounds; loading and memory once, before them"
