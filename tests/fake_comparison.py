@@ -123,7 +123,7 @@ def _row(fake, seeds, task, logits, targets):
     return {
         "model": fake.name,
         "directory": next((run["directory"] for run in runs if run["status"] == "finished"), runs[0]["directory"]),
-        **({"engine": engine} if fake.preset is not None and logits else {}),
+        "engine": engine if fake.preset is not None and logits else None,
         **{name: costs[name] for name in ("parameters", "unique_parameters", "flops_per_token")},
         "bytes_on_disk": 4 * unique + 700_000,
         "training_memory_mb": None if fake.preset is None else 520 + unique * 16 / 1e6,

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bertram
+from bertram.comparison import candidates
 from bertram.comparison import compare as module
 from bertram.comparison.compare import BASELINE, compare
 from bertram.errors import BadInput, BertramError
@@ -41,7 +42,7 @@ def arguments(place):
 def briefly():
     """Measure for a moment only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_SECONDS", 0.1)
+        patch.setattr(candidates, "_SECONDS", 0.1)
         yield
 
 
@@ -121,7 +122,7 @@ def test_the_test_part_does_not_choose_the_run():
 
     lost = manifest(2, 0.99, 0.99) | {"status": "diverged"}
     manifests = {"a": manifest(0, 0.8, 0.7), "b": manifest(1, 0.7, 0.9), "c": lost}
-    assert module._candidate("m", manifests, "test")["directory"] == "a"
+    assert candidates._of_runs("m", manifests, "test")["directory"] == "a"
 
 
 def test_a_diverged_run_is_no_score_and_stops_nothing(place, tmp_path):
@@ -162,10 +163,10 @@ def test_the_same_command_only_measures_anew(place, results, monkeypatch):
         asked.append(job["kind"])
         assert len(job["sample"]["texts"]) == given[job["kind"]]
         if job["kind"] == "export":
-            return {"precision": "int8", "agreement": 1.0}
+            return {"precision": "int8", "agreement": 1.0, "score": 1.0}
         return next(rows) | {"latency_ms": {"p50": 1.0, "p95": 2.0, "low": 2.0, "high": 2.0}}
 
-    monkeypatch.setattr(module, "_work", work)
+    monkeypatch.setattr(candidates, "done", work)
     again = compare(**arguments(place), out=place / "out", seeds=2, max_memory="1kB")
     assert asked == ["measure"] + ["export", "measure"] * 2
     assert [row["latency_ms"]["p95"] for row in again["candidates"]] == [2.0] * 3
@@ -191,7 +192,7 @@ def next_job(monkeypatch, **given):
         raise Asked(job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_work", work)
+        patch.setattr(candidates, "done", work)
         with pytest.raises(Asked) as caught:
             compare(**given)
     return caught.value.args[0]
@@ -257,13 +258,13 @@ def test_what_a_tokenizer_learns_by_is_for_the_presets(place, tmp_path, monkeypa
 def test_data_that_changed_meanwhile_is_refused(place, tmp_path, monkeypatch):
     test = tmp_path / "test.csv"
     shutil.copy(place / "test.csv", test)
-    work = module._work
+    work = candidates.done
 
     def change(job, what, job_file):
         table(test, 60, seed=2)
         return work(job, what, job_file)
 
-    monkeypatch.setattr(module, "_work", change)
+    monkeypatch.setattr(candidates, "done", change)
     with pytest.raises(BertramError, match="fitting the baseline: the data changed since") as caught:
         compare(**arguments(place) | {"test": test}, out=tmp_path / "out")
     assert caught.value.exit_code == 2

@@ -17,6 +17,7 @@ def candidate(model, mb, mean=None, memory=10.0, p95=5.0):
         "inference_memory_mb": memory,
         "latency_ms": {"p50": p95 / 2, "p95": p95},
         "score": score,
+        "engine": None,
         "directory": "runs/0",
         "runs": [{"directory": "runs/0", "status": "diverged" if mean is None else "finished", "score": mean}],
     }

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from bertram import cli
-from bertram.comparison import compare
+from bertram.comparison import candidates
 from bertram.config import EncoderConfig
 from bertram.files import write_json
 from bertram.formats.huggingface import write
@@ -152,7 +152,7 @@ def _command(arguments: list[object], prepare: Callable[[], object] | None, pipe
 
 def measure_briefly() -> None:
     """Have comparisons in this process answer for a moment only where they measure."""
-    compare._SECONDS = 0.1
+    candidates._SECONDS = 0.1
 
 
 Process = subprocess.Popen[str] | Fork

@@ -1,67 +1,33 @@
 """`bertram compare`: candidates × seeds on the same data and budget, measured, judged and reported."""
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bertram import baseline, model_directory, model_names
+from bertram import model_directory, model_names
+from bertram.comparison.candidates import Comparison, engine_of, fitted, measured, trained
 from bertram.comparison.differences import run_scores
 from bertram.comparison.report import write_report
+from bertram.comparison.results import Candidate, Difference, Results, Score, Trained
 from bertram.comparison.selection import BASELINE, Limits, choose
 from bertram.comparison.statistics import NO_SEEDS, comparisons_of, interval, seed_noise
-from bertram.comparison.worker import FIT
-from bertram.config import PRESETS, EncoderConfig
-from bertram.errors import BadInput, BertramError
+from bertram.config import PRESETS
+from bertram.errors import BadInput
 from bertram.files import replacing, write_json
-from bertram.formats.huggingface_config import RESIDUALS
 from bertram.formats.weights_file import find_weights
 from bertram.inference.kernels import machine
-from bertram.inspection import describe
-from bertram.run_directory import alone_in, is_occupied, keep, prepare_directory
+from bertram.run_directory import alone_in, is_occupied, keep
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, learn
 from bertram.tasks.task import Task
-from bertram.text.records import Table, parse_columns
-from bertram.training.interruption import StopRequests
+from bertram.text.records import parse_columns
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 
 BEST = "best.engine"
 _SETTINGS = "comparison.json"
-_SAMPLE = 256  # texts that inference is measured on, and the engines' agreement
-_SECONDS = 2.0  # that an engine answers all of them for, again and again
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """What all steps of a comparison look at."""
-
-    out: Path
-    task: Task
-    splits: LabelledSplits
-    files: dict[str, Any]
-    """What `LabelledSplits.read` takes, for another process."""
-
-    @property
-    def source(self) -> dict[str, Any]:
-        """The part of a job that says what data it is about."""
-        return {"files": self.files, "data": self.splits.description}
-
-    @property
-    def judged(self) -> tuple[str, Table]:
-        """The split that candidates are judged on, after its name."""
-        *_, last = self.splits.judged.items()
-        return last
 
 
 def compare(
@@ -82,7 +48,7 @@ def compare(
     max_latency: str | None = None,
     min_score: float | None = None,
     allow_pickle: bool = False,
-) -> dict[str, Any]:
+) -> Results:
     """Train every model with every seed, beside tf-idf with a linear model, and say which to ship.
 
     Every training and measurement runs in a process of its own. A training that is finished at `out` already is not
@@ -107,8 +73,7 @@ def compare(
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
     learned = learn(task, splits)
     splits.targets(learned)  # a label that cannot be scored is heard of before anything is trained
-    comparison = _Comparison(out, learned, splits, _files(data, validation, test, columns, recipe.seed))
-    shared = {"task": learned.to_dict(), "data": splits.description, "recipe": asdict(recipe)}
+    comparison = Comparison(out, learned, splits, _files(data, validation, test, columns, recipe.seed))
     trainings = {
         name: EncoderTraining(
             task=learned,
@@ -123,14 +88,15 @@ def compare(
         for name, model in names.items()
     }
     with alone_in(out):
-        _begin(out, shared)
-        candidates = [_baseline(comparison)]
-        candidates += [_trained(comparison, name, training, seeds) for name, training in trainings.items()]
-        for row in candidates:
-            row |= _measured(comparison, row)
-        comparisons = _judge(comparison, candidates)
-        results: dict[str, Any] = shared | {
+        _begin(out, {"task": learned.to_dict(), "data": splits.description, "recipe": asdict(recipe)})
+        rows = [fitted(comparison)]
+        rows += [trained(comparison, name, training, seeds) for name, training in trainings.items()]
+        scores, comparisons = _judge(comparison, rows)
+        candidates = [measured(comparison, row, scores[row["model"]]) for row in rows]
+        results: Results = {
+            "task": learned.to_dict(),
             "data": splits.description | {"split": comparison.judged[0], "labels": _label_counts(splits, learned)},
+            "recipe": asdict(recipe),
             "machine": machine(),
             "seeds": seeds,
             "candidates": candidates,
@@ -186,134 +152,20 @@ def _files(
     return absolute | {"columns": dict(columns or {}), "seed": seed}
 
 
-def _baseline(comparison: _Comparison) -> dict[str, Any]:
-    """Fit tf-idf with a linear model, unless that was done; its row of the results, not yet measured."""
-    task, out, (split, judged) = comparison.task, comparison.out, comparison.judged
-    directory = f"runs/{BASELINE}"
-    place = out / directory
-    if (place / FIT).exists():
-        fit = json.loads((place / FIT).read_text(encoding="utf-8"))
-    else:
-        job = {"kind": "baseline", "task": task.to_dict(), "out": str(place), **comparison.source}
-        fit = _work(job, "fitting the baseline", out / "jobs" / f"{BASELINE}.json")
-    score = task.scores(_logits(place, split), task.targets(judged.labels))[0].value
-    return {
-        "model": BASELINE,
-        "directory": directory,
-        "parameters": fit["parameters"],
-        "unique_parameters": fit["parameters"],
-        "bytes_on_disk": _bytes(*(place / file for file in baseline.FILES)),
-        "flops_per_token": None,
-        "training_memory_mb": fit["peak_memory_mb"],
-        "runs": [{"seed": 0, "status": "finished", "score": score, "directory": directory, "seconds": fit["seconds"]}],
-    }
-
-
-def _trained(comparison: _Comparison, name: str, training: EncoderTraining, seeds: int) -> dict[str, Any]:
-    """Train a model with every seed, unless that was done; its row of the results, not yet measured."""
-    runs = {}
-    for seed in range(training.recipe.seed, training.recipe.seed + seeds):
-        seeded = replace(training, recipe=replace(training.recipe, seed=seed))
-        runs[f"runs/{name}-seed-{seed}"] = _train(comparison, f"{name}-seed-{seed}", seeded)
-    return _candidate(name, runs, comparison.judged[0])
-
-
-def _train(comparison: _Comparison, name: str, training: EncoderTraining) -> dict[str, Any]:
-    """Train one model with one seed, unless that was done; what its bertram.json says."""
-    out, place = comparison.out, comparison.out / "runs" / name
-    finished = prepare_directory(place, model_names.local(training.model), training.settings, resume=True)
-    if finished is not None:
-        return finished
-    job = {"kind": "train", "label": name, "out": str(place), "allow_pickle": training.allow_pickle}
-    job |= training.settings | comparison.source
-    return _work(job, f"training {name}", out / "jobs" / f"{name}.json")
-
-
-def _candidate(name: str, manifests: dict[str, dict[str, Any]], split: str) -> dict[str, Any]:
-    """The row of a model whose runs left these manifests, by directory; not yet measured."""
-    # Chosen without a look at the test part.
-    shipped = max(
-        manifests, key=lambda d: (manifests[d]["status"] == "finished", _score(manifests[d], "validation") or 0.0)
-    )
-    return {
-        "model": name,
-        "directory": shipped,
-        **{key: manifests[shipped][key] for key in ("config", "max_length", "truncated_texts")},
-        "training_memory_mb": max(manifest["peak_memory_mb"] for manifest in manifests.values()),
-        "training_gpu_memory_mb": max(manifest.get("gpu_peak_memory_mb", 0) for manifest in manifests.values()) or None,
-        "runs": [_run(directory, manifest, split) for directory, manifest in manifests.items()],
-    }
-
-
-def _run(directory: str, manifest: dict[str, Any], split: str) -> dict[str, Any]:
-    return {
-        "seed": manifest["recipe"]["seed"],
-        "status": manifest["status"],
-        "reason": manifest["reason"],
-        "score": _score(manifest, split),
-        "validation_score": _score(manifest, "validation"),
-        "directory": directory,
-        "steps": manifest["steps"],
-        "seconds": manifest["seconds"],
-        "training_tokens_per_second": manifest["tokens_per_second"],
-        "training_memory_mb": manifest["peak_memory_mb"],
-        "training_gpu_memory_mb": manifest.get("gpu_peak_memory_mb"),
-    }
-
-
-def _score(manifest: dict[str, Any], split: str) -> float | None:
-    """The primary score of a run on a split; a diverged run has none."""
-    return float(manifest["scores"][split][0]["value"]) if manifest["status"] == "finished" else None
-
-
-def _measured(comparison: _Comparison, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What answering costs with a candidate's shipped run, as an engine, and what storing and computing it does."""
-    out, name, (_, judged) = comparison.out, row["model"], comparison.judged
-    place = out / row["directory"]
-    job: dict[str, Any] = {"kind": "measure", "model": str(place), "sample": _sample(judged)}
-    found: dict[str, Any] = {}
-    files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
-    if name != BASELINE and any(run["status"] == "finished" for run in row["runs"]):
-        files = [_engine(out, name)]
-        export = job | {"kind": "export", "out": str(files[0]), **comparison.source}
-        export |= {"sample": _sample(comparison.splits.validation)}  # the engine is scored on the judged rows
-        found = {"engine": _work(export, f"exporting {name}", out / "jobs" / f"{name}-export.json")}
-        job |= {"model": str(files[0])}
-    job |= {"seconds": _SECONDS}
-    measured = found | _work(job, f"measuring {name}", out / "jobs" / f"{name}-measure.json")
-    if name == BASELINE:
-        return measured
-    costs = describe(EncoderConfig(**row["config"]), max(1, round(measured["mean_tokens"])))
-    return measured | {
-        "parameters": costs["parameters"],
-        "unique_parameters": costs["unique_parameters"],
-        "flops_per_token": costs["flops_per_token"],
-        "bytes_on_disk": _bytes(*files),
-    }
-
-
-def _sample(table: Table) -> dict[str, Any]:
-    """Some rows for a job, from all of a file, which has some order."""
-    rows = np.linspace(0, len(table) - 1, min(_SAMPLE, len(table)))
-    return asdict(table.select(rows.astype(int)))
-
-
-def _judge(comparison: _Comparison, candidates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give every candidate its score, None where all its runs diverged, and return how each two compare."""
-    task, out, (split, judged) = comparison.task, comparison.out, comparison.judged
+def _judge(comparison: Comparison, rows: Sequence[Trained]) -> tuple[dict[str, Score | None], list[Difference]]:
+    """Every candidate's score, None where all its runs diverged, and how each two compare."""
+    task, (split, judged) = comparison.task, comparison.judged
     targets = task.targets(judged.labels)
-    logits: dict[str, list[NDArray[np.float32]]] = {}
-    for row in candidates:
-        found = [_logits(out / run["directory"], split) for run in row["runs"] if run["status"] == "finished"]
-        logits[row["model"]] = found
-    seeds = seed_noise(run_scores(candidates)) | {BASELINE: NO_SEEDS}  # which has none
-    for row in candidates:
-        name = row["model"]
-        row["score"] = interval(task, logits[name], targets, split=split, seeds=seeds[name]) if logits[name] else None
-    return comparisons_of(task, logits, targets, seeds)
+    logits = {row["model"]: comparison.logits(row) for row in rows}
+    seeds = seed_noise(run_scores(rows)) | {BASELINE: NO_SEEDS}  # which has none
+    scores = {
+        name: interval(task, runs, targets, split=split, seeds=seeds[name]) if runs else None
+        for name, runs in logits.items()
+    }
+    return scores, comparisons_of(task, logits, targets, seeds)
 
 
-def _curves(out: Path, candidates: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, list[dict[str, Any]]]]:
+def _curves(out: Path, candidates: Sequence[Candidate]) -> dict[str, dict[int, list[dict[str, Any]]]]:
     """The lines of metrics.jsonl of every run of a model, by its name and their seeds."""
     return {
         row["model"]: {run["seed"]: read_metrics(out / run["directory"] / "metrics.jsonl") for run in row["runs"]}
@@ -322,69 +174,16 @@ def _curves(out: Path, candidates: Sequence[Mapping[str, Any]]) -> dict[str, dic
     }
 
 
-def _ship(out: Path, candidates: list[dict[str, Any]], model: str | None) -> None:
+def _ship(out: Path, candidates: Sequence[Candidate], model: str | None) -> None:
     """Leave the engine of the candidate that was chosen as best.engine; none where there is none to it."""
     (out / BEST).unlink(missing_ok=True)
-    chosen = next((row for row in candidates if row["model"] == model and "engine" in row), None)
+    chosen = next((row for row in candidates if row["model"] == model and row["engine"] is not None), None)
     if chosen is not None:
         with replacing(out / BEST) as temporary:
-            shutil.copyfile(_engine(out, chosen["model"]), temporary)
-
-
-def _engine(out: Path, name: str) -> Path:
-    return out / "engines" / f"{name}.engine"
-
-
-def _work(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:
-    """Do a job in a process of its own, after a line that says what is done, and return its answer.
-
-    Raises:
-        Interrupted: a signal came; that process heard of it and has left.
-        BertramError: the job failed.
-    """
-    write_json(job_file, job)
-    if job["kind"] != "train":  # which has a bar
-        sys.stderr.write(f"{what}\n")
-    command = [sys.executable, "-P", "-m", "bertram.comparison.worker", str(job_file), str(os.getpid())]
-    # A group of its own, so that a terminal's SIGINT comes by us alone.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as process:
-        try:
-            with StopRequests(lambda _: process.terminate(), "; the same command goes on from here") as stop:
-                said = process.communicate()[0]
-                stop.check()
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode < 0:
-        raise BertramError(f"{what}: stopped by {signal.Signals(-process.returncode).name}; is there memory enough?")
-    if not said.endswith("\n"):
-        raise BertramError(f"{what}: failed, exit code {process.returncode}")
-    answer: dict[str, Any] = json.loads(said.splitlines()[-1])
-    if process.returncode:
-        error = BertramError(f"{what}: {answer['error']}")
-        error.exit_code = process.returncode
-        raise error
-    return answer
-
-
-def _logits(place: Path, split: str) -> NDArray[np.float32]:
-    """A run's logits of a split, [N, L].
-
-    Raises:
-        BadInput: they are not there or damaged.
-    """
-    path = place / f"logits-{split}.npy"
-    try:
-        return np.asarray(np.load(path, allow_pickle=False), np.float32)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{path}: {error}; delete {place} to repeat this run") from None
+            shutil.copyfile(engine_of(out, chosen["model"]), temporary)
 
 
 def _label_counts(splits: LabelledSplits, task: Task) -> dict[str, int] | None:
     labels = getattr(task, "labels", None)
     counts = Counter(splits.train.labels)
     return None if labels is None else {label: counts[label] for label in labels}
-
-
-def _bytes(*files: Path) -> int:
-    return sum(file.stat().st_size for file in files if file.exists())

@@ -1,12 +1,12 @@
 """What differed between the candidates, and between rounds of measuring one, in plain words."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from bertram.checking.page import NOTABLE
 from bertram.comparison.figures import count, interval, megabytes, p_equals, quantity, relative, score, several
+from bertram.comparison.results import Candidate, Results, Scored, Trained, scored
 from bertram.comparison.selection import BASELINE, SIGNIFICANT, difference_of
 from bertram.comparison.statistics import seed_noise
 from bertram.tasks.registry import task_from_dict
@@ -17,17 +17,15 @@ _FEW = 30  # judged rows below which a difference says little
 _SAME = 0.05  # costs that are nearer than this part are called the same
 _UNSTEADY = 1.5  # the slowest round of measuring to the fastest
 
-Row = Mapping[str, Any]
 
-
-def paragraphs(results: Row) -> list[tuple[str, str]]:
+def paragraphs(results: Results) -> list[tuple[str, str]]:
     """The chosen candidate, or the best if none fits, set against each of the others: (whom against whom, how)."""
-    scored = [row for row in results["candidates"] if row["score"] is not None]
-    if not scored:
+    rows = scored(results["candidates"])
+    if not rows:
         return []
     named = results["choice"]["model"]
-    first = next((row for row in scored if row["model"] == named), max(scored, key=lambda row: row["score"]["mean"]))
-    others = sorted((row for row in scored if row is not first), key=lambda row: -row["score"]["mean"])
+    first = next((row for row in rows if row["model"] == named), max(rows, key=lambda row: row["score"]["mean"]))
+    others = sorted((row for row in rows if row is not first), key=lambda row: -row["score"]["mean"])
     return [
         (
             f"{first['model']} against {other['model']}.",
@@ -44,7 +42,7 @@ def paragraphs(results: Row) -> list[tuple[str, str]]:
     ]
 
 
-def caveats(results: Row) -> list[str]:
+def caveats(results: Results) -> list[str]:
     """What to know before one believes the figures, a sentence or two each."""
     found, split = [], results["data"]["split"]
     if results["seeds"] == 1:
@@ -56,7 +54,7 @@ def caveats(results: Row) -> list[str]:
     return found + _seeds(results["candidates"]) + _cut(results) + _unsteady(results["candidates"])
 
 
-def run_scores(candidates: Sequence[Row]) -> dict[str, Floats]:
+def run_scores(candidates: Sequence[Trained]) -> dict[str, Floats]:
     """The scores of every encoder's runs, by its name, of which one or more finished."""
     scores = {
         row["model"]: np.array([run["score"] for run in row["runs"] if run["status"] == "finished"])
@@ -66,7 +64,7 @@ def run_scores(candidates: Sequence[Row]) -> dict[str, Floats]:
     return {name: own for name, own in scores.items() if len(own)}
 
 
-def _seeds(candidates: Sequence[Row]) -> list[str]:
+def _seeds(candidates: Sequence[Candidate]) -> list[str]:
     """Whether a score is that of some of a candidate's runs, and what is known of how seeds vary."""
     found, noise = [], seed_noise(run_scores(candidates))
     if 0 < max((own.freedom for own in noise.values()), default=0) < _LITTLE_KNOWN:
@@ -83,7 +81,7 @@ def _seeds(candidates: Sequence[Row]) -> list[str]:
     return found
 
 
-def _cut(results: Row) -> list[str]:
+def _cut(results: Results) -> list[str]:
     """Whether a candidate read less of the training texts than it was given."""
     rows = results["data"]["rows"]["train"] * (2 if task_from_dict(results["task"]).apart else 1)
     cut = [
@@ -94,7 +92,7 @@ def _cut(results: Row) -> list[str]:
     return [f"Not all was read of {rows:,} training texts: {', '.join(cut)}."] if cut else []
 
 
-def _unsteady(candidates: Sequence[Row]) -> list[str]:
+def _unsteady(candidates: Sequence[Candidate]) -> list[str]:
     """Whether latencies changed from round to round."""
     spans = [
         f"{row['model']} {quantity(latency['low'])} to {quantity(latency['high'])} ms"
@@ -109,7 +107,7 @@ def _unsteady(candidates: Sequence[Row]) -> list[str]:
     ]
 
 
-def _judged(a: Row, b: Row, results: Row) -> str:
+def _judged(a: Scored, b: Scored, results: Results) -> str:
     found = difference_of(a["model"], b["model"], results["comparisons"])
     metric, value = a["score"]["metric"], found["difference"]
     apart, means = score(abs(value)), f"{score(a['score']['mean'])} against {score(b['score']['mean'])}"
@@ -119,7 +117,7 @@ def _judged(a: Row, b: Row, results: Row) -> str:
     return f"Its {metric} is {f'the same ({means})' if apart == score(0.0) else way} ({within})."
 
 
-def _stored(a: Row, b: Row) -> str:
+def _stored(a: Scored, b: Scored) -> str:
     parameters = relative(a["unique_parameters"], b["unique_parameters"])
     size = relative(a["bytes_on_disk"], b["bytes_on_disk"])
     return (
@@ -128,7 +126,7 @@ def _stored(a: Row, b: Row) -> str:
     )
 
 
-def _computed(a: Row, b: Row) -> list[str]:
+def _computed(a: Scored, b: Scored) -> list[str]:
     """Arithmetic, where both count it; equal arithmetic in unequal storage is what sharing does, so that is told."""
     mine, theirs = a["flops_per_token"], b["flops_per_token"]
     if mine is None or theirs is None:
@@ -141,7 +139,7 @@ def _computed(a: Row, b: Row) -> list[str]:
     return [f"Both compute about the same, {figures}{why}."]
 
 
-def _answered(a: Row, b: Row) -> str:
+def _answered(a: Scored, b: Scored) -> str:
     mine, theirs = a["latency_ms"]["p95"], b["latency_ms"]["p95"]
     memory, other_memory = a["inference_memory_mb"], b["inference_memory_mb"]
     took = f" ({relative(mine, theirs)})" if mine and theirs else ""

@@ -1,8 +1,8 @@
 """Figures as people write them: three digits where three are known, a true minus, a unit."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+
+from bertram.comparison.results import Engine, Trained
 
 MISSING = "–"
 
@@ -32,7 +32,7 @@ def megabytes(size: float) -> str:
     return f"{quantity(size / 1e6)} MB"
 
 
-def training_memory(row: Mapping[str, Any]) -> str:
+def training_memory(row: Trained) -> str:
     """A candidate's peak in megabytes and, if it was trained on a GPU, the peak there: 1,753+16,150."""
     gpu = row.get("training_gpu_memory_mb")
     return quantity(row["training_memory_mb"]) + (f"+{quantity(gpu)}" if gpu else "")
@@ -72,7 +72,7 @@ def relative(value: float, other: float) -> str:
     return f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'}"
 
 
-def engine(found: Mapping[str, Any] | None) -> str:
+def engine(found: Engine | None) -> str:
     """What an engine's weights are in, and its own score: int8, 0.891."""
     return MISSING if found is None else f"{found['precision']}, {score(found['score'])}"
 

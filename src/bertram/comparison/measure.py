@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bertram.baseline import Baseline, is_baseline
+from bertram.comparison.results import Answering, Latency
 from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.text.records import Table
 
@@ -17,7 +18,7 @@ _ROUNDS = 5  # of single texts: a machine that is busy for a while disturbs some
 Answer = Callable[[list[str], list[str] | None], Any]
 
 
-def measure(model: Path, sample: Table, seconds: float) -> dict[str, Any]:
+def measure(model: Path, sample: Table, seconds: float) -> Answering:
     """Load `model` and answer a sample of the user's own texts, one at a time, and all together for so many `seconds`.
 
     Memory is what the model adds to an idle process that has its runtime imported: weights and working memory at the
@@ -85,11 +86,11 @@ def _of_all_lengths(sample: Table) -> list[int]:
     return rows
 
 
-def _latency(rounds: list[list[float]]) -> dict[str, float]:
+def _latency(rounds: list[list[float]]) -> Latency:
     """p50 and p95 of the round whose p95 is the middle one, and the "low" and "high" p95 of all; milliseconds."""
     by_p95 = sorted(np.percentile(rounds, [50, 95], axis=1).T.tolist(), key=lambda percentiles: percentiles[1])
     (_, low), (p50, p95), (_, high) = by_p95[0], by_p95[len(by_p95) // 2], by_p95[-1]
-    return {name: round(ms, 3) for name, ms in {"p50": p50, "p95": p95, "low": low, "high": high}.items()}
+    return {"p50": round(p50, 3), "p95": round(p95, 3), "low": round(low, 3), "high": round(high, 3)}
 
 
 def _seconds(answer: Answer, one: tuple[list[str], list[str] | None]) -> float:

@@ -18,17 +18,17 @@ from bertram.comparison.figures import (
     training_memory,
 )
 from bertram.comparison.markup import Element, element, figure, page_of, table
+from bertram.comparison.results import Candidate, Engine, Results, Run, Scored, scored
 from bertram.comparison.selection import BASELINE
 from bertram.files import write_text
 
 _LABELS = 30  # labels whose counts are listed one by one
 
-Row = Mapping[str, Any]
 Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
 """Model → seed → lines of metrics.jsonl."""
 
 
-def write_report(results: Row, curves: Curves, path: Path) -> None:
+def write_report(results: Results, curves: Curves, path: Path) -> None:
     """Write the page of a comparison's results.json and its training curves.
 
     Raises:
@@ -37,7 +37,7 @@ def write_report(results: Row, curves: Curves, path: Path) -> None:
     write_text(path, page(results, curves))
 
 
-def page(results: Row, curves: Curves) -> str:
+def page(results: Results, curves: Curves) -> str:
     """The page as HTML."""
     chosen = results["choice"]["model"]
     title = "Ship none of these" if chosen is None else f"Ship {chosen}"
@@ -55,13 +55,13 @@ def page(results: Row, curves: Curves) -> str:
     )
 
 
-def _looks(candidates: Sequence[Row]) -> dict[str, int | None]:
+def _looks(candidates: Sequence[Candidate]) -> dict[str, int | None]:
     """The number of every candidate's colour and shape; None for the baseline."""
     encoders = [row["model"] for row in candidates if row["model"] != BASELINE]
     return {BASELINE: None} | {model: place for place, model in enumerate(encoders)}
 
 
-def _opening(results: Row, title: str) -> list[Element]:
+def _opening(results: Results, title: str) -> list[Element]:
     data, choice = results["data"], results["choice"]
     rows = several(data["rows"][data["split"]], f"{data['split']} row")
     models = several(len(results["candidates"]), "candidate")
@@ -78,7 +78,7 @@ def _opening(results: Row, title: str) -> list[Element]:
     ]
 
 
-def _differences(results: Row) -> list[Element]:
+def _differences(results: Results) -> list[Element]:
     found = paragraphs(results)
     if not found:
         return []
@@ -86,11 +86,11 @@ def _differences(results: Row) -> list[Element]:
     return [element("h2", "What differed"), element("div", *told, class_="pair prose")]
 
 
-def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
-    scored = [row for row in results["candidates"] if row["score"] is not None]
-    if not scored:
+def _scatters(results: Results, looks: Mapping[str, int | None]) -> list[Element]:
+    rows = scored(results["candidates"])
+    if not rows:
         return []
-    metric, limits, chosen = scored[0]["score"]["metric"], results["choice"]["limits"], results["choice"]["model"]
+    metric, limits, chosen = rows[0]["score"]["metric"], results["choice"]["limits"], results["choice"]["model"]
 
     def marks(cost: str, costs: Sequence[float]) -> list[charts.Mark]:
         return [
@@ -104,11 +104,11 @@ def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
                 row["model"] == chosen,
                 f"{row['model']}: {metric} {_scored(row)}, {quantity(value)} {cost}",
             )
-            for row, value in zip(scored, costs, strict=True)
+            for row, value in zip(rows, costs, strict=True)
         ]
 
     size = charts.scatter(
-        marks("MB", [row["bytes_on_disk"] / 1e6 for row in scored]),
+        marks("MB", [row["bytes_on_disk"] / 1e6 for row in rows]),
         key="size",
         title="Score against size",
         x_label="MB on disk, logarithmic",
@@ -116,7 +116,7 @@ def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
         y_limit=limits["min_score"],
     )
     latency = charts.scatter(
-        marks("ms", [row["latency_ms"]["p95"] for row in scored]),
+        marks("ms", [row["latency_ms"]["p95"] for row in rows]),
         key="latency",
         title="Score against latency",
         x_label="ms for one text (p95), logarithmic",
@@ -145,7 +145,7 @@ def _scatters(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
     ]
 
 
-def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
+def _candidates(results: Results, looks: Mapping[str, int | None]) -> list[Element]:
     metric = results["candidates"][0]["score"]["metric"] if results["candidates"][0]["score"] else "score"
     columns = [metric, "95% interval", "parameters", "unshared", "MB on disk", "engine", "MFLOP a token"]
     columns += ["training MB", "answering MB", "p50 ms", "p95 ms", "texts a second", "tokens a second"]
@@ -158,7 +158,7 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
             count(row["unique_parameters"]),
             count(row["parameters"]),
             quantity(row["bytes_on_disk"] / 1e6),
-            _engine(row.get("engine")),
+            _engine(row["engine"]),
             quantity(flops and flops / 1e6),
             training_memory(row),
             quantity(row["inference_memory_mb"]),
@@ -183,13 +183,13 @@ def _candidates(results: Row, looks: Mapping[str, int | None]) -> list[Element]:
     return [element("h2", "The candidates"), table("The candidates", ["model", *columns], rows), *notes]
 
 
-def _engine(found: Row | None) -> Element:
+def _engine(found: Engine | None) -> Element:
     """What the weights of an engine are in and its score; below, how far it agrees with the model."""
     agrees = [] if found is None else [element("span", f"{found['agreement']:.1%} agree", class_="aside")]
     return element("span", engine(found), *agrees)
 
 
-def _curves(curves: Curves, candidates: Sequence[Row], looks: Mapping[str, int | None]) -> list[Element]:
+def _curves(curves: Curves, candidates: Sequence[Candidate], looks: Mapping[str, int | None]) -> list[Element]:
     diverged = {(row["model"], run["seed"]) for row in candidates for run in row["runs"] if run["status"] == "diverged"}
 
     def lines(measure: str) -> list[charts.Curve]:
@@ -213,7 +213,7 @@ def _curves(curves: Curves, candidates: Sequence[Row], looks: Mapping[str, int |
     return [element("h2", "Learning"), element("div", *drawn, class_="pair")] if drawn else []
 
 
-def _comparisons(results: Row) -> list[Element]:
+def _comparisons(results: Results) -> list[Element]:
     found = results["comparisons"]
     if not found:
         return []
@@ -239,7 +239,7 @@ def _comparisons(results: Row) -> list[Element]:
     return [element("h2", "Pair by pair"), table("Pair by pair", headings, rows), element("p", note, class_="note")]
 
 
-def _diverged(candidates: Sequence[Row]) -> list[Element]:
+def _diverged(candidates: Sequence[Candidate]) -> list[Element]:
     rows = [
         element(
             "tr",
@@ -257,7 +257,7 @@ def _diverged(candidates: Sequence[Row]) -> list[Element]:
     return [element("h2", "Runs that diverged"), table("Runs that diverged", ["model", "seed", "steps", ""], rows)]
 
 
-def _provenance(results: Row) -> list[Element]:
+def _provenance(results: Results) -> list[Element]:
     data = results["data"]
     facts: dict[str, Any] = {"task": results["task"]["name"]}
     for name in ("train", "validation", "test"):
@@ -274,10 +274,10 @@ def _provenance(results: Row) -> list[Element]:
         "Recipe": {name.replace("_", " "): value for name, value in results["recipe"].items() if name != "seed"},
         "Machine": {name.replace("_", " "): value for name, value in results["machine"].items()},
     }
-    scored = [row for row in results["candidates"] if row["score"] is not None]
+    judged = scored(results["candidates"])
     signatures = []
-    for signature in dict.fromkeys(row["score"]["signature"] for row in scored):
-        models = ", ".join(row["model"] for row in scored if row["score"]["signature"] == signature)
+    for signature in dict.fromkeys(row["score"]["signature"] for row in judged):
+        models = ", ".join(row["model"] for row in judged if row["score"]["signature"] == signature)
         signatures.append(element("li", models, element("br"), element("code", signature)))
     runs = [
         element("li", f"{row['model']}: {', '.join(map(_run, row['runs']))}")
@@ -298,7 +298,7 @@ def _provenance(results: Row) -> list[Element]:
     ]
 
 
-def _run(run: Row) -> str:
+def _run(run: Run) -> str:
     outcome = score(run["score"]) if run["status"] == "finished" else run["status"]
     return f"{outcome} (seed {run['seed']}, {run['seconds']:,.0f} s)"
 
@@ -319,5 +319,5 @@ def _worded(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _scored(row: Row) -> str:
+def _scored(row: Scored) -> str:
     return f"{score(row['score']['mean'])} ({interval(row['score']['low'], row['score']['high'])})"

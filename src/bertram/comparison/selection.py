@@ -9,9 +9,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from bertram.comparison.figures import interval, megabytes, p_equals, quantity, score, several
+from bertram.comparison.results import Candidate, Choice, Difference, Scored, scored
 from bertram.errors import BadInput
 
 BASELINE = "tf-idf"
@@ -21,9 +21,6 @@ SIGNIFICANT = 0.05
 _QUANTITY = re.compile(r"(\d+\.?\d*|\.\d+)\s*([a-zµ]+)", re.IGNORECASE | re.ASCII)
 _MEGABYTES = {"kb": 1e-3, "mb": 1.0, "gb": 1e3, "kib": 2**10 / 1e6, "mib": 2**20 / 1e6, "gib": 2**30 / 1e6}
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-
-Row = Mapping[str, Any]
-"""A candidate of results.json."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Limits:
             min_score,
         )
 
-    def misses(self, row: Row) -> list[Miss]:
+    def misses(self, row: Candidate) -> list[Miss]:
         """The limits that a candidate does not keep; one that has no score keeps none."""
         if row["score"] is None:
             return [Miss("every run diverged", math.inf)]
@@ -73,14 +70,14 @@ class Limits:
             if limit is not None and value > limit
         ]
         metric, mean = row["score"]["metric"], row["score"]["mean"]
-        shipped = row["engine"]["score"] if "engine" in row else mean  # which may have lost some of it
+        shipped = mean if row["engine"] is None else row["engine"]["score"]  # which may have lost some of it
         if self.min_score is not None and min(mean, shipped) < self.min_score:
             what, value = (metric, mean) if mean < self.min_score else (f"{metric} of its engine", shipped)
             short = self.min_score - value
             found.append(Miss(f"{what} {score(value)}, {short:.2g} short", short / (abs(self.min_score) or 1.0)))
         return found
 
-    def kept_by(self, row: Row) -> str:
+    def kept_by(self, row: Scored) -> str:
         """The stated limits and how a candidate that fits stands to them, in words."""
         words = []
         if self.max_memory_mb is not None:
@@ -92,15 +89,13 @@ class Limits:
         return "; ".join(words)
 
 
-def choose(candidates: Sequence[Row], comparisons: Sequence[Row], limits: Limits) -> dict[str, Any]:
+def choose(candidates: Sequence[Candidate], comparisons: Sequence[Difference], limits: Limits) -> Choice:
     """Choose the smallest candidate that fits, as the head of this file says.
 
-    `candidates` and `comparisons` are those of results.json. Returns model (None if none fits), reason (a sentence or
-    two with the figures), limits, fits (the models within all stated limits) and missed (model → which limits, and by
-    how much).
+    Its reason is a sentence or two with the figures.
     """
     misses = {row["model"]: limits.misses(row) for row in candidates}
-    fits = [row for row in candidates if not misses[row["model"]]]
+    fits = scored(row for row in candidates if not misses[row["model"]])
     chosen = None
     if not fits:
         reason = _none_fits(candidates, misses)
@@ -126,38 +121,37 @@ def choose(candidates: Sequence[Row], comparisons: Sequence[Row], limits: Limits
     }
 
 
-def difference_of(a: str, b: str, comparisons: Sequence[Row]) -> dict[str, Any]:
+def difference_of(a: str, b: str, comparisons: Sequence[Difference]) -> Difference:
     """The comparison of two models, turned so that its difference is the score of `a` less that of `b`."""
     for row in comparisons:
         if (row["a"], row["b"]) == (a, b):
-            return dict(row)
+            return row
         if (row["a"], row["b"]) == (b, a):
-            turned = {"difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
-            return {**row, "a": a, "b": b, **turned}
+            return {**row, "a": a, "b": b, "difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
     raise KeyError(f"{a} and {b} were not compared")
 
 
-def _size(row: Row) -> tuple[int, float]:
+def _size(row: Scored) -> tuple[int, float]:
     return row["bytes_on_disk"], -row["score"]["mean"]
 
 
-def _is_worse(row: Row, best: Row, comparisons: Sequence[Row]) -> bool:
+def _is_worse(row: Scored, best: Scored, comparisons: Sequence[Difference]) -> bool:
     if row is best:
         return False
     found = difference_of(row["model"], best["model"], comparisons)
     return bool(found["difference"] < 0 and found["p_holm"] < SIGNIFICANT)
 
 
-def _none_fits(candidates: Sequence[Row], misses: Mapping[str, list[Miss]]) -> str:
-    scored = [row["model"] for row in candidates if row["score"] is not None]
-    if not scored:
+def _none_fits(candidates: Sequence[Candidate], misses: Mapping[str, list[Miss]]) -> str:
+    names = [row["model"] for row in scored(candidates)]
+    if not names:
         return "No candidate fits: every run diverged."
-    nearest = min(scored, key=lambda model: max(miss.part for miss in misses[model]))
+    nearest = min(names, key=lambda model: max(miss.part for miss in misses[model]))
     by = "; ".join(miss.words for miss in misses[nearest])
     return f"No candidate fits. {nearest} comes nearest: {by}."
 
 
-def _smallest_fits(chosen: Row, fits: Sequence[Row], limits: Limits) -> str:
+def _smallest_fits(chosen: Scored, fits: Sequence[Scored], limits: Limits) -> str:
     size, low = megabytes(chosen["bytes_on_disk"]), chosen["score"]["low"]
     reason = f"{chosen['model']} is {_rank(fits)}, {size} on disk: {limits.kept_by(chosen)}."
     if limits.min_score is not None and low < limits.min_score:
@@ -165,11 +159,13 @@ def _smallest_fits(chosen: Row, fits: Sequence[Row], limits: Limits) -> str:
     return reason
 
 
-def _rank(fits: Sequence[Row]) -> str:
+def _rank(fits: Sequence[Scored]) -> str:
     return "the only candidate that fits" if len(fits) == 1 else f"the smallest of {len(fits)} candidates that fit"
 
 
-def _as_good_as_the_best(chosen: Row, best: Row, fits: Sequence[Row], comparisons: Sequence[Row]) -> str:
+def _as_good_as_the_best(
+    chosen: Scored, best: Scored, fits: Sequence[Scored], comparisons: Sequence[Difference]
+) -> str:
     name, size = chosen["model"], megabytes(chosen["bytes_on_disk"])
     metric, mean = chosen["score"]["metric"], score(chosen["score"]["mean"])
     if len(fits) == 1:
@@ -195,14 +191,15 @@ def _as_good_as_the_best(chosen: Row, best: Row, fits: Sequence[Row], comparison
     )
 
 
-def _of_its_runs(chosen: Row) -> str:
+def _of_its_runs(chosen: Scored) -> str:
     """What its mean score does not say: of runs that diverged, and of an engine that lost some of its model's."""
     words, runs = "", chosen["runs"]
     if diverged := sum(run["status"] != "finished" for run in runs):
         words += f" {diverged} of its {len(runs)} runs diverged."
     model = next(run["score"] for run in runs if run["directory"] == chosen["directory"])
-    if "engine" in chosen and score(chosen["engine"]["score"]) != score(model) and chosen["engine"]["score"] < model:
-        words += f" Its engine, which ships, scores {score(chosen['engine']['score'])}, the model {score(model)}."
+    ships = None if chosen["engine"] is None else chosen["engine"]["score"]
+    if ships is not None and model is not None and ships < model and score(ships) != score(model):
+        words += f" Its engine, which ships, scores {score(ships)}, the model {score(model)}."
     return words
 
 

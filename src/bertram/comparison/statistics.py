@@ -15,10 +15,10 @@ Letters: S runs (seeds) of one model, N items, K terms of the metric, R resample
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from bertram.comparison.results import Difference, Score
 from bertram.errors import require
 from bertram.tasks.task import Floats, Logits, Targets, Task
 
@@ -111,9 +111,7 @@ class Resamples:
         return means
 
 
-def interval(
-    task: Task, runs: Sequence[Logits], targets: Targets, *, split: str, seeds: SeedNoise = NO_SEEDS
-) -> dict[str, Any]:
+def interval(task: Task, runs: Sequence[Logits], targets: Targets, *, split: str, seeds: SeedNoise = NO_SEEDS) -> Score:
     """Mean over runs of the primary metric, with a 95% percentile interval over items and, where known of, seeds.
 
     `runs` holds one [N, L] for each seed; targets are [N]. Returns metric, mean, low, high and signature.
@@ -125,8 +123,7 @@ def interval(
         split=split, seeds=len(runs), interval=f"bootstrap-{LEVEL:.0%}-{over}", resamples=RESAMPLES
     )
     mean = float(resamples.scores.mean())
-    row = {"metric": task.metric, "mean": mean, "low": float(low), "high": float(high)}
-    return row | {"signature": signed.signature}
+    return {"metric": task.metric, "mean": mean, "low": float(low), "high": float(high), "signature": signed.signature}
 
 
 def paired_difference(
@@ -149,7 +146,7 @@ def paired_difference(
 
 def comparisons_of(
     task: Task, logits: Mapping[str, Sequence[Logits]], targets: Targets, seeds: Mapping[str, SeedNoise]
-) -> list[dict[str, Any]]:
+) -> list[Difference]:
     """Every pair of candidates: the difference of their scores with interval and p, Holm-corrected over all pairs.
 
     `logits` holds the runs of each by its name, [N, L] each; one without runs is not compared. The least p is 1 over
@@ -161,10 +158,19 @@ def comparisons_of(
     resamples = {name: Resamples.of(task, logits[name], targets, number) for name in names}
     found = [paired_difference(resamples[a], resamples[b], seeds[a], seeds[b]) for a, b in pairs]
     widest = task.bounds[1] - task.bounds[0]
-    for row in found:
-        row["low"], row["high"] = max(row["low"], -widest), min(row["high"], widest)
     corrected = holm([row["p"] for row in found])
-    return [{"a": a, "b": b, **row, "p_holm": p} for (a, b), row, p in zip(pairs, found, corrected, strict=True)]
+    return [
+        {
+            "a": a,
+            "b": b,
+            "difference": row["difference"],
+            "low": max(row["low"], -widest),
+            "high": min(row["high"], widest),
+            "p": row["p"],
+            "p_holm": p_holm,
+        }
+        for (a, b), row, p_holm in zip(pairs, found, corrected, strict=True)
+    ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

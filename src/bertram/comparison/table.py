@@ -1,7 +1,6 @@
 """The end of `bertram compare` on a terminal: candidates, differences, the choice. Fits 80 columns."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -9,10 +8,9 @@ from rich.text import Text
 
 from bertram.comparison.differences import caveats
 from bertram.comparison.figures import MISSING, count, engine, interval, p_value, quantity, score, training_memory
+from bertram.comparison.results import Candidate, Difference, Results, Scored, scored
 from bertram.comparison.selection import difference_of
 from bertram.terminal import plain_table
-
-Row = Mapping[str, Any]
 
 _COLUMNS = [  # two figures a column, one above the other
     ("score", "95% interval"),
@@ -24,23 +22,23 @@ _COLUMNS = [  # two figures a column, one above the other
 ]
 
 
-def render_table(results: Row) -> Group:
+def render_table(results: Results) -> Group:
     """What `rich` prints of results.json. Names are text: nothing in them is taken for markup."""
-    choice, scored = results["choice"], [row for row in results["candidates"] if row["score"] is not None]
+    choice, rows = results["choice"], scored(results["candidates"])
     parts: list[RenderableType] = [_candidates(results["candidates"], choice["model"])]
     if any(row.get("training_gpu_memory_mb") for row in results["candidates"]):
         parts.append(Text("MB train: of the process + of the GPU", style="dim"))
     parts += [Text(note, style="dim") for note in caveats(results)]
-    if len(scored) > 1:
-        best = max(scored, key=lambda row: row["score"]["mean"])["model"]
-        parts.append(_differences(choice["model"] or best, scored, results["comparisons"]))
+    if len(rows) > 1:
+        best = max(rows, key=lambda row: row["score"]["mean"])["model"]
+        parts.append(_differences(choice["model"] or best, rows, results["comparisons"]))
     if choice["missed"]:
         parts.append(Text("\n".join(f"{model}: {'; '.join(words)}" for model, words in choice["missed"].items())))
     parts.append(Text(choice["reason"], style="bold"))
     return Group(*(part for one in parts for part in (Text(), one)))
 
 
-def _candidates(candidates: Sequence[Row], chosen: str | None) -> Table:
+def _candidates(candidates: Sequence[Candidate], chosen: str | None) -> Table:
     table = plain_table()
     metric = next((row["score"]["metric"] for row in candidates if row["score"] is not None), "score")
     table.add_column(_stacked("model", "engine"), overflow="fold", min_width=10)
@@ -56,17 +54,17 @@ def _stacked(upper: str, lower: str) -> Text:
     return Text(upper).append(f"\n{lower}", style="dim")
 
 
-def _name(row: Row, chosen: str | None) -> Text:
+def _name(row: Candidate, chosen: str | None) -> Text:
     diverged = sum(run["status"] == "diverged" for run in row["runs"])
     name = Text(f"{'→ ' if row['model'] == chosen else ''}{row['model']}")
-    if found := row.get("engine"):
+    if found := row["engine"]:
         name.append(f"\n{engine(found)}", style="dim")
     if diverged:
         name.append(f"\n{diverged} of {len(row['runs'])} diverged", style="red")
     return name
 
 
-def _figures(row: Row) -> list[tuple[str, str]]:
+def _figures(row: Candidate) -> list[tuple[str, str]]:
     found, flops = row["score"], row["flops_per_token"]
     return [
         (score(found["mean"]), interval(found["low"], found["high"])) if found else (MISSING, ""),
@@ -78,12 +76,12 @@ def _figures(row: Row) -> list[tuple[str, str]]:
     ]
 
 
-def _differences(model: str, scored: Sequence[Row], comparisons: Sequence[Row]) -> Table:
+def _differences(model: str, rows: Sequence[Scored], comparisons: Sequence[Difference]) -> Table:
     table = plain_table()
     table.add_column(Text(f"{model} minus"), overflow="fold", min_width=10)
     for heading in ("difference", "95% interval", "p", "p by Holm"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in scored:
+    for row in rows:
         if row["model"] != model:
             found = difference_of(model, row["model"], comparisons)
             figures = [score(found["difference"]), interval(found["low"], found["high"]), p_value(found["p"])]

@@ -96,7 +96,7 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.comparison.measure import measure
     from bertram.text.records import Table
 
-    return measure(Path(job["model"]), Table(**job["sample"]), job["seconds"])
+    return {**measure(Path(job["model"]), Table(**job["sample"]), job["seconds"])}
 
 
 def _export(job: dict[str, Any]) -> dict[str, Any]:

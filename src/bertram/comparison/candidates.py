@@ -1,0 +1,214 @@
+"""One candidate of a comparison: trained with every seed, measured, and scored."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from bertram import baseline, model_names
+from bertram.comparison.jobs import done
+from bertram.comparison.results import Answering, Candidate, Engine, Run, Score, Trained
+from bertram.comparison.selection import BASELINE
+from bertram.comparison.worker import FIT
+from bertram.config import EncoderConfig
+from bertram.errors import BadInput
+from bertram.formats.huggingface_config import RESIDUALS
+from bertram.inspection import describe
+from bertram.run_directory import prepare_directory
+from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
+from bertram.tasks.task import Logits, Task
+from bertram.text.records import Table
+
+_SAMPLE = 256  # texts that inference is measured on, and the engines' agreement
+_SECONDS = 2.0  # that an engine answers all of them for, again and again
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all steps of a comparison look at."""
+
+    out: Path
+    task: Task
+    splits: LabelledSplits
+    files: dict[str, Any]
+    """What `LabelledSplits.read` takes, for another process."""
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The part of a job that says what data it is about."""
+        return {"files": self.files, "data": self.splits.description}
+
+    @property
+    def judged(self) -> tuple[str, Table]:
+        """The split that candidates are judged on, after its name."""
+        *_, last = self.splits.judged.items()
+        return last
+
+    def done(self, job: dict[str, Any], what: str, name: str) -> dict[str, Any]:
+        """As `jobs.done`, by a name for the job's file."""
+        return done(job, what, self.out / "jobs" / f"{name}.json")
+
+    def logits(self, row: Trained) -> list[Logits]:
+        """What every finished run of a candidate said to the judged split, [N, L] each.
+
+        Raises:
+            BadInput: it is not there or damaged.
+        """
+        return [_logits(self.out / run["directory"], self.judged[0]) for run in _finished(row)]
+
+
+def fitted(comparison: Comparison) -> Trained:
+    """Fit tf-idf with a linear model, unless that was done."""
+    task, (split, judged) = comparison.task, comparison.judged
+    directory = f"runs/{BASELINE}"
+    place = comparison.out / directory
+    if (place / FIT).exists():
+        fit = json.loads((place / FIT).read_text(encoding="utf-8"))
+    else:
+        job = {"kind": "baseline", "task": task.to_dict(), "out": str(place), **comparison.source}
+        fit = comparison.done(job, "fitting the baseline", BASELINE)
+    score = task.scores(_logits(place, split), task.targets(judged.labels))[0].value
+    return {
+        "model": BASELINE,
+        "directory": directory,
+        "training_memory_mb": fit["peak_memory_mb"],
+        "runs": [{"seed": 0, "status": "finished", "score": score, "directory": directory, "seconds": fit["seconds"]}],
+    }
+
+
+def trained(comparison: Comparison, name: str, training: EncoderTraining, seeds: int) -> Trained:
+    """Train a model with every seed, unless that was done."""
+    manifests = {}
+    for seed in range(training.recipe.seed, training.recipe.seed + seeds):
+        seeded = replace(training, recipe=replace(training.recipe, seed=seed))
+        manifests[f"runs/{name}-seed-{seed}"] = _train(comparison, f"{name}-seed-{seed}", seeded)
+    return _of_runs(name, manifests, comparison.judged[0])
+
+
+def measured(comparison: Comparison, row: Trained, score: Score | None) -> Candidate:
+    """Measure what a candidate's shipped run costs: to answer with as an engine, to store and to compute."""
+    name, place = row["model"], comparison.out / row["directory"]
+    if name == BASELINE:
+        fit = json.loads((place / FIT).read_text(encoding="utf-8"))
+        return {
+            **row,
+            **_answering(comparison, name, place),
+            "parameters": fit["parameters"],
+            "unique_parameters": fit["parameters"],
+            "bytes_on_disk": _bytes(*(place / file for file in baseline.FILES)),
+            "flops_per_token": None,
+            "engine": None,
+            "score": score,
+        }
+    files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
+    engine = _exported(comparison, name, place) if _finished(row) else None
+    if engine is not None:
+        place = engine_of(comparison.out, name)
+        files = [place]
+    answering = _answering(comparison, name, place)
+    costs = describe(EncoderConfig(**row["config"]), max(1, round(answering["mean_tokens"] or 0)))
+    return {
+        **row,
+        **answering,
+        "parameters": costs["parameters"],
+        "unique_parameters": costs["unique_parameters"],
+        "bytes_on_disk": _bytes(*files),
+        "flops_per_token": costs["flops_per_token"],
+        "engine": engine,
+        "score": score,
+    }
+
+
+def engine_of(out: Path, name: str) -> Path:
+    """Where the engine of a candidate stands."""
+    return out / "engines" / f"{name}.engine"
+
+
+def _of_runs(name: str, manifests: Mapping[str, dict[str, Any]], split: str) -> Trained:
+    """The candidate whose runs left these manifests, by directory."""
+    # Chosen without a look at the test part.
+    shipped = max(
+        manifests, key=lambda d: (manifests[d]["status"] == "finished", _score(manifests[d], "validation") or 0.0)
+    )
+    return {
+        "model": name,
+        "directory": shipped,
+        "config": manifests[shipped]["config"],
+        "max_length": manifests[shipped]["max_length"],
+        "truncated_texts": manifests[shipped]["truncated_texts"],
+        "training_memory_mb": max(manifest["peak_memory_mb"] for manifest in manifests.values()),
+        "training_gpu_memory_mb": max(manifest.get("gpu_peak_memory_mb", 0) for manifest in manifests.values()) or None,
+        "runs": [_run(directory, manifest, split) for directory, manifest in manifests.items()],
+    }
+
+
+def _train(comparison: Comparison, name: str, training: EncoderTraining) -> dict[str, Any]:
+    """Train one model with one seed, unless that was done; what its bertram.json says."""
+    place = comparison.out / "runs" / name
+    finished = prepare_directory(place, model_names.local(training.model), training.settings, resume=True)
+    if finished is not None:
+        return finished
+    job = {"kind": "train", "label": name, "out": str(place), "allow_pickle": training.allow_pickle}
+    return comparison.done(job | training.settings | comparison.source, f"training {name}", name)
+
+
+def _run(directory: str, manifest: Mapping[str, Any], split: str) -> Run:
+    return {
+        "seed": manifest["recipe"]["seed"],
+        "status": manifest["status"],
+        "reason": manifest["reason"],
+        "score": _score(manifest, split),
+        "validation_score": _score(manifest, "validation"),
+        "directory": directory,
+        "steps": manifest["steps"],
+        "seconds": manifest["seconds"],
+        "training_tokens_per_second": manifest["tokens_per_second"],
+        "training_memory_mb": manifest["peak_memory_mb"],
+        "training_gpu_memory_mb": manifest.get("gpu_peak_memory_mb"),
+    }
+
+
+def _finished(row: Trained) -> list[Run]:
+    return [run for run in row["runs"] if run["status"] == "finished"]
+
+
+def _score(manifest: Mapping[str, Any], split: str) -> float | None:
+    """The primary score of a run on a split; a diverged run has none."""
+    return float(manifest["scores"][split][0]["value"]) if manifest["status"] == "finished" else None
+
+
+def _exported(comparison: Comparison, name: str, model: Path) -> Engine:
+    job = {"kind": "export", "model": str(model), "out": str(engine_of(comparison.out, name)), **comparison.source}
+    job |= {"sample": _sample(comparison.splits.validation)}  # the engine is scored on the judged rows
+    return cast("Engine", comparison.done(job, f"exporting {name}", f"{name}-export"))
+
+
+def _answering(comparison: Comparison, name: str, model: Path) -> Answering:
+    job = {"kind": "measure", "model": str(model), "sample": _sample(comparison.judged[1]), "seconds": _SECONDS}
+    return cast("Answering", comparison.done(job, f"measuring {name}", f"{name}-measure"))
+
+
+def _sample(table: Table) -> dict[str, Any]:
+    """Some rows for a job, from all of a file, which has some order."""
+    rows = np.linspace(0, len(table) - 1, min(_SAMPLE, len(table)))
+    return asdict(table.select(rows.astype(int)))
+
+
+def _logits(place: Path, split: str) -> Logits:
+    """A run's logits of a split, [N, L].
+
+    Raises:
+        BadInput: they are not there or damaged.
+    """
+    path = place / f"logits-{split}.npy"
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), np.float32)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(f"{path}: {error}; delete {place} to repeat this run") from None
+
+
+def _bytes(*files: Path) -> int:
+    return sum(file.stat().st_size for file in files if file.exists())
