@@ -22,6 +22,7 @@ FLOORS = {
     "__init__": 0,
     "errors": 0,
     "memory": 0,
+    "pages": 0,
     "processes": 0,
     "progress": 0,
     "terminal": 0,

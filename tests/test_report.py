@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bertram.comparison import charts, figures
 from bertram.comparison.differences import caveats
-from bertram.comparison.markup import POLICY
 from bertram.comparison.report import page, write_report
 from bertram.comparison.selection import Limits
 from bertram.comparison.table import render_table
+from bertram.pages import charts, figures
+from bertram.pages.markup import POLICY
 from bertram.tasks.regression import Regression
 from bertram.tasks.similarity import Similarity
 from fake_comparison import USUAL, Fake, comparison

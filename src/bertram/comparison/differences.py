@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from bertram.checking.page import NOTABLE
-from bertram.comparison.figures import count, interval, megabytes, p_equals, quantity, relative, score, several
 from bertram.comparison.results import Candidate, Results, Scored, Trained, scored
 from bertram.comparison.selection import BASELINE, SIGNIFICANT, difference_of
 from bertram.comparison.statistics import seed_noise
+from bertram.pages.figures import count, interval, megabytes, p_equals, quantity, relative, score, several
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.task import Floats
 

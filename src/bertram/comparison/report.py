@@ -4,23 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertram.comparison import charts
+from bertram.comparison.cells import engine, training_memory
 from bertram.comparison.differences import caveats, paragraphs
-from bertram.comparison.figures import (
-    MISSING,
-    count,
-    engine,
-    interval,
-    p_value,
-    quantity,
-    score,
-    several,
-    training_memory,
-)
-from bertram.comparison.markup import Element, element, figure, page_of, table
 from bertram.comparison.results import Candidate, Engine, Results, Run, Scored, scored
 from bertram.comparison.selection import BASELINE
 from bertram.files import write_text
+from bertram.pages import charts
+from bertram.pages.figures import MISSING, count, interval, p_value, quantity, score, several
+from bertram.pages.markup import Element, element, figure, page_of, table
 
 _LABELS = 30  # labels whose counts are listed one by one
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from bertram.comparison.figures import interval, megabytes, p_equals, quantity, score, several
 from bertram.comparison.results import Candidate, Choice, Difference, Scored, scored
 from bertram.errors import BadInput
+from bertram.pages.figures import interval, megabytes, p_equals, quantity, score, several
 
 BASELINE = "tf-idf"
 """The candidate that is no encoder: it has no configuration, no engine and no training curve."""

@@ -6,10 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bertram.comparison.cells import engine, training_memory
 from bertram.comparison.differences import caveats
-from bertram.comparison.figures import MISSING, count, engine, interval, p_value, quantity, score, training_memory
 from bertram.comparison.results import Candidate, Difference, Results, Scored, scored
 from bertram.comparison.selection import difference_of
+from bertram.pages.figures import MISSING, count, interval, p_value, quantity, score
 from bertram.terminal import plain_table
 
 _COLUMNS = [  # two figures a column, one above the other

@@ -3,11 +3,11 @@
 from contextlib import suppress
 from pathlib import Path
 
-from bertram.comparison import charts
-from bertram.comparison.figures import interval, megabytes, quantity, score, several
-from bertram.comparison.markup import Element, element, figure, page_of, table
 from bertram.errors import BadInput
 from bertram.files import read_object, write_text
+from bertram.pages import charts
+from bertram.pages.figures import interval, megabytes, quantity, score, several
+from bertram.pages.markup import Element, element, figure, page_of, table
 from bertram.shrinking.dial import Dial
 from bertram.shrinking.outcome import RESULTS
 from bertram.shrinking.table import AGREEMENT_NOTE, Row, agreements, figures

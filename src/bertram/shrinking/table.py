@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from bertram.comparison.figures import count, megabytes, quantity, score
+from bertram.pages.figures import count, megabytes, quantity, score
 from bertram.terminal import plain_table
 
 Row = Mapping[str, Any]

@@ -25,7 +25,7 @@ def element(tag: str, *children: Child, **attributes: object) -> Element:
 
 def page_of(title: str, *children: Child) -> str:
     """A page of HTML, which runs no script and loads nothing."""
-    style = resources.files("bertram.comparison").joinpath("report.css").read_text(encoding="utf-8")
+    style = resources.files("bertram.pages").joinpath("report.css").read_text(encoding="utf-8")
     head = element(
         "head",
         element("meta", charset="utf-8"),

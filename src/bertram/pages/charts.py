@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bertram.comparison.markup import Element, element
+from bertram.pages.markup import Element, element
 
 COLOURS = 8
 

@@ -2,8 +2,6 @@
 
 import math
 
-from bertram.comparison.results import Engine, Trained
-
 MISSING = "–"
 
 
@@ -30,12 +28,6 @@ def count(value: float | None) -> str:
 def megabytes(size: float) -> str:
     """A number of bytes in megabytes (10⁶ bytes)."""
     return f"{quantity(size / 1e6)} MB"
-
-
-def training_memory(row: Trained) -> str:
-    """A candidate's peak in megabytes and, if it was trained on a GPU, the peak there: 1,753+16,150."""
-    gpu = row.get("training_gpu_memory_mb")
-    return quantity(row["training_memory_mb"]) + (f"+{quantity(gpu)}" if gpu else "")
 
 
 def score(value: float | None) -> str:
@@ -70,11 +62,6 @@ def relative(value: float, other: float) -> str:
     if ratio <= 0.1:
         return f"{1 / ratio:,.0f} times less"
     return f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'}"
-
-
-def engine(found: Engine | None) -> str:
-    """What an engine's weights are in, and its own score: int8, 0.891."""
-    return MISSING if found is None else f"{found['precision']}, {score(found['score'])}"
 
 
 def several(number: int, noun: str) -> str:
