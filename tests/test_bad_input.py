@@ -252,6 +252,10 @@ class TestOutput:
                 ["compare", place / "good.csv", "--models", "bert-tiny"],
             ):
                 assert "cannot be written" in refused(*command, "--out", out)
+        export = ["export", place / "bare", "--format", "huggingface", "--out"]
+        assert "is there already" in refused(*export, tmp_path / "file")
+        for out in (tmp_path / "file" / "below", "/proc/bertram"):
+            assert "cannot be written" in refused(*export, out)
         assert (tmp_path / "file").read_text() == "mine"
 
     def test_what_is_there_stays(self, refused, place, tmp_path):

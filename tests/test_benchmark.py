@@ -76,6 +76,34 @@ def test_one_that_fails_leaves_the_field(monkeypatch):
     assert (list(workers), left_out) == (["b"], {"a": "a: no memory"})
 
 
+def test_settings_that_read_one_file_share_it(place, tmp_path, monkeypatch):
+    export(place, format="engine", out=tmp_path / "a.engine", min_agreement=0.0)
+    asked = []
+
+    class Worker:
+        def __init__(self, name):
+            self.name = name
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def ask(self, kind, **job):
+            asked.append((kind, self.name))
+            return str(tmp_path / "a.engine")
+
+    monkeypatch.setattr(room, "_Worker", Worker)
+    (tmp_path / "scratch").mkdir()
+    subject, left_out = room._prepare(place, tmp_path / "scratch", ["openvino"], allow_pickle=False)
+    settings = ["bertram int8", "bertram fp32", "openvino default", "openvino int8", "openvino int8, own conversion"]
+    assert [name for kind, name in asked if kind == "prepare"] == settings
+    assert subject.prepared.keys() == {*settings, "openvino fp32"}
+    assert left_out == {}
+    assert subject.agreement == read_engine(tmp_path / "a.engine").manifest["agreement"]
+
+
 def test_an_engine_alone(tmp_path, monkeypatch):
     """Of a model that reads fewer tokens than most are measured with."""
     place = model_directory(tmp_path / "model", {"classification": 2}, max_position_embeddings=12)

@@ -182,6 +182,9 @@ def test_tokens_of_a_preset_that_keeps_case(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["model"]["vocab_size"] == tokenizer.vocab_size
     folded = Tokenizer.train(texts, "bert", 50)
     assert folded.fingerprint != tokenizer.fingerprint
+    for model in ([], ["--model", "bertram-english"]):
+        assert run("check", train, *model, "--cased") == 2
+        assert "of the tokenizer that a preset learns" in capsys.readouterr().err
 
 
 def test_a_labelled_table_is_no_translation_whatever_else_it_has(tmp_path, capsys):

@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -80,26 +79,6 @@ def test_a_file_whose_name_goes_on_is_another(tmp_path):
             other.write_text("file")
     assert names(tmp_path) == ["file", "file.more"]
     assert (tmp_path / "file.more").read_text() == "more"
-
-
-def test_a_directory_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    def full_disk():
-        with replacing(tmp_path / "directory") as temporary:
-            (temporary / "inner").mkdir(parents=True)
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        full_disk()
-    assert names(tmp_path) == []
-    (tmp_path / "directory").mkdir()  # an empty one is replaced
-    flushed = []
-    monkeypatch.setattr("os.fsync", lambda handle: flushed.append(Path(f"/proc/self/fd/{handle}").readlink().name))
-    with replacing(tmp_path / "directory") as temporary:
-        (temporary / "inner").mkdir(parents=True)
-        (temporary / "inner" / "file").write_text("new")
-    assert names(tmp_path) == ["directory"]
-    assert (tmp_path / "directory" / "inner" / "file").read_text() == "new"
-    assert set(flushed) >= {"file", "inner", "directory", tmp_path.name}
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])

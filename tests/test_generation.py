@@ -4,6 +4,7 @@ import io
 import json
 import math
 import shutil
+import signal
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from bertram.tasks.sequence_to_sequence import Summarization, Translation
 from bertram.text.pairs import Pairs
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.feed import ShuffledRows
+from bertram.training.interruption import Interrupted
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 from test_floors import WITHOUT_TORCH, run_python, run_without_torch
@@ -195,6 +197,25 @@ def test_a_vocabulary_map_is_kept_to(trained: Path, tmp_path: Path, capsys: pyte
     written = capsys.readouterr().out.split()
     assert written
     assert set(written) <= {"zwei", "drei"}
+
+
+def test_an_export_that_was_interrupted_can_be_repeated(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bertram.exporting.write_manifest", interrupted)
+        with pytest.raises(Interrupted):
+            export(trained, format="ctranslate2", out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "out" / ".unfinished-killed").mkdir(parents=True)  # as one that was killed leaves it
+    export(trained, format="ctranslate2", out=tmp_path / "out")
+    assert artifacts.load_generator(tmp_path / "out").write(["two five"])
+    assert not list((tmp_path / "out").glob(".*"))
+    with pytest.raises(BadInput, match="not an empty directory"):
+        export(trained, format="ctranslate2", out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from bertram.model_directory import read_model
 from bertram.models.tensors import to_tensors
 from bertram.pretraining import Corpus, summary
 from bertram.text.tokenizer import Tokenizer
+from bertram.training.distributed import Processes
 from bertram.training.metrics_file import read_metrics
 from tiny import model_directory, rows, run, table
 
@@ -164,6 +165,18 @@ def test_a_held_out_store_that_was_deleted_is_built_anew(
     shutil.rmtree(stores / "validation")
     assert pretrained(corpus, tmp_path / "out", "--resume") == 0
     assert {file: file.read_bytes() for file in sorted(stores.rglob("*.*"))} == before
+
+
+def test_only_the_preparation_is_waited_for_patiently(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(Processes, "wait", lambda self, *, patiently=False: asked.append(patiently))
+    assert pretrained(corpus, tmp_path) == 0
+    first, *others = asked
+    assert first
+    assert others
+    assert not any(others)
 
 
 def test_of_a_large_corpus_less_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ SMALLER = {
     "--seeds 3": "--seeds 1",
     "bench reviews.engine": "bench reviews.engine --rounds 1",
     "--steps 10000": "--steps 1 --evaluations 1",
-    "--out out/mails": "--out out/mails --steps 1 --evaluations 1",
+    "--epochs 5": "--steps 1 --evaluations 1",
     "--hours 1": "--steps 2 --evaluations 1 --embedding-size 16",
     "--out out/alike": "--out out/alike --steps 2 --evaluations 1",
 }

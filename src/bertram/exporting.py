@@ -1,7 +1,6 @@
 """A trained model in another format: what `bertram export` does."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -13,7 +12,6 @@ from bertram.batch import IGNORED, Batch
 from bertram.config import EncoderConfig, check_published
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require, require_all
-from bertram.files import delete, replacing
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
@@ -21,7 +19,7 @@ from bertram.formats.quantization import Precision, pack
 from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
 from bertram.quantizing import Agreement, quantized
-from bertram.run_directory import read_manifest, trained_on_pairs, write_manifest
+from bertram.run_directory import new_directory, read_manifest, trained_on_pairs, write_manifest
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
@@ -239,7 +237,7 @@ def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
     if isinstance(task, Regression):
         kept["task"] = Regression(0.0, 1.0).to_dict()
     labels = getattr(task, "labels", None)
-    with _new_directory(out) as place:
+    with new_directory(out) as place:
         write_manifest(place, kept | model_directory.save_files(network, tokenizer, place, kept["max_length"], labels))
 
 
@@ -252,28 +250,6 @@ def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:
         with torch.no_grad():
             values.weight.mul_(task.std)
             values.bias.mul_(task.std).add_(task.mean)
-
-
-@contextmanager
-def _new_directory(out: Path) -> Iterator[Path]:
-    """A directory to fill, which becomes `out` once all is there.
-
-    Raises:
-        BadInput: `out` holds something.
-    """
-    if not out.exists():
-        with replacing(out) as place:
-            place.mkdir()
-            yield place
-        return
-    if not out.is_dir() or any(out.iterdir()):
-        raise BadInput(f"{out}: is there already, and not an empty directory; name another --out")
-    try:  # what is mounted there, or somebody's working directory, cannot be replaced
-        yield out
-    except BaseException:
-        for path in out.iterdir():
-            delete(path)
-        raise
 
 
 def _export_transformer(
@@ -289,7 +265,7 @@ def _export_transformer(
     search = model_directory.search_of(source)
     kept = _kept(source, network.config.encoder)
     kept |= {"task": model_directory.task_of(source).to_dict(), "search": asdict(search)}
-    with _new_directory(out) as place:
+    with new_directory(out) as place:
         if format == "huggingface":
             from bertram.formats import marian_config
             from bertram.formats.transformer import write_marian

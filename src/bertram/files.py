@@ -19,11 +19,10 @@ from bertram.errors import BadInput
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path in a temporary folder beside `path`; on a clean exit flush what is there and rename it onto `path`.
+    """Yield a path in a temporary folder beside `path`; on a clean exit flush its file and rename it onto `path`.
 
-    That may be a file, or a directory where `path` is none or an empty one. A reader sees the old content or the new,
-    never a part. After an error the old content stands and the folder is gone, with whatever else a library made there:
-    safetensors writes a temporary file of its own.
+    A reader sees the old content or the new, never a part. After an error the old content stands and the folder is
+    gone, with whatever else a library made there: safetensors writes a temporary file of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_unfinished(path)
@@ -33,10 +32,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary, flushed = folder / path.name, begun.with_name(f"{begun.name}flushed")
     try:
         yield temporary
-        _flush(temporary)
-        if temporary.is_file():
-            (usual := folder / f"{path.name}.usual").touch()
-            temporary.chmod(usual.stat().st_mode)  # safetensors makes it for its owner alone
+        flush(temporary)
+        (usual := folder / f"{path.name}.usual").touch()
+        temporary.chmod(usual.stat().st_mode)  # safetensors makes it for its owner alone
         temporary.replace(flushed)
         shutil.rmtree(folder)
         flushed.replace(path)  # last, so that whoever is killed leaves nothing beside a file that is whole
@@ -47,33 +45,17 @@ def replacing(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
-        delete(folder)
-        delete(flushed)
-
-
-def _flush(path: Path) -> None:
-    """Have a file, or all that stands in a directory, survive a power cut."""
-    if path.is_file():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    else:
-        for inner in path.iterdir():
-            _flush(inner)
-        flush_directory(path)
-
-
-def delete(path: Path) -> None:
-    """Delete a file, or a directory with all that stands in it, as far as that can be done."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        flushed.unlink(missing_ok=True)
 
 
 def discard_unfinished(path: Path) -> None:
     """Delete what a process that was killed while `replacing` a file left beside it."""
     for leftover in path.parent.glob(f"{glob.escape(_begun(path).name)}*"):
-        delete(leftover)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _begun(path: Path) -> Path:
@@ -85,6 +67,12 @@ def fingerprint(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Make a file's content survive a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def flush_directory(path: Path) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bertram.errors import BadInput, BertramError
-from bertram.files import read_if_there, read_object, write_json
+from bertram.files import flush, read_if_there, read_object, write_json
 
 SETTINGS = "training.json"
 """All that a training depends on, as it was when it began; the first file."""
 MANIFEST = "bertram.json"
 """What came of it; the last file."""
 
+_UNFINISHED = ".unfinished-"
 _PATIENCE = 2.0  # seconds: what a killed process forked ends soon after it
 _MOST_SETTINGS = 2**30  # bytes: they name every file of a corpus
 _FORMAT = 1
@@ -146,6 +147,37 @@ def make_directory(out: Path) -> None:
             pass
     except OSError as error:
         raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def new_directory(out: Path) -> Iterator[Path]:
+    """A folder to fill, whose contents stand in `out` once all is there, bertram.json last.
+
+    `out` may be there if it is empty, and stays the one that it is: something may be mounted there, or somebody work in
+    it. What a process that was killed left half-filled there goes.
+
+    Raises:
+        BadInput: `out` holds something, or cannot be written.
+    """
+    held = [path for path in out.iterdir() if not path.name.startswith(_UNFINISHED)] if out.is_dir() else []
+    if held or out.is_file():
+        raise BadInput(f"{out}: is there already, and not an empty directory; name another --out")
+    made = not out.exists()
+    make_directory(out)
+    for leftover in out.iterdir():
+        shutil.rmtree(leftover)
+    folder = Path(tempfile.mkdtemp(dir=out, prefix=_UNFINISHED))
+    try:
+        yield folder
+        for path in folder.rglob("*"):
+            if path.is_file():
+                flush(path)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+            path.replace(out / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if made and not any(out.iterdir()):
+            out.rmdir()
 
 
 @contextmanager

@@ -354,7 +354,7 @@ def render(result: dict[str, Any]) -> Group:
     if result["agreement"] is not None and result["agreement"] < MIN_AGREEMENT:
         notes.append(
             f"{_INT8} has all weights in int8 and agrees with the model to {result['agreement']:.1%} on drawn tokens; "
-            "bertram export keeps weights in float32 where they are needed, and is slower then"
+            "with --texts, bertram export asks yours, and keeps weights in float32 if need be: such an engine is slower"
         )
     how = (
         f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, threads: {result['threads']}, "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.checking import pairs, tables
+from bertram.config import PRESETS, TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.records import parse_columns, read_rows
@@ -31,6 +32,8 @@ def check(
     Raises:
         BadInput: a file or the model cannot be used.
     """
+    if (vocab_size is not None or cased) and model not in {*PRESETS, *TRANSFORMERS}:
+        raise BadInput("--vocab-size and --cased: are of the tokenizer that a preset learns; name one as --model")
     files = {part: paths for part, paths in zip(NAMES, (data, validation, test), strict=True) if paths}
     if task is None:
         task = "translation" if len(data) > 1 else _by_columns(data[0], columns)
@@ -41,7 +44,7 @@ def check(
             raise BadInput(f"{paths[most]}: a file too many; {where}")
     if task in GENERATIONS:
         if cased:
-            raise BadInput("--cased: is for labelled texts; what a model writes keeps its case and accents anyway")
+            raise BadInput("--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
         named = parse_columns(columns, COLUMNS[task])
         found = pairs.check_pairs(task, files, model=model, columns=named, vocab_size=vocab_size)
         return found, pairs.render(found)

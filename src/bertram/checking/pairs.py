@@ -85,7 +85,8 @@ def _reader(model: str | Path, train: Pairs, vocab_size: int | None) -> Reader:
         raise BadInput(f"{model}: is an encoder's preset, which writes nothing; take transformer-tiny")
     if isinstance(found, TransformerConfig):
         sources, targets = train.flat
-        shared = Tokenizer.train([*sources, *targets], "transformer", vocab_size or found.decoder.vocab_size)
+        size = found.decoder.vocab_size if vocab_size is None else vocab_size
+        shared = Tokenizer.train([*sources, *targets], "transformer", size)
         return Reader(name, shared, shared, found.max_position_embeddings, learned_here=True)
     if is_transformer(found):
         sizes = read_transformer_config(found)

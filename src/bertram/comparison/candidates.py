@@ -10,7 +10,7 @@ import numpy as np
 
 from bertram import baseline, model_names
 from bertram.comparison.jobs import done
-from bertram.comparison.results import Answering, Candidate, Engine, Run, Score, Trained
+from bertram.comparison.results import Answering, Candidate, Run, Score, ShippedEngine, Trained
 from bertram.comparison.selection import BASELINE
 from bertram.comparison.worker import FIT
 from bertram.config import EncoderConfig
@@ -180,10 +180,10 @@ def _score(manifest: Mapping[str, Any], split: str) -> float | None:
     return float(manifest["scores"][split][0]["value"]) if manifest["status"] == "finished" else None
 
 
-def _exported(comparison: Comparison, name: str, model: Path) -> Engine:
+def _exported(comparison: Comparison, name: str, model: Path) -> ShippedEngine:
     job = {"kind": "export", "model": str(model), "out": str(engine_of(comparison.out, name)), **comparison.source}
     job |= {"sample": _sample(comparison.splits.validation)}  # the engine is scored on the judged rows
-    return cast("Engine", comparison.done(job, f"exporting {name}", f"{name}-export"))
+    return cast("ShippedEngine", comparison.done(job, f"exporting {name}", f"{name}-export"))
 
 
 def _answering(comparison: Comparison, name: str, model: Path) -> Answering:

@@ -1,6 +1,6 @@
 """Cells that the table on the terminal and the one of the page have in common."""
 
-from bertram.comparison.results import Engine, Trained
+from bertram.comparison.results import ShippedEngine, Trained
 from bertram.pages.figures import MISSING, quantity, score
 
 
@@ -10,6 +10,6 @@ def training_memory(row: Trained) -> str:
     return quantity(row["training_memory_mb"]) + (f"+{quantity(gpu)}" if gpu else "")
 
 
-def engine(found: Engine | None) -> str:
+def engine(found: ShippedEngine | None) -> str:
     """What an engine's weights are in, and its own score: int8, 0.891."""
     return MISSING if found is None else f"{found['precision']}, {score(found['score'])}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from bertram.comparison.cells import engine, training_memory
 from bertram.comparison.differences import caveats, paragraphs
-from bertram.comparison.results import Candidate, Engine, Results, Run, Scored, scored
+from bertram.comparison.results import Candidate, Results, Run, Scored, ShippedEngine, scored
 from bertram.comparison.selection import BASELINE
 from bertram.files import write_text
 from bertram.pages import charts
@@ -174,7 +174,7 @@ def _candidates(results: Results, looks: Mapping[str, int | None]) -> list[Eleme
     return [element("h2", "The candidates"), table("The candidates", ["model", *columns], rows), *notes]
 
 
-def _engine(found: Engine | None) -> Element:
+def _engine(found: ShippedEngine | None) -> Element:
     """What the weights of an engine are in and its score; below, how far it agrees with the model."""
     agrees = [] if found is None else [element("span", f"{found['agreement']:.1%} agree", class_="aside")]
     return element("span", engine(found), *agrees)

@@ -1,4 +1,4 @@
-"""What stands in results.json of a comparison, key by key.
+"""What stands in results.json of a comparison: the keys of candidates, differences and the choice.
 
 Memory is in MB (10⁶ bytes), "ms" is milliseconds for one text, times are wall-clock.
 """
@@ -15,7 +15,7 @@ class Run(TypedDict):
     score: float | None  # the primary metric on the judged split; None where the run diverged
     directory: str
     seconds: float
-    reason: NotRequired[str]  # why it diverged
+    reason: NotRequired[str]  # why it diverged, or empty
     validation_score: NotRequired[float | None]
     steps: NotRequired[int]
     training_tokens_per_second: NotRequired[float]
@@ -53,11 +53,11 @@ class Answering(TypedDict):
     inference_peak_mb: float  # the whole process
 
 
-class Engine(TypedDict):
+class ShippedEngine(TypedDict):
     """The engine of the run that can be shipped."""
 
     precision: Literal["int8", "fp32"]
-    agreement: float  # with the model, on validation texts
+    agreement: float  # of int8 with the model, on validation texts; 1 of fp32
     score: float
 
 
@@ -84,7 +84,7 @@ class Size(TypedDict):
 
 
 class _Measured(Trained, Answering, Size):
-    engine: Engine | None  # None of tf-idf, and where every run diverged
+    engine: ShippedEngine | None  # None of tf-idf, and where every run diverged
 
 
 class Candidate(_Measured):

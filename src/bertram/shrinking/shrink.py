@@ -155,6 +155,8 @@ def _run(shrinking: Shrinking, train: Table, held_out: Table, out: Path, report:
     teacher = model_directory.read_model(shrinking.source, allow_pickle=shrinking.allow_pickle)
     if not loss_names(teacher, shrinking.lessons):
         raise BadInput(f"{shrinking.model}: has no head whose logits could be taught; name other --lessons")
+    if isinstance(task := model_directory.find_task(shrinking.source), Task):
+        model_directory.check_head(shrinking.source, task, teacher.labels())  # or the engine is refused in the end
     tokenizer = model_directory.read_tokenizer(shrinking.source, teacher.config)
     batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
     judged, _ = tokenizer.encode(*held_out.inputs, max_length=shrinking.max_length)

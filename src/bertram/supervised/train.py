@@ -63,7 +63,7 @@ def train(
     training: EncoderTraining | EncoderDecoderTraining
     if task in GENERATIONS:
         if cased:
-            raise BadInput("--cased: is for labelled texts; what a model writes keeps its case and accents anyway")
+            raise BadInput("--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
         check_model(
             model,
             vocab_size=vocab_size,

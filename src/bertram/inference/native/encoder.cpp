@@ -276,7 +276,8 @@ class Encoder {
         for (Buffer<float>& scratch : scratch_) scratch.at_least(floats);
     }
 
-    // Where `down` is int8, inner rows are quantized one by one as they are made, and their floats are never there at once.
+    // Where `down` is int8 and rows are many, inner rows are quantized a block at a time, and their floats are never all
+    // there at once.
     void feed_forward(const Layer& layer, const Rows& in, int rows, const Norm* after) {
         const Matrix &up = matrices_[layer.up], &down = matrices_[layer.down];
         const int F = up.outputs, wide = padded(F), stride = padded(model_.hidden);
