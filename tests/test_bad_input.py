@@ -136,7 +136,7 @@ class TestSettings:
 
     def test_cased(self, train, place):
         assert "--cased are for presets" in train(place / "good.csv", "--cased")
-        assert "what a model writes keeps its case" in train(place / "good.csv", "--cased", task="translation")
+        assert "an encoder–decoder preset keeps case" in train(place / "good.csv", "--cased", task="translation")
 
     @pytest.mark.parametrize(
         ("option", "value", "message"),
