@@ -40,7 +40,8 @@ def place(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_directory_beside_another_library(place, tmp_path, capsys, monkeypatch):
-    few = {name: SETTINGS[name] for name in ("bertram int8", "onnxruntime fp32")} | {"openvino none": None}
+    few = {name: SETTINGS[name] for name in ("bertram int8", "onnxruntime fp32")}
+    few["openvino none"] = SETTINGS["openvino fp32"]  # which no worker knows by that name
     monkeypatch.setattr(room, "SETTINGS", few)
     (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text, _ in rows(20)))
     arguments = ["bench", place, "--texts", tmp_path / "texts.txt", "--rounds", 1, "--json"]
@@ -56,6 +57,7 @@ def test_a_directory_beside_another_library(place, tmp_path, capsys, monkeypatch
         assert 20 < row["peak_mb"]["8 × 30"] < 1000
         assert row["stream"]["ratio"] >= 1
     assert 0 < settings["bertram int8"]["ceiling_share"] < 2
+    assert 0 < found["agreement"] <= 1
     console = Console(width=80, file=io.StringIO())
     console.print(render(found))
     assert "openvino none is left out" in console.file.getvalue()
