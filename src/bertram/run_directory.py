@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.errors import BadInput, BertramError
-from bertram.files import flush, read_if_there, read_object, write_json
+from bertram.files import flush, flush_directory, read_if_there, read_object, write_json
 
 SETTINGS = "training.json"
 """All that a training depends on, as it was when it began; the first file."""
@@ -174,6 +174,7 @@ def new_directory(out: Path) -> Iterator[Path]:
                 flush(path)
         for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
             path.replace(out / path.name)
+        flush_directory(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if made and not any(out.iterdir()):
