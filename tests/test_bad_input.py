@@ -121,7 +121,7 @@ class TestSettings:
             ("--seed", "-1", "--seed -1: must be 0 or more"),
             ("--save-every", "0", "--save-every 0: must be above 0"),
             ("--precision", "fp64", "fp64"),
-            ("--max-length", "2", "--max-length 2: leaves no room for text; 3 is the least"),
+            ("--max-length", "2", "--max-length 2: leaves no room for text; it must be at least 3"),
             ("--max-length", "0", "--max-length 0: leaves no room"),
             ("--max-length", "1000", "has 32 positions"),
             ("--columns", "text=a,words=b", "write it like text=sentence,label=2"),
@@ -144,7 +144,7 @@ class TestSettings:
             ("--max-memory", "3", "write a number above 0 with its unit, such as 64MB"),
             ("--max-latency", "fast", "such as 20ms"),
             ("--min-score", "85", "from 0 to 1"),
-            ("--seeds", "0", "one is the least"),
+            ("--seeds", "0", "must be at least 1"),
             ("--max-length", "1000", "--max-length 1000: bert-tiny has 512 positions"),
         ],
     )
@@ -253,7 +253,7 @@ class TestOutput:
             ):
                 assert "cannot be written" in refused(*command, "--out", out)
         export = ["export", place / "bare", "--format", "huggingface", "--out"]
-        assert "is there already" in refused(*export, tmp_path / "file")
+        assert "already exists" in refused(*export, tmp_path / "file")
         for out in (tmp_path / "file" / "below", "/proc/bertram"):
             assert "cannot be written" in refused(*export, out)
         assert (tmp_path / "file").read_text() == "mine"

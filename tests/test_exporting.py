@@ -262,7 +262,7 @@ def test_errors_by_layer_are_those_of_the_first_tokens(model, tmp_path):
 @pytest.mark.parametrize(
     ("said", "options"),
     [
-        ("is there already", {"out": "taken"}),
+        ("already exists", {"out": "taken"}),
         ("an encoder, for which --format is one of engine", {"format": "ctranslate2"}),
         ("--min-agreement 2", {"min_agreement": 2}),
         ("holds no texts", {"texts": "empty.txt"}),

@@ -83,4 +83,4 @@ def test_it_is_not_int8(tmp_path, capsys):
         export(place, format="onnx", out=tmp_path / "model.onnx", precision="int8")
     assert run("export", place, "--format", "onnx", "--out", tmp_path / "model.onnx") == 0
     assert run("export", place, "--format", "onnx", "--out", tmp_path / "model.onnx") == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

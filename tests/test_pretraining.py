@@ -44,7 +44,7 @@ def trained(request: pytest.FixtureRequest, corpus: Path, tmp_path_factory: pyte
 def test_it_learns(trained: Path) -> None:
     """Held-out loss falls well below that of guessing by frequency, and metrics tell of both objectives."""
     manifest = json.loads((trained / "bertram.json").read_text())
-    assert " documents (parted by blank lines)\nvalidation: held out of the corpus, " in summary(manifest)
+    assert " documents (separated by blank lines)\nvalidation: held out of the corpus, " in summary(manifest)
     lines = read_metrics(trained / "metrics.jsonl")
     first = next(line for line in lines if "loss" in line)
     assert manifest["status"] == "finished"

@@ -143,7 +143,7 @@ class TestEncoding:
 
     def test_no_room(self, tokenizer):
         assert len(rows(tokenizer, ["Zoë"], max_length=2)[0]) == 2
-        with pytest.raises(BadInput, match="1 tokens leaves no room for text; 2 is the least"):
+        with pytest.raises(BadInput, match="1 tokens leaves no room for text; it must be at least 2"):
             tokenizer.encode(["a"], max_length=1)
 
 

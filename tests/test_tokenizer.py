@@ -263,7 +263,7 @@ class TestEncoding:
             tokenizer.encode(["a"], ["\udfff"], max_length=10)
 
     def test_no_room(self, tokenizer):
-        with pytest.raises(BadInput, match="2 tokens leaves no room for text; 3 is the least"):
+        with pytest.raises(BadInput, match="2 tokens leaves no room for text; it must be at least 3"):
             tokenizer.encode(["a"], max_length=2)
 
 

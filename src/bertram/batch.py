@@ -102,7 +102,7 @@ class Examples:
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # [B] each: a label or value for a sequence
     token_labels: Mapping[str, Ints] = field(default_factory=dict)  # [T] each: a label for a token
     inputs_b: Batch | None = None
-    """What a decoder reads, whose T tokens are then the ones that have labels; or what `inputs` are compared with."""
+    """A decoder's input, to whose T tokens `token_labels` then refer, or the second texts of pairs encoded apart."""
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -32,7 +32,7 @@ app = App(
 
 
 def _no_option(_: object, value: str | None) -> None:
-    """Of what may be named by "-", which is standard input, refuse all else that begins so."""
+    """Refuse a source that begins with "-", unless it is "-", standard input: it is a mistyped option."""
     if value is not None and value != "-" and value.startswith("-"):
         raise ValueError(f"Unknown option: {value}. For a text write --text {value!r:.80}.")
 
@@ -70,7 +70,7 @@ Pickle = Annotated[
     Parameter(negative="", help="Also accept weights in a pytorch_model.bin; only tensors are unpickled."),
 ]
 VocabSize = Annotated[
-    int | None, Parameter(help="Most entries of the vocabulary learned for a preset. Default: the preset's own number.")
+    int | None, Parameter(help="Maximum size of the vocabulary learned for a preset. Default: the preset's own size.")
 ]
 Cased = Annotated[
     bool,
@@ -460,7 +460,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A trained model or an engine. How outputs are searched for can be set for translation and summarization only.
+        A trained model or an engine. Search options apply to translation and summarization only.
     """
     from bertram.artifacts import load
     from bertram.evaluation import evaluate_files
@@ -553,9 +553,9 @@ def fill_mask(
     top_k: int = 5,
     allow_pickle: Pickle = False,
 ) -> None:
-    """Say what could stand at the [MASK] of every line of a file or of standard input.
+    """Predict the [MASK] in every line of a file or of standard input.
 
-    Prints a line of JSON for each, in order: candidates, each with its token, its score and the text with it.
+    Prints one JSON object a line, in order: candidates, each with its token, its score and the text with it.
 
     Example: bertram fill-mask out/novels 'It was a [MASK] night.'
 

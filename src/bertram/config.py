@@ -211,7 +211,7 @@ def changed(config: EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
     known = [field.name for field in fields(EncoderConfig) if field.name not in ("vocab_size", "sentence_objective")]
     for name in changes:
         if name not in known:
-            raise BadInput(f"--config: no field {name!r:.40}; there are {', '.join(known)}")
+            raise BadInput(f"--config: no field {name!r:.40}; fields are {', '.join(known)}")
     return replace(config, **changes)
 
 

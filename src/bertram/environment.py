@@ -56,7 +56,7 @@ def _features(processor: dict[str, str]) -> list[str]:
 
 
 def default_threads() -> int:
-    """That compute where nobody says otherwise: OMP_NUM_THREADS of them, as in torch, or one for each usable core."""
+    """Default number of threads: OMP_NUM_THREADS, as in torch, else one for each usable core."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
 

@@ -46,7 +46,7 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def check_utf8(argument: str) -> None:
-    """Refuse what could be written into no file of ours, such as the name of a file from an old archive.
+    """Refuse an argument that is not valid UTF-8, such as a name from an old archive; no file of ours could hold it.
 
     Raises:
         BadInput: it is not in UTF-8.

@@ -82,7 +82,7 @@ def export(
         OSError: a file cannot be written.
     """
     if format not in get_args(Format):
-        raise BadInput(f"--format {format!s:.40}: there are {', '.join(get_args(Format))}")
+        raise BadInput(f"--format {format!s:.40}: must be one of {', '.join(get_args(Format))}")
     out = Path(out)
     source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
     if is_ctranslate2(source):
@@ -91,7 +91,7 @@ def export(
     if format not in _FORMATS[kind]:
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
     if precision not in (None, *get_args(Precision)):
-        raise BadInput(f"--precision {precision!s:.40}: there are {', '.join(get_args(Precision))}")
+        raise BadInput(f"--precision {precision!s:.40}: must be one of {', '.join(get_args(Precision))}")
     for option, value in (("--texts", texts), ("--min-agreement", min_agreement)):
         if value is not None and (format != "engine" or precision == "fp32"):
             raise BadInput(f"{option}: is for an int8 engine, whose agreement is measured, and this is none")
@@ -145,7 +145,7 @@ def _export_engine(
     source: Path, out: Path, precision: Precision, texts: Inputs | None, min_agreement: float, allow_pickle: bool
 ) -> Agreement | None:
     if out.exists():
-        raise BadInput(f"{out}: is there already; name another --out")
+        raise BadInput(f"{out}: already exists; name another --out")
     network = _read(source, allow_pickle)
     tokenizer = model_directory.read_tokenizer(source, network.config)
     kept = _kept(source, network.config)
@@ -176,7 +176,7 @@ def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
     from bertram.formats.residuals import untied
 
     if out.exists():
-        raise BadInput(f"{out}: is there already; name another --out")
+        raise BadInput(f"{out}: already exists; name another --out")
     network = untied(_read(source, allow_pickle))
     _answer_in_unit_of_labels(network, model_directory.find_task(source))
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))

@@ -165,7 +165,7 @@ def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None
     if asked is not None and asked > config.max_position_embeddings:
         raise BadInput(f"--max-length {asked}: {model} has {config.max_position_embeddings} positions")
     if asked is not None and asked < LEAST_LENGTH:
-        raise BadInput(f"--max-length {asked}: leaves no room for text; {LEAST_LENGTH} is the least")
+        raise BadInput(f"--max-length {asked}: leaves no room for text; it must be at least {LEAST_LENGTH}")
 
 
 def max_length_of(

@@ -366,7 +366,7 @@ def summary(manifest: dict[str, Any]) -> str:
     """What a person wants to know after a pre-training, in a few lines."""
     amount = f"{manifest['steps']:,} steps, {manifest['tokens']:,} tokens"
     train, held_out = (manifest["data"][name] for name in ("train", "validation"))
-    kinds = {"file": " (each text file one)", "blank-line": " (parted by blank lines)", None: ""}
+    kinds = {"file": " (one per text file)", "blank-line": " (separated by blank lines)", None: ""}
     kind = kinds[manifest["data"]["documents"]]
     lines = [f"{train['source']}: {train['tokens']:,} tokens in {train['documents']:,} documents{kind}"]
     lines.append(f"validation: {held_out['source']}, {held_out['tokens']:,} tokens")

@@ -161,7 +161,7 @@ def new_directory(out: Path) -> Iterator[Path]:
     """
     held = [path for path in out.iterdir() if not path.name.startswith(_UNFINISHED)] if out.is_dir() else []
     if held or out.is_file():
-        raise BadInput(f"{out}: is there already, and not an empty directory; name another --out")
+        raise BadInput(f"{out}: already exists and is not an empty directory; name another --out")
     made = not out.exists()
     make_directory(out)
     for leftover in out.iterdir():
@@ -183,7 +183,7 @@ def new_directory(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Hold a directory for this process and what it forks, until the end or its own; made if it is not there.
+    """Lock a directory for this process and its forks until the block or the process ends; create it if it is missing.
 
     Raises:
         BadInput: another process works there, or it cannot be written.
@@ -213,7 +213,7 @@ def _held(handle: int) -> bool:
 
 
 def keep(path: Path, settings: dict[str, Any]) -> None:
-    """Write settings to a JSON file, or find them there.
+    """Write settings to a JSON file, or check that it already holds the same ones.
 
     Raises:
         BadInput: the file holds others, or is no JSON.

@@ -120,15 +120,15 @@ def bench(
         BadInput: the model, the texts or a library's name cannot be used, or a preset needs what is not installed.
     """
     if unknown := [name for name in against if name not in LIBRARIES]:
-        raise BadInput(f"--against {unknown[0]:.40}: there are {', '.join(LIBRARIES)}")
+        raise BadInput(f"--against {unknown[0]:.40}: must be one of {', '.join(LIBRARIES)}")
     if lengths is not None and lengths not in LENGTHS:
-        raise BadInput(f"--lengths {lengths:.40}: there are {', '.join(LENGTHS)}")
+        raise BadInput(f"--lengths {lengths:.40}: must be one of {', '.join(LENGTHS)}")
     if lengths is not None and texts is not None:
         raise BadInput("--lengths: is for random texts; those of --texts have their own")
     if columns is not None and texts is None:
         raise BadInput("--columns: says what columns of --texts to read, which is not given")
     if rounds < 1:
-        raise BadInput(f"--rounds {rounds}: one is the least")
+        raise BadInput(f"--rounds {rounds}: must be at least 1")
     if texts is not None and str(model) in PRESETS:
         raise BadInput("--texts: a preset has no tokenizer")
     inputs = None if texts is None else first_inputs(texts, 8 * _TEXTS, parse_columns(columns) or {})
@@ -334,7 +334,7 @@ def render(result: dict[str, Any]) -> Group:
     rows = result["rows"]
     others = [row["tokens_per_second"] for row in rows if not row["setting"].startswith("bertram")]
     lengths, shapes = list(rows[0]["latency_ms"]), list(rows[0]["peak_mb"])
-    speed = plain_table("", "tokens a second", "to the best other", "of the ceiling", "stream's p99 / p50")
+    speed = plain_table("", "tokens a second", "vs best other", "of the ceiling", "stream's p99 / p50")
     size = plain_table("", *(f"ms, {length}" for length in lengths), "load, s", *(f"MB, {shape}" for shape in shapes))
     for row in rows:
         speed.add_row(
@@ -354,7 +354,7 @@ def render(result: dict[str, Any]) -> Group:
     if result["agreement"] is not None and result["agreement"] < MIN_AGREEMENT:
         notes.append(
             f"{_INT8} has all weights in int8 and agrees with the model to {result['agreement']:.1%} on drawn tokens; "
-            "with --texts, bertram export asks yours, and keeps weights in float32 if need be: such an engine is slower"
+            "bertram export --texts measures this on yours, and keeps weights in float32 where needed, which is slower"
         )
     how = (
         f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, threads: {result['threads']}, "

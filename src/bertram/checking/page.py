@@ -47,12 +47,12 @@ def render(
 
 
 def told_apart(names: Mapping[str, str]) -> dict[str, str]:
-    """The names of each part's files, or those of the parts where two are the same."""
+    """Display names of the splits: their files', or their own if two files share a name."""
     return dict(names) if len(set(names.values())) == len(names) else {part: part for part in names}
 
 
 def percentiles(lengths: ArrayLike) -> dict[str, int]:
-    """Lengths that occur, such that 50, 90, 99 and 100 of 100 rows are no longer."""
+    """50th, 90th, 99th and 100th percentiles, each a length that occurs."""
     values = np.percentile(np.asarray(lengths), [50, 90, 99, 100], method="inverted_cdf")
     return dict(zip(("p50", "p90", "p99", "max"), map(int, values), strict=True))
 

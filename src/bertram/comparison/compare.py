@@ -64,7 +64,7 @@ def compare(
     out, recipe = Path(out), (recipe or Recipe()).resolved(**DEFAULTS)
     limits = Limits.parse(max_memory, max_latency, min_score)
     if seeds < 1:
-        raise BadInput(f"--seeds {seeds}: one is the least")
+        raise BadInput(f"--seeds {seeds}: must be at least 1")
     replace(recipe, seed=recipe.seed + seeds - 1)  # refuses what is no seed
     names = _names([models] if isinstance(models, str | Path) else models, allow_pickle)
     if (vocab_size is not None or cased) and not any(model in PRESETS for model in names.values()):

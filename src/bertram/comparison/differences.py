@@ -48,7 +48,7 @@ def caveats(results: Results) -> list[str]:
     if results["seeds"] == 1:
         found.append("One seed a model: how far another seed would lie from it is not known, and in no interval.")
     if (rows := results["data"]["rows"][split]) < _FEW:
-        found.append(f"Only {several(rows, 'row')} {'was' if rows == 1 else 'were'} judged: others may say otherwise.")
+        found.append(f"Only {several(rows, 'row')} {'was' if rows == 1 else 'were'} judged: another sample may differ.")
     if split == "validation":
         found.append("Scores are on the validation data, which chose the checkpoints too and so flatters; give --test.")
     return found + _seeds(results["candidates"]) + _cut(results) + _unsteady(results["candidates"])
@@ -68,7 +68,7 @@ def _seeds(candidates: Sequence[Candidate]) -> list[str]:
     """Whether a score is that of some of a candidate's runs, and what is known of how seeds vary."""
     found, noise = [], seed_noise(run_scores(candidates))
     if 0 < max((own.freedom for own in noise.values()), default=0) < _LITTLE_KNOWN:
-        found.append("From so few seeds it is hardly known how far others would lie: real differences may not show.")
+        found.append("With so few seeds, their spread is hardly known: real differences may not show.")
     found += [
         f"{name} varies more from seed to seed than the others, so it is judged by its own seeds alone."
         for name, own in noise.items()

@@ -34,7 +34,7 @@ def done(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:
             process.kill()
             raise
     if process.returncode < 0:
-        raise BertramError(f"{what}: stopped by {signal.Signals(-process.returncode).name}; is there memory enough?")
+        raise BertramError(f"{what}: stopped by {signal.Signals(-process.returncode).name}; is there enough memory?")
     if not said.endswith("\n"):
         raise BertramError(f"{what}: failed, exit code {process.returncode}")
     answer: dict[str, Any] = json.loads(said.splitlines()[-1])

@@ -164,8 +164,8 @@ def _candidates(results: Results, looks: Mapping[str, int | None]) -> list[Eleme
         classes = {"class_": "chosen"} if row["model"] == results["choice"]["model"] else {}
         rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
     note = (
-        "Unshared: the parameters that the same network would need without sharing. Engine: what the weights are in "
-        "that will answer, its own score, and the share of its answers to validation texts that agree with the "
+        "Unshared: the parameters that the same network would need without sharing. Engine: the precision of the "
+        "shipped weights, its own score, and the share of its answers to validation texts that agree with the "
         "model's. Answering memory is what the engine adds to an idle process; training memory is the peak of the "
         "whole process, + that of a GPU if there was one. Latency is for one text at a time, the middle of several "
         "rounds."

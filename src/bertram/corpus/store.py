@@ -236,7 +236,7 @@ def _saved_progress(directory: Path) -> Mapping[str, Any]:
 
 
 def _is_held_out(seed: int, part: int, of: int) -> bool:
-    """One of every so many parts, another one each time; of the first the second, so that two parts are enough."""
+    """One part drawn from each group of `of`; in the first group always the second, so that two parts are enough."""
     group, place = divmod(part, of)
     if group == 0:
         return place == 1

@@ -52,7 +52,7 @@ class MaskFiller:
             BadInput: an input is something else or no valid Unicode, or `top_k` is below 1.
         """
         if top_k < 1:
-            raise BadInput(f"--top-k {top_k}: at least 1 is needed")
+            raise BadInput(f"--top-k {top_k}: must be at least 1")
         texts = singles_of(inputs, self.task.name)
         check_characters(texts)
         answers: list[dict[str, Any]] = []

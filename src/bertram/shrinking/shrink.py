@@ -221,7 +221,7 @@ def _check(recipe: Recipe, lessons: Collection[str]) -> None:
     if recipe.label_smoothing is not None:
         raise BadInput("--label-smoothing: a student learns what its teacher says, not labels")
     if unknown := [name for name in lessons if name not in LESSONS]:
-        raise BadInput(f"no lesson named {unknown[0]!r:.40}; there are {', '.join(LESSONS)}")
+        raise BadInput(f"no lesson named {unknown[0]!r:.40}; lessons are {', '.join(LESSONS)}")
 
 
 def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: str | None) -> None:

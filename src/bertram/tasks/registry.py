@@ -43,7 +43,7 @@ def kind_of_task(name: str | None, labels: Sequence[str]) -> type[Task]:
         BadInput: there is no such task.
     """
     if name is not None and name not in TASKS:
-        raise BadInput(f"no task named {name}; there are {', '.join(TASKS)}")
+        raise BadInput(f"no task named {name}; tasks are {', '.join(TASKS)}")
     return guess_task(labels) if name is None else TASKS[name]
 
 
@@ -75,5 +75,5 @@ def _name(value: Any, kinds: Iterable[str]) -> str:
         raise BadInput("task: must be an object with a name")
     name: str = value["name"]
     if name not in kinds:
-        raise BadInput(f"task: none is named {name!r:.80}; there are {', '.join(kinds)}")
+        raise BadInput(f"task: none is named {name!r:.80}; tasks are {', '.join(kinds)}")
     return name

@@ -1,6 +1,6 @@
 """What a model is asked: texts and pairs, from Python, a file or standard input.
 
-Those of a file come in lists of some, so that what stands before a line that cannot be read is answered.
+A file is read in chunks, so that the inputs before an unreadable line are still answered.
 """
 
 import json
@@ -21,7 +21,7 @@ _CHUNK = 1024  # inputs answered at a time
 def read_inputs(
     source: str, columns: Columns = None, roles: Sequence[str] = _FIELDS
 ) -> Iterator[list[str | dict[str, str]]]:
-    """Inputs to answer, in lists of some: the lines of a text file, or of standard input where `source` is "-".
+    """Inputs to answer, in chunks: the lines of a text file, or of standard input where `source` is "-".
 
     Lines are JSONL if the file's name says so, or the first of them is an object with a text. All objects have a text_b
     or none, and so have the rows of any other table.

@@ -244,7 +244,9 @@ class Tokenizer:
         before = 0 if self._start is None else 1
         least = before + 2
         if max_length < least:
-            raise BadInput(f"a maximal length of {max_length} tokens leaves no room for text; {least} is the least")
+            raise BadInput(
+                f"a maximal length of {max_length} tokens leaves no room for text; it must be at least {least}"
+            )
         parts = [texts] if texts_b is None else [texts, texts_b]
         budget = max_length - before - len(parts)
         encoded = [self.pieces(part, budget) for part in parts]
@@ -364,4 +366,5 @@ def _after_fork_in_parent() -> None:
 
 
 _told = False
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

@@ -129,7 +129,7 @@ def _count_words(
     `boundary` is what the backend puts before words and counts as none of them.
     """
     if vocab_size < LEAST:
-        raise BadInput(f"a vocabulary of {vocab_size} tokens is too small; {LEAST} is the least")
+        raise BadInput(f"a vocabulary of {vocab_size} tokens is too small; it must have at least {LEAST}")
     if vocab_size > MOST:
         raise BadInput(f"a vocabulary of {vocab_size} tokens is beyond any model's; {MOST} is the most")
     words: Counter[str] = Counter()

@@ -20,7 +20,7 @@ _on_its_way: list[int] = []
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked to stop; no `Exception`, so that nobody who waits for some failure takes it for one."""
+    """Raised when a signal asks to stop; not an `Exception`, so that `except Exception` does not swallow it."""
 
     def __init__(self, number: int, hint: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{hint}")
