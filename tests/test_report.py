@@ -237,7 +237,7 @@ class TestPage:
         results, _ = comparison((USUAL[0], replace(USUAL[2], diverged=(1, 2))))
         assert caveats(results) == ["albert-mini: 2 of 3 runs diverged; its score is of the others."]
         results["data"]["rows"]["test"] = 1
-        assert "Only 1 row was judged: others may say otherwise." in caveats(results)
+        assert "Only 1 row was judged: another sample may differ." in caveats(results)
 
     def test_what_is_not_known_of_seeds_is_told(self):
         results, _ = comparison(USUAL[:2], seeds=2)
