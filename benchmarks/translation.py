@@ -333,10 +333,10 @@ def prepare_decoding(data: Path, model: Path, scratch: Path, sentences: int | No
 
 def decode_bertram(options: argparse.Namespace, sources: Ids) -> tuple[float, Ids]:
     """Ours in torch from --model: the seconds taken and the best hypotheses, without start and end tokens."""
-    from bertram.model_directory import read_transformer
+    from bertram.model_directory import ModelDirectory
     from bertram.training.torch_runner import TorchGenerator
 
-    return search(TorchGenerator(read_transformer(options.model)), sources)
+    return search(TorchGenerator(ModelDirectory(options.model).read_transformer()), sources)
 
 
 def decode_ctranslate2(options: argparse.Namespace, sources: Ids) -> tuple[float, Ids]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from bertram.batch import Batch
 from bertram.errors import BadInput
 from bertram.formats.huggingface import write
-from bertram.model_directory import read_model, read_tokenizer
+from bertram.model_directory import ModelDirectory
 from bertram.model_names import config_of
 from bertram.models.encoder import Encoder
 from bertram.models.heads import Model
@@ -183,8 +183,8 @@ def _print_spread(name: str, means: Tensor) -> None:
 
 def _pretrained(directory: Path, texts: list[str]) -> tuple[Encoder, Batch]:
     """A directory's encoder, and the texts in its tokens."""
-    encoder = read_model(directory).eval().encoder
-    tokenizer = read_tokenizer(directory, encoder.config)
+    encoder = ModelDirectory(directory).read_model().eval().encoder
+    tokenizer = ModelDirectory(directory).read_tokenizer()
     return encoder, tokenizer.encode(texts, max_length=encoder.config.max_position_embeddings)[0]
 
 

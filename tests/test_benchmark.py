@@ -19,7 +19,7 @@ from bertram.benchmark.contestants import SETTINGS, _padded
 from bertram.errors import BadInput, BertramError
 from bertram.exporting import export
 from bertram.formats.engine_file import read_engine, write_engine
-from bertram.model_directory import read_config
+from bertram.model_directory import ModelDirectory
 from bertram.model_names import ENGLISH, OWN, SENTIMENT
 from bertram.models.tensors import to_tensors
 from bertram.text.tokenizer import Tokenizer
@@ -140,7 +140,7 @@ def test_an_engine_says_its_precision_by_its_weights(place, tmp_path):
 def test_pairs_are_measured_as_pairs(place, tmp_path):
     pairs = [{"text": "a film", "text_b": "a long book"}, {"text": "a", "text_b": "b"}]
     tokenizer = Tokenizer.load(place)
-    subject = room._Subject({}, read_config(place), tokenizer, apart=False, max_length=32)
+    subject = room._Subject({}, ModelDirectory(place).config, tokenizer, apart=False, max_length=32)
     expected, _ = tokenizer.encode(["a film", "a"], ["a long book", "b"], max_length=32)
     assert [len(ids) for ids in room._encoded(pairs, subject)] == expected.lengths.tolist()
     apart, _ = tokenizer.encode(["a film", "a", "a long book", "b"], max_length=32)
@@ -164,14 +164,13 @@ def test_pickled_weights_are_read_where_that_is_allowed(place, tmp_path, monkeyp
 def test_all_compute_the_same(place, tmp_path, name):
     """Batches of ids in, the same hidden states of real tokens out."""
     from bertram.batch import Batch
-    from bertram.model_directory import read_model
 
     texts = [[5, 6, 7, 8], [9, 10], [11]]
     setting = SETTINGS[name]
     found = np.asarray(setting.load(setting.prepare(place, tmp_path)).run(texts))
     if found.ndim == 3:
         found = found[_padded(texts)["attention_mask"].astype(bool)]
-    expected = read_model(place, {}).eval().encoder(to_tensors(Batch.pack(texts))).detach().numpy()
+    expected = ModelDirectory(place).read_model({}).eval().encoder(to_tensors(Batch.pack(texts))).detach().numpy()
     np.testing.assert_allclose(found, expected, atol=0.1 if "int8" in name else 1e-4)
 
 

@@ -31,7 +31,7 @@ from bertram.inference import kernels
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.untying import untied
 from bertram.memory import current_memory_mb, peak_memory_mb
-from bertram.model_directory import read_model, read_tokenizer
+from bertram.model_directory import ModelDirectory
 from bertram.model_names import ENGLISH, OWN
 from bertram.models.heads import Model
 from bertram.supervised.train import train
@@ -123,8 +123,8 @@ HEADS = [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}
 )
 def test_every_head_says_what_it_says_in_torch(tmp_path, heads, settings):
     place = model_directory(tmp_path / "model", heads, unsettled=True, **settings)
-    network = read_model(place)
-    given, _ = read_tokenizer(place, network.config).encode(TEXTS[:20], max_length=32)
+    network = ModelDirectory(place).read_model()
+    given, _ = ModelDirectory(place).read_tokenizer().encode(TEXTS[:20], max_length=32)
     export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
     expected, found = TorchRunner(network).run(given), EngineRunner(read_engine(tmp_path / "a.engine")).run(given)
     assert found.keys() == expected.keys()

@@ -19,7 +19,7 @@ from bertram.exporting import export
 from bertram.files import write_json
 from bertram.formats.engine_file import read_engine
 from bertram.formats.huggingface import write
-from bertram.model_directory import read_model
+from bertram.model_directory import ModelDirectory
 from bertram.quantizing import Agreement, agreement, quantized
 from bertram.run_directory import MANIFEST, read_manifest
 from bertram.text.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def model(tmp_path_factory):
 
 @pytest.mark.parametrize("format", ["google", "engin", None])
 def test_a_format_that_does_not_exist(tmp_path, format):
-    with pytest.raises(BadInput, match=rf"^--format {format}: there are engine, onnx, ctranslate2, huggingface$"):
+    with pytest.raises(BadInput, match=rf"^--format {format}: must be one of engine, onnx, ctranslate2, huggingface$"):
         export(tmp_path, format=format, out=tmp_path / "out")
 
 
@@ -45,9 +45,9 @@ def test_an_encoder_for_transformers(tmp_path, settings):
     place = model_directory(tmp_path / "model", {"classification": 2}, unsettled=True, **settings)
     task = {"name": "classification", "labels": ["bad", "good"]}
     write_json(place / MANIFEST, read_manifest(place) | {"task": task, "max_length": 20, "base_model": "bert"})
-    weights = {name: weight.clone() for name, weight in read_model(place).state_dict().items()}
+    weights = {name: weight.clone() for name, weight in ModelDirectory(place).read_model().state_dict().items()}
     export(place, format="huggingface", out=tmp_path / "out")
-    found = read_model(tmp_path / "out").state_dict()
+    found = ModelDirectory(tmp_path / "out").read_model().state_dict()
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], weight) for name, weight in weights.items())
     assert bertram.load(tmp_path / "out").predict(TEXTS) == bertram.load(place).predict(TEXTS)
@@ -128,7 +128,7 @@ def test_what_an_export_says(model, tmp_path, capsys, monkeypatch):
 def test_weights_that_int8_spoils_stay_in_float32(tmp_path, monkeypatch):
     """What a unit that is never active weighs a thousand times makes steps in which the others' weights vanish."""
     place = model_directory(tmp_path / "model", {"classification": 4})
-    network = read_model(place)
+    network = ModelDirectory(place).read_model()
     with torch.no_grad():
         for layer in network.encoder.layers:
             layer.feed_forward.intermediate.weight *= 20
@@ -175,7 +175,7 @@ def test_what_agrees_too_little_is_not_written(model, tmp_path, monkeypatch):
 @pytest.mark.parametrize("options", [{"format": "engine"}, {"format": "onnx"}])
 def test_weights_that_are_not_finite(model, tmp_path, options, value):
     place = shutil.copytree(model, tmp_path / "model")
-    network = read_model(place)
+    network = ModelDirectory(place).read_model()
     with torch.no_grad():
         network.encoder.layers[1].attention.output.weight[3, 4] = value
     write(network, place, labels=list("ab"))
@@ -234,8 +234,10 @@ def test_an_export_that_was_interrupted_can_be_repeated(model, tmp_path, monkeyp
     assert list(there.iterdir()) == []
     for place in (out, there):
         export(model, format="huggingface", out=place)
-        found = read_model(place).state_dict()
-        assert all(torch.equal(found[name], weight) for name, weight in read_model(model).state_dict().items())
+        found = ModelDirectory(place).read_model().state_dict()
+        assert all(
+            torch.equal(found[name], weight) for name, weight in ModelDirectory(model).read_model().state_dict().items()
+        )
     assert there.stat().st_ino == number
 
 

@@ -14,7 +14,7 @@ from bertram.errors import BadInput
 from bertram.exporting import export
 from bertram.formats.huggingface import write
 from bertram.inference.mask_filler import MaskFiller
-from bertram.model_directory import read_model
+from bertram.model_directory import ModelDirectory
 from bertram.shrinking.shrink import shrink
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
@@ -92,7 +92,7 @@ def test_answers_keep_the_order_of_texts_of_all_lengths(model: Path) -> None:
 
 def test_ids_beyond_the_tokenizer_take_probability_but_are_no_candidates(tmp_path: Path) -> None:
     place = directory(tmp_path / "model", vocab_size=400)
-    network = read_model(place)
+    network = ModelDirectory(place).read_model()
     known = artifacts.load_mask_filler(place).tokenizer.vocab_size
     with torch.no_grad():
         network.heads["masked_language_model"].decoder.bias[known:] = 5

@@ -25,7 +25,7 @@ from bertram.config import TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.exporting import export
 from bertram.inference.generator import Generator
-from bertram.model_directory import read_model, read_transformer
+from bertram.model_directory import ModelDirectory
 from bertram.search import Hypothesis, Search
 from bertram.supervised import generation
 from bertram.tasks.sequence_to_sequence import Summarization, Translation
@@ -242,8 +242,8 @@ def test_a_trained_encoder_gets_a_decoder_of_its_kind(
     data = write_documents(tmp_path / "documents.jsonl")
     recipe = replace(SHORT, encoder_learning_rate=0.0, weight_decay=0.0)
     bertram.train("summarization", data, model=encoder, out=tmp_path / "out", recipe=recipe)
-    before = read_model(encoder, {}).encoder.state_dict()
-    network = read_transformer(tmp_path / "out")
+    before = ModelDirectory(encoder).read_model({}).encoder.state_dict()
+    network = ModelDirectory(tmp_path / "out").read_transformer()
     for name, weight in network.encoder.state_dict().items():
         torch.testing.assert_close(weight, before[name], rtol=0, atol=0)
     layers = network.decoder.layers
@@ -303,11 +303,11 @@ def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:
     encoder, data = model_directory(tmp_path / "encoder"), write_documents(tmp_path / "documents.jsonl")
     recipe = replace(SHORT, steps=1, learning_rate=1e-3, weight_decay=0.0, warmup=0.0)
     bertram.train("summarization", data, model=encoder, out=tmp_path / "out", recipe=recipe)
-    before = read_model(encoder, {}).encoder.state_dict()
-    after = read_transformer(tmp_path / "out").encoder.state_dict()
+    before = ModelDirectory(encoder).read_model({}).encoder.state_dict()
+    after = ModelDirectory(tmp_path / "out").read_transformer().encoder.state_dict()
     moved = max(float((after[name] - before[name]).abs().max()) for name in before)
     assert moved == pytest.approx(1e-4, rel=0.02)
-    decoder = read_transformer(tmp_path / "out").decoder.state_dict()
+    decoder = ModelDirectory(tmp_path / "out").read_transformer().decoder.state_dict()
     biases = [weight for name, weight in decoder.items() if name.endswith("bias") and "norm" not in name]
     assert max(float(bias.abs().max()) for bias in biases) == pytest.approx(1e-3, rel=0.02)  # they begin at 0
 

@@ -14,13 +14,14 @@ from transformers import MarianConfig, MarianMTModel
 import bertram
 import test_marian_tokenizer
 import tiny
-from bertram import artifacts, model_directory
+from bertram import artifacts
 from bertram.batch import Batch
 from bertram.config import TransformerConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
 from bertram.formats import marian_config
 from bertram.formats.transformer import read_transformer, write_marian
+from bertram.model_directory import ModelDirectory
 from bertram.models.tensors import pairs_to_tensors
 from bertram.run_directory import MANIFEST
 from bertram.search import Search
@@ -151,9 +152,9 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
     model.generation_config.update(num_beams=3, length_penalty=0.5, num_return_sequences=2, no_repeat_ngram_size=4)
     model.save_pretrained(tmp_path)
     expected = Search(beam_size=3, length_penalty=0.5, no_repeat_ngram_size=4)
-    assert model_directory.search_of(tmp_path) == expected
+    assert ModelDirectory(tmp_path).search == expected
     write_json(tmp_path / MANIFEST, {"search": {"beam_size": 7}})
-    assert model_directory.search_of(tmp_path) == Search(beam_size=7)
+    assert ModelDirectory(tmp_path).search == Search(beam_size=7)
     (tmp_path / MANIFEST).unlink()
     for said, message in (
         ('{"num_beams": 0}', "beam-size 0"),
@@ -162,12 +163,12 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
     ):
         (tmp_path / "generation_config.json").write_text(said)
         with pytest.raises(BadInput, match=message):
-            model_directory.search_of(tmp_path)
+            _ = ModelDirectory(tmp_path).search
     (tmp_path / "generation_config.json").unlink()
-    assert model_directory.search_of(tmp_path) == Search()
+    assert ModelDirectory(tmp_path).search == Search()
     config = json.loads((tmp_path / "config.json").read_text())  # where it stood before there was a file for it
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_beams": 4, "length_penalty": 0.8}))
-    assert model_directory.search_of(tmp_path) == Search(beam_size=4, length_penalty=0.8)
+    assert ModelDirectory(tmp_path).search == Search(beam_size=4, length_penalty=0.8)
 
 
 def edit(directory: Path, **changes: torch.Tensor | None) -> None:
@@ -235,7 +236,7 @@ def test_what_is_shared_is_written_one_by_one_and_shared_again(tmp_path: Path) -
     bertram.export(tmp_path / "own", format="huggingface", out=tmp_path / "marian")
     ours, again = (artifacts.load_generator(tmp_path / name) for name in ("own", "marian"))
     assert ours.write(["one two", "six"]) == again.write(["one two", "six"])
-    network = model_directory.read_transformer(tmp_path / "marian")
+    network = ModelDirectory(tmp_path / "marian").read_transformer()
     assert network.decoder.layers[0].cross_attention is network.decoder.layers[1].cross_attention
     theirs = MarianMTModel.from_pretrained(tmp_path / "marian")
     assert sum(p.numel() for p in theirs.parameters()) > sum(p.numel() for p in network.parameters())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bertram import model_directory
+from bertram import saving
 from bertram.config import TRANSFORMERS, EncoderConfig, TransformerConfig
 from bertram.models.heads import Model
 from bertram.models.transformer import Transformer
@@ -27,7 +27,7 @@ def classifier(out: Path) -> None:
     config = EncoderConfig(**SIZES, vocab_size=words.vocab_size, max_position_embeddings=32)
     task = {"name": "classification", "labels": ["bad", "good"]}
     network = Model(config, {"classification": 2})
-    model_directory.save(network, words, out, {"task": task, "max_length": 32}, str, labels=["bad", "good"])
+    saving.save(network, words, out, {"task": task, "max_length": 32}, "", labels=["bad", "good"])
 
 
 def translator(out: Path) -> None:
@@ -36,14 +36,14 @@ def translator(out: Path) -> None:
     encoder, decoder = (replace(stack, vocab_size=side.vocab_size) for side in sides)
     torch.manual_seed(0)
     network = Transformer(TransformerConfig(encoder=encoder, decoder=decoder, share_encoder_decoder_embeddings=False))
-    model_directory.save_transformer(network, *sides, out, {"task": {"name": "translation"}}, str)
+    saving.save_transformer(network, *sides, out, {"task": {"name": "translation"}}, "")
 
 
 def test_a_learned_vocabulary_is_as_large_as_asked_for(tmp_path: Path) -> None:
     """Also larger than usual; what stands there already stays."""
     words = ["low lower lowest slow slower slowest"] * 9
     for place, asked, size in (("usual", None, 25), ("larger", 30, 30), ("larger", 20, 30)):
-        found = model_directory.learned_tokenizer(tmp_path / place, words, "bert", 25, asked)
+        found = saving.learned_tokenizer(tmp_path / place, words, "bert", 25, asked)
         assert found.vocab_size == size
 
 

@@ -10,7 +10,7 @@ import transformers
 from bertram.batch import Batch
 from bertram.errors import BadInput
 from bertram.exporting import export
-from bertram.model_directory import read_model
+from bertram.model_directory import ModelDirectory
 from bertram.training.torch_runner import TorchRunner
 from tiny import model_directory, run
 
@@ -61,7 +61,7 @@ def test_onnxruntime_says_what_transformers_says(tmp_path, family, head):
 def test_vectors_are_those_of_the_model(tmp_path, settings):
     place = model_directory(tmp_path / "model", {"embedding": 0}, unsettled=True, **SETTINGS["albert"] | settings)
     export(place, format="onnx", out=tmp_path / "model.onnx")
-    inputs, network = padded(), read_model(place)
+    inputs, network = padded(), ModelDirectory(place).read_model()
     ids = [row[:length].tolist() for row, length in zip(inputs["input_ids"], LENGTHS, strict=True)]
     segments = [row[:length].tolist() for row, length in zip(inputs["token_type_ids"], LENGTHS, strict=True)]
     expected = TorchRunner(network).run(Batch.pack(ids, segments))["embedding"]
@@ -72,7 +72,7 @@ def test_vectors_are_those_of_the_model(tmp_path, settings):
 def test_shared_weights_stand_there_once(tmp_path):
     place = model_directory(tmp_path / "model", **SETTINGS["albert"] | {"num_hidden_layers": 12})
     export(place, format="onnx", out=tmp_path / "model.onnx")
-    parameters = sum(parameter.numel() for parameter in read_model(place).parameters())
+    parameters = sum(parameter.numel() for parameter in ModelDirectory(place).read_model().parameters())
     held = sum(np.prod(tensor.dims) for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer)
     assert parameters <= held < parameters + 200
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from bertram.corpus import store
 from bertram.errors import BadInput
-from bertram.model_directory import read_model
+from bertram.model_directory import ModelDirectory
 from bertram.models.tensors import to_tensors
 from bertram.pretraining import Corpus, summary
 from bertram.text.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ def test_transformers_loads_it_and_computes_the_same(trained: Path) -> None:
     theirs = transformers.AutoModelForPreTraining.from_pretrained(trained).eval()
     tokenizer = Tokenizer.load(trained)
     batch, _ = tokenizer.encode(["a lovely film", "the room was cold"], ["dull book", "warm"], max_length=24)
-    ours = read_model(trained).eval()
+    ours = ModelDirectory(trained).read_model().eval()
     with torch.inference_mode():
         logits = ours(to_tensors(batch))
         for row, (start, end) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):

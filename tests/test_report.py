@@ -241,7 +241,7 @@ class TestPage:
 
     def test_what_is_not_known_of_seeds_is_told(self):
         results, _ = comparison(USUAL[:2], seeds=2)
-        assert any(words.startswith("From so few seeds") for words in caveats(results))
+        assert any(words.startswith("With so few seeds") for words in caveats(results))
         results, _ = comparison(USUAL, seeds=3)
         assert caveats(results) == []
         results["candidates"][1]["runs"][0]["score"] = 0.1

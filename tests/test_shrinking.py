@@ -12,11 +12,11 @@ from transformers import AutoModel, AutoTokenizer
 
 import bertram
 import tiny
-from bertram import model_directory
 from bertram.errors import BadInput, BertramError
 from bertram.files import write_json
 from bertram.formats.huggingface import read, write
 from bertram.model_card import shrinking_card
+from bertram.model_directory import ModelDirectory
 from bertram.models.tensors import to_tensors
 from bertram.run_directory import read_manifest
 from bertram.shrinking import outcome, teaching
@@ -74,7 +74,7 @@ def test_teaching_brings_a_student_near_and_leaves_an_albert(tmp_path: Path) -> 
 
     config = json.loads((out / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_groups"], config["embedding_size"]) == ("albert", 1, 16)
-    student = model_directory.read_model(out, {"embedding": 0})
+    student = ModelDirectory(out).read_model({"embedding": 0})
     text = "a warm room and a dull film"
     batch = to_tensors(Tokenizer.load(out).encode([text], max_length=32)[0])
     theirs = AutoModel.from_pretrained(out).eval()(**AutoTokenizer.from_pretrained(out)(text, return_tensors="pt"))
@@ -259,13 +259,13 @@ def test_residuals_come_back_to_the_bit_and_are_untied_for_transformers(tmp_path
         num_hidden_groups=2,
         residual_rank=3,
     )
-    network = model_directory.read_model(place)
+    network = ModelDirectory(place).read_model()
     torch.manual_seed(3)
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.1 * torch.randn_like(weight)
     write(network, place)
-    again = model_directory.read_model(place)
+    again = ModelDirectory(place).read_model()
     assert again.config == network.config
     states = network.state_dict(), again.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -282,10 +282,10 @@ def test_residuals_come_back_to_the_bit_and_are_untied_for_transformers(tmp_path
     damaged = {name: tensor + 1 for name, tensor in load_file(file).items()}
     save_file(damaged, file)
     with pytest.raises(BadInput, match=r"is not what model.safetensors holds"):
-        model_directory.read_model(place)
+        ModelDirectory(place).read_model()
     file.unlink()
     with pytest.raises(BadInput, match=r"holds no residuals\.safetensors"):
-        model_directory.read_model(place)
+        ModelDirectory(place).read_model()
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -293,7 +293,7 @@ def test_a_shrunken_model_trains_on_with_its_residuals_and_a_new_pooler(tmp_path
     source, out = pooled(tmp_path / "teacher"), tmp_path / "out"
     recipe, dial = replace(RECIPE, steps=4, evaluations=1), {"embedding_size": 16, "rank": 2, "groups": 2}
     shrink(source, [texts(tmp_path / "texts.txt", 120)], out, dial=dial, recipe=recipe)
-    begun = model_directory.read_model(out)
+    begun = ModelDirectory(out).read_model()
     assert (begun.config.residual_rank, begun.config.groups, begun.pooler) == (2, 2, None)
     for task, data in (
         ("classification", tiny.table(tmp_path / "table.csv")),
@@ -301,7 +301,7 @@ def test_a_shrunken_model_trains_on_with_its_residuals_and_a_new_pooler(tmp_path
     ):
         trained = tmp_path / task
         bertram.train(task, data, model=out, out=trained, recipe=recipe)
-        network = model_directory.read_model(trained)
+        network = ModelDirectory(trained).read_model()
         assert network.config == begun.config
         ups = [[layer.attention.query.up.weight for layer in model.encoder.layers] for model in (begun, network)]
         assert all(not torch.equal(a, b) for a, b in zip(*ups, strict=True))

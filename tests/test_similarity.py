@@ -20,7 +20,7 @@ from bertram.exporting import export
 from bertram.formats.huggingface import read, write
 from bertram.formats.sentence_transformers import read_max_length, read_pooling
 from bertram.inference.predictor import Predictor
-from bertram.model_directory import max_length_of
+from bertram.model_directory import ModelDirectory
 from bertram.model_names import ENGLISH, OWN
 from bertram.models.heads import Model
 from bertram.models.tensors import inputs_of, targets_of
@@ -208,17 +208,18 @@ def test_a_transformer_alone_is_a_classifier_of_pairs(tmp_path: Path) -> None:
 
 
 def test_newer_files_leave_the_length_to_the_tokenizer(tmp_path: Path) -> None:
-    assert read_max_length(tmp_path) is None
+    directory = tiny.model_directory(tmp_path / "model", max_position_embeddings=512)
+    (directory / "tokenizer_config.json").unlink()
+    assert read_max_length(directory) is None
     for written, expected in (("null", None), ("64", 64), ("1e30", 10**30)):
-        (tmp_path / "tokenizer_config.json").write_text(f'{{"model_max_length": {written}}}')
-        assert read_max_length(tmp_path) == (expected and pytest.approx(expected))
-        longest = max_length_of(tmp_path, EncoderConfig(**tiny.SIZES, vocab_size=20))
-        assert longest == min(expected or 512, 512)
-    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 64}')
-    (tmp_path / "sentence_bert_config.json").write_text('{"transformer_task": "feature-extraction"}')
-    assert read_max_length(tmp_path) == 64
-    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 32}')
-    assert read_max_length(tmp_path) == 32
+        (directory / "tokenizer_config.json").write_text(f'{{"model_max_length": {written}}}')
+        assert read_max_length(directory) == (expected and pytest.approx(expected))
+        assert ModelDirectory(directory).max_length == min(expected or 512, 512)
+    (directory / "tokenizer_config.json").write_text('{"model_max_length": 64}')
+    (directory / "sentence_bert_config.json").write_text('{"transformer_task": "feature-extraction"}')
+    assert read_max_length(directory) == 64
+    (directory / "sentence_bert_config.json").write_text('{"max_seq_length": 32}')
+    assert read_max_length(directory) == 32
 
 
 @pytest.mark.parametrize(

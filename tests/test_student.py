@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 import tiny
-from bertram import model_directory
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.formats.engine import tensors_of
@@ -16,6 +15,7 @@ from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.huggingface import read, write
 from bertram.formats.quantization import pack
 from bertram.inspection import describe
+from bertram.model_directory import ModelDirectory
 from bertram.models.heads import Model
 from bertram.models.layers import Layer
 from bertram.shrinking.dial import Dial
@@ -89,7 +89,7 @@ def test_layers_are_the_mean_of_their_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shared", ["none", "attention", "ffn"])
 def test_layers_are_tied_whatever_a_teacher_says_that_shares_nothing(shared: str, tmp_path: Path) -> None:
-    original = model_directory.read_model(teacher(tmp_path / "teacher", shared=shared))
+    original = ModelDirectory(teacher(tmp_path / "teacher", shared=shared)).read_model()
     assert original.config.shared == shared
     layers = student(original, Dial(embedding_size=16)).encoder.layers
     for product in ("attention.query", "feed_forward.output"):

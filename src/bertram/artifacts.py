@@ -13,20 +13,9 @@ from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
-from bertram.model_directory import (
-    LEAST_LENGTH,
-    check_head,
-    max_length_of,
-    read_model,
-    read_tokenizer,
-    read_tokenizers,
-    read_transformer,
-    search_of,
-    task_of,
-    tokenizers_of,
-)
+from bertram.model_directory import LEAST_LENGTH, ModelDirectory, check_head
 from bertram.model_names import engine_of, exists, may_be, resolve, trained
-from bertram.run_directory import MANIFEST, read_manifest, trained_on_pairs
+from bertram.run_directory import MANIFEST, trained_on_pairs
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import COLUMNS, any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
@@ -57,26 +46,24 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     if (engine := engine_of(model)) is not None:
         return _load_engine(engine)
     source = trained(model, resolve(model, allow_pickle=allow_pickle))
-    if is_baseline(source):
-        return Baseline.load(source)
-    task = task_of(source)
+    if is_baseline(source.path):
+        return Baseline.load(source.path)
+    task = source.task
     if isinstance(task, Generation):
-        return _load_generator(source, task, allow_pickle)
-    network = read_model(source, allow_pickle=allow_pickle)
-    check_head(source, task, network.labels())
+        return _load_generator(source, task)
+    network = source.read_model()
+    check_head(source.path, task, network.labels())
     from bertram.training.torch_runner import TorchRunner
 
-    max_length = max_length_of(source, network.config)
-    tokenizer = read_tokenizer(source, network.config)
-    return _on_encoder(task, tokenizer, TorchRunner(network), max_length, read_manifest(source))
+    return _on_encoder(task, source.read_tokenizer(), TorchRunner(network), source.max_length, source.pairs)
 
 
 def _on_encoder(
-    task: Task | FillMask, tokenizer: Tokenizer, runner: Runner, max_length: int, manifest: Mapping[str, Any]
+    task: Task | FillMask, tokenizer: Tokenizer, runner: Runner, max_length: int, pairs: bool | None
 ) -> Predictor | MaskFiller:
     if isinstance(task, FillMask):
         return MaskFiller(tokenizer, runner, max_length)
-    return Predictor(task, tokenizer, runner, max_length, pairs=trained_on_pairs(manifest))
+    return Predictor(task, tokenizer, runner, max_length, pairs=pairs)
 
 
 def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
@@ -120,7 +107,7 @@ def _load_engine(path: Path) -> Predictor | MaskFiller:
     max_length = manifest.get("max_length")
     if type(max_length) is not int or not LEAST_LENGTH <= max_length <= engine.config.max_position_embeddings:
         raise BadInput(f"{path}: max_length must be a whole number from {LEAST_LENGTH} to its positions")
-    return _on_encoder(task, engine.tokenizer, EngineRunner(engine), max_length, manifest)
+    return _on_encoder(task, engine.tokenizer, EngineRunner(engine), max_length, trained_on_pairs(manifest))
 
 
 def load_mask_filler(model: str | Path, *, allow_pickle: bool = False) -> MaskFiller:
@@ -135,24 +122,21 @@ def load_mask_filler(model: str | Path, *, allow_pickle: bool = False) -> MaskFi
     return found
 
 
-def _load_generator(source: Path, task: Generation, allow_pickle: bool) -> Generator:
-    search = search_of(source)
-    if is_ctranslate2(source):
+def _load_generator(source: ModelDirectory, task: Generation) -> Generator:
+    if is_ctranslate2(source.path):
         from bertram.inference.ctranslate2_runner import CTranslate2Runner
 
-        runner = CTranslate2Runner(source)
-        positions = read_manifest(source).get("max_length")
+        runner = CTranslate2Runner(source.path)
+        positions = source.manifest.get("max_length")
         if type(positions) is not int or positions < LEAST_LENGTH:
-            raise BadInput(f"{source / MANIFEST}: max_length must be a whole number from {LEAST_LENGTH} on")
+            raise BadInput(f"{source.path / MANIFEST}: max_length must be a whole number from {LEAST_LENGTH} on")
         known = runner.description
-        tokenizers = read_tokenizers(source, len(known.source_tokens), len(known.target_tokens))
-        return Generator(task, *tokenizers, runner, positions, search)
-    network = read_transformer(source, allow_pickle=allow_pickle)
+        tokenizers = source.read_tokenizers((len(known.source_tokens), len(known.target_tokens)))
+        return Generator(task, *tokenizers, runner, positions, source.search)
+    network = source.read_transformer()
     from bertram.training.torch_runner import TorchGenerator
 
-    max_length = max_length_of(source, network.config.encoder)
-    tokenizers = tokenizers_of(source, network.config)
-    return Generator(task, *tokenizers, TorchGenerator(network), max_length, search)
+    return Generator(task, *source.read_tokenizers(), TorchGenerator(network), source.max_length, source.search)
 
 
 def asked(

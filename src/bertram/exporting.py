@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.batch import IGNORED, Batch
-from bertram.config import EncoderConfig, check_published
+from bertram.config import check_published
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require, require_all
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
 from bertram.formats.quantization import Precision, pack
-from bertram.formats.transformer_config import is_transformer
 from bertram.inference.predictor import encoded
+from bertram.model_directory import ModelDirectory, check_head
 from bertram.quantizing import Agreement, quantized
-from bertram.run_directory import new_directory, read_manifest, trained_on_pairs, write_manifest
+from bertram.run_directory import new_directory, trained_on_pairs, write_manifest
+from bertram.saving import save_files, save_tokenizers
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
@@ -85,9 +86,9 @@ def export(
         raise BadInput(f"--format {format!s:.40}: must be one of {', '.join(get_args(Format))}")
     out = Path(out)
     source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
-    if is_ctranslate2(source):
+    if is_ctranslate2(source.path):
         raise BadInput(f"{model}: is exported for CTranslate2 already; give the model that it was made from")
-    kind = "an encoder–decoder model" if is_transformer(source) else "an encoder"
+    kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
     if format not in _FORMATS[kind]:
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
     if precision not in (None, *get_args(Precision)):
@@ -108,13 +109,13 @@ def export(
     require_all(("torch", "safetensors"), "train")
     if format == "engine":
         least = MIN_AGREEMENT if min_agreement is None else min_agreement
-        return _export_engine(source, out, precision or "int8", texts, least, allow_pickle)
+        return _export_engine(source, out, precision or "int8", texts, least)
     if format == "onnx":
-        _export_onnx(source, out, allow_pickle)
+        _export_onnx(source, out)
     elif kind == "an encoder":
-        _export_encoder(source, out, allow_pickle)
+        _export_encoder(source, out)
     else:
-        _export_transformer(source, out, format, precision, vocabulary_map, allow_pickle)
+        _export_transformer(source, out, format, precision, vocabulary_map)
     return None
 
 
@@ -132,23 +133,20 @@ def export_alike(model: str | Path, out: Path, texts: Inputs, *, allow_pickle: b
         return export(model, format="engine", out=out, precision="fp32", allow_pickle=allow_pickle)
 
 
-def _read(source: Path, allow_pickle: bool) -> "Model":
-    network = model_directory.read_model(source, allow_pickle=allow_pickle)
-    model_directory.check_numbers(source, network)
-    task = model_directory.find_task(source)
-    if isinstance(task, Task | FillMask):
-        model_directory.check_head(source, task, network.labels())
+def _read(source: ModelDirectory) -> "Model":
+    network = source.read_model()
+    source.check_numbers(network)
+    if isinstance(task := source.task_if_known, Task | FillMask):
+        check_head(source.path, task, network.labels())
     return network
 
 
 def _export_engine(
-    source: Path, out: Path, precision: Precision, texts: Inputs | None, min_agreement: float, allow_pickle: bool
+    source: ModelDirectory, out: Path, precision: Precision, texts: Inputs | None, min_agreement: float
 ) -> Agreement | None:
     if out.exists():
         raise BadInput(f"{out}: already exists; name another --out")
-    network = _read(source, allow_pickle)
-    tokenizer = model_directory.read_tokenizer(source, network.config)
-    kept = _kept(source, network.config)
+    network, tokenizer, kept = _read(source), source.read_tokenizer(), _kept(source)
     from bertram.formats.engine import tensors_of
 
     weights, vectors = tensors_of(network)
@@ -169,7 +167,7 @@ def _export_engine(
     return found
 
 
-def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
+def _export_onnx(source: ModelDirectory, out: Path) -> None:
     require("onnx", "onnx")
     from bertram.formats.engine import tensors_of
     from bertram.formats.onnx import write_onnx
@@ -177,8 +175,8 @@ def _export_onnx(source: Path, out: Path, allow_pickle: bool) -> None:
 
     if out.exists():
         raise BadInput(f"{out}: already exists; name another --out")
-    network = untied(_read(source, allow_pickle))
-    _answer_in_unit_of_labels(network, model_directory.find_task(source))
+    network = untied(_read(source))
+    _answer_in_unit_of_labels(network, source.task_if_known)
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
@@ -218,27 +216,24 @@ def _masked(batch: Batch, tokenizer: Tokenizer) -> Batch:
     return replace(batch, token_ids=np.where(targets == IGNORED, batch.token_ids, np.int32(tokenizer.mask_id)))
 
 
-def _kept(source: Path, config: EncoderConfig) -> dict[str, Any]:
+def _kept(source: ModelDirectory) -> dict[str, Any]:
     """What bertram.json says that holds in any format."""
-    manifest = read_manifest(source)
-    kept: dict[str, Any] = {name: manifest[name] for name in ("base_model", "pairs") if name in manifest}
-    if (task := model_directory.find_task(source)) is not None:
+    kept: dict[str, Any] = {name: source.manifest[name] for name in ("base_model", "pairs") if name in source.manifest}
+    if (task := source.task_if_known) is not None:
         kept["task"] = task.to_dict()
-    return kept | {"max_length": model_directory.max_length_of(source, config)}
+    return kept | {"max_length": source.max_length}
 
 
-def _export_encoder(source: Path, out: Path, allow_pickle: bool) -> None:
-    network = _read(source, allow_pickle)
+def _export_encoder(source: ModelDirectory, out: Path) -> None:
+    network = _read(source)
     check_published(network.config)
-    tokenizer = model_directory.read_tokenizer(source, network.config)
-    task = model_directory.find_task(source)
+    tokenizer, task, kept = source.read_tokenizer(), source.task_if_known, _kept(source)
     _answer_in_unit_of_labels(network, task)
-    kept = _kept(source, network.config)
     if isinstance(task, Regression):
         kept["task"] = Regression(0.0, 1.0).to_dict()
     labels = getattr(task, "labels", None)
     with new_directory(out) as place:
-        write_manifest(place, kept | model_directory.save_files(network, tokenizer, place, kept["max_length"], labels))
+        write_manifest(place, kept | save_files(network, tokenizer, place, kept["max_length"], labels))
 
 
 def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:
@@ -253,18 +248,14 @@ def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:
 
 
 def _export_transformer(
-    source: Path,
+    source: ModelDirectory,
     out: Path,
     format: Format,
     precision: Precision | None,
     vocabulary_map: str | Path | None,
-    allow_pickle: bool,
 ) -> None:
-    network = model_directory.read_transformer(source, allow_pickle=allow_pickle)
-    reader, writer = model_directory.tokenizers_of(source, network.config)
-    search = model_directory.search_of(source)
-    kept = _kept(source, network.config.encoder)
-    kept |= {"task": model_directory.task_of(source).to_dict(), "search": asdict(search)}
+    network, (reader, writer), search = source.read_transformer(), source.read_tokenizers(), source.search
+    kept = _kept(source) | {"task": source.task.to_dict(), "search": asdict(search)}
     with new_directory(out) as place:
         if format == "huggingface":
             from bertram.formats import marian_config
@@ -284,5 +275,5 @@ def _export_transformer(
                 kept["precision"],
                 vocabulary_map=None if vocabulary_map is None else Path(vocabulary_map),
             )
-        kept |= model_directory.save_tokenizers(reader, writer, place, network.config)
+        kept |= save_tokenizers(reader, writer, place, network.config)
         write_manifest(place, kept)

@@ -9,8 +9,7 @@ from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConf
 from bertram.errors import BadInput, require
 from bertram.files import fingerprint
 from bertram.formats.engine_file import is_engine, read_engine
-from bertram.formats.transformer_config import is_transformer, read_transformer_config
-from bertram.model_directory import read_config
+from bertram.model_directory import ModelDirectory
 
 OWN = Path(__file__).parent / "own"
 ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
@@ -19,7 +18,7 @@ _ON_HUB = re.compile(r"bert-(base|large)-([a-z-]*cased|chinese)[a-z-]*|albert-(b
 """Published models that others call by their names alone."""
 
 
-def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderConfig | TransformerConfig:
+def resolve(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | EncoderConfig | TransformerConfig:
     """A model argument as the directory it names, or as a preset's sizes. Only a name with a slash reaches the hub.
 
     Pickled weights are fetched from there if they are allowed.
@@ -28,7 +27,7 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderC
         BadInput: nothing goes by that name.
     """
     if model == ENGLISH:
-        return OWN / ENGLISH
+        return ModelDirectory(OWN / ENGLISH)
     if model == SENTIMENT:
         raise BadInput(f"{model}: is an engine, which only answers; take {ENGLISH}, which it was made from")
     presets: dict[str, EncoderConfig | TransformerConfig] = {**PRESETS, **TRANSFORMERS}
@@ -37,13 +36,13 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderC
     path = Path(model)
     if exists(path):
         if path.is_dir():
-            return path
+            return ModelDirectory(path, allow_pickle=allow_pickle)
         if is_engine(path):
             raise BadInput(f"{path}: is an engine, which only answers; give the model that it was made from")
         raise BadInput(f"{path}: is a file; here a model is a directory with config.json, or a preset")
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
-        return _from_hub(name, allow_pickle)
+        return ModelDirectory(_from_hub(name, allow_pickle), allow_pickle=allow_pickle)
     if _ON_HUB.fullmatch(name):
         owner = "albert" if name.startswith("albert") else "google-bert"
         raise BadInput(f"{name}: no such directory; on the hub it is {owner}/{name}, presets have random weights")
@@ -90,25 +89,25 @@ def engine_of(model: str | Path) -> Path | None:
     return path if exists(path) and path.is_file() and is_engine(path) else None
 
 
-def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> Path | EncoderConfig:
+def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | EncoderConfig:
     """`resolve` where an encoder alone is wanted.
 
     Raises:
         BadInput: nothing goes by that name, or it is an encoder–decoder model.
     """
     found = resolve(model, allow_pickle=allow_pickle)
-    if isinstance(found, TransformerConfig) or (isinstance(found, Path) and is_transformer(found)):
+    if isinstance(found, TransformerConfig) or (isinstance(found, ModelDirectory) and found.is_transformer):
         raise BadInput(f"{model}: is an encoder–decoder model, for translation or summarization; this needs an encoder")
     return found
 
 
-def trained(model: str | Path, found: Path | EncoderConfig | TransformerConfig) -> Path:
+def trained(model: str | Path, found: ModelDirectory | EncoderConfig | TransformerConfig) -> ModelDirectory:
     """What a model argument was found to name, where a preset will not do.
 
     Raises:
         BadInput: it is a preset, which has learned nothing.
     """
-    if isinstance(found, Path):
+    if isinstance(found, ModelDirectory):
         return found
     hint = f"write ./{model} for the directory" if exists(Path(model)) else f"bertram train … --model {model}"
     raise BadInput(f"{model} is a preset, sizes with random weights; train it first: {hint}")
@@ -124,9 +123,9 @@ def config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
     if (engine := engine_of(model)) is not None:
         return read_engine(engine).config
     found = resolve(model)
-    if not isinstance(found, Path):
+    if not isinstance(found, ModelDirectory):
         return found
-    return read_transformer_config(found) if is_transformer(found) else read_config(found)
+    return found.transformer_config if found.is_transformer else found.config
 
 
 def exists(path: Path) -> bool:

@@ -4,11 +4,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.batch import NO_PAIRS
 from bertram.config import EncoderConfig, Objectives, SentenceObjective, changed, check_published
 from bertram.corpus import store
@@ -16,11 +15,12 @@ from bertram.corpus.blocks import Blocks
 from bertram.corpus.parts import Documents, Part, corpus_files, guess_documents, read_parts
 from bertram.corpus.store import TokenStore
 from bertram.errors import BadInput, require_all
-from bertram.formats.weights_file import find_weights
 from bertram.model_card import pretraining_card
+from bertram.model_directory import ModelDirectory, check_max_length
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, begun, prepare_directory, read_manifest, read_settings
+from bertram.saving import learned_tokenizer, save
 from bertram.text.records import kind_of
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import BATCH_SIZE, Recipe
@@ -121,20 +121,20 @@ def pretrain(
         if recipe.label_smoothing:
             raise BadInput("--label-smoothing: masked tokens are not smoothed, as in both papers")
         source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
-        if isinstance(source, Path):
-            find_weights(source, allow_pickle=allow_pickle)  # before hours over the corpus
-        rate = _FURTHER_LEARNING_RATE if isinstance(source, Path) else _LEARNING_RATE
+        if isinstance(source, ModelDirectory):
+            source.find_weights()  # before hours over the corpus
+        rate = _FURTHER_LEARNING_RATE if isinstance(source, ModelDirectory) else _LEARNING_RATE
         recipe = recipe.resolved(learning_rate=rate, batch_size=BATCH_SIZE)
         sizes = _sizes(source, config or {})
         objectives = replace(asked, sentence_objective=asked.sentence_objective or sizes.sentence_objective)
-        model_directory.check_max_length(model, sizes, objectives.max_length)
+        check_max_length(model, sizes, objectives.max_length)
         if objectives.sentence_objective != "none" and sizes.type_vocab_size < 2:
             raise BadInput(f"{NO_PAIRS}: take --sentence-objective none")
-        if tokenizer is not None and isinstance(source, Path):
+        if tokenizer is not None and isinstance(source, ModelDirectory):
             raise BadInput(f"--tokenizer: {model} has its own; another's tokens would get the wrong embeddings")
-        if vocab_size is not None and (tokenizer is not None or isinstance(source, Path)):
+        if vocab_size is not None and (tokenizer is not None or isinstance(source, ModelDirectory)):
             raise BadInput(f"--vocab-size {vocab_size}: there is a tokenizer already, which has its own size")
-        if cased and (tokenizer is not None or isinstance(source, Path)):
+        if cased and (tokenizer is not None or isinstance(source, ModelDirectory)):
             raise BadInput("--cased: there is a tokenizer already, which keeps upper case and accents or does not")
         judged = corpus_files(validation)
         left_out = {file.resolve() for file in judged}
@@ -168,25 +168,25 @@ def pretrain(
         if "status" in finished:
             return finished
         report = report if processes.rank == 0 else silent
-        return _train(out, source, sizes, objectives, recipe, processes, allow_pickle, report)
+        return _train(out, source, sizes, objectives, recipe, processes, report)
 
 
-def _sizes(source: Path | EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
+def _sizes(source: ModelDirectory | EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
     """The configuration to train: a preset's with some fields changed, or that of a model directory.
 
     Raises:
         BadInput: a field is unknown, its value makes no sense, or the model is a directory and has its own.
     """
-    if changes and isinstance(source, Path):
+    if changes and isinstance(source, ModelDirectory):
         raise BadInput(f"{source}: is a trained model, whose configuration cannot be changed")
-    found = changed(source if isinstance(source, EncoderConfig) else model_directory.read_config(source), changes)
+    found = changed(source if isinstance(source, EncoderConfig) else source.config, changes)
     check_published(found)  # what is trained must be what transformers computes with the same weights
     return found
 
 
 def _tokenizer(
     out: Path,
-    source: Path | EncoderConfig,
+    source: ModelDirectory | EncoderConfig,
     sizes: EncoderConfig,
     given: str | Path | None,
     corpus: Corpus,
@@ -201,14 +201,10 @@ def _tokenizer(
     """
     if isinstance(source, EncoderConfig) and given is None:
         texts = corpus.sentences(report)
-        return model_directory.learned_tokenizer(
-            out, texts, source.model_type, sizes.vocab_size, vocab_size, cased=cased
-        )
+        return learned_tokenizer(out, texts, source.model_type, sizes.vocab_size, vocab_size, cased=cased)
     if (out / "tokenizer.json").exists():
         return Tokenizer.load(out)
-    tokenizer = (
-        model_directory.read_tokenizer(source, sizes) if isinstance(source, Path) else Tokenizer.load(cast(Path, given))
-    )
+    tokenizer = source.read_tokenizer() if isinstance(source, ModelDirectory) else Tokenizer.load(cast(Path, given))
     tokenizer.save(out)
     return tokenizer
 
@@ -272,12 +268,11 @@ def _feeds(out: Path, tokenizer: Tokenizer, objectives: Objectives, recipe: Reci
 
 def _train(
     out: Path,
-    source: Path | EncoderConfig,
+    source: ModelDirectory | EncoderConfig,
     sizes: EncoderConfig,
     objectives: Objectives,
     recipe: Recipe,
     processes: "Processes",
-    allow_pickle: bool,
     report: Report,
 ) -> dict[str, Any]:
     import torch
@@ -290,8 +285,8 @@ def _train(
     train, held_out = _feeds(out, tokenizer, objectives, recipe)
     heads = {"masked_language_model": 0} | ({} if objectives.sentence_objective == "none" else {"sentence_pair": 2})
     torch.manual_seed(recipe.seed)
-    if isinstance(source, Path):
-        network = model_directory.read_model(source, heads, allow_pickle=allow_pickle)
+    if isinstance(source, ModelDirectory):
+        network = source.read_model(heads)
     else:
         network = Model(replace(sizes, vocab_size=tokenizer.vocab_size), heads)
     objective = cast(SentenceObjective, objectives.sentence_objective)
@@ -303,8 +298,8 @@ def _train(
         return Evaluation(-losses, {f"validation_{name}": value for name, value in figures.items()})
 
     max_length = objectives.max_length
-    if isinstance(source, Path):
-        max_length = max(max_length, model_directory.max_length_of(source, sizes))
+    if isinstance(source, ModelDirectory):
+        max_length = max(max_length, source.max_length)
     outcome = Loop(
         network,
         train,
@@ -326,8 +321,8 @@ def _train(
         "scores": {name: value for name, value in sorted(scores.items()) if math.isfinite(value)},
     }
     if processes.rank == 0:
-        card = partial(pretraining_card, anew=not isinstance(source, Path))
-        model_directory.save(network, tokenizer, out, manifest, card)
+        card = pretraining_card(manifest, anew=isinstance(source, EncoderConfig))
+        save(network, tokenizer, out, manifest, card)
     processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
     return read_manifest(out)
 

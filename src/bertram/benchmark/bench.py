@@ -28,9 +28,9 @@ from bertram.formats.engine_layout import EMBEDDING
 from bertram.inference.kernels import machine
 from bertram.inference.predictor import encoded
 from bertram.inspection import flops_per_token
-from bertram.model_directory import find_task, max_length_of, read_config
+from bertram.model_directory import ModelDirectory
 from bertram.model_names import ENGLISH, engine_of, resolve_encoder
-from bertram.run_directory import read_manifest, trained_on_pairs
+from bertram.run_directory import trained_on_pairs
 from bertram.tasks.task import Task
 from bertram.terminal import plain_table
 from bertram.text.inputs import first_inputs
@@ -207,9 +207,9 @@ def _prepare(
     if isinstance(source, EncoderConfig):
         source = _random_model(source, place / "model")
     elif allow_pickle:
-        export(source, format="huggingface", out=place / "model", allow_pickle=True)  # no contestant unpickles
-        source = place / "model"
-    tokenizer = Tokenizer.load(source)
+        export(source.path, format="huggingface", out=place / "model", allow_pickle=True)  # no contestant unpickles
+        source = ModelDirectory(place / "model")
+    tokenizer = Tokenizer.load(source.path)
     wanted = [name for name in SETTINGS if name.split()[0] in ("bertram", *against)]
     prepared, left_out = dict[str, Path](), dict[str, str]()
     made = dict[Any, str]()  # by what made it: several settings read one file
@@ -227,13 +227,13 @@ def _prepare(
                 left_out[name] = str(error)
     if not prepared:
         raise BadInput(next(iter(left_out.values())))
-    config, task = read_config(source), find_task(source)
-    apart, trained_on = isinstance(task, Task) and task.apart, trained_on_pairs(read_manifest(source))
+    task = source.task_if_known
+    apart = isinstance(task, Task) and task.apart
     agreement = read_engine(prepared[_INT8]).manifest["agreement"] if trained and _INT8 in prepared else None
-    return _Subject(prepared, config, tokenizer, apart, max_length_of(source, config), trained_on, agreement), left_out
+    return _Subject(prepared, source.config, tokenizer, apart, source.max_length, source.pairs, agreement), left_out
 
 
-def _random_model(config: EncoderConfig, directory: Path) -> Path:
+def _random_model(config: EncoderConfig, directory: Path) -> ModelDirectory:
     """A directory with random weights, and a tokenizer that nobody will ask.
 
     Raises:
@@ -246,7 +246,7 @@ def _random_model(config: EncoderConfig, directory: Path) -> Path:
     directory.mkdir()
     write(Model(config, {}, pooler=False), directory)
     Tokenizer.train(["a tokenizer of few words"], "bert", 64).save(directory)
-    return directory
+    return ModelDirectory(directory)
 
 
 def _drawn(config: EncoderConfig, lengths: str) -> Ids:

@@ -119,9 +119,9 @@ def _onnx(model: Path, place: Path) -> Path:
     from bertram.formats.engine import tensors_of
     from bertram.formats.onnx import write_onnx
     from bertram.formats.residuals import untied
-    from bertram.model_directory import read_model
+    from bertram.model_directory import ModelDirectory
 
-    network = untied(read_model(model, {}))
+    network = untied(ModelDirectory(model).read_model({}))
     write_onnx(place / "model.onnx", network.config, [], *tensors_of(network))
     return place / "model.onnx"
 

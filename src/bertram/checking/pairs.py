@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.checking import page
 from bertram.checking.reader import Reader
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
-from bertram.formats.transformer_config import is_transformer, read_transformer_config
 from bertram.tasks.registry import COLUMNS
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.tokenizer import Tokenizer
@@ -88,11 +87,8 @@ def _reader(model: str | Path, train: Pairs, vocab_size: int | None) -> Reader:
         size = found.decoder.vocab_size if vocab_size is None else vocab_size
         shared = Tokenizer.train([*sources, *targets], "transformer", size)
         return Reader(name, shared, shared, found.max_position_embeddings, learned_here=True)
-    if is_transformer(found):
-        sizes = read_transformer_config(found)
-        return Reader(
-            name, *model_directory.tokenizers_of(found, sizes), model_directory.max_length_of(found, sizes.encoder)
-        )
+    if found.is_transformer:
+        return Reader(name, *found.read_tokenizers(), found.max_length)
     return Reader.of_encoder(name, found)
 
 

@@ -1,10 +1,9 @@
 """A model argument as far as it decides about the lengths of texts."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bertram import model_directory
+from bertram.model_directory import ModelDirectory
 from bertram.text.tokenizer import Tokenizer
 
 
@@ -21,11 +20,10 @@ class Reader:
     """Whether the tokenizer was learned from the training texts, as `train` does for a preset."""
 
     @classmethod
-    def of_encoder(cls, name: str, directory: Path) -> "Reader":
+    def of_encoder(cls, name: str, directory: ModelDirectory) -> "Reader":
         """A trained encoder, which reads alone."""
-        config = model_directory.read_config(directory)
-        tokenizer = model_directory.read_tokenizer(directory, config)
-        return cls(name, tokenizer, tokenizer, model_directory.max_length_of(directory, config))
+        tokenizer = directory.read_tokenizer()
+        return cls(name, tokenizer, tokenizer, directory.max_length)
 
     @property
     def described(self) -> dict[str, Any]:

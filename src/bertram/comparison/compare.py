@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.comparison.candidates import Comparison, engine_of, fitted, measured, trained
 from bertram.comparison.differences import run_scores
 from bertram.comparison.report import write_report
@@ -17,8 +17,8 @@ from bertram.comparison.statistics import NO_SEEDS, comparisons_of, interval, se
 from bertram.config import PRESETS
 from bertram.errors import BadInput
 from bertram.files import replacing, write_json
-from bertram.formats.weights_file import find_weights
 from bertram.inference.kernels import machine
+from bertram.model_directory import ModelDirectory
 from bertram.run_directory import alone_in, is_occupied, keep
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, learn
 from bertram.tasks.task import Task
@@ -117,9 +117,9 @@ def _names(models: Sequence[str | Path], allow_pickle: bool) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for model in dict.fromkeys(map(str, models)):
-        if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), Path):
-            model_directory.read_tokenizer(source, model_directory.read_config(source))
-            find_weights(source, allow_pickle=allow_pickle)
+        if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), ModelDirectory):
+            source.read_tokenizer()
+            source.find_weights()
         base = model_names.name_of(model)
         name, number = base, 2
         while name in names or name == BASELINE:

@@ -13,6 +13,7 @@ from bertram.exporting import export_alike
 from bertram.files import fingerprint, write_text
 from bertram.formats.engine_file import read_engine
 from bertram.inference.kernels import machine
+from bertram.model_directory import ModelDirectory
 from bertram.run_directory import read_manifest, read_settings
 from bertram.text.records import Table, parse_columns, read_table
 
@@ -23,7 +24,7 @@ _TEXTS = 512  # held-out ones that engines are judged and measured on
 
 
 def outcome(
-    source: Path, out: Path, held_out: Table, evaluate: Path | None, columns: str | None, allow_pickle: bool
+    source: ModelDirectory, out: Path, held_out: Table, evaluate: Path | None, columns: str | None
 ) -> dict[str, Any]:
     """Measure both as engines, each in a process of its own, and score them where labelled data is given.
 
@@ -33,8 +34,6 @@ def outcome(
     Raises:
         BadInput: the labelled data cannot be used.
     """
-    from bertram.formats.weights_file import find_weights
-
     manifest, settings, texts = read_manifest(out), read_settings(out), held_out.asked[:_TEXTS]
     names = {"teacher": manifest["base_model"], "student": out.resolve().name}
     with tempfile.TemporaryDirectory() as scratch:
@@ -43,8 +42,8 @@ def outcome(
         write_text(lines, "".join(f"{json.dumps(given)}\n" for given in objects))
         engines = {"teacher": Path(scratch) / ENGINE, "student": out / ENGINE}
         rows = {}
-        for name, model in (("teacher", source), ("student", out)):
-            agreed = export_alike(model, engines[name], texts, allow_pickle=allow_pickle)
+        for name, model in (("teacher", source.path), ("student", out)):
+            agreed = export_alike(model, engines[name], texts, allow_pickle=source.allow_pickle)
             (measured,) = bench(engines[name], texts=lines, max_length=manifest["max_length"], with_ceiling=False)[
                 "rows"
             ]
@@ -60,10 +59,10 @@ def outcome(
             }
             if evaluate is not None:
                 rows[name]["scores"] = {
-                    kind: _scores(which, evaluate, columns, allow_pickle)
+                    kind: _scores(which, evaluate, columns, source.allow_pickle)
                     for kind, which in (("model", model), ("engine", engines[name]))
                 }
-    rows["teacher"]["sha256"] = fingerprint(find_weights(source, allow_pickle=allow_pickle))
+    rows["teacher"]["sha256"] = fingerprint(source.find_weights())
     return {
         "shrinking": manifest["shrinking"],
         "agreement": manifest["agreement"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require_all
 from bertram.formats.engine_layout import layout_of
@@ -60,7 +60,7 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
 
     fixed = fixed or {}
     source = model_names.trained(model, model_names.resolve_encoder(model, allow_pickle=allow_pickle))
-    teacher = model_directory.read_model(source, {}, allow_pickle=allow_pickle)
+    teacher = source.read_model({})
     width, layers = teacher.config.hidden_size, fixed.get("depth", teacher.config.num_hidden_layers)
     Dial(embedding_size=LEAST_WIDTH, depth=layers).of(teacher.config)  # what no setting makes fit
     divisors = [number for number in range(1, layers + 1) if layers % number == 0]

@@ -2,17 +2,17 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.batch import NO_PAIRS
-from bertram.config import LESSONS, EncoderConfig, Lesson
+from bertram.config import LESSONS, Lesson
 from bertram.errors import BadInput, require_all
 from bertram.files import fingerprint, read_if_there, write_json
 from bertram.inference.predictor import check_inputs, check_pairs
 from bertram.model_card import shrinking_card
+from bertram.model_directory import ModelDirectory, check_head, check_max_length
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import (
@@ -22,9 +22,9 @@ from bertram.run_directory import (
     keep,
     prepare_directory,
     read_manifest,
-    trained_on_pairs,
     write_manifest,
 )
+from bertram.saving import save
 from bertram.shrinking.dial import Dial, DialOptions
 from bertram.shrinking.outcome import RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
@@ -86,15 +86,13 @@ def shrink(
     _check(recipe, lessons)
     source = model_names.trained(model, model_names.resolve_encoder(model, allow_pickle=allow_pickle))
     # What the model's small files tell comes before the texts, which may be many.
-    original = model_directory.read_config(source)
     sizes = Dial(**(dial or {}))
-    sizes = replace(sizes, depth=sizes.of(original).num_hidden_layers)
+    sizes = replace(sizes, depth=sizes.of(source.config).num_hidden_layers)
     if data is not None:
-        _check_evaluated(source, original, data, columns)
+        _check_evaluated(source, data, columns)
     elif columns is not None:
         raise BadInput("--columns: says what columns of --evaluate to read, which is not given")
-    model_directory.check_max_length(model, original, max_length)
-    longest = model_directory.max_length_of(source, original, max_length)
+    check_max_length(model, source.config, max_length)
     shrinking = Shrinking(
         model=model,
         source=source,
@@ -102,20 +100,19 @@ def shrink(
         dial=sizes,
         lessons=lessons,
         recipe=recipe.resolved(**_DEFAULTS),
-        max_length=min(longest, _LONGEST) if max_length is None else longest,
-        allow_pickle=allow_pickle,
+        max_length=min(source.max_length, _LONGEST) if max_length is None else max_length,
     )
     read = _texts(shrinking.texts)
-    _check_texts(source, original, pairs=read.texts_b is not None)
+    _check_texts(source, pairs=read.texts_b is not None)
     train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
     with alone_in(out):
-        manifest = prepare_directory(out, source, shrinking.settings, resume=resume)
+        manifest = prepare_directory(out, source.path, shrinking.settings, resume=resume)
         if manifest is None:
             manifest = _run(shrinking, train, held_out, out, report)
         check_converged(out, manifest)
         results = read_if_there(out / RESULTS)
         if "held_out" not in results or (data is not None and results.get("evaluated") != evaluated(data, columns)):
-            write_json(out / RESULTS, outcome(source, out, held_out, data, columns, allow_pickle))
+            write_json(out / RESULTS, outcome(source, out, held_out, data, columns))
             results = read_if_there(out / RESULTS)
         write_report(out, results)
         return results
@@ -126,14 +123,12 @@ class Shrinking:
     """What is to be shrunken, how far, and how it is taught."""
 
     model: str | Path
-    source: Path
-    """Where that model stands."""
+    source: ModelDirectory
     texts: Sequence[Path]
     dial: Dial
     lessons: tuple[Lesson, ...]
     recipe: Recipe
     max_length: int
-    allow_pickle: bool
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -152,12 +147,12 @@ def _run(shrinking: Shrinking, train: Table, held_out: Table, out: Path, report:
     from bertram.shrinking.distillation import loss_names
     from bertram.shrinking.teaching import teach
 
-    teacher = model_directory.read_model(shrinking.source, allow_pickle=shrinking.allow_pickle)
+    teacher = shrinking.source.read_model()
     if not loss_names(teacher, shrinking.lessons):
         raise BadInput(f"{shrinking.model}: has no head whose logits could be taught; name other --lessons")
-    if isinstance(task := model_directory.find_task(shrinking.source), Task):
-        model_directory.check_head(shrinking.source, task, teacher.labels())  # or the engine is refused in the end
-    tokenizer = model_directory.read_tokenizer(shrinking.source, teacher.config)
+    if isinstance(task := shrinking.source.task_if_known, Task):
+        check_head(shrinking.source.path, task, teacher.labels())  # or the engine is refused in the end
+    tokenizer = shrinking.source.read_tokenizer()
     batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
     judged, _ = tokenizer.encode(*held_out.inputs, max_length=shrinking.max_length)
     keep(out / SETTINGS, shrinking.settings)
@@ -177,9 +172,9 @@ def _run(shrinking: Shrinking, train: Table, held_out: Table, out: Path, report:
     if taught.final is None:
         write_manifest(out, manifest)
     else:
-        card = partial(shrinking_card, name=out.resolve().name)
+        card = shrinking_card(manifest, out.resolve().name)
         labels = manifest.get("task", {}).get("labels")
-        model_directory.save(taught.student, tokenizer, out, manifest, card, labels=labels)
+        save(taught.student, tokenizer, out, manifest, card, labels=labels)
     return read_manifest(out)
 
 
@@ -202,8 +197,8 @@ def _manifest(
     }
     if final is not None:
         manifest |= {"losses": final.losses, "agreement": agreement(final.student, final.teacher)}
-    said = read_manifest(shrinking.source)
-    if (task := model_directory.find_task(shrinking.source)) is not None:
+    said = shrinking.source.manifest
+    if (task := shrinking.source.task_if_known) is not None:
         manifest["task"] = task.to_dict()
     return manifest | ({"pairs": said["pairs"]} if "pairs" in said else {})
 
@@ -224,40 +219,39 @@ def _check(recipe: Recipe, lessons: Collection[str]) -> None:
         raise BadInput(f"no lesson named {unknown[0]!r:.40}; lessons are {', '.join(LESSONS)}")
 
 
-def _check_evaluated(source: Path, config: EncoderConfig, data: Path, columns: str | None) -> None:
+def _check_evaluated(source: ModelDirectory, data: Path, columns: str | None) -> None:
     """Check that a model can be scored on a table.
 
     Raises:
         BadInput: the model has no task with labels, or could not be scored on this table.
     """
     table = read_table(data, parse_columns(columns))
-    task = model_directory.task_of(source)
+    task = source.task
     if not isinstance(task, Task):
         raise BadInput(f"{data}: a model for {task.name} is not scored on labels")
     task.targets(table.labels, str(data))
     try:
-        check_inputs(task, table.texts_b is not None, trained_on=trained_on_pairs(read_manifest(source)))
+        check_inputs(task, table.texts_b is not None, trained_on=source.pairs)
     except BadInput as error:
         raise BadInput(f"{data}: {error}") from None
-    if not task.apart and table.texts_b is not None and config.type_vocab_size < 2:
+    if not task.apart and table.texts_b is not None and source.config.type_vocab_size < 2:
         raise BadInput(f"{source}: {NO_PAIRS}")
 
 
-def _check_texts(source: Path, config: EncoderConfig, *, pairs: bool) -> None:
+def _check_texts(source: ModelDirectory, *, pairs: bool) -> None:
     """Check that a model reads such texts.
 
     Raises:
         BadInput: the model does not read pairs of texts, or nothing else.
     """
-    task = model_directory.find_task(source)
-    if isinstance(task, Task) and task.apart:
+    if isinstance(task := source.task_if_known, Task) and task.apart:
         if pairs:
             raise BadInput(
                 f"{source}: reads every text by itself; give --texts without a text_b, each text on its own line"
             )
         return
-    check_pairs(pairs, trained_on=trained_on_pairs(read_manifest(source)))
-    if pairs and config.type_vocab_size < 2:
+    check_pairs(pairs, trained_on=source.pairs)
+    if pairs and source.config.type_vocab_size < 2:
         raise BadInput(f"{source}: {NO_PAIRS}")
 
 

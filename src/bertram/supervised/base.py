@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from bertram import model_names
 from bertram.batch import Examples
+from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import require_all
+from bertram.model_directory import ModelDirectory
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import begun, read_manifest
@@ -64,6 +66,22 @@ class Training(ABC, Generic[T, S]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", self.recipe.resolved(**self.defaults))
+
+    @property
+    @abstractmethod
+    def source(self) -> ModelDirectory | EncoderConfig | TransformerConfig:
+        """What `model` names.
+
+        Raises:
+            BadInput: nothing goes by that name, or something that cannot be trained so.
+        """
+
+    def longest(self, config: EncoderConfig | TransformerConfig) -> int:
+        """Tokens that texts are cut to for a network of this configuration: those asked for, or all that it reads."""
+        if self.max_length is not None:
+            return self.max_length
+        read = self.source.max_length if isinstance(self.source, ModelDirectory) else config.max_position_embeddings
+        return min(read, config.max_position_embeddings)
 
     @property
     @abstractmethod

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.batch import NO_PAIRS, Examples
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
+from bertram.model_directory import ModelDirectory, check_max_length
+from bertram.saving import learned_tokenizer, save
 from bertram.supervised.base import Training, TrainingSetup
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
@@ -91,15 +94,20 @@ class EncoderTraining(Training[Task, LabelledSplits]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        source = self.source
         if self.recipe.label_smoothing and self.task.head != "classification":
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
-        source = model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
-        if (self.vocab_size is not None or self.cased) and isinstance(source, Path):
+        if (self.vocab_size is not None or self.cased) and isinstance(source, ModelDirectory):
             raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and --cased are for presets")
-        config = model_directory.read_config(source) if isinstance(source, Path) else source
+        config = source.config if isinstance(source, ModelDirectory) else source
         if self.splits.train.texts_b is not None and not self.task.apart and config.type_vocab_size < 2:
             raise BadInput(f"{self.model}: {NO_PAIRS}")
-        model_directory.check_max_length(self.model, config, self.max_length)
+        check_max_length(self.model, config, self.max_length)
+
+    @cached_property
+    def source(self) -> ModelDirectory | EncoderConfig:
+        """As `Training.source`; an encoder."""
+        return model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -114,9 +122,8 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         from bertram.training.torch_runner import TorchRunner
 
         task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
-        source = model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
-        network, tokenizer = start(self, source, out)
-        max_length = model_directory.max_length_of(source, network.config, self.max_length)
+        network, tokenizer = start(self, out)
+        max_length = self.longest(network.config)
         examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
@@ -132,8 +139,8 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             write_array(out / f"logits-{name}.npy", values)
             return task.scores(values, targets[name])
 
-        def save(manifest: dict[str, Any]) -> None:
-            model_directory.save(network, tokenizer, out, manifest, model_card, labels=getattr(task, "labels", None))
+        def leave(manifest: dict[str, Any]) -> None:
+            save(network, tokenizer, out, manifest, model_card(manifest), labels=getattr(task, "labels", None))
 
         return TrainingSetup(
             network=network,
@@ -142,7 +149,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             max_length=max_length,
             evaluate=evaluate,
             scores=scores,
-            save=save,
+            save=leave,
             facts={"pairs": splits.train.texts_b is not None},
             blind=lambda batch: blind(torch.from_numpy(batch.labels[task.head])),
         )
@@ -166,17 +173,15 @@ def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max
     return Examples(firsts, labels, inputs_b=seconds), cut + also_cut
 
 
-def start(training: EncoderTraining, source: Path | EncoderConfig, out: Path) -> tuple["Model", Tokenizer]:
+def start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
-    task, heads = training.task, {training.task.head: training.task.outputs}
-    if isinstance(source, Path):
-        network = model_directory.read_model(
-            source, heads, labels=getattr(task, "labels", None), allow_pickle=training.allow_pickle
-        )
-        return network, model_directory.read_tokenizer(source, network.config)
+    task, source = training.task, training.source
+    heads = {task.head: task.outputs}
+    if isinstance(source, ModelDirectory):
+        return source.read_model(heads, labels=getattr(task, "labels", None)), source.read_tokenizer()
     from bertram.models.heads import Model
 
-    tokenizer = model_directory.learned_tokenizer(
+    tokenizer = learned_tokenizer(
         out,
         training.splits.texts(),
         source.model_type,

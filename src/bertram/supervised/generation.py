@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertram import model_directory, model_names
+from bertram import model_names
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import EncoderConfig, TransformerConfig, changed
 from bertram.errors import BadInput
 from bertram.evaluation import evaluate_writing
-from bertram.formats.transformer_config import is_transformer, read_transformer_config
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
+from bertram.model_directory import TARGET, ModelDirectory, check_max_length
+from bertram.saving import learned_tokenizer, save_transformer
 from bertram.search import Search
 from bertram.supervised.base import Training, TrainingSetup
 from bertram.tasks.registry import COLUMNS
@@ -74,15 +76,47 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
 
     libraries = ("torch", "safetensors", "sacrebleu", "tensorboard")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for stack in self._stacks():
+            check_max_length(self.model, stack, self.max_length)
+
+    @cached_property
+    def source(self) -> ModelDirectory | TransformerConfig:
+        """As `Training.source`; an encoder's directory gets a new decoder."""
+        found = model_names.resolve(self.model, allow_pickle=self.allow_pickle)
+        if isinstance(found, EncoderConfig):
+            raise BadInput(
+                f"{self.model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train"
+            )
+        return found
+
+    def _stacks(self) -> tuple[EncoderConfig, EncoderConfig]:
+        """The sizes of what reads and what writes.
+
+        Raises:
+            BadInput: the model cannot be trained to write texts as asked.
+        """
+        source = self.source
+        if isinstance(source, TransformerConfig):
+            return changed(source.encoder, self.config), changed(source.decoder, self.config)
+        if self.vocab_size or self.separate_vocabularies:
+            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and its like are for presets")
+        if not source.is_transformer:
+            return source.config, changed(source.config, self.config)
+        if self.config:
+            raise BadInput(f"{self.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
+        return source.transformer_config.encoder, source.transformer_config.decoder
+
     @property
     def defaults(self) -> Mapping[str, float]:
         """As `Training.defaults`: a pre-trained encoder learns at a tenth of its new decoder's rate."""
         found = {"label_smoothing": 0.1, "batch_tokens": 4096}
-        given = model_names.resolve(self.model, allow_pickle=self.allow_pickle)
-        if isinstance(given, Path) and is_transformer(given):
+        pretrained = isinstance(self.source, ModelDirectory)
+        if isinstance(self.source, ModelDirectory) and self.source.is_transformer:
             return {**found, "learning_rate": _FINE_TUNING_RATE}
         rate = _RATE if self.recipe.learning_rate is None else self.recipe.learning_rate
-        if isinstance(given, Path) and rate:
+        if pretrained and rate:
             return {**found, "learning_rate": rate, "encoder_learning_rate": rate / 10}
         return {**found, "learning_rate": rate}
 
@@ -100,12 +134,11 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         from bertram.training.loop import Evaluation
         from bertram.training.torch_runner import TorchGenerator
 
-        given = cast("Path | TransformerConfig", model_names.resolve(self.model, allow_pickle=self.allow_pickle))
-        network, source, target = _start(self, given, out)
+        network, source, target = _start(self, out)
         search = Search()
-        if isinstance(given, Path) and is_transformer(given):
-            search = model_directory.search_of(given)
-        max_length = model_directory.max_length_of(given, network.config, self.max_length)
+        if isinstance(self.source, ModelDirectory) and self.source.is_transformer:
+            search = self.source.search
+        max_length = self.longest(network.config)
         examples, truncated = learnable(self.splits.train, source, target, network.config, max_length)
         generator = Generator(self.task, source, target, TorchGenerator(network, processes.device), max_length, search)
 
@@ -120,7 +153,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
             max_length=max_length,
             evaluate=evaluate,
             scores=lambda name: evaluate_writing(generator, self.splits.judged[name]),
-            save=lambda manifest: model_directory.save_transformer(network, source, target, out, manifest, model_card),
+            save=lambda manifest: save_transformer(network, source, target, out, manifest, model_card(manifest)),
             facts={"search": asdict(search)},
         )
 
@@ -150,50 +183,15 @@ def learnable(
     return Examples(inputs, token_labels={HEAD: following}, inputs_b=outputs), cut + int((lengths > kept).sum())
 
 
-def check_model(
-    model: str | Path,
-    *,
-    vocab_size: int | None,
-    separate_vocabularies: bool,
-    config: Mapping[str, Any],
-    max_length: int | None,
-    allow_pickle: bool,
-) -> None:
-    """Check that a model can be trained to write texts, before these are read.
-
-    Raises:
-        BadInput: there is no such model, or it cannot be trained as asked.
-    """
-    given = model_names.resolve(model, allow_pickle=allow_pickle)
-    if isinstance(given, EncoderConfig):
-        raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
-    if isinstance(given, Path) and (vocab_size or separate_vocabularies):
-        raise BadInput(f"{model}: has its tokenizer already; --vocab-size and its like are for presets")
-    if isinstance(given, TransformerConfig):
-        stacks = [changed(stack, config) for stack in (given.encoder, given.decoder)]
-    elif is_transformer(given):
-        if config:
-            raise BadInput(f"{model}: is a trained encoder–decoder model, whose sizes cannot be changed")
-        sizes = read_transformer_config(given)
-        stacks = [sizes.encoder, sizes.decoder]
-    else:
-        encoder = model_directory.read_config(given)
-        stacks = [encoder, changed(encoder, config)]
-    for stack in stacks:
-        model_directory.check_max_length(model, stack, max_length)
-
-
-def _start(
-    training: EncoderDecoderTraining, given: Path | TransformerConfig, out: Path
-) -> tuple["Transformer", Tokenizer, Tokenizer]:
+def _start(training: EncoderDecoderTraining, out: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """The model to train, and the tokenizers of what it reads and of what it writes."""
     from bertram.models.transformer import Transformer
 
-    if isinstance(given, Path):
-        if not is_transformer(given):
-            return _on_encoder(training, given)
-        network = model_directory.read_transformer(given, allow_pickle=training.allow_pickle)
-        return network, *model_directory.tokenizers_of(given, network.config)
+    given = training.source
+    if isinstance(given, ModelDirectory):
+        if not given.is_transformer:
+            return _on_encoder(given, training.config)
+        return given.read_transformer(), *given.read_tokenizers()
     source, target = _tokenizers(training, given, out)
     sizes = TransformerConfig(
         encoder=replace(changed(given.encoder, training.config), vocab_size=source.vocab_size),
@@ -211,18 +209,17 @@ def _tokenizers(training: EncoderDecoderTraining, preset: TransformerConfig, out
     sides = [training.splits.train.sources, training.splits.train.flat[1]]
     texts = sides if training.separate_vocabularies else [[*sides[0], *sides[1]]]
     found = [
-        model_directory.learned_tokenizer(place, side, "transformer", preset.decoder.vocab_size, training.vocab_size)
-        for side, place in zip(texts, (out, out / model_directory.TARGET), strict=False)
+        learned_tokenizer(place, side, "transformer", preset.decoder.vocab_size, training.vocab_size)
+        for side, place in zip(texts, (out, out / TARGET), strict=False)
     ]
     return found[0], found[-1]
 
 
-def _on_encoder(training: EncoderDecoderTraining, directory: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:
+def _on_encoder(directory: ModelDirectory, changes: Mapping[str, Any]) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """A trained encoder under a new decoder, which embeds tokens as the encoder does where it is as wide."""
     from bertram.models.transformer import Transformer
 
-    encoder = model_directory.read_model(directory, {}, allow_pickle=training.allow_pickle).encoder
-    tokenizer = model_directory.read_tokenizer(directory, encoder.config)
+    encoder, tokenizer = directory.read_model({}).encoder, directory.read_tokenizer()
     layers = min(encoder.config.num_hidden_layers, _MOST_DECODER_LAYERS)
     groups = encoder.config.num_hidden_groups
     plain = replace(
@@ -232,7 +229,7 @@ def _on_encoder(training: EncoderDecoderTraining, directory: Path) -> tuple["Tra
         num_hidden_layers=layers,
         num_hidden_groups=None if groups is None else min(groups, layers),
     )
-    decoder = replace(changed(plain, training.config), vocab_size=tokenizer.vocab_size)
+    decoder = replace(changed(plain, changes), vocab_size=tokenizer.vocab_size)
     shapes = [(stack.vocab_size, stack.embedding_width) for stack in (encoder.config, decoder)]
     network = Transformer(
         TransformerConfig(
