@@ -2,10 +2,14 @@
 
 import contextlib
 import json
+import os
+import pty
 import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -202,6 +206,28 @@ class TestSignals:
         assert seconds < 10
         last = max(losses(out))
         assert checkpoints(out)[-1].name == f"step-{last}"
+        complete(training(place, out))
+        same_training(out, trained)
+
+    def test_a_terminal_that_is_closed(self, place, trained, tmp_path):
+        """Which sends a hangup, and takes nothing any more that is written to it."""
+        out, (ours, theirs) = tmp_path / "out", pty.openpty()
+        leads = "import os, sys; handle = os.open(sys.argv[1], os.O_RDWR)"  # as the first to open it
+        leads += "; [os.dup2(handle, number) for number in (0, 1, 2)]; os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+        command = ["-m", "bertram.cli", *map(str, training(place, out))]
+        process = subprocess.Popen([sys.executable, "-c", leads, os.ttyname(theirs), *command], start_new_session=True)
+        os.close(theirs)
+        os.set_blocking(ours, False)
+
+        def far():
+            with contextlib.suppress(OSError):  # there is nothing, or nobody has opened it yet
+                os.read(ours, 2**16)
+            return len(losses(out)) > 20
+
+        wait_for(far, process)
+        os.close(ours)
+        assert process.wait(10) == 128 + signal.SIGHUP
+        assert checkpoints(out)[-1].name == f"step-{max(losses(out))}"
         complete(training(place, out))
         same_training(out, trained)
 

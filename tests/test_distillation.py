@@ -125,6 +125,13 @@ def test_a_comparison_is_over_all_texts_whatever_the_batches(tmp_path: Path) -> 
     assert found[0].losses["vectors"] > 100 * itself.losses["vectors"]
 
 
+def test_a_batch_with_no_token_to_mask_has_no_part_in_what_is_said_of_masked_ones() -> None:
+    vectors = np.ones((1, 2), np.float32)
+    found = Predictions.joined([Predictions(vectors, {}), Predictions(vectors, {MASKED: np.array([3, 4])})])
+    assert found.vectors.shape == (2, 2)
+    assert found.heads[MASKED].tolist() == [3, 4]
+
+
 def test_a_teacher_that_taught_in_bfloat16_answers_as_before(tmp_path: Path) -> None:
     """It computes as its student does, which is trained in bfloat16 and judged in float32."""
     directory = teacher(tmp_path / "teacher")

@@ -18,7 +18,7 @@ from bertram.models.heads import ClassificationHead
 from bertram.run_directory import SETTINGS, alone_in
 from bertram.supervised.finetuning import LabelledSplits
 from bertram.supervised.train import summary, train
-from bertram.text.records import read_table
+from bertram.text.records import Table, read_table
 from bertram.training.interruption import Interrupted
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -118,6 +118,22 @@ def test_dry_run_takes_every_part_and_leaves_nothing(place, tmp_path):
     assert found["steps"] == 1
     assert found["scores"].keys() == {"validation", "test"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_is_on_the_longest_rows_and_nothing_to_go_on_from(place, tmp_path):
+    """Whether a batch fits into memory is what it is for."""
+    rows = [f"{'a ' * number}end" for number in (3, 9, 1, 7, 5)]
+    splits = LabelledSplits(*(Table(rows, None, ["x"] * 5) for _ in range(2)), None, {})
+    assert [len(text) for text in splits.longest(2).train.texts] == [21, 17]
+    with pytest.raises(BadInput, match="--dry-run: leaves nothing to --resume"):
+        train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", dry_run=True, resume=True)
+
+
+def test_a_resume_with_another_option_names_it(place, tmp_path):
+    given = {"model": "bert-tiny", "out": tmp_path / "out", "recipe": Recipe(steps=1, evaluations=1)}
+    train("classification", place / "good.csv", **given)
+    with pytest.raises(BadInput, match="began with another cased"):
+        train("classification", place / "good.csv", **given, cased=True, resume=True)
 
 
 def test_an_interrupted_dry_run_promises_no_checkpoint(place, tmp_path, monkeypatch):
@@ -269,7 +285,7 @@ def test_the_blind_loss_is_the_least_of_a_constant_answer() -> None:
 
 def test_a_loss_is_held_to_a_constant_answer_on_the_same_texts() -> None:
     """Late batches may have more of a rare label than the rest: a loss above that of all the data is no failure."""
-    state = State(total=200, position=(0, 0), step=200, loss_counts=[10] * 20)
+    state = State(total=200, evaluations=1, position=(0, 0), step=200, loss_counts=[10] * 20)
     state.loss_sums, state.blind_sums = [1.0] * 16 + [3.0] * 4, [1.2] * 16 + [3.2] * 4
     assert state.not_falling() == ""
     state.loss_sums[-4:] = [3.3] * 4

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -330,8 +331,51 @@ def test_hours_are_not_measured_again(tmp_path: Path, monkeypatch: pytest.Monkey
         train(tmp_path, recipe, report=die)
     found = checkpoint.load_latest(tmp_path / "checkpoints")
     assert found is not None
-    monkeypatch.setattr(Loop, "_budget", lambda self: pytest.fail("measured again"))
+    monkeypatch.setattr(Loop, "_begin", lambda self: pytest.fail("measured again"))
     assert train(tmp_path, recipe)[1].steps == found[1]["state"]["total"]
+
+
+def test_hours_leave_half_of_the_time_to_evaluations_and_so_make_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a step of half a second and an evaluation of 10 there is time for three of ten, and half for steps."""
+    clock, make_step = [0.0], Loop._step
+
+    def now() -> float:
+        clock[0] += 1e-6
+        return clock[0]
+
+    def step(*arguments: Any) -> Any:
+        clock[0] += 0.5
+        return make_step(*arguments)
+
+    def evaluate() -> Evaluation:
+        clock[0] += 10.0
+        return evaluation(clock[0])
+
+    monkeypatch.setattr("bertram.training.loop.time", SimpleNamespace(monotonic=now))
+    monkeypatch.setattr(Loop, "_step", step)
+    recipe = replace(RECIPE, steps=None, hours=100 / 3600, evaluations=10, average=1)
+    _, outcome = train(tmp_path, recipe, evaluate=evaluate)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert sum("loss" not in line for line in lines) == 3
+    assert clock[0] <= 100
+    assert outcome.steps == 90
+    assert "an evaluation takes 10 s: --hours leaves time for 3, not 10" in caplog.text
+
+
+def test_the_greatest_peak_of_the_processes_that_trained_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(line: dict[str, Any]) -> None:
+        if line["step"] == 20:
+            raise Killed
+
+    monkeypatch.setattr("bertram.training.loop.peak_memory_mb", lambda: 500.0)
+    with pytest.raises(Killed):
+        train(tmp_path, report=die)
+    monkeypatch.setattr("bertram.training.loop.peak_memory_mb", lambda: 100.0)
+    assert train(tmp_path)[1].peak_memory_mb == 500.0
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "manifest"])
@@ -395,7 +439,7 @@ for sixteenth in range(16):
         assert [p.name for p in place.iterdir()] == ["step-1"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_leave_a_checkpoint(tmp_path: Path, number: signal.Signals) -> None:
     def interrupt(line: dict[str, Any]) -> None:
         if line["step"] == 12 and "loss" in line:
@@ -407,6 +451,17 @@ def test_signals_leave_a_checkpoint(tmp_path: Path, number: signal.Signals) -> N
     found = checkpoint.load_latest(tmp_path / "checkpoints")
     assert found is not None
     assert found[1]["state"]["step"] == 12
+
+
+def test_nohup_keeps_a_hangup_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruption.stoppable(), interruption.StopRequests() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_learning_rate_rises_and_falls(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Heavy rooms are imported inside the commands, so that `bertram --help` answers a
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -397,8 +398,8 @@ def shrink(
         report's chart also shows the students in the directories beside OUT that have the same teacher and were scored
         on the same table or, without --evaluate, learned from the same texts, with the same seed and maximum length.
     lessons
-        What to distil: hidden states at the end of each group, text vectors, similarities between texts, logits of the
-        heads. Default: all that the model has.
+        What to distil: hidden states at the end of each group, text vectors, similarities between the texts of one pass
+        (see --max-tokens), logits of the heads. Default: all that the model has.
     max_length
         Truncate texts to this many tokens. Default: the maximum length of the model, at most 128.
     evaluate
@@ -411,6 +412,8 @@ def shrink(
         Resume the training in OUT. A finished training is left unchanged, and scored again if --evaluate is another.
     """
     if plan:
+        if texts or out or evaluate or columns or resume or recipe != Recipe():
+            raise BadInput("--plan: trains and writes nothing; leave out what is for training")
         from bertram.shrinking.plan import plan as planned
         from bertram.shrinking.plan import render_plan
 
@@ -803,7 +806,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    sys.stderr.write(f"bertram: {line}\n")
+    with suppress(OSError):  # whose terminal was closed
+        sys.stderr.write(f"bertram: {line}\n")
     sys.exit(code)
 
 

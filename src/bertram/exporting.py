@@ -106,6 +106,8 @@ def export(
         raise BadInput(f"--format {format}: has no --vocabulary-map")
     if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise BadInput(f"--min-agreement {min_agreement:g}: write a share from 0 to 1")
+    if format in ("engine", "onnx") and out.exists():
+        raise BadInput(f"{out}: already exists; name another --out")
     require_all(("torch", "safetensors"), "train")
     if format == "engine":
         least = MIN_AGREEMENT if min_agreement is None else min_agreement
@@ -122,15 +124,17 @@ def export(
 def export_alike(model: str | Path, out: Path, texts: Inputs, *, allow_pickle: bool = False) -> Agreement | None:
     """Write an engine in int8 if that answers `texts` alike, else in float32, and return how far an int8 one agrees.
 
+    One that is there already is replaced.
+
     Raises:
         BadInput: as `export`.
         OSError: as `export`.
     """
-    out.unlink(missing_ok=True)
+    source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
     try:
-        return export(model, format="engine", out=out, texts=texts, allow_pickle=allow_pickle)
+        return _export_engine(source, out, "int8", texts, MIN_AGREEMENT)
     except Disagreement:
-        return export(model, format="engine", out=out, precision="fp32", allow_pickle=allow_pickle)
+        return _export_engine(source, out, "fp32", None, MIN_AGREEMENT)
 
 
 def _read(source: ModelDirectory) -> "Model":
@@ -144,8 +148,6 @@ def _read(source: ModelDirectory) -> "Model":
 def _export_engine(
     source: ModelDirectory, out: Path, precision: Precision, texts: Inputs | None, min_agreement: float
 ) -> Agreement | None:
-    if out.exists():
-        raise BadInput(f"{out}: already exists; name another --out")
     network, tokenizer, kept = _read(source), source.read_tokenizer(), _kept(source)
     from bertram.formats.engine import tensors_of
 
@@ -173,8 +175,6 @@ def _export_onnx(source: ModelDirectory, out: Path) -> None:
     from bertram.formats.onnx import write_onnx
     from bertram.formats.residuals import untied
 
-    if out.exists():
-        raise BadInput(f"{out}: already exists; name another --out")
     network = untied(_read(source))
     _answer_in_unit_of_labels(network, source.task_if_known)
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
@@ -209,8 +209,7 @@ def _masked(batch: Batch, tokenizer: Tokenizer) -> Batch:
     Raises:
         BadInput: there is no token to mask, or no [MASK].
     """
-    masker = Masker(~tokenizer.special, tokenizer.special, tokenizer.mask_id, "token")
-    _, targets = masker.mask(batch, np.random.default_rng(0))
+    _, targets = Masker.of_tokens(tokenizer).mask(batch, np.random.default_rng(0))
     if (targets == IGNORED).all():
         raise BadInput("texts: hold no token to mask")
     return replace(batch, token_ids=np.where(targets == IGNORED, batch.token_ids, np.int32(tokenizer.mask_id)))

@@ -1,11 +1,12 @@
 """Progress of long work: a bar on a terminal, a plain line now and then elsewhere; always on standard error."""
 
+import io
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import contextmanager, suppress
+from typing import IO, Any, Protocol, cast
 
 _PLAIN_SECONDS = 10.0
 
@@ -55,7 +56,7 @@ def training_progress(label: str) -> Iterator[Report]:
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+    with Progress(*columns, console=Console(file=cast("IO[str]", _Stderr())), transient=False) as bar:
         task = bar.add_task(label, total=None, figures="")
         figures = _Figures()
 
@@ -67,6 +68,28 @@ def training_progress(label: str) -> Iterator[Report]:
             bar.update(task, total=line["total"], completed=line["step"], figures=str(figures))
 
         yield report
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error, which may be gone: who closed the terminal still wants the checkpoint."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr  # now, as rich puts a stand-in there
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 def _preparing(line: dict[str, Any]) -> str:
@@ -105,7 +128,7 @@ class _PlainReport:
         if "preparing" in line:
             if now - self.last >= _PLAIN_SECONDS:
                 self.last = now
-                sys.stderr.write(f"{self.label}: {_preparing(line)}\n")
+                _Stderr().write(f"{self.label}: {_preparing(line)}\n")
             return
         self.figures.add(line)
         if self.first_step is None:
@@ -116,4 +139,4 @@ class _PlainReport:
             return
         self.last = now
         left = f"  {(now - self.began) / done * (line['total'] - line['step']):.0f} s left" if done else ""
-        sys.stderr.write(f"{self.label}: step {line['step']}/{line['total']}  {self.figures}{left}\n")
+        _Stderr().write(f"{self.label}: step {line['step']}/{line['total']}  {self.figures}{left}\n")

@@ -89,8 +89,9 @@ def save_transformer(
 
 def _finish(out: Path, manifest: dict[str, Any], card: str) -> None:
     write_text(out / "README.md", card)
-    peaks = {"peak_memory_mb": peak_memory_mb(), "gpu_peak_memory_mb": gpu_peak_memory_mb()}
-    rounded = {name: round(peak, 1) for name, peak in peaks.items() if peak is not None}
+    now = {"peak_memory_mb": peak_memory_mb(), "gpu_peak_memory_mb": gpu_peak_memory_mb()}
+    peaks = {name: max(now or 0.0, manifest.pop(name, None) or 0.0) for name, now in now.items()}
+    rounded = {name: round(peak, 1) for name, peak in peaks.items() if peak}
     write_manifest(out, {**manifest, **rounded, "machine": environment()})
 
 

@@ -176,9 +176,10 @@ def _curves(out: Path, candidates: Sequence[Candidate]) -> dict[str, dict[int, l
 
 def _ship(out: Path, candidates: Sequence[Candidate], model: str | None) -> None:
     """Leave the engine of the candidate that was chosen as best.engine; none where there is none to it."""
-    (out / BEST).unlink(missing_ok=True)
     chosen = next((row for row in candidates if row["model"] == model and row["engine"] is not None), None)
-    if chosen is not None:
+    if chosen is None:
+        (out / BEST).unlink(missing_ok=True)
+    else:
         with replacing(out / BEST) as temporary:
             shutil.copyfile(engine_of(out, chosen["model"]), temporary)
 

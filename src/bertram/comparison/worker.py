@@ -66,7 +66,7 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
         model=job["model"],
         recipe=Recipe(**job["recipe"]),
         vocab_size=job["vocab_size"],
-        cased=job.get("cased", False),
+        cased=job["cased"],
         max_length=job["max_length"],
         allow_pickle=job["allow_pickle"],
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bertram.batch import IGNORED, Batch, Ints, budgeted, ranges
 from bertram.config import Masking
+from bertram.text.tokenizer import Tokenizer
 
 SHARE = 0.15
 """Tokens to mask, as a share of all tokens of a sequence; google-research/bert counts the special ones too."""
@@ -34,6 +35,15 @@ class Masker:
     special: Bools  # [V], True where a token is neither masked nor put in another's place
     mask_id: int
     masking: Masking
+
+    @classmethod
+    def of_tokens(cls, tokenizer: Tokenizer) -> "Masker":
+        """One that masks single tokens, so that it needs not be known where words begin.
+
+        Raises:
+            BadInput: the tokenizer has no [MASK].
+        """
+        return cls(~tokenizer.special, tokenizer.special, tokenizer.mask_id, "token")
 
     def mask(self, batch: Batch, rng: np.random.Generator) -> tuple[Ints, Ints]:
         """Mask a batch; every draw comes from `rng`.

@@ -40,7 +40,8 @@ class Predictions:
     @classmethod
     def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
         """Those of several batches, one after the other."""
-        heads = {name: np.concatenate([part.heads[name] for part in parts]) for name in parts[0].heads}
+        names = dict.fromkeys(name for part in parts for name in part.heads)  # a batch may have no token to mask
+        heads = {name: np.concatenate([part.heads[name] for part in parts if name in part.heads]) for name in names}
         return cls(np.concatenate([part.vectors for part in parts]), heads)
 
 

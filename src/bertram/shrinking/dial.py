@@ -11,13 +11,16 @@ LEAST_WIDTH = 4
 """Of the embeddings: two directions of them go to the layer norm."""
 
 
+_EMBEDDING_SIZE = 128
+
+
 class DialOptions(TypedDict, total=False):
     """Settings of a `Dial`, those that are given."""
 
     groups: int
     """Number of groups of layers that share weights, from 1 (the default) to the number of layers."""
     embedding_size: int
-    """Width of the factorised embeddings. Default: 128."""
+    """Width of the factorised embeddings. Default: 128, or that of the model if it is narrower."""
     rank: int
     """Rank of the residual that each layer adds to its shared weights. Default: 0, none."""
     depth: int
@@ -29,7 +32,7 @@ class Dial:
     """The sizes of a student; `DialOptions` explains the fields."""
 
     groups: int = 1
-    embedding_size: int = 128
+    embedding_size: int | None = None
     rank: int = 0
     depth: int | None = None
 
@@ -45,6 +48,7 @@ class Dial:
             BadInput: the teacher shares or factorises already, is no BERT, or the sizes do not fit it.
         """
         width, groups = teacher.hidden_size, self.groups
+        embedding_size = min(_EMBEDDING_SIZE, width) if self.embedding_size is None else self.embedding_size
         layers = teacher.num_hidden_layers if self.depth is None else self.depth
         if teacher.model_type != "bert":
             raise BadInput("the model shares layers or has factorised embeddings already; shrink takes a BERT")
@@ -53,9 +57,9 @@ class Dial:
             raise BadInput(f"--depth {layers}: the model has {teacher.num_hidden_layers} layers")
         if not 1 <= groups <= layers:
             raise BadInput(f"--groups {groups}: must lie in 1 to the {layers} layers")
-        if not LEAST_WIDTH <= self.embedding_size <= width:
+        if not LEAST_WIDTH <= embedding_size <= width:
             raise BadInput(
-                f"--embedding-size {self.embedding_size}: must lie in {LEAST_WIDTH} to the hidden width of {width}"
+                f"--embedding-size {embedding_size}: must lie in {LEAST_WIDTH} to the hidden width of {width}"
             )
         if not 0 <= self.rank <= width:
             raise BadInput(f"--rank {self.rank}: must lie in 0 to the hidden width of {width}")
@@ -63,14 +67,14 @@ class Dial:
             raise BadInput(
                 f"--rank {self.rank}: is for layers that share, and {groups} groups of {layers} layers do not"
             )
-        whole = self.embedding_size == width
+        whole = embedding_size == width
         if whole and groups == layers == teacher.num_hidden_layers:
             raise BadInput("--groups and --embedding-size are the model's own: nothing would shrink")
         return replace(
             teacher,
             num_hidden_layers=layers,
             num_hidden_groups=None if whole and groups == layers else groups,
-            embedding_size=None if whole else self.embedding_size,
+            embedding_size=None if whole else embedding_size,
             shared="all",  # a BERT may say anything, for it shares nothing
             residual_rank=self.rank,
         )

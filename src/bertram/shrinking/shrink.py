@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from bertram.run_directory import (
 )
 from bertram.saving import save
 from bertram.shrinking.dial import Dial, DialOptions
-from bertram.shrinking.outcome import RESULTS, evaluated, outcome
+from bertram.shrinking.outcome import ENGINE, RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
 from bertram.text.inputs import read_inputs
@@ -87,7 +88,8 @@ def shrink(
     source = model_names.trained(model, model_names.resolve_encoder(model, allow_pickle=allow_pickle))
     # What the model's small files tell comes before the texts, which may be many.
     sizes = Dial(**(dial or {}))
-    sizes = replace(sizes, depth=sizes.of(source.config).num_hidden_layers)
+    student = sizes.of(source.config)
+    sizes = replace(sizes, depth=student.num_hidden_layers, embedding_size=student.embedding_width)
     if data is not None:
         _check_evaluated(source, data, columns)
     elif columns is not None:
@@ -102,17 +104,25 @@ def shrink(
         recipe=recipe.resolved(**_DEFAULTS),
         max_length=min(source.max_length, _LONGEST) if max_length is None else max_length,
     )
-    read = _texts(shrinking.texts)
-    _check_texts(source, pairs=read.texts_b is not None)
-    train, held_out = split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
+
+    @cache
+    def examples() -> tuple[Table, Table]:
+        """To learn from, and held out."""
+        read = _texts(shrinking.texts)
+        _check_texts(source, pairs=read.texts_b is not None)
+        return split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), recipe.seed)
+
+    if not resume or "status" not in read_manifest(out):
+        examples()  # what is wrong with them is heard of before anything is written
     with alone_in(out):
         manifest = prepare_directory(out, source.path, shrinking.settings, resume=resume)
         if manifest is None:
-            manifest = _run(shrinking, train, held_out, out, report)
+            manifest = _run(shrinking, *examples(), out, report)
         check_converged(out, manifest)
         results = read_if_there(out / RESULTS)
-        if "held_out" not in results or (data is not None and results.get("evaluated") != evaluated(data, columns)):
-            write_json(out / RESULTS, outcome(source, out, held_out, data, columns))
+        scored = data is None or results.get("evaluated") == evaluated(data, columns)
+        if "held_out" not in results or not scored or not (out / ENGINE).exists():
+            write_json(out / RESULTS, outcome(source, out, examples()[1], data, columns))
             results = read_if_there(out / RESULTS)
         write_report(out, results)
         return results

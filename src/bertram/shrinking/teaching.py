@@ -55,9 +55,7 @@ def teach(
 ) -> Taught:
     """Make a student of `config` and train it; checkpoints and metrics go to `out`."""
     names = loss_names(teacher, lessons)
-    masker = None
-    if MASKED in names:
-        masker = Masker(tokenizer.starts_word, tokenizer.special, tokenizer.mask_id, "token")
+    masker = Masker.of_tokens(tokenizer) if MASKED in names else None
     processes = alone()
     device = processes.device
 

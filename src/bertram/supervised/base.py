@@ -102,8 +102,8 @@ class Training(ABC, Generic[T, S]):
 
     @property
     def of_one_step(self) -> Self:
-        """A trial of this training: one step on the first rows."""
-        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.head(self.recipe.trial_rows))
+        """A trial of this training: one step on the longest rows, which take most memory."""
+        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.longest(self.recipe.trial_rows))
 
     @abstractmethod
     def begin(self, out: Path, processes: "Processes") -> TrainingSetup:

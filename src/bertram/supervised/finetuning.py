@@ -112,7 +112,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
     @property
     def settings(self) -> dict[str, Any]:
         """As `Training.settings`."""
-        return super().settings | ({"cased": True} if self.cased else {})
+        return super().settings | {"cased": self.cased}
 
     def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
         """As `Training.begin`; later the logits of every judged split are left at `out`."""

@@ -100,7 +100,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         source = self.source
         if isinstance(source, TransformerConfig):
             return changed(source.encoder, self.config), changed(source.decoder, self.config)
-        if self.vocab_size or self.separate_vocabularies:
+        if self.vocab_size is not None or self.separate_vocabularies:
             raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and its like are for presets")
         if not source.is_transformer:
             return source.config, changed(source.config, self.config)
@@ -242,4 +242,7 @@ def _on_encoder(directory: ModelDirectory, changes: Mapping[str, Any]) -> tuple[
         )
     )
     network.encoder.load_state_dict(encoder.state_dict())
+    if encoder.config.embedding_width == decoder.embedding_width:  # of a vocabulary that may be padded
+        rows = encoder.embeddings.tokens.weight[: decoder.vocab_size]
+        network.decoder.load_state_dict({"embeddings.tokens.weight": rows}, strict=False)
     return network, tokenizer, tokenizer

@@ -58,6 +58,8 @@ def train(
         Interrupted: a signal came; `resume` goes on from there.
     """
     out, recipe = Path(out), recipe or Recipe()
+    if dry_run and resume:
+        raise BadInput("--dry-run: leaves nothing to --resume")
     if isinstance(columns, str):
         columns = parse_columns(columns, COLUMNS.get(task or "", ROLES))
     training: EncoderTraining | EncoderDecoderTraining

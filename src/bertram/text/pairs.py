@@ -34,6 +34,12 @@ class Pairs:
         sources = [source for source, targets in zip(self.sources, self.targets, strict=True) for _ in targets]
         return sources, [target for targets in self.targets for target in targets]
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Characters of each source and its longest target, [N]."""
+        both = zip(self.sources, self.targets, strict=True)
+        return np.array([len(source) + max(map(len, targets)) for source, targets in both], np.int64)
+
     def select(self, rows: Iterable[int] | NDArray[np.integer]) -> "Pairs":
         """The pairs at these places, in their order, as Pairs of their own."""
         places = [int(row) for row in rows]

@@ -49,6 +49,10 @@ class Selectable(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Characters of each example."""
+
     def select(self, rows: Iterable[int] | NDArray[np.integer], /) -> Self:
         """The examples at these places, in their order."""
 
@@ -78,6 +82,13 @@ class Table:
         if self.texts_b is None:
             return list(self.texts)
         return [{"text": a, "text_b": b} for a, b in zip(self.texts, self.texts_b, strict=True)]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Characters of each text or pair, [N]."""
+        columns = [[len(text) for text in column] for column in self.inputs if column is not None]
+        lengths: NDArray[np.int64] = np.array(columns, np.int64).sum(0)
+        return lengths
 
     def select(self, rows: Iterable[int] | NDArray[np.integer]) -> "Table":
         """The rows at these places, in their order, as a Table of their own."""

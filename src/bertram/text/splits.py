@@ -6,6 +6,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+import numpy as np
+
 from bertram.errors import BadInput
 from bertram.files import fingerprint
 from bertram.text.records import Selectable, split
@@ -67,7 +69,9 @@ class Splits(Generic[R]):
         """Every split by its name."""
         return {"train": self.train} | self.judged
 
-    def head(self, rows: int) -> Self:
-        """The first rows of each split."""
-        heads: dict[str, Any] = {name: part.select(range(min(rows, len(part)))) for name, part in self.all.items()}
-        return replace(self, **heads)
+    def longest(self, rows: int) -> Self:
+        """The longest rows of each split, in characters."""
+        chosen: dict[str, Any] = {
+            name: part.select(np.argsort(part.lengths, kind="stable")[::-1][:rows]) for name, part in self.all.items()
+        }
+        return replace(self, **chosen)

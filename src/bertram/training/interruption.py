@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a training answers them with a checkpoint, everything else by leaving at once."""
+"""SIGINT, SIGTERM and SIGHUP: a training answers them with a checkpoint, everything else by leaving at once."""
 
 import os
 import signal
@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # a terminal was closed; Windows has none
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *_HANGUP)
 _ECHO = 1.0  # seconds in which a signal that comes twice counts once: init systems send it to every process of a group
 _PATIENCE = 8.0  # seconds that native code may go on after a signal
 
@@ -45,7 +46,7 @@ class StopRequests:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequests":
-        for number in _SIGNALS:
+        for number in _heard():
             try:
                 self._before[number] = signal.signal(number, self._note)
             except ValueError:  # not the main thread: whoever runs us there handles signals
@@ -126,7 +127,7 @@ def stoppable() -> Iterator[None]:
     os.set_blocking(writer, False)
     left = threading.Event()
     watch = threading.Thread(target=_watch, args=(reader, left), daemon=True)
-    before = {number: signal.signal(number, _leave) for number in _SIGNALS}
+    before = {number: signal.signal(number, _leave) for number in _heard()}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # written to even while native code runs
     watch.start()
     try:
@@ -140,6 +141,11 @@ def stoppable() -> Iterator[None]:
         os.close(writer)
         watch.join()
         os.close(reader)
+
+
+def _heard() -> list[signal.Signals]:
+    """The signals to answer: a hangup is ignored where `nohup` says so."""
+    return [n for n in _SIGNALS if n not in _HANGUP or signal.getsignal(n) is not signal.SIG_IGN]
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bertram.batch import Examples, budgeted
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
+from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
 from bertram.models.decoder import LanguageModelHead
 from bertram.models.heads import ClassificationHead
 from bertram.models.stack import Stack
@@ -66,6 +67,9 @@ class Outcome:
     """What products were computed in, "fp32" or "bf16"."""
     averaged: int = 1
     """Evaluations whose weights' mean is kept, the one of best_step being the last of them."""
+    peak_memory_mb: float = 0.0
+    gpu_peak_memory_mb: float | None = None
+    """Greatest peaks of the processes that had part in it."""
 
     @property
     def finished(self) -> bool:
@@ -120,6 +124,9 @@ class Loop:
             blind: the loss of the best constant prediction on a batch; a training that ends above it counts as
                 diverged. None where such a loss is no failure.
             compile_unasked: whether layers are compiled where the recipe does not say.
+
+        Raises:
+            BadInput: all checkpoints there are damaged.
         """
         keep_freed_memory()
         self.processes, self.model = processes, model.to(processes.device)
@@ -153,18 +160,18 @@ class Loop:
         """Train to the end of the budget.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+            Interrupted: a signal came; a checkpoint was written.
             OSError: a checkpoint could not be written; earlier ones stand.
-            BadInput: the checkpoints there are damaged, or of another run; or processes do not begin alike.
+            BadInput: the checkpoints there are of another run, or processes do not begin alike.
             Lost: another process ended.
         """
-        state = self._resume() or State(total=self._budget(), position=self.feed.start)
+        state = self._resume() or self._begin()
         self.processes.require_same(self.optimizer.weights(), state.step)
         leads = self.processes.rank == 0
         if leads:
             checkpoint.discard_after(self.checkpoints, state.step)  # damaged ones, which would count among those kept
             self.evaluated.forget_after(state.step)
-        due = {math.ceil(state.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
+        due = {math.ceil(state.total * (i + 1) / state.evaluations) for i in range(state.evaluations)}
         reason = ""
         started = time.monotonic() - state.seconds
         with (
@@ -202,13 +209,24 @@ class Loop:
             except Interrupted:
                 self._save(state, started)
                 raise
-        seconds = time.monotonic() - started
+        self._measure(state, started)
         reason = reason or self._not_finite() or state.not_falling()
         self.processes.wait()  # for process 0 to have written what now is read
         averaged, best_step = (1, state.best_step) if reason or not state.best_step else self._choose(state)
         self.optimizer.release()
         status = "diverged" if reason else "finished"
-        return Outcome(status, reason, state.step, state.tokens, seconds, best_step, self.precision, averaged)
+        return Outcome(
+            status,
+            reason,
+            state.step,
+            state.tokens,
+            state.seconds,
+            best_step,
+            self.precision,
+            averaged,
+            state.peak_memory_mb,
+            state.gpu_peak_memory_mb,
+        )
 
     def _train_step(self, state: State) -> dict[str, float]:
         done = self._step(state.step, state.position, self.recipe.rate(state.step, state.total))
@@ -310,19 +328,21 @@ class Loop:
         logger.warning("bertram: %s: has lost the best evaluation's weights; others are kept", self.checkpoints)
         return 1, state.step
 
-    def _budget(self) -> int:
-        """Steps that the recipe's budget stands for."""
-        recipe = self.recipe
+    def _begin(self) -> State:
+        """A training before its first step, with the steps and evaluations that the recipe's budget stands for."""
+        recipe, evaluations = self.recipe, self.recipe.evaluations
         if recipe.steps is not None:
-            return recipe.steps
-        if recipe.tokens is not None:
-            return math.ceil(recipe.tokens / self.feed.tokens_per_step)
-        if recipe.hours is None:
-            return math.ceil((3 if recipe.epochs is None else recipe.epochs) * self.feed.steps_per_epoch)
-        return self._steps_within(recipe.hours * 3600)
+            total = recipe.steps
+        elif recipe.tokens is not None:
+            total = math.ceil(recipe.tokens / self.feed.tokens_per_step)
+        elif recipe.hours is not None:
+            total, evaluations = self._fitting(recipe.hours * 3600)
+        else:
+            total = math.ceil((3 if recipe.epochs is None else recipe.epochs) * self.feed.steps_per_epoch)
+        return State(total=total, evaluations=evaluations, position=self.feed.start)
 
-    def _steps_within(self, seconds: float) -> int:
-        """Steps that can be made in so much time, evaluations included, by the pace of a trial.
+    def _fitting(self, seconds: float) -> tuple[int, int]:
+        """Steps that fit into so much time, by the pace of a trial, and evaluations, which get half of it at most.
 
         At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
         """
@@ -339,11 +359,23 @@ class Loop:
             self.evaluate()
         began = time.monotonic()
         self.evaluate()
-        evaluation_seconds = (time.monotonic() - began) * self.recipe.evaluations
-        seconds -= min(time.monotonic() - started, seconds / 2)
-        # An untrained decoder writes until it is stopped: what its evaluation takes says little, and so half at most.
-        steps = (seconds - min(evaluation_seconds, seconds / 2)) / step_seconds
-        return max(1, int(self.processes.sums([steps])[0] / self.processes.size))
+        measured = [step_seconds, time.monotonic() - began, time.monotonic() - started]
+        step_seconds, evaluation_seconds, spent = (
+            total / self.processes.size for total in self.processes.sums(measured)
+        )
+        seconds -= min(spent, seconds / 2)
+        wanted = self.recipe.evaluations
+        fitting = int(seconds / 2 / evaluation_seconds) - 1  # the best weights are scored once more in the end
+        # An untrained decoder writes until it is stopped: what its evaluation takes says little of later ones.
+        writes = any(isinstance(module, LanguageModelHead) for module in self.model.modules())
+        evaluations = wanted if writes else max(1, min(wanted, fitting))
+        if evaluations < wanted and self.processes.rank == 0:
+            logger.warning(
+                "bertram: an evaluation takes %.0f s: --hours leaves time for %d, not %d",
+                *(evaluation_seconds, evaluations, wanted),
+            )
+        steps = (seconds - min(evaluation_seconds * (evaluations + 1), seconds / 2)) / step_seconds
+        return max(1, int(steps)), evaluations
 
     def _not_finite(self) -> str:
         """Why a training whose last step spoiled the weights counts as diverged."""
@@ -353,7 +385,7 @@ class Loop:
     def _save(self, state: State, started: float) -> None:
         if self._saved == (state.step, state.evaluated):
             return
-        state.seconds = time.monotonic() - started
+        self._measure(state, started)
         facts = {
             "state": asdict(state),
             "recipe": asdict(self.recipe),
@@ -365,6 +397,14 @@ class Loop:
             self.evaluated.spare(state.best_step)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
         self._saved = state.step, state.evaluated
+
+    @staticmethod
+    def _measure(state: State, started: float) -> None:
+        """Note what the training took until now, the processes before included from which it goes on."""
+        state.seconds = time.monotonic() - started
+        state.peak_memory_mb = max(state.peak_memory_mb, peak_memory_mb())
+        if (peak := gpu_peak_memory_mb()) is not None:
+            state.gpu_peak_memory_mb = max(state.gpu_peak_memory_mb or 0.0, peak)
 
     def _machine(self) -> dict[str, Any]:
         """What a resumed training must share with its beginning to give the same bits."""

@@ -42,11 +42,12 @@ class Recipe:
     steps: int | None = None
     """Training budget in optimizer steps. Of several budgets only the first of steps, tokens, hours, epochs counts."""
     tokens: int | None = None
-    """Training budget in tokens. Tokens and epochs are converted to steps before training starts; in pre-training by
-    the contents of the first block of text, so both are met only roughly."""
+    """Training budget in tokens; of an encoder–decoder model, those that it writes. Tokens and epochs are converted to
+    steps before training starts; in pre-training by the contents of the first block of text, so both are met only
+    roughly."""
     hours: float | None = None
-    """Training budget in wall-clock hours, evaluation included. Speed is measured once, before the first step, and the
-    hours are converted to steps."""
+    """Training budget in wall-clock hours, evaluations included, of which only as many are made as fit into half of it.
+    Speed is measured once, before the first step, and the hours are converted to steps."""
     batch_size: int | None = None
     """Examples per optimizer step. In pre-training, a batch holds the tokens of this many sequences of full length.
     Default: 32; for an encoder–decoder model see --batch-tokens."""
@@ -111,6 +112,8 @@ class Recipe:
 
         if self.batch_size is not None and self.batch_tokens is not None:
             raise BadInput("--batch-tokens: cannot be combined with --batch-size")
+        if self.schedule != "polynomial" and self.decay_power != 1.0:
+            raise BadInput(f"--decay-power {self.decay_power:g}: is for --schedule polynomial")
         if self.encoder_learning_rate is not None and self.learning_rate == 0:
             raise BadInput("--encoder-learning-rate: cannot be combined with --learning-rate 0")
 
@@ -121,8 +124,8 @@ class Recipe:
 
     @property
     def trial_rows(self) -> int:
-        """Examples that a trial of one step is made on."""
-        return self.batch_size or BATCH_SIZE
+        """Examples that a trial of one step is made on, which fill a batch."""
+        return self.batch_size or max(BATCH_SIZE, (self.batch_tokens or 0) // BATCH_SIZE)
 
     @property
     def of_one_step(self) -> "Recipe":

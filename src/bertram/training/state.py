@@ -13,11 +13,16 @@ class State:
     """With weights and moments, all that a checkpoint holds. Losses are summed over each twentieth of the training."""
 
     total: int
+    evaluations: int
+    """Spread evenly over the `total` steps."""
     position: Position
     step: int = 0
     evaluated: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    gpu_peak_memory_mb: float | None = None
+    """Peaks of the processes that came this far, of which the last goes on."""
     best_score: float | None = None
     best_step: int = 0
     stale: int = 0
