@@ -212,8 +212,13 @@ class TestSignals:
     def test_a_terminal_that_is_closed(self, place, trained, tmp_path):
         """Which sends a hangup, and takes nothing any more that is written to it."""
         out, (ours, theirs) = tmp_path / "out", pty.openpty()
-        leads = "import os, sys; handle = os.open(sys.argv[1], os.O_RDWR)"  # as the first to open it
-        leads += "; [os.dup2(handle, number) for number in (0, 1, 2)]; os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+        leads = """
+import os, sys
+handle = os.open(sys.argv[1], os.O_RDWR)  # as the first to open it
+for number in range(3):
+    os.dup2(handle, number)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
         command = ["-m", "bertram.cli", *map(str, training(place, out))]
         process = subprocess.Popen([sys.executable, "-c", leads, os.ttyname(theirs), *command], start_new_session=True)
         os.close(theirs)

@@ -90,3 +90,13 @@ def test_a_file_is_for_whom_the_user_makes_files(tmp_path, mask):
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_who_cannot_begin_names_the_file_that_was_wanted(tmp_path, monkeypatch):
+    def full(**options):
+        raise OSError(errno.ENOSPC, "No space left on device", f"{options['dir']}/{options['prefix']}x")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "file"):
+        pass
+    assert caught.value.filename == str(tmp_path / "file")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, FillMaskPipeline
 
 import tiny
@@ -100,6 +101,26 @@ def test_ids_beyond_the_tokenizer_take_probability_but_are_no_candidates(tmp_pat
     (answer,) = artifacts.load_mask_filler(place).predict(["a [MASK] film"], top_k=1000)
     assert len(answer["candidates"]) == known
     assert sum(given["score"] for given in answer["candidates"]) < 0.5
+
+
+def test_a_model_of_nan_answers_nothing(model: Path) -> None:
+    network = ModelDirectory(model).read_model()
+    with torch.no_grad():
+        network.encoder.embeddings.norm.bias[0] = float("nan")
+    write(network, model)
+    with pytest.raises(BadInput, match="answers NaN or infinity"):
+        artifacts.load_mask_filler(model).predict(["a [MASK] film"])
+
+
+def test_the_bias_that_transformers_takes_of_two_that_differ(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = directory(tmp_path / "model", embedding_size=16, num_hidden_groups=1)
+    tensors = load_file(place / "model.safetensors")
+    (name,) = (name for name in tensors if name.endswith("predictions.bias"))
+    bias = tensors[name] + 1.0
+    save_file(tensors | {name.replace(".bias", ".decoder.bias"): bias}, place / "model.safetensors")
+    head = ModelDirectory(place).read_model().heads["masked_language_model"]
+    torch.testing.assert_close(head.decoder.bias.detach(), bias)
+    assert "two biases" in caplog.text
 
 
 def refused(filler: MaskFiller, inputs: list[Any], **options: int) -> str:

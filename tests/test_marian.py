@@ -146,7 +146,7 @@ def test_generate_searches_as_the_directory_says(tmp_path: Path) -> None:
     assert max(map(len, written)) > 20  # transformers' own limit where none is told
 
 
-def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
+def test_a_directory_says_how_it_is_searched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What generation_config.json of others says, but for how many outputs they want; bertram.json comes first."""
     model = marian(0)
     model.generation_config.update(num_beams=3, length_penalty=0.5, num_return_sequences=2, no_repeat_ngram_size=4)
@@ -164,6 +164,9 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path) -> None:
         (tmp_path / "generation_config.json").write_text(said)
         with pytest.raises(BadInput, match=message):
             _ = ModelDirectory(tmp_path).search
+    (tmp_path / "generation_config.json").write_text('{"repetition_penalty": 1.2, "min_length": 0}')
+    assert ModelDirectory(tmp_path).search == Search()
+    assert "generation_config.json: repetition_penalty would change" in caplog.text
     (tmp_path / "generation_config.json").unlink()
     assert ModelDirectory(tmp_path).search == Search()
     config = json.loads((tmp_path / "config.json").read_text())  # where it stood before there was a file for it

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bertram.baseline import FILES
 from bertram.errors import BadInput
 from bertram.exporting import export
+from bertram.formats.ctranslate2_file import WEIGHTS
 from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, name_of, resolve, trained
 from tiny import model_directory
 
@@ -63,6 +65,16 @@ def test_an_engine_by_its_path_or_name(tmp_path: Path) -> None:
     for name in (place, tmp_path / "texts.txt", tmp_path / "none", "bert-tiny", "a text " * 100):
         assert engine_of(name) is None
     assert config_of(tmp_path / "a.engine") == config_of(place)
+
+
+def test_what_only_answers_is_named_where_answers_are_wanted(tmp_path: Path) -> None:
+    for kind, files in (("ctranslate2", [WEIGHTS]), ("baseline", FILES)):
+        (place := tmp_path / kind).mkdir()
+        for file in files:
+            (place / file).touch()
+        with pytest.raises(BadInput, match="which only answers"):
+            resolve(place)
+        assert str(resolve(place, answers=True)) == str(place)
 
 
 def test_a_directory_that_is_called_like_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,13 @@ def test_shared_weights_stand_there_once(tmp_path):
     assert parameters <= held < parameters + 200
 
 
+def test_more_than_a_file_holds_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("bertram.formats.onnx._MOST_BYTES", 1000)
+    with pytest.raises(BadInput, match="more than an ONNX file holds"):
+        export(model_directory(tmp_path / "model"), format="onnx", out=tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
 def test_it_is_not_int8(tmp_path, capsys):
     place = model_directory(tmp_path / "model")
     with pytest.raises(BadInput, match="no other --precision"):

@@ -207,6 +207,40 @@ def test_a_transformer_alone_is_a_classifier_of_pairs(tmp_path: Path) -> None:
     assert read_pooling(directory) == {}
 
 
+def test_heads_that_a_model_was_pretrained_with_have_no_part_in_its_vectors(tmp_path: Path) -> None:
+    directory = tiny.model_directory(tmp_path / "model", {"embedding": 0, "masked_language_model": 0}, unsettled=True)
+    assert ModelDirectory(directory).read_model().labels().keys() == {"embedding", "masked_language_model"}
+    assert ModelDirectory(directory).read_to_answer().labels() == {"embedding": 0}
+    export(directory, format="engine", out=tmp_path / "model.engine", precision="fp32")
+    assert load_predictor(tmp_path / "model.engine").runner.engine.heads == {"embedding": 0}
+    np.testing.assert_allclose(
+        load_predictor(tmp_path / "model.engine").embed(TEXTS), load_predictor(directory).embed(TEXTS), atol=1e-5
+    )
+
+
+def test_settings_that_are_not_followed_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    directory = tiny.model_directory(tmp_path / "model", {"embedding": 0})
+    settings = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    settings |= {"similarity_fn_name": "dot", "truncate_dim": 8}
+    (directory / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    (directory / "sentence_bert_config.json").write_text('{"max_seq_length": 16, "do_lower_case": true}')
+    load_predictor(directory)
+    for words in ("prompt 'query: '", "similarity 'dot'", "truncate_dim", "do_lower_case"):
+        assert words in caplog.text
+
+
+def test_an_activation_that_scores_are_not_put_through_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tiny.model_directory(tmp_path / "model", {"regression": 1})
+    said = json.loads((directory / "config.json").read_text())
+    for activation, told in (("Identity", False), ("Sigmoid", True)):
+        named = {"activation_fn": f"torch.nn.modules.activation.{activation}"}
+        (directory / "config.json").write_text(json.dumps(said | {"sentence_transformers": named}))
+        load_predictor(directory)
+        assert ("scores are not put through Sigmoid" in caplog.text) == told
+
+
 def test_newer_files_leave_the_length_to_the_tokenizer(tmp_path: Path) -> None:
     directory = tiny.model_directory(tmp_path / "model", max_position_embeddings=512)
     (directory / "tokenizer_config.json").unlink()

@@ -305,6 +305,43 @@ class TestFlags:
         with pytest.raises(BadInput, match=r"^this tokenizer tells no words apart"):
             _ = tokenizer.starts_word
 
+    def test_a_vocabulary_with_the_unknown_tokens_of_both_families(self, tmp_path):
+        """As some of BERT's have it, for what they were made from."""
+        tokenizer = Tokenizer.load(vocabulary_file(tmp_path, [*VOCABULARY, "<s>", "<unk>"]))
+        assert tokenizer.tokens[tokenizer.unk_id] == "[UNK]"
+
+    @pytest.mark.parametrize(
+        ("part", "value"),
+        [
+            ("decoder", {"type": "Strip", "content": "a", "start": 1, "stop": 1}),
+            ("pre_tokenizer", {"type": "FixedLength", "length": 0}),
+        ],
+    )
+    def test_what_the_library_panics_over_is_told_in_one_line(self, tmp_path, part, value):
+        Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
+        content = json.loads((tmp_path / "tokenizer.json").read_text())
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content | {part: value}))
+        tokenizer = Tokenizer.load(tmp_path)
+        with pytest.raises(BadInput, match=r"^this tokenizer cannot be used"):
+            tokenizer.decode(tokenizer.pieces(["a"])[0])
+
+    def test_a_file_that_puts_other_tokens_around_a_text_is_refused(self, tmp_path):
+        Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
+        content = json.loads((tmp_path / "tokenizer.json").read_text())
+        single = content["post_processor"]["single"]
+        for odd in ([*single, single[1]], single[1:]):
+            content["post_processor"]["single"] = odd
+            (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+            with pytest.raises(BadInput, match="puts other tokens around a text"):
+                Tokenizer.load(tmp_path)
+
+    def test_a_text_that_is_cut_at_its_beginning_elsewhere_is_told(self, tmp_path, caplog):
+        Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
+        config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"truncation_side": "left"}))
+        Tokenizer.load(tmp_path)
+        assert "loses its end" in caplog.text
+
     def test_ids_without_a_token(self, tmp_path):
         Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
         content = json.loads((tmp_path / "tokenizer.json").read_text())

@@ -45,14 +45,13 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     """
     if (engine := engine_of(model)) is not None:
         return _load_engine(engine)
-    source = trained(model, resolve(model, allow_pickle=allow_pickle))
+    source = trained(model, resolve(model, allow_pickle=allow_pickle, answers=True))
     if is_baseline(source.path):
         return Baseline.load(source.path)
     task = source.task
     if isinstance(task, Generation):
         return _load_generator(source, task)
-    network = source.read_model()
-    check_head(source.path, task, network.labels())
+    network = source.read_to_answer()
     from bertram.training.torch_runner import TorchRunner
 
     return _on_encoder(task, source.read_tokenizer(), TorchRunner(network), source.max_length, source.pairs)

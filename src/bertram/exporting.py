@@ -12,14 +12,13 @@ from bertram.batch import IGNORED, Batch
 from bertram.config import check_published
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require, require_all
-from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import EMBEDDING, MASKED
 from bertram.formats.quantization import Precision, pack
 from bertram.inference.predictor import encoded
 from bertram.model_directory import ModelDirectory, check_head
 from bertram.quantizing import Agreement, quantized
-from bertram.run_directory import new_directory, trained_on_pairs, write_manifest
+from bertram.run_directory import make_directory, new_directory, trained_on_pairs, write_manifest
 from bertram.saving import save_files, save_tokenizers
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import AnyTask
@@ -86,8 +85,6 @@ def export(
         raise BadInput(f"--format {format!s:.40}: must be one of {', '.join(get_args(Format))}")
     out = Path(out)
     source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
-    if is_ctranslate2(source.path):
-        raise BadInput(f"{model}: is exported for CTranslate2 already; give the model that it was made from")
     kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
     if format not in _FORMATS[kind]:
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
@@ -106,8 +103,10 @@ def export(
         raise BadInput(f"--format {format}: has no --vocabulary-map")
     if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise BadInput(f"--min-agreement {min_agreement:g}: write a share from 0 to 1")
-    if format in ("engine", "onnx") and out.exists():
-        raise BadInput(f"{out}: already exists; name another --out")
+    if format in ("engine", "onnx"):
+        if out.exists():
+            raise BadInput(f"{out}: already exists; name another --out")
+        make_directory(out.parent)  # before the work
     require_all(("torch", "safetensors"), "train")
     if format == "engine":
         least = MIN_AGREEMENT if min_agreement is None else min_agreement
@@ -138,10 +137,8 @@ def export_alike(model: str | Path, out: Path, texts: Inputs, *, allow_pickle: b
 
 
 def _read(source: ModelDirectory) -> "Model":
-    network = source.read_model()
+    network = source.read_to_answer()
     source.check_numbers(network)
-    if isinstance(task := source.task_if_known, Task | FillMask):
-        check_head(source.path, task, network.labels())
     return network
 
 
@@ -224,7 +221,10 @@ def _kept(source: ModelDirectory) -> dict[str, Any]:
 
 
 def _export_encoder(source: ModelDirectory, out: Path) -> None:
-    network = _read(source)
+    network = source.read_model()  # with all its heads
+    source.check_numbers(network)
+    if isinstance(source.task_if_known, Task | FillMask):
+        check_head(source.path, source.task_if_known, network.labels())
     check_published(network.config)
     tokenizer, task, kept = source.read_tokenizer(), source.task_if_known, _kept(source)
     _answer_in_unit_of_labels(network, task)

@@ -27,11 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     discard_unfinished(path)
     # A name of its own, so that who writes the same file at the same time makes this fail and never ends up in it.
-    begun = _begun(path)
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=begun.name))
-    temporary, flushed = folder / path.name, begun.with_name(f"{begun.name}flushed")
+    begun = folder = _begun(path)
+    flushed = begun.with_name(f"{begun.name}flushed")
     try:
-        yield temporary
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=begun.name))
+        yield (temporary := folder / path.name)
         flush(temporary)
         (usual := folder / f"{path.name}.usual").touch()
         temporary.chmod(usual.stat().st_mode)  # safetensors makes it for its owner alone

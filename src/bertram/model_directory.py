@@ -1,5 +1,6 @@
 """A trained model's directory, read: weights, tokenizers, and what bertram.json and other libraries' files say."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,8 @@ from bertram.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from bertram.models.heads import Model
     from bertram.models.transformer import Transformer
+
+logger = logging.getLogger(__name__)
 
 LEAST_LENGTH = 3
 """Tokens of the shortest text that is read: [CLS], one, [SEP]."""
@@ -143,7 +146,7 @@ class ModelDirectory:
         if reason:
             raise BadInput(f"{file}: {reason}")
         raise BadInput(
-            f"{self}: no {MANIFEST} with a task, no classifier and no masked language model; "
+            f"{self}: is for no task that a file names: neither {MANIFEST} nor, as architectures, config.json; "
             f"train it first: bertram train TASK DATA --model {self}"
         )
 
@@ -169,6 +172,8 @@ class ModelDirectory:
             return None
         said = self._description
         if "regression" in said.heads:
+            if said.activation:
+                logger.warning("%s: scores are not put through %.40s, which config.json names", self, said.activation)
             return Regression(0.0, 1.0)
         if "classification" in said.heads:
             return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
@@ -188,6 +193,18 @@ class ModelDirectory:
         return read(
             self.path, heads=heads, labels=labels, overrides=overrides_of(self.path), allow_pickle=self.allow_pickle
         )
+
+    def read_to_answer(self) -> "Model":
+        """An encoder with what its task asks; one that makes vectors leaves the heads that it was pre-trained with.
+
+        Raises:
+            BadInput: as `read_model`, or the weights are not for the task.
+        """
+        task = self.task_if_known
+        network = self.read_model({task.head: 0} if isinstance(task, Task) and task.apart else None)
+        if isinstance(task, Task | FillMask):
+            check_head(self.path, task, network.labels())
+        return network
 
     def read_transformer(self) -> "Transformer":
         """The encoder–decoder model.

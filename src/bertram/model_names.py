@@ -5,9 +5,11 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from bertram.baseline import is_baseline
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
 from bertram.errors import BadInput, require
 from bertram.files import fingerprint
+from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import is_engine, read_engine
 from bertram.model_directory import ModelDirectory
 
@@ -18,10 +20,12 @@ _ON_HUB = re.compile(r"bert-(base|large)-([a-z-]*cased|chinese)[a-z-]*|albert-(b
 """Published models that others call by their names alone."""
 
 
-def resolve(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | EncoderConfig | TransformerConfig:
+def resolve(
+    model: str | Path, *, allow_pickle: bool = False, answers: bool = False
+) -> ModelDirectory | EncoderConfig | TransformerConfig:
     """A model argument as the directory it names, or as a preset's sizes. Only a name with a slash reaches the hub.
 
-    Pickled weights are fetched from there if they are allowed.
+    Pickled weights are fetched from there if they are allowed. What only `answers` may be named where this is wanted.
 
     Raises:
         BadInput: nothing goes by that name.
@@ -36,6 +40,10 @@ def resolve(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory 
     path = Path(model)
     if exists(path):
         if path.is_dir():
+            if is_ctranslate2(path) and not answers:
+                raise BadInput(f"{path}: is exported for CTranslate2, which only answers; give what it was made from")
+            if is_baseline(path) and not answers:
+                raise BadInput(f"{path}: is the tf-idf baseline of a comparison, which only answers")
             return ModelDirectory(path, allow_pickle=allow_pickle)
         if is_engine(path):
             raise BadInput(f"{path}: is an engine, which only answers; give the model that it was made from")

@@ -62,6 +62,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         validation_fraction: float = 0.1,
         random_state: int | np.random.RandomState | None = None,
         out: str | Path | None = None,
+        allow_pickle: bool = False,
     ) -> None:
         """Settings, checked by `fit`.
 
@@ -78,6 +79,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             random_state: seed of weights, order, dropout and held-out examples. None draws another one in every `fit`.
             out: an empty directory to leave the whole training at, as `bertram train` does; None keeps the model only.
                 Copies of an estimator, as a grid search makes them, would share it: leave it None there.
+            allow_pickle: also accept weights in a pytorch_model.bin, tensors only.
         """
         self.model = model
         self.epochs = epochs
@@ -89,6 +91,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.out = out
+        self.allow_pickle = allow_pickle
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -155,6 +158,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
                 vocab_size=_plain(self.vocab_size),
                 cased=bool(self.cased),
                 max_length=_plain(self.max_length),
+                allow_pickle=bool(self.allow_pickle),
             )
             prepare_directory(directory, model_names.local(self.model), training.settings, resume=False)
             manifest = training.run(directory)

@@ -132,6 +132,12 @@ def read(
     others = {name for name in sources if not name.startswith((*_BODY, *_beginnings(_PARTS)))}
     unread = tuple(_beginnings(_PARTS) - _beginnings(parts))
     sources = {name: found for name, found in sources.items() if name not in others and not name.startswith(unread)}
+    for name in ("cls.predictions.bias", "predictions.bias"):
+        if len(found := sources.get(name, {})) > 1 and not torch.equal(*found.values()):
+            logger.warning(
+                "%s: holds two biases of the vocabulary; transformers takes the decoder's, and so is it here", path
+            )
+            sources[name] = {place: bias for place, bias in found.items() if "decoder" in place}
     for name in sources.keys() & set(_TIED):
         sources.setdefault("embeddings.word_embeddings.weight", {}).update(sources.pop(name))
     targets = _tensors(model) | constants

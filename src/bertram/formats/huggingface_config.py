@@ -55,6 +55,8 @@ class Description:
     num_labels: int
     labels: list[str] | None
     """The labels' names in the order of the scores, where each has one of its own."""
+    activation: str
+    """What sentence-transformers' CrossEncoder puts a score through, where that changes it."""
 
     @property
     def names(self) -> list[str] | None:
@@ -109,7 +111,15 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
         classifier=classifier,
         num_labels=num_labels,
         labels=labels if len(set(labels or ())) == num_labels else None,
+        activation=_activation(content),
     )
+
+
+def _activation(content: Mapping[str, Any]) -> str:
+    named = content.get("sentence_transformers")
+    newer = named.get("activation_fn") if isinstance(named, dict) else None
+    name = str(newer or content.get("sbert_ce_default_activation_function") or "").rpartition(".")[2]
+    return "" if name == "Identity" else name
 
 
 def _config(content: dict[str, Any]) -> EncoderConfig:
@@ -130,7 +140,8 @@ def _config(content: dict[str, Any]) -> EncoderConfig:
         values["classifier_dropout"] = values.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
         return EncoderConfig(**values)
     values = {**_ALBERT_DEFAULTS, **values, **{name: content[name] for name in _ALBERT_DEFAULTS if name in content}}
-    values["classifier_dropout"] = content.get("classifier_dropout_prob", 0.1)
+    dropout = content.get("classifier_dropout_prob")
+    values["classifier_dropout"] = 0.1 if dropout is None else dropout
     config = EncoderConfig(**values, sentence_objective="sop")
     if not _same_groups(config):
         raise BadInput(f"{config.groups} groups of {config.num_hidden_layers} layers are others in transformers")

@@ -3,6 +3,7 @@
 Marian (Junczys-Dowmunt et al. 2018) is the Transformer as published: post-norm, sinusoids, no layer norm on embeddings.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from bertram.formats.config_json import ACTIVATIONS
 from bertram.search import Search
 
 MODEL_TYPE = "marian"
+
+logger = logging.getLogger(__name__)
 
 # The file's names of what both stacks have alike, and of what each has for itself.
 _COMMON = {
@@ -44,6 +47,15 @@ _DEFAULTS: dict[str, Any] = {
     "share_encoder_decoder_embeddings": True,
     "tie_word_embeddings": True,
 }
+_UNLIKE: dict[str, Any] = {
+    "forced_bos_token_id": None,
+    "repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None,
+    "suppress_tokens": [],
+    "min_length": 0,
+}
+"""Settings of `generate` that ours has not, and what they are where they do nothing."""
 _FIXED = {"normalize_before": False, "normalize_embedding": False, "add_final_layer_norm": False}
 _SHARING = ("num_hidden_groups", "shared")
 _PLAIN: dict[str, Any] = {
@@ -160,6 +172,8 @@ def read_search(directory: Path) -> Search:
         "min_length": "min_new_tokens",
     }
     found = {field: content[name] for field, name in names.items() if content.get(name) is not None}
+    if unlike := [name for name, usual in _UNLIKE.items() if content.get(name) not in (None, usual)]:
+        logger.warning("%s: %s would change what is found, and is not followed here", path, ", ".join(unlike))
     try:
         return Search(**found)
     except BadInput as error:

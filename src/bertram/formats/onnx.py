@@ -14,11 +14,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bertram.config import EncoderConfig
+from bertram.errors import BadInput
 from bertram.files import replacing
 from bertram.formats.engine_layout import EMBEDDING, MASKED, layers_of
 from bertram.formats.quantization import Floats
 
 _OPSET, _IR_VERSION = 20, 10
+_MOST_BYTES = 2**31 - 2**24  # of protobuf, less some for all but the weights
 INPUTS = {name: ["batch", "sequence"] for name in ("input_ids", "attention_mask", "token_type_ids")}
 
 
@@ -37,6 +39,7 @@ def write_onnx(
     "sentence_embedding" [B, H], as sentence-transformers names them.
 
     Raises:
+        BadInput: the weights are more than such a file holds.
         OSError: the file cannot be written.
     """
     graph, text, token = Graph(config, weights, vectors), ["batch"], ["batch", "sequence"]
@@ -57,6 +60,8 @@ def write_onnx(
             outputs["sentence_embedding"] = graph.pooled(hidden), [*text, width]
         else:
             outputs[output] = graph.linear(f"heads.{name}", pooled), [*text, len(weights[f"heads.{name}"])]
+    if (size := sum(len(tensor.raw_data) for tensor in graph.tensors.values())) > _MOST_BYTES:
+        raise BadInput(f"{path}: {size / 1e9:.1f} GB of weights are more than an ONNX file holds")
     with replacing(path) as temporary:
         onnx.save(graph.model(outputs), str(temporary))
 

@@ -5,14 +5,18 @@ its own, and perhaps Normalize. sentence_bert_config.json may say to how many to
 tokenizer_config.json does.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
-from bertram.files import read_json, write_json
+from bertram.files import read_if_there, read_json, write_json
 
 _MODULES, _LENGTH, _TOKENIZER = "modules.json", "sentence_bert_config.json", "tokenizer_config.json"
+_SETTINGS = "config_sentence_transformers.json"
+logger = logging.getLogger(__name__)
+
 _POOLINGS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 
 
@@ -44,7 +48,24 @@ def read_pooling(directory: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: Transformer, Pooling and perhaps Normalize are known here, not {found!r:.120}")
     if [place for _, place in modules[:2]] != ["", "1_Pooling"]:
         raise BadInput(f"{path}: the Transformer must stand beside it and the Pooling in 1_Pooling")
+    _warn(directory)
     return {"pooling": _mode(directory / "1_Pooling" / "config.json"), "normalize_pooling": len(kinds) == 3}
+
+
+def _warn(directory: Path) -> None:
+    """Tell of settings by which sentence-transformers would give other vectors or similarities."""
+    content = read_if_there(directory / _SETTINGS)
+    prompts, name = content.get("prompts"), content.get("default_prompt_name")
+    if isinstance(prompts, dict) and (prompt := prompts.get(name)):
+        logger.warning("%s: its prompt %.80r is not put before texts here; write it there yourself", directory, prompt)
+    if content.get("similarity_fn_name") not in (None, "cosine"):
+        logger.warning(
+            "%s: names the similarity %.40r; here it is the cosine", directory, content["similarity_fn_name"]
+        )
+    if content.get("truncate_dim") is not None:
+        logger.warning("%s: says truncate_dim; here vectors are not cut", directory)
+    if read_if_there(directory / _LENGTH).get("do_lower_case"):
+        logger.warning("%s: says do_lower_case; here only the tokenizer decides about case", directory)
 
 
 def read_max_length(directory: Path) -> int | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from bertram.batch import Batch, budgeted
 from bertram.errors import BadInput
-from bertram.inference.predictor import Runner
+from bertram.inference.predictor import Runner, check_finite
 from bertram.tasks.fill_mask import FillMask
 from bertram.text.inputs import check_characters, singles_of
 from bertram.text.tokenizer import Tokenizer
@@ -84,7 +84,7 @@ class MaskFiller:
         for rows in budgeted(batch.lengths, self.max_tokens):
             part = batch.select(rows)
             guessed = np.flatnonzero(part.token_ids == self.tokenizer.mask_id)
-            logits = self.runner.run(part, guessed)[self.task.head]
+            logits = check_finite(self.runner.run(part, guessed)[self.task.head])
             for row, place, first, end, scores in zip(
                 rows, guessed, part.offsets[:-1], part.offsets[1:], logits, strict=True
             ):

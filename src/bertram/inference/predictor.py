@@ -74,7 +74,7 @@ class Predictor:
         """
         if not self.task.apart:
             raise BadInput(f"the model is for {self.task.name}, which makes no vectors of texts")
-        return self._run(texts, None, None)
+        return check_finite(self._run(texts, None, None))
 
     def _run(self, texts: Sequence[str], texts_b: Sequence[str] | None, width: int | None) -> NDArray[np.float32]:
         """What the task's head says of every text, [N, width]; the first answer tells a width of None."""
@@ -105,7 +105,7 @@ class Predictor:
             return []
         if self.task.apart and texts_b is None:
             return [{"embedding": vector} for vector in self.embed(texts).tolist()]
-        return self.task.answers(self.logits(texts, texts_b))
+        return self.task.answers(check_finite(self.logits(texts, texts_b)))
 
 
 def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None) -> None:
@@ -125,6 +125,15 @@ def check_pairs(pairs: bool, *, trained_on: bool | None) -> None:
     if trained_on not in (None, pairs):
         wanted = "pairs of texts: each needs a text_b" if trained_on else "single texts: leave text_b out"
         raise BadInput(f"the model was trained on {wanted}")
+
+
+def check_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Raises:
+    BadInput: a model's answer is no number.
+    """
+    if not np.isfinite(values).all():
+        raise BadInput("the model answers NaN or infinity: its training diverged, or its file is damaged")
+    return values
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

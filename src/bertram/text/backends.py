@@ -6,7 +6,9 @@ A backend normalises text, splits it and cuts it into pieces; special tokens aro
 
 import base64
 import json
-from collections.abc import Container, Mapping, Sequence
+import logging
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -36,6 +38,8 @@ _CUT = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 _PLAIN = ("BertTokenizer", "AlbertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "PreTrainedTokenizer")
 """The classes, "Fast" behind them or not, of which a vocab.txt or spiece.model says everything."""
 _T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
 
 
 class Pieces(Protocol):
@@ -180,6 +184,11 @@ def add_special(backend: tokenizers.Tokenizer, special: Mapping[str, str]) -> bo
     except ValueError as error:  # a name with a colon, or a dollar before it
         raise BadInput(f"a special token cannot be called so: {error}") from None
     said, ours = (json.loads(p.__getstate__()) if p else {} for p in (given, backend.post_processor))
+    if said.get("single", ours["single"]) != ours["single"]:
+        names = " and ".join(f"{role}_token" for role in ("cls", "sep", "eos") if role in special)
+        raise BadInput(
+            f"it puts other tokens around a text than {names}, of which a tokenizer_config.json may say more"
+        )
     if said.get("type") != "RobertaProcessing" and said.get("pair", ours["pair"]) == ours["pair"]:
         return True
     backend.post_processor = given
@@ -198,6 +207,8 @@ def read_settings(file: Path) -> dict[str, Any]:
             if not isinstance(value, bool):
                 raise BadInput(f"{file}: {key} must be true or false, not {value!r}")
             settings[key] = value
+        elif key == "truncation_side" and value == "left":
+            logger.warning("%s: truncation_side is left, and here a text that is too long loses its end", file)
         elif (key in _SPECIAL or key == "tokenizer_class") and value is not None:
             settings[key] = value.get("content") if isinstance(value, dict) else value
             if not isinstance(settings[key], str):
@@ -223,7 +234,7 @@ def special_names(file: Path, vocabulary: Container[str], settings: Mapping[str,
     Only a tokenizer.json can be without [CLS], as the Transformer's is: it alone says how its text is split.
     """
     usual = BERT_SPECIAL
-    if ALBERT_SPECIAL["unk"] in vocabulary:
+    if ALBERT_SPECIAL["unk"] in vocabulary and BERT_SPECIAL["unk"] not in vocabulary:
         encoder = file.suffix != ".json" or "cls_token" in settings or ALBERT_SPECIAL["cls"] in vocabulary
         usual = ALBERT_SPECIAL if encoder else TRANSFORMER_SPECIAL
     return {role: settings.get(f"{role}_token", name) for role, name in usual.items()}
@@ -271,15 +282,28 @@ def _complete(file: Path, settings: Mapping[str, Any], backend: tokenizers.Token
     backend.add_tokens(list(tokens.values()))
 
 
+@contextmanager
+def failing_as(reason: str) -> Iterator[None]:
+    """Tell in one line what the library raises, which has no narrower errors; its panics are not even Exceptions.
+
+    Raises:
+        BadInput: it raised something.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise BadInput(f"{reason} ({error})") from None
+
+
 def _read_json(file: Path) -> tokenizers.Tokenizer:
     content = read_object(file, MAX_BYTES)
-    try:
+    with failing_as(f"{file}: not a usable tokenizer"):
         for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
             _check_part(content.get(part))
         # What was checked is what is read: another parser may take a repeated key differently.
         backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # the library raises nothing narrower
-        raise BadInput(f"{file}: not a usable tokenizer ({error})") from None
     backend.no_truncation()
     backend.no_padding()
     return backend

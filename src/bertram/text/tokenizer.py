@@ -41,6 +41,7 @@ from bertram.text.backends import (
     add_special,
     albert,
     bert,
+    failing_as,
     ids_by_role,
     read_backend,
     read_settings,
@@ -49,6 +50,8 @@ from bertram.text.backends import (
     transformer,
 )
 from bertram.text.vocabulary import MOST, learn_merges, learn_pieces, learn_wordpieces, stands_alone
+
+_UNUSABLE = "this tokenizer cannot be used"
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -283,14 +286,14 @@ class Tokenizer:
         for start, end in _chunks(texts):
             chunk = list(texts[start:end])
             try:
-                ids = [encoding.ids for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False)]
-            except TypeError:  # the library's word for an unpaired surrogate too
+                with failing_as(_UNUSABLE):
+                    encoded = self._backend.encode_batch_fast(chunk, add_special_tokens=False)
+                ids = [encoding.ids for encoding in encoded]
+            except BadInput:  # of an unpaired surrogate the library says that it is no string
                 for row, text in enumerate(chunk, start + 1):
                     if not _is_unicode(text):
                         raise BadInput(f"text {row}: an unpaired surrogate, which is not valid Unicode") from None
                 raise
-            except Exception as error:  # the library raises nothing narrower for a file that lacks its unknown token
-                raise BadInput(f"this tokenizer cannot be used: {error}") from None
             pieces.append(np.fromiter(chain.from_iterable(text[:limit] for text in ids), np.int32))
             lengths.append(np.array([len(text) for text in ids], np.int64))
         return np.concatenate(pieces), np.concatenate(lengths)
@@ -301,7 +304,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens and white space at the ends left out."""
-        return self._backend.decode([int(token) for token in ids]).strip()
+        with failing_as(_UNUSABLE):
+            return self._backend.decode([int(token) for token in ids]).strip()
 
     def save(self, directory: Path, *, max_length: int | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer reads with equal ids.
