@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
-from bertram.formats.huggingface_config import can_express_groups, read_description, write_description
+from bertram.formats.huggingface_config import Description, can_express_groups, read_description, write_description
 from bertram.formats.loading import Sources, Undrawn, allocate, check, fill, some
 from bertram.formats.residuals import read_residuals, untied, write_residuals
 from bertram.formats.sentence_transformers import has_pooling, read_pooling, write_pooling
@@ -90,60 +90,39 @@ def read(
         BadInput: a file is missing, damaged or not of these classes, or config.json and the weights disagree.
     """
     pooled = has_pooling(directory)
-    if "embedding" in ({"embedding"} if heads is None and pooled else heads or ()):
+    if pooled if heads is None else "embedding" in heads:
         overrides = read_pooling(directory) | dict(overrides or {})
     description = read_description(directory, overrides)
     config = description.config.untied
     path = find_weights(directory, allow_pickle=allow_pickle)
-    sources = _sources(read_tensors(path))
+    sources = _sources(path, read_tensors(path))
 
-    counts = {"masked_language_model": 0, "sentence_pair": 2}
-    names, unnamed = description.names, [f"LABEL_{number}" for number in range(description.num_labels)]
-    if names is None and sorted(labels or ()) == sorted(unnamed):  # which come in another order from 10 on
-        names = unnamed
-    if description.classifier and (labels is None or names is None or sorted(labels) == sorted(names)):
-        counts[description.classifier] = description.num_labels
-    held = {head: number for head, number in counts.items() if _holds(sources, head)}
-    if pooled:
-        held["embedding"] = 0
+    names = _label_names(description, labels)
+    held = _held(description, sources, names, labels) | ({"embedding": 0} if pooled else {})
     if heads is None and not pooled:  # where there are vectors, the class is that of what they were made of
-        if description.unknown:
-            raise BadInput(f"{directory / 'config.json'}: {description.unknown}")
-        if lacking := description.heads - held.keys():
-            raise BadInput(f"{path}: holds no {' or '.join(sorted(lacking))} head, which config.json promises")
+        _check_promised(path, description, held)
     heads = held if heads is None else heads
     parts = {head for head, number in heads.items() if held.get(head) == number}
+    if any(_holds(sources, head) for head in heads.keys() - parts):
+        called = f", {description.labels!r:.120}" if description.labels else ""
+        logger.warning("%s: its classifier is of other labels%s; the new one starts from random weights", path, called)
     if _holds(sources, "pooler"):
         parts.add("pooler")
 
     with torch.device("meta"), Undrawn():  # no memory before the file proves to fill it
         model = Model(config, heads, pooler="pooler" in parts)
-        constants = _identity_projection(config)
+        identity = _identity_projection(config)
     fresh: list[nn.Module] = [head for name, head in model.heads.items() if name not in parts]
-    if any(_holds(sources, head) for head in heads.keys() - parts):
-        called = f", {description.labels!r:.120}" if description.labels else ""
-        logger.warning("%s: its classifier is of other labels%s; the new one starts from random weights", path, called)
     if model.pooler is not None and parts <= {"masked_language_model"}:
         logger.warning("%s: holds no pooler; it starts from random weights", path)
         fresh.append(model.pooler)
-    elif model.pooler is not None:
+    elif model.pooler is not None:  # which must then be there
         parts.add("pooler")
 
-    others = {name for name in sources if not name.startswith((*_BODY, *_beginnings(_PARTS)))}
     unread = tuple(_beginnings(_PARTS) - _beginnings(parts))
-    sources = {name: found for name, found in sources.items() if name not in others and not name.startswith(unread)}
-    for name in ("cls.predictions.bias", "predictions.bias"):
-        if len(found := sources.get(name, {})) > 1 and not torch.equal(*found.values()):
-            logger.warning(
-                "%s: holds two biases of the vocabulary; transformers takes the decoder's, and so is it here", path
-            )
-            sources[name] = {place: bias for place, bias in found.items() if "decoder" in place}
-    for name in sources.keys() & set(_TIED):
-        sources.setdefault("embeddings.word_embeddings.weight", {}).update(sources.pop(name))
-    targets = _tensors(model) | constants
+    sources = _known(path, {name: found for name, found in sources.items() if not name.startswith(unread)})
+    targets = _tensors(model) | identity
     check(path, sources, {name: target for name, target in targets.items() if not name.startswith(unread)})
-    if others:
-        logger.warning("%s: holds %s, which nothing here reads", path, some(others))
     allocate(model)
     for module in fresh:
         initialize_weights(module, config.initializer_range)
@@ -153,6 +132,43 @@ def read(
         for name in ("classifier.weight", "classifier.bias"):
             targets[name].copy_(targets[name][[names.index(label) for label in labels]])
     return model if config == description.config else read_residuals(directory, model, description.config)
+
+
+def _label_names(description: Description, labels: Sequence[str] | None) -> list[str] | None:
+    """What the file's classifier calls its labels, if it names them, or LABEL_0 and so on if these are asked for."""
+    unnamed = [f"LABEL_{number}" for number in range(description.num_labels)]
+    if description.names is None and sorted(labels or ()) == sorted(unnamed):  # which come in another order from 10 on
+        return unnamed
+    return description.names
+
+
+def _held(
+    description: Description, sources: Sources, names: list[str] | None, labels: Sequence[str] | None
+) -> dict[str, int]:
+    """The heads that the file holds, with their numbers of labels; a classifier if its `names` are the `labels`."""
+    counts = {"masked_language_model": 0, "sentence_pair": 2}
+    if description.classifier and (labels is None or names is None or sorted(labels) == sorted(names)):
+        counts[description.classifier] = description.num_labels
+    return {head: number for head, number in counts.items() if _holds(sources, head)}
+
+
+def _check_promised(path: Path, description: Description, held: Mapping[str, int]) -> None:
+    """Raise BadInput where config.json names a class that is not known, or whose heads the file lacks."""
+    if description.unknown:
+        raise BadInput(f"{path.with_name('config.json')}: {description.unknown}")
+    if lacking := description.heads - held.keys():
+        raise BadInput(f"{path}: holds no {' or '.join(sorted(lacking))} head, which config.json promises")
+
+
+def _known(path: Path, sources: Sources) -> Sources:
+    """Those that go somewhere; the token embeddings may stand there twice."""
+    others = {name for name in sources if not name.startswith((*_BODY, *_beginnings(_PARTS)))}
+    if others:
+        logger.warning("%s: holds %s, which nothing here reads", path, some(others))
+    known = {name: found for name, found in sources.items() if name not in others | set(_TIED)}
+    for name in sources.keys() & set(_TIED):
+        known.setdefault("embeddings.word_embeddings.weight", {}).update(sources[name])
+    return known
 
 
 def write(model: Model, directory: Path, *, labels: Sequence[str] | None = None) -> None:
@@ -219,11 +235,16 @@ def _identity_projection(config: EncoderConfig) -> dict[str, Tensor]:
     return {f"{name}.weight": torch.eye(config.hidden_size), f"{name}.bias": torch.zeros(config.hidden_size)}
 
 
-def _sources(tensors: dict[str, Tensor]) -> Sources:
+def _sources(path: Path, tensors: dict[str, Tensor]) -> Sources:
     sources: Sources = defaultdict(dict)
     for name, tensor in tensors.items():
         if not name.endswith(_BUFFERS):
             sources[_plain(name)][name] = tensor
+    for name in sources.keys() & {"cls.predictions.bias", "predictions.bias"}:
+        found = sources[name]
+        if len(found) > 1 and not torch.equal(*found.values()):
+            logger.warning("%s: holds two biases of the vocabulary; as in transformers, the decoder's counts", path)
+            sources[name] = {place: bias for place, bias in found.items() if "decoder" in place}
     return sources
 
 
