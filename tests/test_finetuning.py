@@ -279,14 +279,14 @@ def test_the_blind_loss_is_the_least_of_a_constant_answer() -> None:
     head.label_smoothing = 0.1
     shares = torch.linspace(0.01, 0.99, 981)
     losses = [head.loss(torch.stack([s.log(), (1 - s).log()]).expand(100, 2), targets) for s in shares]
-    assert head.blind(targets, 0.1)(targets) == pytest.approx(float(min(losses)), abs=1e-5)
-    assert head.blind(targets)(targets) < 0.168 < head.blind(targets, 0.1)(targets)
+    assert head.constant_loss(targets, 0.1)(targets) == pytest.approx(float(min(losses)), abs=1e-5)
+    assert head.constant_loss(targets)(targets) < 0.168 < head.constant_loss(targets, 0.1)(targets)
 
 
 def test_a_loss_is_held_to_a_constant_answer_on_the_same_texts() -> None:
     """Late batches may have more of a rare label than the rest: a loss above that of all the data is no failure."""
     state = State(total=200, evaluations=1, position=(0, 0), step=200, loss_counts=[10] * 20)
-    state.loss_sums, state.blind_sums = [1.0] * 16 + [3.0] * 4, [1.2] * 16 + [3.2] * 4
+    state.loss_sums, state.constant_sums = [1.0] * 16 + [3.0] * 4, [1.2] * 16 + [3.2] * 4
     assert state.not_falling() == ""
     state.loss_sums[-4:] = [3.3] * 4
     assert "0.3300 in the last, where one answer for all texts gives 0.3200" in state.not_falling()

@@ -175,7 +175,7 @@ def test_learns_which_texts_are_alike(tmp_path: Path) -> None:
         evaluate=lambda: Evaluation(score(), {"validation": 0.0}),
         report=lambda line: None,
         processes=Processes(0, 1, torch.device("cpu")),
-        blind=lambda batch: 0.25,
+        constant_loss=lambda batch: 0.25,
     ).run()
     assert before < 0.5 < 0.8 < score()
 

@@ -51,7 +51,7 @@ def train(out: Path, recipe: Recipe = RECIPE, data: Examples | None = None, **op
     settings = {
         "evaluate": lambda: evaluation(next(evaluations)),
         "report": lambda line: None,
-        "blind": lambda batch: math.log(2),
+        "constant_loss": lambda batch: math.log(2),
     } | options
     return model, make_loop(model, data or examples(), recipe, out, **settings).run()
 
@@ -302,10 +302,13 @@ def test_an_early_stop_is_in_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_loss_that_stays_is_divergence_beside_a_blind_one_only(tmp_path: Path) -> None:
     flat = replace(RECIPE, steps=100, learning_rate=0.0)
-    _, outcome = train(tmp_path / "beside one", flat, blind=lambda batch: 0.68)  # what is untrained has about 0.693
+    # What is untrained has about 0.693.
+    _, outcome = train(
+        tmp_path / "beside one", flat, constant_loss=lambda batch: 0.68
+    )  # what is untrained has about 0.693
     assert outcome.status == "diverged"
     assert "did not fall" in outcome.reason
-    _, outcome = train(tmp_path / "alone", flat, blind=None)
+    _, outcome = train(tmp_path / "alone", flat, constant_loss=None)
     assert (outcome.status, outcome.reason) == ("finished", "")
 
 

@@ -166,7 +166,7 @@ def _vectorizer(run_length: int, **settings: Any) -> Any:
 def _learned_vectorizer(run_length: int, table: Table) -> Any:
     vectorizer = _vectorizer(run_length, max_features=_VOCABULARY)
     try:
-        return vectorizer.fit(table.texts + (table.texts_b or []))
+        return vectorizer.fit(table.all_texts)
     except ValueError:  # scikit-learn's "empty vocabulary"
         raise BadInput("the training texts are blank; there is nothing to learn from") from None
 

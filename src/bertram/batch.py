@@ -21,8 +21,10 @@ NO_PAIRS = "the model has no second segment (type_vocab_size < 2), so it cannot 
 
 
 def check_length(longest: int, positions: int) -> None:
-    """Raises:
-    BadInput: a text of `longest` tokens is longer than the positions that a model knows.
+    """Refuse texts that are longer than the positions that a model knows.
+
+    Raises:
+        BadInput: one of `longest` tokens is.
     """
     if longest > positions:
         raise BadInput(f"a text of {longest} tokens is longer than the model's {positions} positions")

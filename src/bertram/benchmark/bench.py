@@ -70,8 +70,10 @@ class _Worker:
             self.process.kill()
 
     def ask(self, kind: str, **job: Any) -> Any:
-        """Raises:
-        BertramError: the job failed there.
+        """Have the process do a job; its answer.
+
+        Raises:
+            BertramError: the job failed there.
         """
         try:
             self.process.stdin.write(json.dumps({"kind": kind, **job}) + "\n")

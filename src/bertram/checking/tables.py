@@ -97,8 +97,8 @@ def render(found: dict[str, Any]) -> str:
 def _reader(model: str | Path, train: Table, vocab_size: int | None, cased: bool) -> Reader:
     source, name = model_names.resolve_encoder(model), model_names.name_of(model)
     if isinstance(source, EncoderConfig):
-        texts, size = train.texts + (train.texts_b or []), source.vocab_size if vocab_size is None else vocab_size
-        tokenizer = Tokenizer.train(texts, source.model_type, size, cased=cased)
+        size = source.vocab_size if vocab_size is None else vocab_size
+        tokenizer = Tokenizer.train(train.all_texts, source.model_type, size, cased=cased)
         return Reader(name, tokenizer, tokenizer, source.max_position_embeddings, learned_here=True)
     return Reader.of_encoder(name, source)
 

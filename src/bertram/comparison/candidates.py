@@ -41,12 +41,6 @@ class Comparison:
         """The part of a job that says what data it is about."""
         return {"files": self.files, "data": self.splits.description}
 
-    @property
-    def judged(self) -> tuple[str, Table]:
-        """The split that candidates are judged on, after its name."""
-        *_, last = self.splits.judged.items()
-        return last
-
     def done(self, job: dict[str, Any], what: str, name: str) -> dict[str, Any]:
         """As `jobs.done`, by a name for the job's file."""
         return done(job, what, self.out / "jobs" / f"{name}.json")
@@ -57,12 +51,12 @@ class Comparison:
         Raises:
             BadInput: it is not there or damaged.
         """
-        return [_logits(self.out / run["directory"], self.judged[0]) for run in _finished(row)]
+        return [_logits(self.out / run["directory"], self.splits.final[0]) for run in _finished(row)]
 
 
 def fitted(comparison: Comparison) -> Trained:
     """Fit tf-idf with a linear model, unless that was done."""
-    task, (split, judged) = comparison.task, comparison.judged
+    task, (split, judged) = comparison.task, comparison.splits.final
     directory = f"runs/{BASELINE}"
     place = comparison.out / directory
     if (place / FIT).exists():
@@ -85,7 +79,7 @@ def trained(comparison: Comparison, name: str, training: EncoderTraining, seeds:
     for seed in range(training.recipe.seed, training.recipe.seed + seeds):
         seeded = replace(training, recipe=replace(training.recipe, seed=seed))
         manifests[f"runs/{name}-seed-{seed}"] = _train(comparison, f"{name}-seed-{seed}", seeded)
-    return _of_runs(name, manifests, comparison.judged[0])
+    return _of_runs(name, manifests, comparison.splits.final[0])
 
 
 def measured(comparison: Comparison, row: Trained, score: Score | None) -> Candidate:
@@ -187,7 +181,7 @@ def _exported(comparison: Comparison, name: str, model: Path) -> ShippedEngine:
 
 
 def _answering(comparison: Comparison, name: str, model: Path) -> Answering:
-    job = {"kind": "measure", "model": str(model), "sample": _sample(comparison.judged[1]), "seconds": _SECONDS}
+    job = {"kind": "measure", "model": str(model), "sample": _sample(comparison.splits.final[1]), "seconds": _SECONDS}
     return cast("Answering", comparison.done(job, f"measuring {name}", f"{name}-measure"))
 
 

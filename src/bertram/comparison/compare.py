@@ -95,7 +95,7 @@ def compare(
         candidates = [measured(comparison, row, scores[row["model"]]) for row in rows]
         results: Results = {
             "task": learned.to_dict(),
-            "data": splits.description | {"split": comparison.judged[0], "labels": _label_counts(splits, learned)},
+            "data": splits.description | {"split": comparison.splits.final[0], "labels": _label_counts(splits, learned)},
             "recipe": asdict(recipe),
             "machine": machine(),
             "seeds": seeds,
@@ -154,7 +154,7 @@ def _files(
 
 def _judge(comparison: Comparison, rows: Sequence[Trained]) -> tuple[dict[str, Score | None], list[Difference]]:
     """Every candidate's score, None where all its runs diverged, and how each two compare."""
-    task, (split, judged) = comparison.task, comparison.judged
+    task, (split, judged) = comparison.task, comparison.splits.final
     targets = task.targets(judged.labels)
     logits = {row["model"]: comparison.logits(row) for row in rows}
     seeds = seed_noise(run_scores(rows)) | {BASELINE: NO_SEEDS}  # which has none

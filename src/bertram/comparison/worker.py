@@ -81,7 +81,7 @@ def _baseline(job: dict[str, Any]) -> dict[str, Any]:
     splits, out, began = _splits(job), Path(job["out"]), time.monotonic()
     baseline = Baseline.fit(splits.train, splits.validation, task_from_dict(job["task"]))
     baseline.save(out)
-    *_, (split, table) = splits.judged.items()
+    split, table = splits.final
     write_array(out / f"logits-{split}.npy", baseline.logits(*table.inputs))
     fit = {
         "parameters": baseline.parameters,
@@ -107,7 +107,7 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.text.records import Table
 
     found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).asked)
-    *_, (_, judged) = _splits(job).judged.items()
+    _, judged = _splits(job).final
     score = evaluate(load_predictor(job["out"]), judged)[0].value
     precision, agreement = ("int8", found.share) if found else ("fp32", 1.0)
     return {"precision": precision, "agreement": agreement, "score": score}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bertram.formats.engine_layout import MASKED, POOLED, layers_of, layout_of
 from bertram.formats.quantization import Floats
-from bertram.models.heads import ClassificationHead, MaskedLanguageModelHead, Model
+from bertram.models.heads import MaskedLanguageModelHead, Model, PooledHead
 from bertram.models.layers import Layer, ResidualLinear, sinusoids
 
 
@@ -58,7 +58,7 @@ def tensors_of(model: Model) -> tuple[dict[str, Floats], dict[str, Floats]]:
         add("pooler", model.pooler.dense)
     for name, head in model.heads.items():
         if name in POOLED:
-            add(f"heads.{name}", cast(ClassificationHead, head).classifier)
+            add(f"heads.{name}", cast(PooledHead, head).classifier)
         elif name == MASKED:
             masked = cast(MaskedLanguageModelHead, head)
             add(f"heads.{name}", masked.dense)

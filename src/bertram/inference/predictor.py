@@ -109,8 +109,10 @@ class Predictor:
 
 
 def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None) -> None:
-    """Raises:
-    BadInput: a model of this task was trained on pairs of texts and these are none, or vice versa.
+    """Refuse single texts where a task or a model is for pairs, or vice versa.
+
+    Raises:
+        BadInput: the inputs are of the other kind.
     """
     if task.apart and not pairs:
         raise BadInput(f"{task.name} compares two texts: each needs a text_b")
@@ -119,8 +121,10 @@ def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None) -> None:
 
 
 def check_pairs(pairs: bool, *, trained_on: bool | None) -> None:
-    """Raises:
-    BadInput: a model that reads the texts of a pair together was trained on pairs and these are none, or vice versa.
+    """Refuse single texts where a model that reads the texts of a pair together was trained on pairs, or vice versa.
+
+    Raises:
+        BadInput: the inputs are of the other kind.
     """
     if trained_on not in (None, pairs):
         wanted = "pairs of texts: each needs a text_b" if trained_on else "single texts: leave text_b out"
@@ -128,8 +132,10 @@ def check_pairs(pairs: bool, *, trained_on: bool | None) -> None:
 
 
 def check_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raises:
-    BadInput: a model's answer is no number.
+    """What a model answers, if it is numbers.
+
+    Raises:
+        BadInput: it is not.
     """
     if not np.isfinite(values).all():
         raise BadInput("the model answers NaN or infinity: its training diverged, or its file is damaged")

@@ -21,7 +21,7 @@ Reads = Literal["hidden", "mean", "cls", "pooler"]
 """What a head takes: every token's last state, [T, H], or one vector a text, [B, H], by the names of `Pooling`."""
 
 
-BlindLoss = Callable[[Tensor], float]
+ConstantLoss = Callable[[Tensor], float]
 """The mean loss over targets [B] of an answer that looks at no text."""
 
 
@@ -37,8 +37,8 @@ class Head(nn.Module, ABC):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss, a scalar in float32."""
 
-    def blind(self, targets: Tensor, label_smoothing: float = 0.0) -> BlindLoss:
-        """The mean loss over any targets of the one answer that is best for these: of numbers, of their mean."""
+    def constant_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> ConstantLoss:
+        """Mean loss, on any targets, of the best constant prediction for these: of numbers, their mean."""
         mean = targets.double().mean()
         return lambda others: float((others.double() - mean).square().mean())
 
@@ -78,29 +78,34 @@ class MaskedLanguageModelHead(Head):
         return F.cross_entropy(logits.float(), targets)
 
 
-class ClassificationHead(Head):
-    """One score a label from the pooled state; with two labels also the sentence-pair head (NSP and SOP)."""
+class PooledHead(Head):
+    """Scores from the pooled state, behind dropout."""
 
     reads: Reads = "pooler"
 
-    def __init__(self, config: EncoderConfig, labels: int, dropout_prob: float) -> None:
+    def __init__(self, config: EncoderConfig, outputs: int, dropout_prob: float) -> None:
         super().__init__()
-        self.classifier = nn.Linear(config.hidden_size, labels)
+        self.classifier = nn.Linear(config.hidden_size, outputs)
         self.dropout_prob = dropout_prob
-        self.label_smoothing = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H] → [B, L]."""
         logits: Tensor = self.classifier(dropout(x, self.dropout_prob if self.training else 0.0))
         return logits
 
+
+class ClassificationHead(PooledHead):
+    """One score a label; with two labels also the sentence-pair head (NSP and SOP)."""
+
+    label_smoothing = 0.0
+
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of [B, L] against label numbers [B]; smoothed while training."""
         smoothing = self.label_smoothing if self.training else 0.0
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
-    def blind(self, targets: Tensor, label_smoothing: float = 0.0) -> BlindLoss:
-        """As `Head.blind`: of labels, their shares, smoothed, as probabilities."""
+    def constant_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> ConstantLoss:
+        """As `Head.constant_loss`: the prediction is the labels' shares, smoothed, as probabilities."""
         labels = self.classifier.out_features
         shares = torch.bincount(targets, minlength=labels).double() / len(targets)
         smooth = (1 - label_smoothing) * shares + label_smoothing / labels
@@ -110,10 +115,8 @@ class ClassificationHead(Head):
         )
 
 
-class RegressionHead(ClassificationHead):
-    """One number from the pooled state."""
-
-    blind = Head.blind
+class RegressionHead(PooledHead):
+    """One number."""
 
     def __init__(self, config: EncoderConfig, dropout_prob: float) -> None:
         super().__init__(config, 1, dropout_prob)
@@ -196,7 +199,7 @@ class Model(nn.Module):
     def labels(self) -> dict[str, int]:
         """Every head's number of labels, 0 where it has none."""
         return {
-            name: head.classifier.out_features if isinstance(head, ClassificationHead) else 0
+            name: head.classifier.out_features if isinstance(head, PooledHead) else 0
             for name, head in self.heads.items()
         }
 

@@ -46,7 +46,7 @@ class TrainingSetup:
     """Leave the model, with what came of its training for bertram.json."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What bertram.json is to say of it beside what it says of any."""
-    blind: Callable[[Examples], float] | None = None
+    constant_loss: Callable[[Examples], float] | None = None
     """As `Loop` takes it."""
 
 
@@ -142,7 +142,7 @@ class Training(ABC, Generic[T, S]):
             evaluate=setup.evaluate,
             report=report,
             processes=processes,
-            blind=setup.blind,
+            constant_loss=setup.constant_loss,
         ).run()
         judged = self.splits.judged if outcome.finished else ()
         manifest = {

@@ -66,10 +66,6 @@ class LabelledSplits(Splits[Table]):
         held_out = "validation" not in self.description["sha256"]
         return self.train.labels + (self.validation.labels if held_out else [])
 
-    def texts(self) -> list[str]:
-        """Every training text, for a tokenizer to learn from."""
-        return self.train.texts + (self.train.texts_b or [])
-
     def targets(self, task: Task) -> dict[str, Targets]:
         """The targets of every table, [N] each.
 
@@ -128,7 +124,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
-        blind = head.blind(torch.from_numpy(targets["train"]), self.recipe.label_smoothing or 0.0)
+        constant_loss = head.constant_loss(torch.from_numpy(targets["train"]), self.recipe.label_smoothing or 0.0)
 
         def evaluate() -> Evaluation:
             score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
@@ -151,7 +147,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             scores=scores,
             save=leave,
             facts={"pairs": splits.train.texts_b is not None},
-            blind=lambda batch: blind(torch.from_numpy(batch.labels[task.head])),
+            constant_loss=lambda batch: constant_loss(torch.from_numpy(batch.labels[task.head])),
         )
 
 
@@ -183,7 +179,7 @@ def start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
 
     tokenizer = learned_tokenizer(
         out,
-        training.splits.texts(),
+        training.splits.train.all_texts,
         source.model_type,
         source.vocab_size,
         training.vocab_size,

@@ -147,8 +147,10 @@ def _pair(given: object, place: int) -> tuple[str, str | None]:
 
 
 def check_characters(texts: Sequence[str]) -> None:
-    """Raises:
-    BadInput: a text is no valid Unicode, or there is one that stands in no list.
+    """Refuse texts that no tokenizer reads.
+
+    Raises:
+        BadInput: a text is no valid Unicode, or there is one that stands in no list.
     """
     _check_list(texts)
     for place, text in enumerate(texts):

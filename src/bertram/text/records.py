@@ -84,6 +84,11 @@ class Table:
         return [{"text": a, "text_b": b} for a, b in zip(self.texts, self.texts_b, strict=True)]
 
     @property
+    def all_texts(self) -> list[str]:
+        """Every text, those of pairs one by one."""
+        return self.texts + (self.texts_b or [])
+
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """Characters of each text or pair, [N]."""
         columns = [[len(text) for text in column] for column in self.inputs if column is not None]

@@ -61,8 +61,14 @@ class Splits(Generic[R]):
 
     @property
     def judged(self) -> dict[str, R]:
-        """The splits that scores are reported on; the last of them is the one that a model is judged by."""
+        """The splits that scores are reported on."""
         return {"validation": self.validation} | ({} if self.test is None else {"test": self.test})
+
+    @property
+    def final(self) -> tuple[str, R]:
+        """The split that a model is judged by in the end, after its name: test where there is one, else validation."""
+        *_, last = self.judged.items()
+        return last
 
     @property
     def all(self) -> dict[str, R]:

@@ -79,15 +79,19 @@ class StopRequests:
         return self._number != 0
 
     def check(self) -> None:
-        """Raises:
-        Interrupted: a signal came since the beginning.
+        """Stop if that was asked for.
+
+        Raises:
+            Interrupted: a signal came since the beginning.
         """
         if self.requested:
             self.stop()
 
     def stop(self) -> None:
-        """Raises:
-        Interrupted: always; for the signal that came, or that came to another process.
+        """Stop, for the signal that came or that came to another process.
+
+        Raises:
+            Interrupted: always.
         """
         raise Interrupted(self._number or signal.SIGTERM, self._hint)
 

@@ -94,7 +94,7 @@ class _Step(NamedTuple):
 
     figures: dict[str, float]  # for metrics.jsonl
     tokens: int
-    blind: float
+    constant_loss: float
     following: Position  # where the next batch begins
 
 
@@ -111,7 +111,7 @@ class Loop:
         evaluate: Callable[[], Evaluation],
         report: Callable[[dict[str, Any]], None],
         processes: Processes,
-        blind: Callable[[Examples], float] | None = None,
+        constant_loss: Callable[[Examples], float] | None = None,
         compile_unasked: bool = False,
     ) -> None:
         """Take up the newest checkpoint, if there is one.
@@ -121,7 +121,7 @@ class Loop:
                 for.
             evaluate: called now and then with the model as it stands.
             report: hears of every step and evaluation, in the words of metrics.jsonl.
-            blind: the loss of the best constant prediction on a batch; a training that ends above it counts as
+            constant_loss: the loss of the best constant prediction on a batch; a training that ends above it counts as
                 diverged. None where such a loss is no failure.
             compile_unasked: whether layers are compiled where the recipe does not say.
 
@@ -131,7 +131,7 @@ class Loop:
         keep_freed_memory()
         self.processes, self.model = processes, model.to(processes.device)
         self.feed, self.recipe, self.out = feed, recipe, out
-        self.evaluate, self.report, self.blind = evaluate, report, blind
+        self.evaluate, self.report, self.constant_loss = evaluate, report, constant_loss
         self.checkpoints = out / "checkpoints"
         self.evaluated = EvaluatedWeights(self.checkpoints, recipe.average)
         wanted = compile_unasked if recipe.compile is None else recipe.compile
@@ -232,7 +232,7 @@ class Loop:
         done = self._step(state.step, state.position, self.recipe.rate(state.step, state.total))
         state.position = done.following
         state.tokens += done.tokens
-        state.learned(done.figures["loss"], done.blind)
+        state.learned(done.figures["loss"], done.constant_loss)
         state.step += 1
         return done.figures
 
@@ -280,7 +280,7 @@ class Loop:
             "tokens_per_second": batch.tokens / seconds,
             "data_share": feeding / seconds,
         }
-        return _Step(figures, batch.tokens, self.blind(batch) if self.blind else 0.0, following)
+        return _Step(figures, batch.tokens, self.constant_loss(batch) if self.constant_loss else 0.0, following)
 
     def _pass(self, part: Examples, counts: Mapping[str, int]) -> list[tuple[str, Tensor]]:
         """Add the gradients of a part of a batch to those there are; each head's share of the batch's mean loss."""

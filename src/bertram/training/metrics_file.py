@@ -36,8 +36,10 @@ class MetricsFile:
         self._open.close()
 
     def write(self, line: dict[str, Any]) -> None:
-        """Raises:
-        OSError: the disk did not take it.
+        """Append a line, and its figures to TensorBoard's events.
+
+        Raises:
+            OSError: the disk did not take it.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in line.items()}  # JSON knows no NaN
         self._file.write(json.dumps(finite) + "\n")

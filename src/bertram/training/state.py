@@ -27,15 +27,15 @@ class State:
     best_step: int = 0
     stale: int = 0
     loss_sums: list[float] = field(default_factory=lambda: [0.0] * _BUCKETS)
-    blind_sums: list[float] = field(default_factory=lambda: [0.0] * _BUCKETS)
+    constant_sums: list[float] = field(default_factory=lambda: [0.0] * _BUCKETS)
     """Of the losses of the best constant prediction on the same batches; 0 where that is not asked."""
     loss_counts: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
 
-    def learned(self, loss: float, blind: float) -> None:
+    def learned(self, loss: float, constant_loss: float) -> None:
         """Note the loss of the step that comes next, and that of the best constant prediction."""
         bucket = self.step * _BUCKETS // self.total
         self.loss_sums[bucket] += loss
-        self.blind_sums[bucket] += blind
+        self.constant_sums[bucket] += constant_loss
         self.loss_counts[bucket] += 1
 
     def not_falling(self) -> str:
@@ -46,17 +46,17 @@ class State:
         """
         counts = [n for n in self.loss_counts if n]
         fifth = len(counts) // 5
-        if not any(self.blind_sums) or self.step < 100 or fifth == 0:
+        if not any(self.constant_sums) or self.step < 100 or fifth == 0:
             return ""  # nothing to compare with, or too few steps to tell noise from no progress
 
         def mean(sums: Sequence[float], part: slice) -> float:
             return sum(s / n for s, n in zip(sums[: len(counts)][part], counts[part], strict=True)) / fifth
 
         first, last = (mean(self.loss_sums, part) for part in (slice(fifth), slice(-fifth, None)))
-        blind = mean(self.blind_sums, slice(-fifth, None))
-        if last < blind:
+        constant_loss = mean(self.constant_sums, slice(-fifth, None))
+        if last < constant_loss:
             return ""
         return (
             f"the training loss did not fall: {first:.4f} in the first fifth and {last:.4f} in the last, "
-            f"where one answer for all texts gives {blind:.4f}"
+            f"where one answer for all texts gives {constant_loss:.4f}"
         )
