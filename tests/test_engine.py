@@ -119,6 +119,7 @@ HEADS = [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}
         ALBERT | {"pooling": "cls"},
         ALBERT | {"num_hidden_groups": 2, "shared": "ffn", "normalize_pooling": True},
         ALBERT | {"residual_rank": 3, "num_hidden_layers": 3},
+        {"intermediate_size": 1024},  # whose rows get room between them
     ],
 )
 def test_every_head_says_what_it_says_in_torch(tmp_path, heads, settings):

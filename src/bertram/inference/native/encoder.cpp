@@ -25,6 +25,12 @@ constexpr int kTokens = 1024;  // that are in work at a time, whole texts: what 
 
 int padded(int n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
+// Numbers from one row of n to the next: not so many that the same place of all rows goes to one set of the first cache.
+int stride_of(int n) {
+    constexpr int set_apart = 4096 / sizeof(float);
+    return padded(n) % set_apart ? padded(n) : padded(n) + kPanel;
+}
+
 // Memory that only grows, on cache lines, with one more behind it.
 template <class T>
 class Buffer {
@@ -137,7 +143,7 @@ class Encoder {
             encode_some(tokens + begin, segments + begin, positions + begin, offsets + first, last - first, first_only,
                         steps);
             for (int row = 0; row < rows; ++row, out += model_.hidden)
-                std::memcpy(out, states_ + static_cast<int64_t>(row) * padded(model_.hidden),
+                std::memcpy(out, states_ + static_cast<int64_t>(row) * stride_of(model_.hidden),
                             model_.hidden * sizeof(float));
         }
     }
@@ -145,7 +151,7 @@ class Encoder {
     void linear(int weight, const float* x, int rows, Activation activation, float* out) {
         std::lock_guard<Lock> alone(lock_);
         const Matrix& m = matrices_[weight];
-        const int stride = padded(m.outputs), in_stride = padded(m.inputs);
+        const int stride = stride_of(m.outputs), in_stride = stride_of(m.inputs);
         for (int done = 0; done < rows; done += kTokens) {
             const int some = std::min(kTokens, rows - done);
             float* copy = inner_.at_least(static_cast<size_t>(some) * in_stride);
@@ -190,7 +196,7 @@ class Encoder {
 
     void encode_some(const int32_t* tokens, const int32_t* segments, const int32_t* positions, const int32_t* offsets,
                      int texts, bool first_only, int steps) {
-        const int total = offsets[texts] - offsets[0], H = model_.hidden, stride = padded(H);
+        const int total = offsets[texts] - offsets[0], H = model_.hidden, stride = stride_of(H);
         states_ = states_memory_.at_least(static_cast<size_t>(total) * stride);
         input_ = model_.normalize_before ? normed_.at_least(static_cast<size_t>(total) * stride) : states_;
         embed(tokens, segments, positions, total);
@@ -201,7 +207,7 @@ class Encoder {
             const Norm* after = !model_.normalize_before ? &layer.feed_forward_norm
                                 : last                   ? &model_.final_norm
                                                          : &layers_[i + 1].attention_norm;
-            const int triple = padded(3 * H);
+            const int triple = stride_of(3 * H);
             float* qkv = wide_.at_least(static_cast<size_t>(total) * triple);
             const Rows in = narrow_bytes_.of(input_, total, stride);
             product(matrices_[layer.attention], in, total, qkv, triple, [](float*, int) {});
@@ -222,7 +228,7 @@ class Encoder {
     }
 
     void embed(const int32_t* tokens, const int32_t* segments, const int32_t* positions, int total) {
-        const int E = model_.embedding, narrow = padded(E), stride = padded(model_.hidden);
+        const int E = model_.embedding, narrow = stride_of(E), stride = stride_of(model_.hidden);
         const bool factorised = model_.projection >= 0;
         float* rows = factorised ? inner_.at_least(static_cast<size_t>(total) * narrow) : states_;
         const Rows embedded = wide_bytes_.of(rows, total, narrow), in = narrow_bytes_.of(input_, total, stride);
@@ -249,7 +255,7 @@ class Encoder {
     // Where int8 weights have made queries, keys and values, products of int16 lose nothing beside.
     Rows attend(const Layer& layer, const float* qkv, int stride, const int32_t* offsets, int texts, bool first_only,
                 int total) {
-        const int H = model_.hidden, heads = model_.heads, d = H / heads, out_stride = padded(H);
+        const int H = model_.hidden, heads = model_.heads, d = H / heads, out_stride = stride_of(H);
         float* context = context_.at_least(static_cast<size_t>(total) * out_stride);
         int longest = 0;
         for (int text = 0; text < texts; ++text) longest = std::max(longest, offsets[text + 1] - offsets[text]);
@@ -280,7 +286,7 @@ class Encoder {
     // there at once.
     void feed_forward(const Layer& layer, const Rows& in, int rows, const Norm* after) {
         const Matrix &up = matrices_[layer.up], &down = matrices_[layer.down];
-        const int F = up.outputs, wide = padded(F), stride = padded(model_.hidden);
+        const int F = up.outputs, wide = stride_of(F), stride = stride_of(model_.hidden);
         float* inner = down.int8 ? nullptr : inner_.at_least(static_cast<size_t>(rows) * wide);
         const Rows between = wide_bytes_.of(inner, rows, wide);
         product(up, in, rows, inner, wide, [&](float* row, int place) {
