@@ -20,7 +20,7 @@ from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import COLUMNS, any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Task
-from bertram.text.inputs import read_documents, read_inputs, read_lines, read_texts
+from bertram.text.inputs import Input, read_documents, read_inputs, read_lines, read_texts
 from bertram.text.records import ROLES, Columns, is_table, kind_of, parse_columns
 from bertram.text.tokenizer import Tokenizer
 
@@ -140,7 +140,7 @@ def _load_generator(source: ModelDirectory, task: Generation) -> Generator:
 
 def asked(
     verb: str, model: str | None, source: str | None, text: str | None, columns: str | None, own: str
-) -> tuple[str, Iterable[Sequence[str | Mapping[str, str]]]]:
+) -> tuple[str, Iterable[Sequence[Input]]]:
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
     Without a model `own` answers. One argument alone is a source if it is "-" or a file that is no engine, or ends as
@@ -159,9 +159,7 @@ def asked(
     return own if model is None else model, chunks_of(verb, source, text, columns)
 
 
-def chunks_of(
-    verb: str, source: str | None, text: str | None, columns: str | None
-) -> Iterable[Sequence[str | Mapping[str, str]]]:
+def chunks_of(verb: str, source: str | None, text: str | None, columns: str | None) -> Iterable[Sequence[Input]]:
     """What is asked of a model: one text, or what stands in a source; without either, in standard input.
 
     A source that has white space in it, names nothing and does not end as file names do is a text. `verb` is the

@@ -8,7 +8,7 @@ Letters: N rows, V runs in the vocabulary, F features (V for texts, 3V + 1 for p
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from bertram.errors import BadInput, require
 from bertram.files import read_object, replacing, write_json
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.task import Targets, Task
-from bertram.text.inputs import check_characters, columns_of
+from bertram.text.inputs import Input, check_characters, columns_of
 from bertram.text.records import Table
 
 _SETTINGS, _WEIGHTS = "baseline.json", "baseline.safetensors"
@@ -87,7 +87,7 @@ class Baseline:
         features = _features(self._vectorizer, texts, texts_b)
         return _logits(features, self.coefficients, self.intercept, self.task.outputs)
 
-    def predict(self, inputs: Sequence[str | Mapping[str, str]]) -> list[dict[str, Any]]:
+    def predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
         """One answer an input, in the order given, as `Predictor.predict` gives them.
 
         Raises:

@@ -17,6 +17,9 @@ Ints = NDArray[np.int32]
 IGNORED = -100
 """The whole-number target of what is not to be learned from, as in PyTorch's cross_entropy."""
 
+Position = tuple[int, ...]
+"""A place in a feed of batches, kept in checkpoints: epoch first."""
+
 NO_PAIRS = "the model has no second segment (type_vocab_size < 2), so it cannot read pairs"
 
 

@@ -5,7 +5,7 @@ Heavy rooms are imported inside the commands, so that `bertram --help` answers a
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from bertram.text.inputs import Input
 
 app = App(
     name="bertram",
@@ -814,7 +816,7 @@ def _fail(line: str, code: int) -> None:
 def _write(
     task: WritingTask,
     model: str,
-    chunks: Iterable[Sequence[str | Mapping[str, str]]],
+    chunks: "Iterable[Sequence[Input]]",
     search: SearchOptions | None,
     *,
     allow_pickle: bool,

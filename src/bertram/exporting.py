@@ -24,7 +24,7 @@ from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Task
-from bertram.text.inputs import first_inputs
+from bertram.text.inputs import Input, first_inputs
 from bertram.text.records import parse_columns
 from bertram.text.tokenizer import Tokenizer
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from bertram.models.heads import Model, RegressionHead
 
 Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
-Inputs = Sequence[str | Mapping[str, str]]
-"""As `Predictor.predict` takes them."""
 
 _FORMATS: Mapping[str, tuple[Format, ...]] = {
     "an encoder": ("engine", "onnx", "huggingface"),
@@ -54,7 +52,7 @@ def export(
     format: Format,
     out: str | Path,
     precision: Precision | None = None,
-    texts: str | Path | Inputs | None = None,
+    texts: str | Path | Sequence[Input] | None = None,
     columns: str | None = None,
     min_agreement: float | None = None,
     vocabulary_map: str | Path | None = None,
@@ -120,7 +118,9 @@ def export(
     return None
 
 
-def export_alike(model: str | Path, out: Path, texts: Inputs, *, allow_pickle: bool = False) -> Agreement | None:
+def export_alike(
+    model: str | Path, out: Path, texts: Sequence[Input], *, allow_pickle: bool = False
+) -> Agreement | None:
     """Write an engine in int8 if that answers `texts` alike, else in float32, and return how far an int8 one agrees.
 
     One that is there already is replaced.
@@ -143,7 +143,7 @@ def _read(source: ModelDirectory) -> "Model":
 
 
 def _export_engine(
-    source: ModelDirectory, out: Path, precision: Precision, texts: Inputs | None, min_agreement: float
+    source: ModelDirectory, out: Path, precision: Precision, texts: Sequence[Input] | None, min_agreement: float
 ) -> Agreement | None:
     network, tokenizer, kept = _read(source), source.read_tokenizer(), _kept(source)
     from bertram.formats.engine import tensors_of
@@ -177,7 +177,7 @@ def _export_onnx(source: ModelDirectory, out: Path) -> None:
     write_onnx(out, network.config, list(network.heads), *tensors_of(network))
 
 
-def _sample(engine: Engine, texts: Inputs | None) -> Batch:
+def _sample(engine: Engine, texts: Sequence[Input] | None) -> Batch:
     """What agreement is measured on: texts as the model reads them, for a masked language model with tokens to guess.
 
     Raises:

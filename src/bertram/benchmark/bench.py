@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from bertram.model_names import ENGLISH, engine_of, resolve_encoder
 from bertram.run_directory import trained_on_pairs
 from bertram.tasks.task import Task
 from bertram.terminal import plain_table
-from bertram.text.inputs import first_inputs
+from bertram.text.inputs import Input, first_inputs
 from bertram.text.records import parse_columns
 from bertram.text.tokenizer import Tokenizer
 
@@ -258,7 +258,7 @@ def _drawn(config: EncoderConfig, lengths: str) -> Ids:
     return [random.integers(0, config.vocab_size, int(size)).tolist() for size in sizes]
 
 
-def _encoded(inputs: Sequence[str | Mapping[str, str]], subject: _Subject) -> Ids:
+def _encoded(inputs: Sequence[Input], subject: _Subject) -> Ids:
     batch = encoded(inputs, subject.tokenizer, subject.max_length, apart=subject.apart, trained_on=subject.trained_on)
     return [batch.token_ids[a:b].tolist() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
 

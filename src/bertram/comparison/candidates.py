@@ -10,7 +10,7 @@ import numpy as np
 
 from bertram import baseline, model_names
 from bertram.comparison.jobs import done
-from bertram.comparison.results import Answering, Candidate, Run, Score, ShippedEngine, Trained
+from bertram.comparison.results import Answering, Candidate, Run, ScoreInterval, ShippedEngine, Trained
 from bertram.comparison.selection import BASELINE
 from bertram.comparison.worker import FIT
 from bertram.config import EncoderConfig
@@ -82,7 +82,7 @@ def trained(comparison: Comparison, name: str, training: EncoderTraining, seeds:
     return _of_runs(name, manifests, comparison.splits.final[0])
 
 
-def measured(comparison: Comparison, row: Trained, score: Score | None) -> Candidate:
+def measured(comparison: Comparison, row: Trained, score: ScoreInterval | None) -> Candidate:
     """Measure what a candidate's shipped run costs: to answer with as an engine, to store and to compute."""
     name, place = row["model"], comparison.out / row["directory"]
     if name == BASELINE:
@@ -100,7 +100,7 @@ def measured(comparison: Comparison, row: Trained, score: Score | None) -> Candi
     files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
     engine = _exported(comparison, name, place) if _finished(row) else None
     if engine is not None:
-        place = engine_of(comparison.out, name)
+        place = engine_path(comparison.out, name)
         files = [place]
     answering = _answering(comparison, name, place)
     costs = describe(EncoderConfig(**row["config"]), max(1, round(answering["mean_tokens"] or 0)))
@@ -116,7 +116,7 @@ def measured(comparison: Comparison, row: Trained, score: Score | None) -> Candi
     }
 
 
-def engine_of(out: Path, name: str) -> Path:
+def engine_path(out: Path, name: str) -> Path:
     """Where the engine of a candidate stands."""
     return out / "engines" / f"{name}.engine"
 
@@ -175,7 +175,7 @@ def _score(manifest: Mapping[str, Any], split: str) -> float | None:
 
 
 def _exported(comparison: Comparison, name: str, model: Path) -> ShippedEngine:
-    job = {"kind": "export", "model": str(model), "out": str(engine_of(comparison.out, name)), **comparison.source}
+    job = {"kind": "export", "model": str(model), "out": str(engine_path(comparison.out, name)), **comparison.source}
     job |= {"sample": _sample(comparison.splits.validation)}  # the engine is scored on the judged rows
     return cast("ShippedEngine", comparison.done(job, f"exporting {name}", f"{name}-export"))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bertram import model_names
-from bertram.comparison.candidates import Comparison, engine_of, fitted, measured, trained
+from bertram.comparison.candidates import Comparison, engine_path, fitted, measured, trained
 from bertram.comparison.differences import run_scores
 from bertram.comparison.report import write_report
-from bertram.comparison.results import Candidate, Difference, Results, Score, Trained
+from bertram.comparison.results import Candidate, Difference, Results, ScoreInterval, Trained
 from bertram.comparison.selection import BASELINE, Limits, choose
 from bertram.comparison.statistics import NO_SEEDS, comparisons_of, interval, seed_noise
 from bertram.config import PRESETS
@@ -95,7 +95,8 @@ def compare(
         candidates = [measured(comparison, row, scores[row["model"]]) for row in rows]
         results: Results = {
             "task": learned.to_dict(),
-            "data": splits.description | {"split": comparison.splits.final[0], "labels": _label_counts(splits, learned)},
+            "data": splits.description
+            | {"split": comparison.splits.final[0], "labels": _label_counts(splits, learned)},
             "recipe": asdict(recipe),
             "machine": machine(),
             "seeds": seeds,
@@ -152,7 +153,7 @@ def _files(
     return absolute | {"columns": dict(columns or {}), "seed": seed}
 
 
-def _judge(comparison: Comparison, rows: Sequence[Trained]) -> tuple[dict[str, Score | None], list[Difference]]:
+def _judge(comparison: Comparison, rows: Sequence[Trained]) -> tuple[dict[str, ScoreInterval | None], list[Difference]]:
     """Every candidate's score, None where all its runs diverged, and how each two compare."""
     task, (split, judged) = comparison.task, comparison.splits.final
     targets = task.targets(judged.labels)
@@ -181,7 +182,7 @@ def _ship(out: Path, candidates: Sequence[Candidate], model: str | None) -> None
         (out / BEST).unlink(missing_ok=True)
     else:
         with replacing(out / BEST) as temporary:
-            shutil.copyfile(engine_of(out, chosen["model"]), temporary)
+            shutil.copyfile(engine_path(out, chosen["model"]), temporary)
 
 
 def _label_counts(splits: LabelledSplits, task: Task) -> dict[str, int] | None:

@@ -23,7 +23,7 @@ class Run(TypedDict):
     training_gpu_memory_mb: NotRequired[float | None]
 
 
-class Score(TypedDict):
+class ScoreInterval(TypedDict):
     """The primary metric, its mean over the finished runs with a 95% interval."""
 
     metric: str
@@ -88,13 +88,13 @@ class _Measured(Trained, Answering, Size):
 
 
 class Candidate(_Measured):
-    score: Score | None  # None where every run diverged
+    score: ScoreInterval | None  # None where every run diverged
 
 
 class Scored(_Measured):
     """A candidate of which a run finished."""
 
-    score: Score
+    score: ScoreInterval
 
 
 class Difference(TypedDict):

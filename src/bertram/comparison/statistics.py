@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bertram.comparison.results import Difference, Score
+from bertram.comparison.results import Difference, ScoreInterval
 from bertram.errors import require
 from bertram.tasks.task import Floats, Logits, Targets, Task
 
@@ -111,7 +111,9 @@ class Resamples:
         return means
 
 
-def interval(task: Task, runs: Sequence[Logits], targets: Targets, *, split: str, seeds: SeedNoise = NO_SEEDS) -> Score:
+def interval(
+    task: Task, runs: Sequence[Logits], targets: Targets, *, split: str, seeds: SeedNoise = NO_SEEDS
+) -> ScoreInterval:
     """Mean over runs of the primary metric, with a 95% percentile interval over items and, where known of, seeds.
 
     `runs` holds one [N, L] for each seed; targets are [N]. Returns metric, mean, low, high and signature.

@@ -12,15 +12,13 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import Batch, Examples, Ints, laid_out, ranges
+from bertram.batch import Batch, Examples, Ints, Position, laid_out, ranges
 from bertram.config import Masking, SentenceObjective
 from bertram.corpus.masking import Masker
 from bertram.corpus.sentence_pairs import OBJECTIVES, Draws, Pair, Passage
 from bertram.corpus.store import TokenStore, random_of
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
-
-Position = tuple[int, ...]
 
 _BLOCK_TOKENS = 2**18
 _TRIES = 4  # to find another document's sentence that is short enough

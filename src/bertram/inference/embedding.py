@@ -3,7 +3,7 @@
 Letters: N texts, H hidden width.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from bertram.errors import BadInput
 from bertram.files import replacing
 from bertram.inference.predictor import Predictor
-from bertram.text.inputs import singles_of
-
-Inputs = Iterable[Sequence[str | Mapping[str, str]]]
+from bertram.text.inputs import Input, singles_of
 
 
-def embed(predictor: Predictor, chunks: Inputs) -> Iterator[NDArray[np.float32]]:
+def embed(predictor: Predictor, chunks: Iterable[Sequence[Input]]) -> Iterator[NDArray[np.float32]]:
     """The vectors of every chunk of inputs, [N, H] each.
 
     Raises:

@@ -4,13 +4,13 @@ Letters: N texts, B sequences of one batch.
 """
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from bertram.batch import Batch, budgeted
 from bertram.search import Hypothesis, Search
 from bertram.tasks.sequence_to_sequence import Generation
-from bertram.text.inputs import check_characters, singles_of
+from bertram.text.inputs import Input, check_characters, singles_of
 from bertram.text.sentences import split_long
 from bertram.text.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ class Generator:
         self.task, self.source, self.target, self.runner = task, source, target, runner
         self.max_length, self.search, self.max_tokens = max_length, search or Search(), max_tokens
 
-    def predict(self, inputs: Sequence[str | Mapping[str, str]], search: Search | None = None) -> list[dict[str, Any]]:
+    def predict(self, inputs: Sequence[Input], search: Search | None = None) -> list[dict[str, Any]]:
         """One answer an input, in the order given: {"text", "score"}, with "others" where n_best asks for more.
 
         An input is a string or {"text"}. White space alone gives an empty text.

@@ -1,6 +1,6 @@
 """A text with a [MASK] in, what could stand there out."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from bertram.batch import Batch, budgeted
 from bertram.errors import BadInput
 from bertram.inference.predictor import Runner, check_finite
 from bertram.tasks.fill_mask import FillMask
-from bertram.text.inputs import check_characters, singles_of
+from bertram.text.inputs import Input, check_characters, singles_of
 from bertram.text.tokenizer import Tokenizer
 
 _CHUNK = 4096  # as the Predictor's
@@ -41,7 +41,7 @@ class MaskFiller:
         self.task, self.tokenizer, self.runner = FillMask(), tokenizer, runner
         self.max_length, self.max_tokens = max_length, max_tokens
 
-    def predict(self, inputs: Sequence[str | Mapping[str, str]], top_k: int = _CANDIDATES) -> list[dict[str, Any]]:
+    def predict(self, inputs: Sequence[Input], top_k: int = _CANDIDATES) -> list[dict[str, Any]]:
         """One answer an input, in the order given: {"candidates": [{"token", "score", "text"}]}, the best first.
 
         An input is a string or {"text"}, and holds the tokenizer's mask token once in what is read of it. A score is a
@@ -60,9 +60,7 @@ class MaskFiller:
             answers += self._answers(texts[start : start + _CHUNK], start, top_k)
         return answers
 
-    def answers(
-        self, chunks: Iterable[Sequence[str | Mapping[str, str]]], top_k: int = _CANDIDATES
-    ) -> Iterator[list[dict[str, Any]]]:
+    def answers(self, chunks: Iterable[Sequence[Input]], top_k: int = _CANDIDATES) -> Iterator[list[dict[str, Any]]]:
         """`predict` for every chunk of inputs in turn.
 
         Raises:

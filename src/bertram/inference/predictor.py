@@ -3,7 +3,7 @@
 Letters: N texts, B sequences and M tokens to guess of one batch, L logits a text, H hidden width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bertram.batch import Batch, budgeted
 from bertram.errors import BadInput
 from bertram.tasks.task import Task
-from bertram.text.inputs import check_characters, columns_of
+from bertram.text.inputs import Input, check_characters, columns_of
 from bertram.text.tokenizer import Tokenizer
 
 _CHUNK = 4096  # texts tokenized at a time: enough to find like lengths among, few enough for any number of texts
@@ -92,7 +92,7 @@ class Predictor:
                 found[start + rows] = values
         return found
 
-    def predict(self, inputs: Sequence[str | Mapping[str, str]]) -> list[dict[str, Any]]:
+    def predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
         """One answer an input, in the order given. An input is a string or {"text"} or {"text", "text_b"}.
 
         Where the task compares two texts, one alone is answered by its {"embedding"}.
@@ -150,7 +150,7 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
 
 
 def encoded(
-    inputs: Sequence[str | Mapping[str, str]],
+    inputs: Sequence[Input],
     tokenizer: Tokenizer,
     max_length: int,
     *,

@@ -46,7 +46,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SideBySide:
     """A student beside its teacher: the mean of each loss, and what both predict."""
 
     losses: dict[str, float]
@@ -55,7 +55,7 @@ class Comparison:
 
 
 @torch.inference_mode()
-def side_by_side(distillation: Distillation, feed: DistillationFeed, device: torch.device) -> Comparison:
+def side_by_side(distillation: Distillation, feed: DistillationFeed, device: torch.device) -> SideBySide:
     """Student and teacher over one epoch of `feed`."""
     sums, counts = defaultdict[str, float](float), Counter[str]()
     own: list[Predictions] = []
@@ -76,7 +76,7 @@ def side_by_side(distillation: Distillation, feed: DistillationFeed, device: tor
             counts[name] += size
             sums[name] += float(loss) * size
     losses = {name: loss / counts[name] for name, loss in sums.items()}
-    return Comparison(losses, Predictions.joined(own), Predictions.joined(taught))
+    return SideBySide(losses, Predictions.joined(own), Predictions.joined(taught))
 
 
 def agreement(student: Predictions, teacher: Predictions) -> dict[str, dict[str, Any]]:

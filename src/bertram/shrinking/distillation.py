@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bertram.batch import Batch, Examples
+from bertram.batch import Batch, Examples, Position
 from bertram.config import LESSONS, Lesson
 from bertram.corpus.masking import Masker
 from bertram.models.heads import EmbeddingHead, Head, Model
 from bertram.models.tensors import PackedTensors, Targets, to_tensors
-from bertram.training.feed import Position, ShuffledRows
+from bertram.training.feed import ShuffledRows
 
 MASKED = "masked_language_model"
 

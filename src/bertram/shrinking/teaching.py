@@ -13,7 +13,7 @@ from bertram.corpus.masking import Masker
 from bertram.inference.predictor import cosines
 from bertram.models.heads import Model
 from bertram.progress import Report
-from bertram.shrinking.agreement import Comparison, side_by_side
+from bertram.shrinking.agreement import SideBySide, side_by_side
 from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
 from bertram.shrinking.initial import student_of
 from bertram.text.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ class Taught:
 
     student: Model
     outcome: Outcome
-    final: Comparison | None
+    final: SideBySide | None
 
 
 def teach(

@@ -14,6 +14,9 @@ from typing import Any, BinaryIO
 from bertram.errors import BadInput
 from bertram.text.records import Columns, checked_cell, is_table, kind_of, numbered_lines, opened, read_rows
 
+Input = str | Mapping[str, str]
+"""What a model is asked: a text, or an object with "text" and perhaps "text_b"."""
+
 _FIELDS = ("text", "text_b")
 _CHUNK = 1024  # inputs answered at a time
 
@@ -90,7 +93,7 @@ def read_lines(source: str, columns: Columns = None) -> Iterator[list[str]]:
         yield from _chunks(checked_cell(name, number, "source", line) for number, line in numbered_lines(name, stream))
 
 
-def columns_of(inputs: Sequence[str | Mapping[str, str]]) -> tuple[list[str], list[str] | None]:
+def columns_of(inputs: Sequence[Input]) -> tuple[list[str], list[str] | None]:
     """The inputs' texts and, where they have them, their second texts.
 
     Raises:
@@ -104,7 +107,7 @@ def columns_of(inputs: Sequence[str | Mapping[str, str]]) -> tuple[list[str], li
     return [text for text, _ in pairs], texts_b or None
 
 
-def singles_of(inputs: Sequence[str | Mapping[str, str]], reader: str) -> list[str]:
+def singles_of(inputs: Sequence[Input], reader: str) -> list[str]:
     """Every input as its text; errors call by the name of `reader` what reads no pairs.
 
     Raises:
@@ -117,7 +120,7 @@ def singles_of(inputs: Sequence[str | Mapping[str, str]], reader: str) -> list[s
     return [text for text, _ in pairs]
 
 
-def pairs_of(inputs: Sequence[str | Mapping[str, str]]) -> list[tuple[str, str | None]]:
+def pairs_of(inputs: Sequence[Input]) -> list[tuple[str, str | None]]:
     """Every input as its text and, where there is one, its text_b.
 
     Raises:

@@ -53,7 +53,7 @@ from bertram.text.vocabulary import MOST, learn_merges, learn_pieces, learn_word
 
 _UNUSABLE = "this tokenizer cannot be used"
 
-Ints = NDArray[np.int64]
+Lengths = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 Family = Literal["bert", "albert", "transformer"]
@@ -273,7 +273,7 @@ class Tokenizer:
         batch = Batch(token_ids, segment_ids, positions, offsets)
         return batch, int((lengths.sum(0) > budget).sum())
 
-    def pieces(self, texts: Sequence[str], limit: int | None = None) -> tuple[NDArray[np.int32], Ints]:
+    def pieces(self, texts: Sequence[str], limit: int | None = None) -> tuple[NDArray[np.int32], Lengths]:
         """Ids of the texts' pieces end to end, without special tokens; of each text the first `limit` or all.
 
         Returns:
@@ -343,7 +343,7 @@ def _chunks(texts: Sequence[str], max_texts: int = 4096, max_characters: int = 2
         yield start, len(texts)
 
 
-def _longest_first(lengths: Ints, budget: int) -> Ints:
+def _longest_first(lengths: Lengths, budget: int) -> Lengths:
     """How many tokens to keep of each text so that a row has at most `budget`; both arrays [texts a row, B].
 
     Of two texts the shorter keeps at most half and the longer the rest; equal ones count the second as the longer

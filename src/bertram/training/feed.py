@@ -5,10 +5,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import Examples
-
-Position = tuple[int, ...]
-"""A place in a feed, kept in checkpoints: epoch first."""
+from bertram.batch import Examples, Position
 
 
 class Feed(Protocol):

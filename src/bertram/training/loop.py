@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertram.batch import Examples, budgeted
+from bertram.batch import Examples, Position, budgeted
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
 from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
@@ -29,7 +29,7 @@ from bertram.training import checkpoint
 from bertram.training.allocator import keep_freed_memory
 from bertram.training.distributed import Processes
 from bertram.training.evaluated import EvaluatedWeights
-from bertram.training.feed import Feed, Position
+from bertram.training.feed import Feed
 from bertram.training.interruption import Interrupted, StopRequests, check_stop
 from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import Optimizer

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bertram.training.feed import Position
+from bertram.batch import Position
 
 _BUCKETS = 20
 
