@@ -121,6 +121,10 @@ def test_the_bias_that_transformers_takes_of_two_that_differ(tmp_path: Path, cap
     head = ModelDirectory(place).read_model().heads["masked_language_model"]
     torch.testing.assert_close(head.decoder.bias.detach(), bias)
     assert "two biases" in caplog.text
+    bare = {name.replace("albert.", ""): tensor for name, tensor in tensors.items()}
+    save_file(bare | {f"albert.{name}": bias}, place / "model.safetensors")  # neither is the decoder's
+    with pytest.raises(BadInput, match="differs from what the configuration makes it share"):
+        ModelDirectory(place).read_model()
 
 
 def refused(filler: MaskFiller, inputs: list[Any], **options: int) -> str:

@@ -124,7 +124,7 @@ def test_a_dry_run_is_on_the_longest_rows_and_nothing_to_go_on_from(place, tmp_p
     """Whether a batch fits into memory is what it is for."""
     rows = [f"{'a ' * number}end" for number in (3, 9, 1, 7, 5)]
     splits = LabelledSplits(*(Table(rows, None, ["x"] * 5) for _ in range(2)), None, {})
-    assert [len(text) for text in splits.longest(2).train.texts] == [21, 17]
+    assert [len(text) for text in splits.longest(2, 1).train.texts] == [21, 17]
     with pytest.raises(BadInput, match="--dry-run: leaves nothing to --resume"):
         train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", dry_run=True, resume=True)
 
@@ -272,7 +272,7 @@ def test_real_data(tmp_path, file, columns, task):
     assert train(task, DATA / file, columns=columns, **arguments)["status"] == "finished"
 
 
-def test_the_blind_loss_is_the_least_of_a_constant_answer() -> None:
+def test_the_constant_loss_is_the_least_of_a_constant_answer() -> None:
     """Of rare labels the smoothed targets are far more even than the labels."""
     targets = torch.tensor([0] * 96 + [1] * 4)
     head = ClassificationHead(bert(1, 64), 2, 0.0).train()

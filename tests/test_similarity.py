@@ -218,6 +218,28 @@ def test_heads_that_a_model_was_pretrained_with_have_no_part_in_its_vectors(tmp_
     )
 
 
+def test_vectors_of_nan_are_scored_and_not_answered(tmp_path: Path) -> None:
+    """A training that spoils its weights is judged once more before it is called diverged."""
+    directory = tiny.model_directory(tmp_path / "model", {"embedding": 0})
+    network = ModelDirectory(directory).read_model()
+    with torch.no_grad():
+        network.encoder.embeddings.norm.bias[0] = float("nan")
+    write(network, directory)
+    assert np.isnan(load_predictor(directory).logits(TEXTS[:1], TEXTS[1:2])).all()
+    for given in (TEXTS[:1], [{"text": "a", "text_b": "b"}]):
+        with pytest.raises(BadInput, match="answers NaN or infinity"):
+            load_predictor(directory).predict(given)
+
+
+def test_without_its_pooling_files_a_model_for_similarity_is_none(tmp_path: Path) -> None:
+    directory = tiny.model_directory(tmp_path / "model", {"embedding": 0})
+    (directory / "bertram.json").write_text('{"task": {"name": "similarity", "lowest": 0.0, "highest": 5.0}}')
+    load_predictor(directory)
+    (directory / "modules.json").unlink()
+    with pytest.raises(BadInput, match="is for similarity, the weights are not"):
+        load_predictor(directory)
+
+
 def test_settings_that_are_not_followed_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     directory = tiny.model_directory(tmp_path / "model", {"embedding": 0})
     settings = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}

@@ -300,12 +300,10 @@ def test_an_early_stop_is_in_a_checkpoint(tmp_path: Path) -> None:
     assert (found[1]["step"], found[1]["state"]["evaluated"], found[1]["state"]["stale"]) == (6, 6, 2)
 
 
-def test_a_loss_that_stays_is_divergence_beside_a_blind_one_only(tmp_path: Path) -> None:
+def test_a_loss_that_stays_is_divergence_beside_a_constant_one_only(tmp_path: Path) -> None:
     flat = replace(RECIPE, steps=100, learning_rate=0.0)
-    # What is untrained has about 0.693.
-    _, outcome = train(
-        tmp_path / "beside one", flat, constant_loss=lambda batch: 0.68
-    )  # what is untrained has about 0.693
+    nearly = 0.68  # what is untrained has about 0.693
+    _, outcome = train(tmp_path / "beside one", flat, constant_loss=lambda batch: nearly)
     assert outcome.status == "diverged"
     assert "did not fall" in outcome.reason
     _, outcome = train(tmp_path / "alone", flat, constant_loss=None)

@@ -414,7 +414,7 @@ def shrink(
         Resume the training in OUT. A finished training is left unchanged, and scored again if --evaluate is another.
     """
     if plan:
-        if texts or out or evaluate or columns or resume or recipe != Recipe():
+        if texts or out or evaluate or columns or resume or lessons or max_length is not None or recipe != Recipe():
             raise BadInput("--plan: trains and writes nothing; leave out what is for training")
         from bertram.shrinking.plan import plan as planned
         from bertram.shrinking.plan import render_plan
@@ -783,7 +783,7 @@ def show_version(*, json: Json = False) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0; 1 I/O or internal error; 2 bad input; 3 nothing fits; 130 or 143 stopped."""
+    """Run a command and exit: 0; 1 I/O or internal error; 2 bad input; 3 nothing fits; 129, 130 or 143 stopped."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
         for argument in given:

@@ -104,7 +104,8 @@ def export(
     if format in ("engine", "onnx"):
         if out.exists():
             raise BadInput(f"{out}: already exists; name another --out")
-        make_directory(out.parent)  # before the work
+        if out.parent.exists():
+            make_directory(out.parent)  # tries whether it can be written, before the work
     require_all(("torch", "safetensors"), "train")
     if format == "engine":
         least = MIN_AGREEMENT if min_agreement is None else min_agreement

@@ -102,7 +102,7 @@ class ModelDirectory:
         """Whether it was trained on pairs of texts; None where bertram.json does not say."""
         return trained_on_pairs(self.manifest)
 
-    @property
+    @cached_property
     def max_length(self) -> int:
         """Tokens of a text that the model reads: as it was trained on or its files say, or as it has positions for.
 
@@ -118,7 +118,7 @@ class ModelDirectory:
             )
         return max_length
 
-    @property
+    @cached_property
     def search(self) -> Search:
         """How outputs are searched for: as bertram.json says, else generation_config.json.
 
@@ -201,7 +201,8 @@ class ModelDirectory:
             BadInput: as `read_model`, or the weights are not for the task.
         """
         task = self.task_if_known
-        network = self.read_model({task.head: 0} if isinstance(task, Task) and task.apart else None)
+        pooled = isinstance(task, Task) and task.apart and has_pooling(self.path)
+        network = self.read_model({Similarity.head: 0} if pooled else None)
         if isinstance(task, Task | FillMask):
             check_head(self.path, task, network.labels())
         return network

@@ -28,7 +28,7 @@ def resolve(
     Pickled weights are fetched from there if they are allowed. What only `answers` may be named where this is wanted.
 
     Raises:
-        BadInput: nothing goes by that name.
+        BadInput: nothing goes by that name, or something that only answers.
     """
     if model == ENGLISH:
         return ModelDirectory(OWN / ENGLISH)

@@ -85,6 +85,10 @@ class _Stderr(io.TextIOBase):
         with suppress(OSError):
             self._stream.flush()
 
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
     def isatty(self) -> bool:
         return self._stream.isatty()
 

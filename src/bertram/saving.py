@@ -90,7 +90,7 @@ def save_transformer(
 def _finish(out: Path, manifest: dict[str, Any], card: str) -> None:
     write_text(out / "README.md", card)
     now = {"peak_memory_mb": peak_memory_mb(), "gpu_peak_memory_mb": gpu_peak_memory_mb()}
-    peaks = {name: max(now or 0.0, manifest.pop(name, None) or 0.0) for name, now in now.items()}
+    peaks = {name: max(peak or 0.0, manifest.pop(name, 0.0)) for name, peak in now.items()}
     rounded = {name: round(peak, 1) for name, peak in peaks.items() if peak}
     write_manifest(out, {**manifest, **rounded, "machine": environment()})
 

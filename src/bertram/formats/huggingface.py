@@ -95,7 +95,7 @@ def read(
     description = read_description(directory, overrides)
     config = description.config.untied
     path = find_weights(directory, allow_pickle=allow_pickle)
-    sources = _sources(path, read_tensors(path))
+    sources = _sources(read_tensors(path))
 
     names = _label_names(description, labels)
     held = _held(description, sources, names, labels) | ({"embedding": 0} if pooled else {})
@@ -161,13 +161,18 @@ def _check_promised(path: Path, description: Description, held: Mapping[str, int
 
 
 def _known(path: Path, sources: Sources) -> Sources:
-    """Those that go somewhere; the token embeddings may stand there twice."""
+    """Those that go somewhere; the token embeddings and the vocabulary's bias may stand there twice."""
     others = {name for name in sources if not name.startswith((*_BODY, *_beginnings(_PARTS)))}
     if others:
         logger.warning("%s: holds %s, which nothing here reads", path, some(others))
     known = {name: found for name, found in sources.items() if name not in others | set(_TIED)}
     for name in sources.keys() & set(_TIED):
         known.setdefault("embeddings.word_embeddings.weight", {}).update(sources[name])
+    for name in known.keys() & {"cls.predictions.bias", "predictions.bias"}:
+        decoders = {place: bias for place, bias in known[name].items() if ".decoder." in place}
+        if any(not torch.equal(bias, other) for bias in decoders.values() for other in known[name].values()):
+            logger.warning("%s: holds two biases of the vocabulary; as in transformers, the decoder's counts", path)
+            known[name] = decoders
     return known
 
 
@@ -235,16 +240,11 @@ def _identity_projection(config: EncoderConfig) -> dict[str, Tensor]:
     return {f"{name}.weight": torch.eye(config.hidden_size), f"{name}.bias": torch.zeros(config.hidden_size)}
 
 
-def _sources(path: Path, tensors: dict[str, Tensor]) -> Sources:
+def _sources(tensors: dict[str, Tensor]) -> Sources:
     sources: Sources = defaultdict(dict)
     for name, tensor in tensors.items():
         if not name.endswith(_BUFFERS):
             sources[_plain(name)][name] = tensor
-    for name in sources.keys() & {"cls.predictions.bias", "predictions.bias"}:
-        found = sources[name]
-        if len(found) > 1 and not torch.equal(*found.values()):
-            logger.warning("%s: holds two biases of the vocabulary; as in transformers, the decoder's counts", path)
-            sources[name] = {place: bias for place, bias in found.items() if "decoder" in place}
     return sources
 
 

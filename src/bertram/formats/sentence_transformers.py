@@ -56,7 +56,7 @@ def _warn(directory: Path) -> None:
     """Tell of settings by which sentence-transformers would give other vectors or similarities."""
     content = read_if_there(directory / _SETTINGS)
     prompts, name = content.get("prompts"), content.get("default_prompt_name")
-    if isinstance(prompts, dict) and (prompt := prompts.get(name)):
+    if isinstance(prompts, dict) and isinstance(name, str) and (prompt := prompts.get(name)):
         logger.warning("%s: its prompt %.80r is not put before texts here; write it there yourself", directory, prompt)
     if content.get("similarity_fn_name") not in (None, "cosine"):
         logger.warning(

@@ -63,7 +63,7 @@ class Predictor:
             raise BadInput(f"inputs: {len(texts):,} texts and {len(texts_b):,} second ones; each needs one")
         check_inputs(self.task, texts_b is not None, trained_on=self.pairs)
         if self.task.apart:
-            return cosines(self.embed(texts), self.embed(texts_b or []))[:, None]
+            return cosines(self._run(texts, None, None), self._run(texts_b or [], None, None))[:, None]
         return self._run(texts, texts_b, self.task.outputs)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -122,6 +122,8 @@ def shrink(
         results = read_if_there(out / RESULTS)
         scored = data is None or results.get("evaluated") == evaluated(data, columns)
         if "held_out" not in results or not scored or not (out / ENGINE).exists():
+            if data is None and results.get("evaluated"):
+                raise BadInput(f"{out / ENGINE}: is gone; to measure it again, give --evaluate as before")
             write_json(out / RESULTS, outcome(source, out, examples()[1], data, columns))
             results = read_if_there(out / RESULTS)
         write_report(out, results)

@@ -17,7 +17,7 @@ from bertram.run_directory import begun, read_manifest
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score, Task
 from bertram.text.splits import Splits
-from bertram.training.recipe import Recipe
+from bertram.training.recipe import BATCH_SIZE, Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,7 +103,9 @@ class Training(ABC, Generic[T, S]):
     @property
     def of_one_step(self) -> Self:
         """A trial of this training: one step on the longest rows, which take most memory."""
-        return replace(self, recipe=self.recipe.of_one_step, splits=self.splits.longest(self.recipe.trial_rows))
+        return replace(
+            self, recipe=self.recipe.of_one_step, splits=self.splits.longest(self.recipe.trial_rows, BATCH_SIZE)
+        )
 
     @abstractmethod
     def begin(self, out: Path, processes: "Processes") -> TrainingSetup:

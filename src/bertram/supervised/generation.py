@@ -76,48 +76,21 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
 
     libraries = ("torch", "safetensors", "sacrebleu", "tensorboard")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for stack in self._stacks():
-            check_max_length(self.model, stack, self.max_length)
-
     @cached_property
     def source(self) -> ModelDirectory | TransformerConfig:
         """As `Training.source`; an encoder's directory gets a new decoder."""
-        found = model_names.resolve(self.model, allow_pickle=self.allow_pickle)
-        if isinstance(found, EncoderConfig):
-            raise BadInput(
-                f"{self.model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train"
-            )
-        return found
-
-    def _stacks(self) -> tuple[EncoderConfig, EncoderConfig]:
-        """The sizes of what reads and what writes.
-
-        Raises:
-            BadInput: the model cannot be trained to write texts as asked.
-        """
-        source = self.source
-        if isinstance(source, TransformerConfig):
-            return changed(source.encoder, self.config), changed(source.decoder, self.config)
-        if self.vocab_size is not None or self.separate_vocabularies:
-            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and its like are for presets")
-        if not source.is_transformer:
-            return source.config, changed(source.config, self.config)
-        if self.config:
-            raise BadInput(f"{self.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
-        return source.transformer_config.encoder, source.transformer_config.decoder
+        return resolve_writing(self.model, allow_pickle=self.allow_pickle)
 
     @property
     def defaults(self) -> Mapping[str, float]:
         """As `Training.defaults`: a pre-trained encoder learns at a tenth of its new decoder's rate."""
         found = {"label_smoothing": 0.1, "batch_tokens": 4096}
-        pretrained = isinstance(self.source, ModelDirectory)
-        if isinstance(self.source, ModelDirectory) and self.source.is_transformer:
-            return {**found, "learning_rate": _FINE_TUNING_RATE}
-        rate = _RATE if self.recipe.learning_rate is None else self.recipe.learning_rate
-        if pretrained and rate:
-            return {**found, "learning_rate": rate, "encoder_learning_rate": rate / 10}
+        source, rate = self.source, _RATE if self.recipe.learning_rate is None else self.recipe.learning_rate
+        if isinstance(source, ModelDirectory):
+            if source.is_transformer:
+                return {**found, "learning_rate": _FINE_TUNING_RATE}
+            if rate:
+                return {**found, "learning_rate": rate, "encoder_learning_rate": rate / 10}
         return {**found, "learning_rate": rate}
 
     @property
@@ -181,6 +154,47 @@ def learnable(
     following[ranges(offsets[:-1], kept)] = pieces
     outputs = Batch(written, np.zeros_like(written), positions, offsets)
     return Examples(inputs, token_labels={HEAD: following}, inputs_b=outputs), cut + int((lengths > kept).sum())
+
+
+def resolve_writing(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | TransformerConfig:
+    """`model_names.resolve` where a model is to learn to write texts.
+
+    Raises:
+        BadInput: nothing goes by that name, or it is an encoder's preset.
+    """
+    found = model_names.resolve(model, allow_pickle=allow_pickle)
+    if isinstance(found, EncoderConfig):
+        raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
+    return found
+
+
+def check_model(
+    model: str | Path,
+    *,
+    vocab_size: int | None,
+    separate_vocabularies: bool,
+    config: Mapping[str, Any],
+    max_length: int | None,
+    allow_pickle: bool,
+) -> None:
+    """Check that a model can be trained to write texts, before these are read.
+
+    Raises:
+        BadInput: there is no such model, or it cannot be trained as asked.
+    """
+    source = resolve_writing(model, allow_pickle=allow_pickle)
+    if isinstance(source, ModelDirectory) and (vocab_size is not None or separate_vocabularies):
+        raise BadInput(f"{model}: has its tokenizer already; --vocab-size and its like are for presets")
+    if isinstance(source, TransformerConfig):
+        stacks = [changed(stack, config) for stack in (source.encoder, source.decoder)]
+    elif not source.is_transformer:
+        stacks = [source.config, changed(source.config, config)]
+    elif config:
+        raise BadInput(f"{model}: is a trained encoder–decoder model, whose sizes cannot be changed")
+    else:
+        stacks = [source.transformer_config.encoder, source.transformer_config.decoder]
+    for stack in stacks:
+        check_max_length(model, stack, max_length)
 
 
 def _start(training: EncoderDecoderTraining, out: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:

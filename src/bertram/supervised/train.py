@@ -9,7 +9,7 @@ from bertram.errors import BadInput
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
-from bertram.supervised.generation import EncoderDecoderTraining, Files, read_splits
+from bertram.supervised.generation import EncoderDecoderTraining, Files, check_model, read_splits
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.records import ROLES, parse_columns
 from bertram.training.interruption import scratch
@@ -66,7 +66,14 @@ def train(
     if task in GENERATIONS:
         if cased:
             raise BadInput("--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
-        model_names.resolve(model, allow_pickle=allow_pickle)  # before anything is read or written
+        check_model(
+            model,
+            vocab_size=vocab_size,
+            separate_vocabularies=separate_vocabularies,
+            config=config or {},
+            max_length=max_length,
+            allow_pickle=allow_pickle,
+        )
         training = EncoderDecoderTraining(
             task=GENERATIONS[task](),
             splits=read_splits(task, data, validation, test, columns=columns, seed=recipe.seed),

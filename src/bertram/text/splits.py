@@ -75,9 +75,11 @@ class Splits(Generic[R]):
         """Every split by its name."""
         return {"train": self.train} | self.judged
 
-    def longest(self, rows: int) -> Self:
-        """The longest rows of each split, in characters."""
+    def longest(self, train: int, judged: int) -> Self:
+        """So many rows of the training split and of each of the others, the longest in characters."""
+        sizes = dict.fromkeys(self.judged, judged) | {"train": train}
         chosen: dict[str, Any] = {
-            name: part.select(np.argsort(part.lengths, kind="stable")[::-1][:rows]) for name, part in self.all.items()
+            name: part.select(np.argsort(part.lengths, kind="stable")[::-1][: sizes[name]])
+            for name, part in self.all.items()
         }
         return replace(self, **chosen)

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -160,5 +160,6 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _watch(reader: int, left: threading.Event) -> None:
     for number in iter(lambda: os.read(reader, 1), b""):
         if number[0] in _SIGNALS and not left.wait(_PATIENCE) and StopRequests._active is None:
-            os.write(2, f"bertram: {Interrupted(number[0])}\n".encode())
+            with suppress(OSError):  # whose terminal was closed
+                os.write(2, f"bertram: {Interrupted(number[0])}\n".encode())
             os._exit(128 + number[0])

@@ -53,6 +53,9 @@ class Trainable(Protocol):
         ...
 
 
+_PEAKS = ("peak_memory_mb", "gpu_peak_memory_mb")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a training came to. The model then holds the best evaluation's weights, in float32."""
@@ -69,7 +72,7 @@ class Outcome:
     """Evaluations whose weights' mean is kept, the one of best_step being the last of them."""
     peak_memory_mb: float = 0.0
     gpu_peak_memory_mb: float | None = None
-    """Greatest peaks of the processes that had part in it."""
+    """Greatest peaks of this process and those that it goes on from."""
 
     @property
     def finished(self) -> bool:
@@ -78,8 +81,9 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """For bertram.json, with the speed."""
-        seconds, speed = round(self.seconds, 1), round(self.tokens / max(self.seconds, 1e-9), 1)
-        return asdict(self) | {"seconds": seconds, "tokens_per_second": speed}
+        told = {name: value for name, value in asdict(self).items() if value is not None}
+        rounded = {name: round(told[name], 1) for name in ("seconds", *_PEAKS) if name in told}
+        return told | rounded | {"tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1)}
 
 
 class Evaluation(NamedTuple):
@@ -342,7 +346,7 @@ class Loop:
         return State(total=total, evaluations=evaluations, position=self.feed.start)
 
     def _fitting(self, seconds: float) -> tuple[int, int]:
-        """Steps that fit into so much time, by the pace of a trial, and evaluations, which get half of it at most.
+        """Steps and evaluations that fit into so much time, by the pace of a trial; an encoder's evaluations get half at most.
 
         At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
         """

@@ -46,8 +46,8 @@ class Recipe:
     steps before training starts; in pre-training by the contents of the first block of text, so both are met only
     roughly."""
     hours: float | None = None
-    """Training budget in wall-clock hours, evaluations included, of which only as many are made as fit into half of it.
-    Speed is measured once, before the first step, and the hours are converted to steps."""
+    """Training budget in wall-clock hours, evaluations included. Speed is measured once, before the first step, and the
+    hours are converted to steps. Of an encoder's evaluations only as many are made as fit into half of the time."""
     batch_size: int | None = None
     """Examples per optimizer step. In pre-training, a batch holds the tokens of this many sequences of full length.
     Default: 32; for an encoder–decoder model see --batch-tokens."""
@@ -124,7 +124,7 @@ class Recipe:
 
     @property
     def trial_rows(self) -> int:
-        """Examples that a trial of one step is made on, which fill a batch."""
+        """Examples that a trial of one step is made on: a batch, or about as many as fill one counted in tokens."""
         return self.batch_size or max(BATCH_SIZE, (self.batch_tokens or 0) // BATCH_SIZE)
 
     @property
