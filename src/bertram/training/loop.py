@@ -348,7 +348,8 @@ class Loop:
     def _fitting(self, seconds: float) -> tuple[int, int]:
         """Steps and evaluations that fit into so much time, by the pace of a trial.
 
-        An encoder's evaluations get half of it at most. At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
+        An encoder's evaluations get half of it at most. At a learning rate of 0 a step changes nothing but the moments,
+        which are then forgotten.
         """
         position, started = self.feed.start, time.monotonic()
         for step in range(_COMPILING_STEPS if self.compiled else 1):
