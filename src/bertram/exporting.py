@@ -79,28 +79,14 @@ def export(
             finite, `out` holds something, or the engine agrees too little.
         OSError: a file cannot be written.
     """
-    if format not in get_args(Format):
-        raise BadInput(f"--format {format!s:.40}: must be one of {', '.join(get_args(Format))}")
     out = Path(out)
+    _check_options(format, precision, texts, columns, min_agreement, vocabulary_map)
     source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
     kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
     if format not in _FORMATS[kind]:
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
-    if precision not in (None, *get_args(Precision)):
-        raise BadInput(f"--precision {precision!s:.40}: must be one of {', '.join(get_args(Precision))}")
-    for option, value in (("--texts", texts), ("--min-agreement", min_agreement)):
-        if value is not None and (format != "engine" or precision == "fp32"):
-            raise BadInput(f"{option}: is for an int8 engine, whose agreement is measured, and this is none")
     if isinstance(texts, str | Path):
         texts = first_inputs(texts, _MOST_TEXTS, parse_columns(columns) or {})
-    elif columns is not None:
-        raise BadInput("--columns: says what columns of --texts to read, which is not given")
-    if precision == "int8" and format in ("onnx", "huggingface"):
-        raise BadInput(f"--format {format}: has no other --precision than fp32; others quantize such files themselves")
-    if vocabulary_map and format != "ctranslate2":
-        raise BadInput(f"--format {format}: has no --vocabulary-map")
-    if min_agreement is not None and not 0 <= min_agreement <= 1:
-        raise BadInput(f"--min-agreement {min_agreement:g}: write a share from 0 to 1")
     if format in ("engine", "onnx"):
         if out.exists():
             raise BadInput(f"{out}: already exists; name another --out")
@@ -117,6 +103,36 @@ def export(
     else:
         _export_transformer(source, out, format, precision, vocabulary_map)
     return None
+
+
+def _check_options(
+    format: Format,
+    precision: Precision | None,
+    texts: str | Path | Sequence[Input] | None,
+    columns: str | None,
+    min_agreement: float | None,
+    vocabulary_map: str | Path | None,
+) -> None:
+    """Refuse what `export` does not know, and options that are for another format than the one asked for.
+
+    Raises:
+        BadInput: there is such an option.
+    """
+    if format not in get_args(Format):
+        raise BadInput(f"--format {format!s:.40}: must be one of {', '.join(get_args(Format))}")
+    if precision not in (None, *get_args(Precision)):
+        raise BadInput(f"--precision {precision!s:.40}: must be one of {', '.join(get_args(Precision))}")
+    if precision == "int8" and format in ("onnx", "huggingface"):
+        raise BadInput(f"--format {format}: has no other --precision than fp32; others quantize such files themselves")
+    for option, value in (("--texts", texts), ("--min-agreement", min_agreement)):
+        if value is not None and (format != "engine" or precision == "fp32"):
+            raise BadInput(f"{option}: is for an int8 engine, whose agreement is measured, and this is none")
+    if columns is not None and not isinstance(texts, str | Path):
+        raise BadInput("--columns: says what columns of --texts to read, which is not given")
+    if min_agreement is not None and not 0 <= min_agreement <= 1:
+        raise BadInput(f"--min-agreement {min_agreement:g}: write a share from 0 to 1")
+    if vocabulary_map and format != "ctranslate2":
+        raise BadInput(f"--format {format}: has no --vocabulary-map")
 
 
 def export_alike(
