@@ -354,7 +354,8 @@ def test_hours_leave_half_of_the_time_to_evaluations_and_so_make_fewer(
         clock[0] += 10.0
         return evaluation(clock[0])
 
-    monkeypatch.setattr("bertram.training.loop.time", SimpleNamespace(monotonic=now))
+    for room in ("loop", "state"):
+        monkeypatch.setattr(f"bertram.training.{room}.time", SimpleNamespace(monotonic=now))
     monkeypatch.setattr(Loop, "_step", step)
     recipe = replace(RECIPE, steps=None, hours=100 / 3600, evaluations=10, average=1)
     _, outcome = train(tmp_path, recipe, evaluate=evaluate)
@@ -372,10 +373,10 @@ def test_the_greatest_peak_of_the_processes_that_trained_is_told(
         if line["step"] == 20:
             raise Killed
 
-    monkeypatch.setattr("bertram.training.loop.peak_memory_mb", lambda: 500.0)
+    monkeypatch.setattr("bertram.training.state.peak_memory_mb", lambda: 500.0)
     with pytest.raises(Killed):
         train(tmp_path, report=die)
-    monkeypatch.setattr("bertram.training.loop.peak_memory_mb", lambda: 100.0)
+    monkeypatch.setattr("bertram.training.state.peak_memory_mb", lambda: 100.0)
     assert train(tmp_path)[1].peak_memory_mb == 500.0
 
 

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from bertram.batch import Examples, Position, budgeted
 from bertram.environment import environment
 from bertram.errors import BadInput, BertramError
-from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
 from bertram.models.decoder import LanguageModelHead
 from bertram.models.heads import ClassificationHead
 from bertram.models.stack import Stack
 from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training import checkpoint
 from bertram.training.allocator import keep_freed_memory
+from bertram.training.budget import Pace, fitting, steps_of
 from bertram.training.distributed import Processes
 from bertram.training.evaluated import EvaluatedWeights
 from bertram.training.feed import Feed
@@ -213,7 +213,7 @@ class Loop:
             except Interrupted:
                 self._save(state, started)
                 raise
-        self._measure(state, started)
+        state.measure(started)
         reason = reason or self._not_finite() or state.not_falling()
         self.processes.wait()  # for process 0 to have written what now is read
         averaged, best_step = (1, state.best_step) if reason or not state.best_step else self._choose(state)
@@ -334,22 +334,23 @@ class Loop:
 
     def _begin(self) -> State:
         """A training before its first step, with the steps and evaluations that the recipe's budget stands for."""
-        recipe, evaluations = self.recipe, self.recipe.evaluations
-        if recipe.steps is not None:
-            total = recipe.steps
-        elif recipe.tokens is not None:
-            total = math.ceil(recipe.tokens / self.feed.tokens_per_step)
-        elif recipe.hours is not None:
-            total, evaluations = self._fitting(recipe.hours * 3600)
-        else:
-            total = math.ceil((3 if recipe.epochs is None else recipe.epochs) * self.feed.steps_per_epoch)
+        recipe, total, evaluations = self.recipe, steps_of(self.recipe, self.feed), self.recipe.evaluations
+        if total is None:
+            pace = self._pace()
+            # An untrained decoder writes until it is stopped: what its evaluation takes says little of later ones.
+            writes = any(isinstance(module, LanguageModelHead) for module in self.model.modules())
+            total, evaluations = fitting(cast(float, recipe.hours) * 3600, evaluations, pace, fewer=not writes)
+            if evaluations < recipe.evaluations and self.processes.rank == 0:
+                logger.warning(
+                    "bertram: an evaluation takes %.0f s: --hours leaves time for %d, not %d",
+                    *(pace.evaluation_seconds, evaluations, recipe.evaluations),
+                )
         return State(total=total, evaluations=evaluations, position=self.feed.start)
 
-    def _fitting(self, seconds: float) -> tuple[int, int]:
-        """Steps and evaluations that fit into so much time, by the pace of a trial.
+    def _pace(self) -> Pace:
+        """What steps and evaluations take, the mean of all processes.
 
-        An encoder's evaluations get half of it at most. At a learning rate of 0 a step changes nothing but the moments,
-        which are then forgotten.
+        At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
         """
         position, started = self.feed.start, time.monotonic()
         for step in range(_COMPILING_STEPS if self.compiled else 1):
@@ -365,22 +366,7 @@ class Loop:
         began = time.monotonic()
         self.evaluate()
         measured = [step_seconds, time.monotonic() - began, time.monotonic() - started]
-        step_seconds, evaluation_seconds, spent = (
-            total / self.processes.size for total in self.processes.sums(measured)
-        )
-        seconds -= min(spent, seconds / 2)
-        wanted = self.recipe.evaluations
-        fitting = int(seconds / 2 / evaluation_seconds) - 1  # the best weights are scored once more in the end
-        # An untrained decoder writes until it is stopped: what its evaluation takes says little of later ones.
-        writes = any(isinstance(module, LanguageModelHead) for module in self.model.modules())
-        evaluations = wanted if writes else max(1, min(wanted, fitting))
-        if evaluations < wanted and self.processes.rank == 0:
-            logger.warning(
-                "bertram: an evaluation takes %.0f s: --hours leaves time for %d, not %d",
-                *(evaluation_seconds, evaluations, wanted),
-            )
-        steps = (seconds - min(evaluation_seconds * (evaluations + 1), seconds / 2)) / step_seconds
-        return max(1, int(steps)), evaluations
+        return Pace(*(total / self.processes.size for total in self.processes.sums(measured)))
 
     def _not_finite(self) -> str:
         """Why a training whose last step spoiled the weights counts as diverged."""
@@ -390,7 +376,7 @@ class Loop:
     def _save(self, state: State, started: float) -> None:
         if self._saved == (state.step, state.evaluated):
             return
-        self._measure(state, started)
+        state.measure(started)
         facts = {
             "state": asdict(state),
             "recipe": asdict(self.recipe),
@@ -402,14 +388,6 @@ class Loop:
             self.evaluated.spare(state.best_step)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
         self._saved = state.step, state.evaluated
-
-    @staticmethod
-    def _measure(state: State, started: float) -> None:
-        """Note what the training took until now, the processes before included from which it goes on."""
-        state.seconds = time.monotonic() - started
-        state.peak_memory_mb = max(state.peak_memory_mb, peak_memory_mb())
-        if (peak := gpu_peak_memory_mb()) is not None:
-            state.gpu_peak_memory_mb = max(state.gpu_peak_memory_mb or 0.0, peak)
 
     def _machine(self) -> dict[str, Any]:
         """What a resumed training must share with its beginning to give the same bits."""

@@ -1,9 +1,11 @@
 """Where a training stands between two steps, and whether it gets anywhere."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bertram.batch import Position
+from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
 
 _BUCKETS = 20
 
@@ -30,6 +32,13 @@ class State:
     constant_sums: list[float] = field(default_factory=lambda: [0.0] * _BUCKETS)
     """Of the losses of the best constant prediction on the same batches; 0 where that is not asked."""
     loss_counts: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+
+    def measure(self, started: float) -> None:
+        """Note the seconds since `started`, and the peaks of memory, those of the processes before included."""
+        self.seconds = time.monotonic() - started
+        self.peak_memory_mb = max(self.peak_memory_mb, peak_memory_mb())
+        if (peak := gpu_peak_memory_mb()) is not None:
+            self.gpu_peak_memory_mb = max(self.gpu_peak_memory_mb or 0.0, peak)
 
     def learned(self, loss: float, constant_loss: float) -> None:
         """Note the loss of the step that comes next, and that of the best constant prediction."""
