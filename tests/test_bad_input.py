@@ -171,7 +171,7 @@ class TestModels:
         assert "train it first" in refused("evaluate", "bert-tiny", place / "good.csv")
 
     def test_untrained(self, refused, place):
-        assert "with a task, no classifier and no" in refused("evaluate", place / "bare", place / "good.csv")
+        assert "is for no task that a file names" in refused("evaluate", place / "bare", place / "good.csv")
 
     @pytest.fixture
     def damaged(self, place, tmp_path):

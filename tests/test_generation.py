@@ -401,7 +401,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
         (["translate", trained, english, "--n-best", 2], "--n-best 2: a line holds one text; with --json"),
         (["evaluate", trained, english, german, "--n-best", 2], "--n-best 2: one output a text is scored"),
         (["translate", wrong, english], "entries, the model writes"),
-        (["translate", encoder, english], "with a task"),
+        (["translate", encoder, english], "is for no task that a file names"),
         (["translate", "transformer-tiny", english], "is a preset"),
         (["summarize", trained, english], "is for translation"),
         (["export", trained, "--format", "ctranslate2", "--out", encoder], "not an empty directory"),
