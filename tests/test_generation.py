@@ -233,6 +233,16 @@ def test_other_kinds_train_and_load(options: dict[str, Any], tmp_path: Path) -> 
     assert again["config"] == manifest["config"]
 
 
+def test_a_decoder_embeds_as_an_encoder_whose_vocabulary_is_padded(tmp_path: Path) -> None:
+    """It has no more tokens than there are names for, and so an embedding of its own."""
+    directory = ModelDirectory(model_directory(tmp_path / "encoder", vocab_size=400))
+    network, tokenizer, _ = generation._on_encoder(directory, {})
+    rows = network.decoder.embeddings.tokens.weight
+    assert len(rows) == tokenizer.vocab_size < 400
+    torch.testing.assert_close(rows, network.encoder.embeddings.tokens.weight[: len(rows)], rtol=0, atol=0)
+    torch.testing.assert_close(network.head.decoder.weight, rows, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("family", ["bert", "albert"])
 def test_a_trained_encoder_gets_a_decoder_of_its_kind(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
