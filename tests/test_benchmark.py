@@ -19,6 +19,7 @@ from bertram.benchmark.contestants import SETTINGS, _padded
 from bertram.errors import BadInput, BertramError
 from bertram.exporting import export
 from bertram.formats.engine_file import read_engine, write_engine
+from bertram.inference.predictor import Reading
 from bertram.model_directory import ModelDirectory
 from bertram.model_names import ENGLISH, OWN, SENTIMENT
 from bertram.models.tensors import to_tensors
@@ -140,11 +141,11 @@ def test_an_engine_says_its_precision_by_its_weights(place, tmp_path):
 def test_pairs_are_measured_as_pairs(place, tmp_path):
     pairs = [{"text": "a film", "text_b": "a long book"}, {"text": "a", "text_b": "b"}]
     tokenizer = Tokenizer.load(place)
-    subject = room._Subject({}, ModelDirectory(place).config, tokenizer, apart=False, max_length=32)
+    reading = Reading(tokenizer, 32, apart=False, pairs=None)
     expected, _ = tokenizer.encode(["a film", "a"], ["a long book", "b"], max_length=32)
-    assert [len(ids) for ids in room._encoded(pairs, subject)] == expected.lengths.tolist()
+    assert [len(ids) for ids in room._encoded(pairs, reading)] == expected.lengths.tolist()
     apart, _ = tokenizer.encode(["a film", "a", "a long book", "b"], max_length=32)
-    found = room._encoded(pairs, subject._replace(apart=True))
+    found = room._encoded(pairs, reading._replace(apart=True))
     assert [len(ids) for ids in found] == apart.lengths.tolist()
 
 

@@ -27,7 +27,7 @@ def classifier(out: Path) -> None:
     config = EncoderConfig(**SIZES, vocab_size=words.vocab_size, max_position_embeddings=32)
     task = {"name": "classification", "labels": ["bad", "good"]}
     network = Model(config, {"classification": 2})
-    saving.save(network, words, out, {"task": task, "max_length": 32}, "", labels=["bad", "good"])
+    saving.save(network, words, out, {"task": task, "max_length": 32}, "")
 
 
 def translator(out: Path) -> None:

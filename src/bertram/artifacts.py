@@ -13,7 +13,7 @@ from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
-from bertram.model_directory import LEAST_LENGTH, ModelDirectory, check_head
+from bertram.model_directory import ModelDirectory, check_head, checked_length
 from bertram.model_names import engine_of, exists, may_be, resolve, trained
 from bertram.run_directory import MANIFEST, trained_on_pairs
 from bertram.tasks.fill_mask import FillMask
@@ -103,9 +103,7 @@ def _load_engine(path: Path) -> Predictor | MaskFiller:
     if isinstance(task, Generation):
         raise BadInput(f"{path}: an engine does no {task.name}")
     check_head(path, task, engine.heads)
-    max_length = manifest.get("max_length")
-    if type(max_length) is not int or not LEAST_LENGTH <= max_length <= engine.config.max_position_embeddings:
-        raise BadInput(f"{path}: max_length must be a whole number from {LEAST_LENGTH} to its positions")
+    max_length = checked_length(manifest.get("max_length"), path, engine.config.max_position_embeddings)
     return _on_encoder(task, engine.tokenizer, EngineRunner(engine), max_length, trained_on_pairs(manifest))
 
 
@@ -126,12 +124,10 @@ def _load_generator(source: ModelDirectory, task: Generation) -> Generator:
         from bertram.inference.ctranslate2_runner import CTranslate2Runner
 
         runner = CTranslate2Runner(source.path)
-        positions = source.manifest.get("max_length")
-        if type(positions) is not int or positions < LEAST_LENGTH:
-            raise BadInput(f"{source.path / MANIFEST}: max_length must be a whole number from {LEAST_LENGTH} on")
+        max_length = checked_length(source.manifest.get("max_length"), source.path / MANIFEST)
         known = runner.description
         tokenizers = source.read_tokenizers((len(known.source_tokens), len(known.target_tokens)))
-        return Generator(task, *tokenizers, runner, positions, source.search)
+        return Generator(task, *tokenizers, runner, max_length, source.search)
     network = source.read_transformer()
     from bertram.training.torch_runner import TorchGenerator
 

@@ -13,12 +13,12 @@ from bertram.config import check_published
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require, require_all
 from bertram.formats.engine_file import Engine, write_engine
-from bertram.formats.engine_layout import EMBEDDING, MASKED
+from bertram.formats.engine_layout import MASKED
 from bertram.formats.quantization import Precision, pack
-from bertram.inference.predictor import encoded
+from bertram.inference.predictor import Reading
 from bertram.model_directory import ModelDirectory, check_head
 from bertram.quantizing import Agreement, quantized
-from bertram.run_directory import make_directory, new_directory, trained_on_pairs, write_manifest
+from bertram.run_directory import make_directory, new_directory, write_manifest
 from bertram.saving import save_files, save_tokenizers
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import AnyTask
@@ -200,21 +200,15 @@ def _sample(engine: Engine, texts: Sequence[Input] | None) -> Batch:
     Raises:
         BadInput: there are no texts, or none that can be used.
     """
-    tokenizer, max_length = engine.tokenizer, engine.manifest["max_length"]
+    reading = Reading.of_engine(engine)
     if texts is None:
-        drawn = np.random.default_rng(0).integers(tokenizer.vocab_size, size=(_DRAWN_TEXTS, _DRAWN_TOKENS))
-        batch = Batch.pack(drawn[:, :max_length].tolist())
+        drawn = np.random.default_rng(0).integers(reading.tokenizer.vocab_size, size=(_DRAWN_TEXTS, _DRAWN_TOKENS))
+        batch = Batch.pack(drawn[:, : reading.max_length].tolist())
+    elif not texts:
+        raise BadInput("texts: none are given to measure agreement on")
     else:
-        if not texts:
-            raise BadInput("texts: none are given to measure agreement on")
-        batch = encoded(
-            texts[:_MOST_TEXTS],
-            tokenizer,
-            max_length,
-            apart=EMBEDDING in engine.heads,
-            trained_on=trained_on_pairs(engine.manifest),
-        )
-    return _masked(batch, tokenizer) if MASKED in engine.heads else batch
+        batch = reading.batch(texts[:_MOST_TEXTS])
+    return _masked(batch, reading.tokenizer) if MASKED in engine.heads else batch
 
 
 def _masked(batch: Batch, tokenizer: Tokenizer) -> Batch:

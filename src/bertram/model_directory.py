@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEAST_LENGTH = 3
+_LEAST_LENGTH = 3
 """Tokens of the shortest text that is read: [CLS], one, [SEP]."""
 
 TARGET = "target"
@@ -111,12 +111,7 @@ class ModelDirectory:
         """
         positions = (self.transformer_config.encoder if self.is_transformer else self.config).max_position_embeddings
         longest = min(read_max_length(self.path) or positions, positions)
-        max_length = self.manifest.get("max_length", longest)
-        if type(max_length) is not int or not LEAST_LENGTH <= max_length <= positions:
-            raise BadInput(
-                f"{self.path / MANIFEST}: max_length must be a whole number from {LEAST_LENGTH} to {positions}"
-            )
-        return max_length
+        return checked_length(self.manifest.get("max_length", longest), self.path / MANIFEST, positions)
 
     @cached_property
     def search(self) -> Search:
@@ -291,6 +286,18 @@ def check_head(source: Path, task: Task | FillMask, labels: Mapping[str, int]) -
         raise BadInput(f"{source}: is for {task.name}{outputs}, the weights are not")
 
 
+def checked_length(value: Any, place: Path, positions: int | None = None) -> int:
+    """What the file `place` says of tokens that texts are cut to, if a model of so many positions can read them.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    if type(value) is not int or value < _LEAST_LENGTH or (positions is not None and value > positions):
+        bound = "on" if positions is None else f"to {positions}"
+        raise BadInput(f"{place}: max_length must be a whole number from {_LEAST_LENGTH} {bound}")
+    return value
+
+
 def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None) -> None:
     """Refuse texts longer than the positions of a model, or with no room for a token between special ones.
 
@@ -299,8 +306,8 @@ def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None
     """
     if asked is not None and asked > config.max_position_embeddings:
         raise BadInput(f"--max-length {asked}: {model} has {config.max_position_embeddings} positions")
-    if asked is not None and asked < LEAST_LENGTH:
-        raise BadInput(f"--max-length {asked}: leaves no room for text; it must be at least {LEAST_LENGTH}")
+    if asked is not None and asked < _LEAST_LENGTH:
+        raise BadInput(f"--max-length {asked}: leaves no room for text; it must be at least {_LEAST_LENGTH}")
 
 
 def vocabularies(*tokenizers: Tokenizer) -> dict[str, list[str]]:

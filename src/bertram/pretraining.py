@@ -116,8 +116,7 @@ def pretrain(
 
     out, asked = Path(out), objectives or Objectives()
     with together() as processes, ExitStack() as stack:
-        if not recipe.bounded:
-            raise BadInput("no training budget: give --steps, --tokens, --hours or --epochs")
+        recipe.require_budget()
         if recipe.label_smoothing:
             raise BadInput("--label-smoothing: masked tokens are not smoothed, as in both papers")
         source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)

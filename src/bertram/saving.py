@@ -41,26 +41,23 @@ def save(
     out: Path,
     manifest: Mapping[str, Any],
     card: str,
-    *,
-    labels: Sequence[str] | None = None,
 ) -> None:
     """Write a trained model's directory; bertram.json comes last and makes the training count as finished.
 
     Args:
         manifest: what came of the training; the configuration and the peak memory are added.
         card: README.md.
-        labels: names of a classification head's labels.
     """
-    files = save_files(network, tokenizer, out, manifest["max_length"], labels)
+    files = save_files(network, tokenizer, out, manifest["max_length"], manifest.get("task", {}).get("labels"))
     _finish(out, {**manifest, "config": asdict(network.config), **files}, card)
 
 
 def save_files(
     network: "Model", tokenizer: Tokenizer, out: Path, max_length: int, labels: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Write an encoder's weights, configuration and tokenizer, which transformers loads; `labels` as `save` takes them.
+    """Write an encoder's weights, configuration and tokenizer, which transformers loads.
 
-    Returns what bertram.json is to say of them.
+    `labels` are the names of a classification head's. Returns what bertram.json is to say of them.
     """
     from bertram.formats.huggingface import write
 

@@ -24,13 +24,11 @@ from bertram.environment import default_threads
 from bertram.errors import BadInput, BertramError, require_all
 from bertram.exporting import MIN_AGREEMENT, export
 from bertram.formats.engine_file import read_engine
-from bertram.formats.engine_layout import EMBEDDING
 from bertram.inference.kernels import machine
-from bertram.inference.predictor import encoded
+from bertram.inference.predictor import Reading
 from bertram.inspection import flops_per_token
 from bertram.model_directory import ModelDirectory
 from bertram.model_names import ENGLISH, engine_of, resolve_encoder
-from bertram.run_directory import trained_on_pairs
 from bertram.tasks.task import Task
 from bertram.terminal import plain_table
 from bertram.text.inputs import Input, first_inputs
@@ -137,10 +135,10 @@ def bench(
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         place = Path(scratch)
         subject, left_out = _prepare(model, place, against, allow_pickle)
-        prepared, config = subject.prepared, subject.config
+        prepared, config, reading = subject.prepared, subject.config, subject.reading
         if max_length is not None:
-            subject = subject._replace(max_length=max_length)
-        ids = _drawn(config, lengths or "mixed") if inputs is None else _encoded(inputs, subject)
+            reading = reading._replace(max_length=max_length)
+        ids = _drawn(config, lengths or "mixed") if inputs is None else _encoded(inputs, reading)
         ceiling = _ceiling() if with_ceiling else {}
         rows: dict[str, dict[str, Any]] = {name: {"setting": name} for name in prepared}
         short = [[7] * min(_STREAM_LENGTH, config.max_position_embeddings)]
@@ -180,13 +178,7 @@ class _Subject(NamedTuple):
     prepared: dict[str, Path]
     """What each setting reads."""
     config: EncoderConfig
-    tokenizer: Tokenizer
-    apart: bool
-    """Whether it reads the two texts of a pair one by one."""
-    max_length: int
-    """Tokens that it cuts a text to."""
-    trained_on: bool | None = None
-    """Whether it was trained on pairs of texts, if that is known."""
+    reading: Reading
     agreement: float | None = None
     """How far the int8 engine agrees with it; None for a preset, whose random weights answer nothing."""
 
@@ -200,10 +192,7 @@ def _prepare(
         if against:
             raise BadInput(f"{model}: is an engine file; other libraries need the model directory it was exported from")
         engine = read_engine(path)
-        prepared = {f"bertram {engine.precision}": path}
-        max_length = engine.manifest.get("max_length", engine.config.max_position_embeddings)
-        apart, trained_on = EMBEDDING in engine.heads, trained_on_pairs(engine.manifest)
-        return _Subject(prepared, engine.config, engine.tokenizer, apart, max_length, trained_on), {}
+        return _Subject({f"bertram {engine.precision}": path}, engine.config, Reading.of_engine(engine)), {}
     source = resolve_encoder(model, allow_pickle=allow_pickle)
     trained = not isinstance(source, EncoderConfig)
     if isinstance(source, EncoderConfig):
@@ -230,9 +219,9 @@ def _prepare(
     if not prepared:
         raise BadInput(next(iter(left_out.values())))
     task = source.task_if_known
-    apart = isinstance(task, Task) and task.apart
+    reading = Reading(tokenizer, source.max_length, isinstance(task, Task) and task.apart, source.pairs)
     agreement = read_engine(prepared[_INT8]).manifest["agreement"] if trained and _INT8 in prepared else None
-    return _Subject(prepared, source.config, tokenizer, apart, source.max_length, source.pairs, agreement), left_out
+    return _Subject(prepared, source.config, reading, agreement), left_out
 
 
 def _random_model(config: EncoderConfig, directory: Path) -> ModelDirectory:
@@ -258,8 +247,8 @@ def _drawn(config: EncoderConfig, lengths: str) -> Ids:
     return [random.integers(0, config.vocab_size, int(size)).tolist() for size in sizes]
 
 
-def _encoded(inputs: Sequence[Input], subject: _Subject) -> Ids:
-    batch = encoded(inputs, subject.tokenizer, subject.max_length, apart=subject.apart, trained_on=subject.trained_on)
+def _encoded(inputs: Sequence[Input], reading: Reading) -> Ids:
+    batch = reading.batch(inputs)
     return [batch.token_ids[a:b].tolist() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
 
 

@@ -159,10 +159,7 @@ def _lengths(table: Table, task: type[Task], reader: Reader | None) -> dict[str,
     }
     if reader is None:
         return {"lengths": lengths}
-    read = [table.inputs]
-    if task.apart and table.texts_b is not None:
-        read = [(table.texts, None), (table.texts_b, None)]
-    batches = [reader.source.encode(*texts, max_length=page.NO_LIMIT)[0] for texts in read]
+    batches = [reader.source.encode(*side, max_length=page.NO_LIMIT)[0] for side in table.sides(apart=task.apart)]
     longest = np.max([batch.lengths for batch in batches], axis=0)
     lengths["tokens"] = page.percentiles(longest)
     token_ids = np.concatenate([batch.token_ids for batch in batches])

@@ -60,10 +60,8 @@ def _transformer(model: Path, sample: Table) -> tuple[Answer, float, list[int] |
 
     idle = current_memory_mb()
     predictor = load_predictor(model)
-    together = [sample.inputs]
-    if predictor.task.apart:
-        together = [(sample.texts, None), (sample.texts_b or [], None)]
-    read = [predictor.tokenizer.encode(*texts, max_length=predictor.max_length)[0] for texts in together]
+    sides = sample.sides(apart=predictor.task.apart)
+    read = [predictor.tokenizer.encode(*side, max_length=predictor.max_length)[0] for side in sides]
     return predictor.logits, idle, [length for batch in read for length in batch.lengths.tolist()]
 
 

@@ -4,13 +4,16 @@ Letters: N texts, B sequences and M tokens to guess of one batch, L logits a tex
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bertram.batch import Batch, budgeted
 from bertram.errors import BadInput
+from bertram.formats.engine_file import Engine
+from bertram.formats.engine_layout import EMBEDDING
+from bertram.run_directory import trained_on_pairs
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input, check_characters, columns_of
 from bertram.text.tokenizer import Tokenizer
@@ -117,10 +120,10 @@ def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None) -> None:
     if task.apart and not pairs:
         raise BadInput(f"{task.name} compares two texts: each needs a text_b")
     if not task.apart:
-        check_pairs(pairs, trained_on=trained_on)
+        check_kind(pairs, trained_on=trained_on)
 
 
-def check_pairs(pairs: bool, *, trained_on: bool | None) -> None:
+def check_kind(pairs: bool, *, trained_on: bool | None) -> None:
     """Refuse single texts where a model that reads the texts of a pair together was trained on pairs, or vice versa.
 
     Raises:
@@ -149,22 +152,32 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
     return found
 
 
-def encoded(
-    inputs: Sequence[Input],
-    tokenizer: Tokenizer,
-    max_length: int,
-    *,
-    apart: bool,
-    trained_on: bool | None,
-) -> Batch:
-    """Inputs as one batch; a model that reads the two texts of a pair `apart` gets all first ones and then the second.
+class Reading(NamedTuple):
+    """How a model reads texts."""
 
-    Raises:
-        BadInput: as `columns_of` and `check_pairs`.
-    """
-    texts, texts_b = columns_of(inputs)
-    if not apart:
-        check_pairs(texts_b is not None, trained_on=trained_on)
-    elif texts_b is not None:
-        texts, texts_b = texts + texts_b, None
-    return tokenizer.encode(texts, texts_b, max_length=max_length)[0]
+    tokenizer: Tokenizer
+    max_length: int
+    """Tokens that it cuts a text to."""
+    apart: bool
+    """Whether it reads the two texts of a pair one by one."""
+    pairs: bool | None
+    """Whether it was trained on pairs of texts, if that is known."""
+
+    @classmethod
+    def of_engine(cls, engine: Engine) -> "Reading":
+        """As the file says; to all its positions where it does not."""
+        longest = engine.manifest.get("max_length", engine.config.max_position_embeddings)
+        return cls(engine.tokenizer, longest, EMBEDDING in engine.heads, trained_on_pairs(engine.manifest))
+
+    def batch(self, inputs: Sequence[Input]) -> Batch:
+        """Inputs as one batch, of pairs that are read apart all first texts and then the second.
+
+        Raises:
+            BadInput: as `columns_of` and `check_kind`.
+        """
+        texts, texts_b = columns_of(inputs)
+        if not self.apart:
+            check_kind(texts_b is not None, trained_on=self.pairs)
+        elif texts_b is not None:
+            texts, texts_b = texts + texts_b, None
+        return self.tokenizer.encode(texts, texts_b, max_length=self.max_length)[0]

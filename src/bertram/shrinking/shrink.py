@@ -4,28 +4,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bertram import model_names
 from bertram.batch import NO_PAIRS
 from bertram.config import LESSONS, Lesson
 from bertram.errors import BadInput, require_all
 from bertram.files import fingerprint, read_if_there, write_json
-from bertram.inference.predictor import check_inputs, check_pairs
-from bertram.model_card import shrinking_card
-from bertram.model_directory import ModelDirectory, check_head, check_max_length
+from bertram.inference.predictor import check_inputs, check_kind
+from bertram.model_directory import ModelDirectory, check_max_length
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
-from bertram.run_directory import (
-    SETTINGS,
-    alone_in,
-    check_converged,
-    keep,
-    prepare_directory,
-    read_manifest,
-    write_manifest,
-)
-from bertram.saving import save
+from bertram.run_directory import alone_in, check_converged, prepare_directory, read_manifest
 from bertram.shrinking.dial import Dial, DialOptions
 from bertram.shrinking.outcome import ENGINE, RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
@@ -33,10 +23,6 @@ from bertram.tasks.task import Task
 from bertram.text.inputs import read_inputs
 from bertram.text.records import Table, parse_columns, read_table, split
 from bertram.training.recipe import BATCH_SIZE, Recipe
-
-if TYPE_CHECKING:
-    from bertram.models.heads import Model
-    from bertram.shrinking.teaching import Taught
 
 _DEFAULTS = {"learning_rate": 5e-4, "batch_size": BATCH_SIZE}
 """Where a recipe gives none."""
@@ -117,7 +103,9 @@ def shrink(
     with alone_in(out):
         manifest = prepare_directory(out, source.path, shrinking.settings, resume=resume)
         if manifest is None:
-            manifest = _run(shrinking, *examples(), out, report)
+            from bertram.shrinking.teaching import teach
+
+            manifest = teach(shrinking, *examples(), out, report)
         check_converged(out, manifest)
         results = read_if_there(out / RESULTS)
         scored = data is None or results.get("evaluated") == evaluated(data, columns)
@@ -154,78 +142,16 @@ class Shrinking:
         }
 
 
-def _run(shrinking: Shrinking, train: Table, held_out: Table, out: Path, report: Report) -> dict[str, Any]:
-    """Teach a student, leave it at `out`, and return what bertram.json says of it."""
-    from bertram.shrinking.distillation import loss_names
-    from bertram.shrinking.teaching import teach
-
-    teacher = shrinking.source.read_model()
-    if not loss_names(teacher, shrinking.lessons):
-        raise BadInput(f"{shrinking.model}: has no head whose logits could be taught; name other --lessons")
-    if isinstance(task := shrinking.source.task_if_known, Task):
-        check_head(shrinking.source.path, task, teacher.labels())  # or the engine is refused in the end
-    tokenizer = shrinking.source.read_tokenizer()
-    batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
-    judged, _ = tokenizer.encode(*held_out.inputs, max_length=shrinking.max_length)
-    keep(out / SETTINGS, shrinking.settings)
-    taught = teach(
-        teacher,
-        shrinking.dial.of(teacher.config),
-        tokenizer=tokenizer,
-        train=batch,
-        held_out=judged,
-        lessons=shrinking.lessons,
-        recipe=shrinking.recipe,
-        out=out,
-        report=report,
-    )
-    rows = {"train": len(train), "validation": len(held_out)}
-    manifest = _manifest(shrinking, taught, teacher, truncated, rows)
-    if taught.final is None:
-        write_manifest(out, manifest)
-    else:
-        card = shrinking_card(manifest, out.resolve().name)
-        labels = manifest.get("task", {}).get("labels")
-        save(taught.student, tokenizer, out, manifest, card, labels=labels)
-    return read_manifest(out)
-
-
-def _manifest(
-    shrinking: Shrinking, taught: "Taught", teacher: "Model", truncated: int, rows: dict[str, int]
-) -> dict[str, Any]:
-    """What bertram.json says of a shrinking."""
-    from bertram.shrinking.agreement import agreement
-
-    final, networks = taught.final, {"teacher": teacher, "student": taught.student}
-    manifest = {
-        "base_model": model_names.name_of(shrinking.model),
-        "max_length": shrinking.max_length,
-        "truncated_texts": truncated,
-        "data": {"train": ", ".join(file.name for file in shrinking.texts), "rows": rows},
-        "recipe": asdict(shrinking.recipe),
-        **taught.outcome.to_dict(),
-        "shrinking": asdict(shrinking.dial) | {"lessons": shrinking.lessons},
-        "parameters": {name: sum(w.numel() for w in network.parameters()) for name, network in networks.items()},
-    }
-    if final is not None:
-        manifest |= {"losses": final.losses, "agreement": agreement(final.student, final.teacher)}
-    said = shrinking.source.manifest
-    if (task := shrinking.source.task_if_known) is not None:
-        manifest["task"] = task.to_dict()
-    return manifest | ({"pairs": said["pairs"]} if "pairs" in said else {})
-
-
 def _check(recipe: Recipe, lessons: Collection[str]) -> None:
     """Check what does not depend on the model.
 
     Raises:
         BadInput: a setting is not one that shrinking takes.
     """
-    if not recipe.bounded:
-        raise BadInput("no training budget: give --hours, --steps, --tokens or --epochs")
+    recipe.require_budget()
     if recipe.encoder_learning_rate is not None:
         raise BadInput("--encoder-learning-rate: shrink trains one stack; give --learning-rate")
-    if recipe.label_smoothing is not None:
+    if recipe.label_smoothing:
         raise BadInput("--label-smoothing: a student learns what its teacher says, not labels")
     if unknown := [name for name in lessons if name not in LESSONS]:
         raise BadInput(f"no lesson named {unknown[0]!r:.40}; lessons are {', '.join(LESSONS)}")
@@ -262,7 +188,7 @@ def _check_texts(source: ModelDirectory, *, pairs: bool) -> None:
                 f"{source}: reads every text by itself; give --texts without a text_b, each text on its own line"
             )
         return
-    check_pairs(pairs, trained_on=source.pairs)
+    check_kind(pairs, trained_on=source.pairs)
     if pairs and source.config.type_vocab_size < 2:
         raise BadInput(f"{source}: {NO_PAIRS}")
 

@@ -1,25 +1,33 @@
 """The training of a student by its teacher."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from bertram import model_names
 from bertram.batch import Batch
-from bertram.config import EncoderConfig, Lesson
 from bertram.corpus.masking import Masker
+from bertram.errors import BadInput
 from bertram.inference.predictor import cosines
-from bertram.models.heads import Model
+from bertram.model_card import shrinking_card
+from bertram.model_directory import check_head
 from bertram.progress import Report
-from bertram.shrinking.agreement import SideBySide, side_by_side
+from bertram.run_directory import begun, read_manifest, write_manifest
+from bertram.saving import save
+from bertram.shrinking.agreement import agreement, side_by_side
 from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
 from bertram.shrinking.initial import student_of
-from bertram.text.tokenizer import Tokenizer
+from bertram.tasks.task import Task
+from bertram.text.records import Table
 from bertram.training.distributed import alone
-from bertram.training.loop import Evaluation, Loop, Outcome
-from bertram.training.recipe import Recipe
+from bertram.training.loop import Evaluation, Loop
+
+if TYPE_CHECKING:
+    from bertram.models.heads import Model
+    from bertram.shrinking.shrink import Shrinking
 
 _MEASURED = 64
 """Texts that the teacher's variances are measured on."""
@@ -28,57 +36,72 @@ _RARE = 0.1
 """What a token counts for besides its occurrences, lest those that the texts lack come out as nothing."""
 
 
-@dataclass(frozen=True)
-class Taught:
-    """What a teaching came to.
+def teach(shrinking: "Shrinking", train: Table, held_out: Table, out: Path, report: Report) -> dict[str, Any]:
+    """Teach a student, leave it at `out`, and return what bertram.json says of it.
 
-    Attributes:
-        final: the student beside its teacher on all texts held out, both in float32; None where it diverged.
+    Raises:
+        BadInput: the model has nothing to teach, or weights that are not for its task.
+        Interrupted: a signal came; the same call goes on from there.
     """
-
-    student: Model
-    outcome: Outcome
-    final: SideBySide | None
-
-
-def teach(
-    teacher: Model,
-    config: EncoderConfig,
-    *,
-    tokenizer: Tokenizer,
-    train: Batch,
-    held_out: Batch,
-    lessons: Collection[Lesson],
-    recipe: Recipe,
-    out: Path,
-    report: Report,
-) -> Taught:
-    """Make a student of `config` and train it; checkpoints and metrics go to `out`."""
-    names = loss_names(teacher, lessons)
-    masker = Masker.of_tokens(tokenizer) if MASKED in names else None
-    processes = alone()
+    source, recipe, processes = shrinking.source, shrinking.recipe, alone()
     device = processes.device
+    with begun(out, shrinking.settings):
+        teacher, tokenizer = source.read_model(), source.read_tokenizer()
+        if not (names := loss_names(teacher, shrinking.lessons)):
+            raise BadInput(f"{shrinking.model}: has no head whose logits could be taught; name other --lessons")
+        if isinstance(task := source.task_if_known, Task):
+            check_head(source.path, task, teacher.labels())  # or the engine is refused in the end
+        batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
+        judged, _ = tokenizer.encode(*held_out.inputs, max_length=shrinking.max_length)
+        masker = Masker.of_tokens(tokenizer) if MASKED in names else None
 
     def feed(batch: Batch, size: int | None, tokens: int | None = None) -> DistillationFeed:
         return DistillationFeed(batch, names, masker, size, recipe.seed, tokens)
 
-    counts = np.bincount(train.token_ids, minlength=config.vocab_size) + _RARE
-    torch.manual_seed(recipe.seed)  # for heads that cannot be made of the teacher's
-    # The roots, because otherwise a few frequent tokens would determine all directions.
-    student = student_of(teacher, config, torch.from_numpy(np.sqrt(counts)))
-    measured = train.select(np.arange(min(len(train), _MEASURED)))
-    # Only now, because a Teacher moves the model.
-    distillation = Distillation(student.to(device), Teacher(teacher, config.groups, measured, device))
-    judged = feed(held_out, _JUDGED_BATCH)
+    distillation = _distillation(teacher, shrinking, batch, device)
+    judging = feed(judged, _JUDGED_BATCH)
 
     def evaluate() -> Evaluation:
-        found = side_by_side(distillation, judged, device)
+        found = side_by_side(distillation, judging, device)
         figures = {f"validation_{name}_loss": loss for name, loss in found.losses.items()}
         figures["validation_cosine"] = float(cosines(found.student.vectors, found.teacher.vectors).mean())
         return Evaluation(-sum(found.losses.values()), figures)
 
-    lesson = feed(train, recipe.batch_size, recipe.batch_tokens)
+    lesson = feed(batch, recipe.batch_size, recipe.batch_tokens)
     loop = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes)
     outcome = loop.run()
-    final = side_by_side(distillation, judged, device) if outcome.finished else None
-    return Taught(student, outcome, final)
+    networks = {"teacher": teacher, "student": distillation.student}
+    manifest = {
+        "base_model": model_names.name_of(shrinking.model),
+        "max_length": shrinking.max_length,
+        "truncated_texts": truncated,
+        "data": {
+            "train": ", ".join(file.name for file in shrinking.texts),
+            "rows": {"train": len(train), "validation": len(held_out)},
+        },
+        "recipe": asdict(recipe),
+        **outcome.to_dict(),
+        "shrinking": asdict(shrinking.dial) | {"lessons": shrinking.lessons},
+        "parameters": {name: sum(w.numel() for w in network.parameters()) for name, network in networks.items()},
+        **({} if source.task_if_known is None else {"task": source.task_if_known.to_dict()}),
+        **({} if source.pairs is None else {"pairs": source.pairs}),
+    }
+    if outcome.finished:
+        final = side_by_side(distillation, judging, device)
+        manifest |= {"losses": final.losses, "agreement": agreement(final.student, final.teacher)}
+        save(distillation.student, tokenizer, out, manifest, shrinking_card(manifest, out.resolve().name))
+    else:
+        write_manifest(out, manifest)
+    return read_manifest(out)
+
+
+def _distillation(teacher: "Model", shrinking: "Shrinking", train: Batch, device: torch.device) -> Distillation:
+    """A student beside its teacher, both as they are before the first step."""
+    config = shrinking.dial.of(teacher.config)
+    counts = np.bincount(train.token_ids, minlength=config.vocab_size) + _RARE
+    torch.manual_seed(shrinking.recipe.seed)  # for heads that cannot be made of the teacher's
+    # The roots, because otherwise a few frequent tokens would determine all directions.
+    student = student_of(teacher, config, torch.from_numpy(np.sqrt(counts)))
+    measured = train.select(np.arange(min(len(train), _MEASURED)))
+    # Only now, because a Teacher moves the model.
+    return Distillation(student.to(device), Teacher(teacher, config.groups, measured, device))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -36,16 +36,13 @@ class TrainingSetup:
 
     network: "nn.Module"
     examples: Examples
-    truncated: int
-    """Texts of the examples that were cut."""
-    max_length: int
     evaluate: Callable[[], "Evaluation"]
     scores: Callable[[str], list[Score]]
     """Of a split by its name, once the model is trained."""
     save: Callable[[dict[str, Any]], None]
     """Leave the model, with what came of its training for bertram.json."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """What bertram.json is to say of it beside what it says of any."""
+    facts: Mapping[str, Any]
+    """What bertram.json is to say of it: the tokens that texts are cut to, how many were, and what else is known."""
     constant_loss: Callable[[Examples], float] | None = None
     """As `Loop` takes it."""
 
@@ -151,8 +148,6 @@ class Training(ABC, Generic[T, S]):
             **outcome.to_dict(),
             "task": self.task.to_dict(),
             "base_model": model_names.name_of(self.model),
-            "max_length": setup.max_length,
-            "truncated_texts": setup.truncated,
             **setup.facts,
             "data": self.splits.description,
             "recipe": asdict(recipe),

@@ -118,9 +118,9 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         from bertram.training.torch_runner import TorchRunner
 
         task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
-        network, tokenizer = start(self, out)
+        network, tokenizer = _start(self, out)
         max_length = self.longest(network.config)
-        examples, truncated = encode(task, tokenizer, splits.train, targets["train"], max_length)
+        examples, truncated = learnable(task, tokenizer, splits.train, targets["train"], max_length)
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
@@ -136,22 +136,26 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             return task.scores(values, targets[name])
 
         def leave(manifest: dict[str, Any]) -> None:
-            save(network, tokenizer, out, manifest, model_card(manifest), labels=getattr(task, "labels", None))
+            save(network, tokenizer, out, manifest, model_card(manifest))
 
         return TrainingSetup(
             network=network,
             examples=examples,
-            truncated=truncated,
-            max_length=max_length,
             evaluate=evaluate,
             scores=scores,
             save=leave,
-            facts={"pairs": splits.train.texts_b is not None},
+            facts={
+                "max_length": max_length,
+                "truncated_texts": truncated,
+                "pairs": splits.train.texts_b is not None,
+            },
             constant_loss=lambda batch: constant_loss(torch.from_numpy(batch.labels[task.head])),
         )
 
 
-def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int) -> tuple[Examples, int]:
+def learnable(
+    task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int
+) -> tuple[Examples, int]:
     """A table as a task's head learns it, with `targets` [N], and how many texts were cut.
 
     A task that reads two texts apart needs a table of pairs, which `learn` sees to.
@@ -159,17 +163,13 @@ def encode(task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max
     Raises:
         BadInput: as `Tokenizer.encode`.
     """
-    labels = {task.head: targets}
-    if not task.apart:
-        inputs, truncated = tokenizer.encode(table.texts, table.texts_b, max_length=max_length)
-        return Examples(inputs, labels), truncated
-    assert table.texts_b is not None
-    firsts, cut = tokenizer.encode(table.texts, max_length=max_length)
-    seconds, also_cut = tokenizer.encode(table.texts_b, max_length=max_length)
-    return Examples(firsts, labels, inputs_b=seconds), cut + also_cut
+    read = [tokenizer.encode(*side, max_length=max_length) for side in table.sides(apart=task.apart)]
+    (inputs, cut), *second = read
+    inputs_b, also_cut = second[0] if second else (None, 0)
+    return Examples(inputs, {task.head: targets}, inputs_b=inputs_b), cut + also_cut
 
 
-def start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
+def _start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
     """The model to train and its tokenizer. A preset's is learned from the training texts, once for every OUT."""
     task, source = training.task, training.source
     heads = {task.head: task.outputs}

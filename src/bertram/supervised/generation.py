@@ -76,6 +76,22 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
 
     libraries = ("torch", "safetensors", "sacrebleu", "tensorboard")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        source = self.source
+        if isinstance(source, ModelDirectory) and (self.vocab_size is not None or self.separate_vocabularies):
+            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and its like are for presets")
+        if isinstance(source, TransformerConfig):
+            stacks = [changed(stack, self.config) for stack in (source.encoder, source.decoder)]
+        elif not source.is_transformer:
+            stacks = [source.config, changed(source.config, self.config)]
+        elif self.config:
+            raise BadInput(f"{self.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
+        else:
+            stacks = [source.transformer_config.encoder, source.transformer_config.decoder]
+        for stack in stacks:
+            check_max_length(self.model, stack, self.max_length)
+
     @cached_property
     def source(self) -> ModelDirectory | TransformerConfig:
         """As `Training.source`; an encoder's directory gets a new decoder."""
@@ -122,12 +138,10 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         return TrainingSetup(
             network=network,
             examples=examples,
-            truncated=truncated,
-            max_length=max_length,
             evaluate=evaluate,
             scores=lambda name: evaluate_writing(generator, self.splits.judged[name]),
             save=lambda manifest: save_transformer(network, source, target, out, manifest, model_card(manifest)),
-            facts={"search": asdict(search)},
+            facts={"max_length": max_length, "truncated_texts": truncated, "search": asdict(search)},
         )
 
 
@@ -166,35 +180,6 @@ def resolve_writing(model: str | Path, *, allow_pickle: bool = False) -> ModelDi
     if isinstance(found, EncoderConfig):
         raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
     return found
-
-
-def check_model(
-    model: str | Path,
-    *,
-    vocab_size: int | None,
-    separate_vocabularies: bool,
-    config: Mapping[str, Any],
-    max_length: int | None,
-    allow_pickle: bool,
-) -> None:
-    """Check that a model can be trained to write texts, before these are read.
-
-    Raises:
-        BadInput: there is no such model, or it cannot be trained as asked.
-    """
-    source = resolve_writing(model, allow_pickle=allow_pickle)
-    if isinstance(source, ModelDirectory) and (vocab_size is not None or separate_vocabularies):
-        raise BadInput(f"{model}: has its tokenizer already; --vocab-size and its like are for presets")
-    if isinstance(source, TransformerConfig):
-        stacks = [changed(stack, config) for stack in (source.encoder, source.decoder)]
-    elif not source.is_transformer:
-        stacks = [source.config, changed(source.config, config)]
-    elif config:
-        raise BadInput(f"{model}: is a trained encoder–decoder model, whose sizes cannot be changed")
-    else:
-        stacks = [source.transformer_config.encoder, source.transformer_config.decoder]
-    for stack in stacks:
-        check_max_length(model, stack, max_length)
 
 
 def _start(training: EncoderDecoderTraining, out: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:

@@ -9,7 +9,7 @@ from bertram.errors import BadInput
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
-from bertram.supervised.generation import EncoderDecoderTraining, Files, check_model, read_splits
+from bertram.supervised.generation import EncoderDecoderTraining, Files, read_splits, resolve_writing
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.records import ROLES, parse_columns
 from bertram.training.interruption import scratch
@@ -66,14 +66,7 @@ def train(
     if task in GENERATIONS:
         if cased:
             raise BadInput("--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
-        check_model(
-            model,
-            vocab_size=vocab_size,
-            separate_vocabularies=separate_vocabularies,
-            config=config or {},
-            max_length=max_length,
-            allow_pickle=allow_pickle,
-        )
+        resolve_writing(model, allow_pickle=allow_pickle)  # before anything is read or written
         training = EncoderDecoderTraining(
             task=GENERATIONS[task](),
             splits=read_splits(task, data, validation, test, columns=columns, seed=recipe.seed),
@@ -90,7 +83,7 @@ def train(
         raise BadInput(f"{option}: is for {' and '.join(GENERATIONS)} alone")
     else:
         table, judged = _one(data), [None if given is None else _one(given) for given in (validation, test)]
-        model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # before anything is read or written
+        model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # likewise
         splits = LabelledSplits.read(table, *judged, columns=columns, seed=recipe.seed)
         training = EncoderTraining(
             task=learn(task, splits),

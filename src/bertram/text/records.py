@@ -83,6 +83,10 @@ class Table:
             return list(self.texts)
         return [{"text": a, "text_b": b} for a, b in zip(self.texts, self.texts_b, strict=True)]
 
+    def sides(self, *, apart: bool) -> list[tuple[list[str], list[str] | None]]:
+        """What is encoded at a time: all there is, or of pairs read `apart` the first texts and then the second."""
+        return [(self.texts, None), (self.texts_b, None)] if apart and self.texts_b is not None else [self.inputs]
+
     @property
     def all_texts(self) -> list[str]:
         """Every text, those of pairs one by one."""

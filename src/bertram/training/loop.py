@@ -53,15 +53,12 @@ class Trainable(Protocol):
         ...
 
 
-_PEAKS = ("peak_memory_mb", "gpu_peak_memory_mb")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a training came to. The model then holds the best evaluation's weights, in float32."""
 
-    status: str  # "finished" or "diverged"
     reason: str
+    """Why it diverged; empty where it finished."""
     steps: int
     tokens: int
     seconds: float
@@ -77,13 +74,18 @@ class Outcome:
     @property
     def finished(self) -> bool:
         """Whether the model is worth a score."""
-        return self.status == "finished"
+        return not self.reason
+
+    @property
+    def status(self) -> str:
+        """ "finished" or "diverged"."""
+        return "finished" if self.finished else "diverged"
 
     def to_dict(self) -> dict[str, Any]:
         """For bertram.json, with the speed."""
         told = {name: value for name, value in asdict(self).items() if value is not None}
-        rounded = {name: round(told[name], 1) for name in ("seconds", *_PEAKS) if name in told}
-        return told | rounded | {"tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1)}
+        speed = round(self.tokens / max(self.seconds, 1e-9), 1)
+        return {"status": self.status, **told, "seconds": round(self.seconds, 1), "tokens_per_second": speed}
 
 
 class Evaluation(NamedTuple):
@@ -137,7 +139,7 @@ class Loop:
         self.feed, self.recipe, self.out = feed, recipe, out
         self.evaluate, self.report, self.constant_loss = evaluate, report, constant_loss
         self.checkpoints = out / "checkpoints"
-        self.evaluated = EvaluatedWeights(self.checkpoints, recipe.average)
+        self.kept = EvaluatedWeights(self.checkpoints, recipe.average)
         wanted = compile_unasked if recipe.compile is None else recipe.compile
         self.compiled = wanted and processes.device.type == "cuda"
         for module in model.modules():
@@ -174,7 +176,7 @@ class Loop:
         leads = self.processes.rank == 0
         if leads:
             checkpoint.discard_after(self.checkpoints, state.step)  # damaged ones, which would count among those kept
-            self.evaluated.forget_after(state.step)
+            self.kept.forget_after(state.step)
         due = {math.ceil(state.total * (i + 1) / state.evaluations) for i in range(state.evaluations)}
         reason = ""
         started = time.monotonic() - state.seconds
@@ -218,18 +220,16 @@ class Loop:
         self.processes.wait()  # for process 0 to have written what now is read
         averaged, best_step = (1, state.best_step) if reason or not state.best_step else self._choose(state)
         self.optimizer.release()
-        status = "diverged" if reason else "finished"
         return Outcome(
-            status,
-            reason,
-            state.step,
-            state.tokens,
-            state.seconds,
-            best_step,
-            self.precision,
-            averaged,
-            state.peak_memory_mb,
-            state.gpu_peak_memory_mb,
+            reason=reason,
+            steps=state.step,
+            tokens=state.tokens,
+            seconds=state.seconds,
+            best_step=best_step,
+            precision=self.precision,
+            averaged=averaged,
+            peak_memory_mb=state.peak_memory_mb,
+            gpu_peak_memory_mb=state.gpu_peak_memory_mb,
         )
 
     def _train_step(self, state: State) -> dict[str, float]:
@@ -311,7 +311,7 @@ class Loop:
             state.best_score, state.best_step = score, state.step
         state.stale = 0 if better else state.stale + 1
         if self.processes.rank == 0:
-            self.evaluated.keep(state.step, self.optimizer.weights(), best=best)
+            self.kept.keep(state.step, self.optimizer.weights(), best=best)
         return figures
 
     def _choose(self, state: State) -> tuple[int, int]:
@@ -319,13 +319,13 @@ class Loop:
 
         Returns of how many evaluations, and the step of the last.
         """
-        if mean := self.evaluated.mean(self.processes.device):
+        if mean := self.kept.mean(self.processes.device):
             weights, count = mean
             self.optimizer.load_weights(weights)
             self.model.eval()
             if self.evaluate()[0] > cast(float, state.best_score):
                 return count, state.evaluated
-        if best := self.evaluated.best():
+        if best := self.kept.best():
             weights, step = best
             self.optimizer.load_weights(weights)
             return 1, step
@@ -385,7 +385,7 @@ class Loop:
         }
         if self.processes.rank == 0:
             checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
-            self.evaluated.spare(state.best_step)
+            self.kept.spare(state.best_step)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
         self._saved = state.step, state.evaluated
 
@@ -414,7 +414,7 @@ class Loop:
             raise BadInput(
                 f"{self.checkpoints}: this training began with other settings; repeat them, or use another --out"
             )
-        self.evaluated.spare(state.best_step)
+        self.kept.spare(state.best_step)
         self._saved = state.step, state.evaluated
         now = self._machine()
         others = " and ".join(f"{name} {value}" for name, value in began.items() if value != now.get(name))

@@ -117,10 +117,14 @@ class Recipe:
         if self.encoder_learning_rate is not None and self.learning_rate == 0:
             raise BadInput("--encoder-learning-rate: cannot be combined with --learning-rate 0")
 
-    @property
-    def bounded(self) -> bool:
-        """Whether a budget was given."""
-        return any(budget is not None for budget in (self.epochs, self.steps, self.tokens, self.hours))
+    def require_budget(self) -> None:
+        """Refuse a recipe that says no budget, where there is no usual one.
+
+        Raises:
+            BadInput: it says none.
+        """
+        if all(budget is None for budget in (self.epochs, self.steps, self.tokens, self.hours)):
+            raise BadInput("no training budget: give --hours, --steps, --tokens or --epochs")
 
     @property
     def trial_rows(self) -> int:
