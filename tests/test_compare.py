@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,6 +214,15 @@ def test_a_pickle_is_refused_at_once_and_read_when_allowed(place, results, tmp_p
     assert caught.value.exit_code == 2
     job = next_job(monkeypatch, **given, allow_pickle=True, max_length=16)
     assert (job["kind"], job["max_length"]) == ("train", 16)
+
+
+def test_a_path_is_a_directory_whatever_it_is_called(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "bare", "bert-mini")
+    assert module._names([Path("bert-mini"), "bert-mini"], False) == {
+        "bert-mini": str(tmp_path / "bert-mini"),
+        "bert-mini-2": "bert-mini",
+    }
 
 
 @pytest.mark.parametrize(

@@ -188,11 +188,12 @@ def test_a_shrunken_masked_language_model_is_one(tmp_path: Path) -> None:
         assert len(answer["candidates"]) == 5
 
 
+@pytest.mark.parametrize("verb", ["fill-mask", "predict"])
 def test_what_stands_before_a_text_that_cannot_be_guessed_is_answered(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "texts.txt").write_text("a [MASK]\n" * 1030 + "none\n" + "a [MASK]\n")
-    assert tiny.run("fill-mask", model, tmp_path / "texts.txt", "--top-k", 1) == 2
+    assert tiny.run(verb, model, tmp_path / "texts.txt") == 2
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 1030
     assert said.err == "bertram: text 1,031: must hold [MASK] once: 'none'\n"

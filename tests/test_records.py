@@ -185,6 +185,7 @@ def test_inputs_are_lines_or_objects(tmp_path, monkeypatch):
     objects = write(tmp_path / "t.jsonl", '{"text": "a", "text_b": "b"}\n{"text": "c", "text_b": "d"}\n')
     assert list(read_inputs(str(objects))) == [[{"text": "a", "text_b": "b"}, {"text": "c", "text_b": "d"}]]
     assert list(read_inputs(str(write(tmp_path / "empty.txt", "")))) == []
+    assert list(read_inputs(str(write(tmp_path / "t.txt", '\n{"text": "a"}\n')))) == [[{"text": "a"}]]
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"no text": 1}\n' * 1500)))
     assert [len(chunk) for chunk in read_inputs("-")] == [1024, 476]
     for read, role in ((read_inputs, "text"), (read_documents, "document"), (read_lines, "source")):

@@ -126,6 +126,7 @@ class TestPage:
             for words in ("One seed a model", "chose the checkpoints too"):
                 assert page_text.count(words) == table_text.count(words) == told
             assert ("over items and seeds" in page_text) != bool(told)
+            assert ("by Student's t" in page_text) != bool(told)
             assert ("bootstrap-95%-items-seeds" in results["candidates"][1]["score"]["signature"]) != bool(told)
 
     def test_every_pair_has_a_row(self, usual):
@@ -238,6 +239,12 @@ class TestPage:
         assert caveats(results) == ["albert-mini: 2 of 3 runs diverged; its score is of the others."]
         results["data"]["rows"]["test"] = 1
         assert "Only 1 row was judged: another sample may differ." in caveats(results)
+
+    def test_an_interval_without_width_is_told_of(self):
+        results, _ = comparison(USUAL, seeds=3)
+        results["candidates"][1]["score"] |= {"mean": 1.0, "low": 1.0, "high": 1.0}
+        (told,) = caveats(results)
+        assert told.startswith("bert-tiny: every answer was as right as every other")
 
     def test_what_is_not_known_of_seeds_is_told(self):
         results, _ = comparison(USUAL[:2], seeds=2)

@@ -14,7 +14,7 @@ from nltk.stem.porter import PorterStemmer
 from rouge_score.rouge_scorer import RougeScorer
 
 from bertram.tasks import porter
-from bertram.tasks.rouge import KINDS, has_cjk, longest_common, rouge
+from bertram.tasks.rouge import KINDS, longest_common, rouge, unknown_to_rouge_score
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 NAMES = [kind.replace("-", "").replace("l", "L") for kind in KINDS]
@@ -25,7 +25,7 @@ SUFFIXES = ["", "s", "es", "ies", "ied", "ed", "ing", "eed", "y", "alli", "ation
 SUFFIXES += ["fulli", "ness", "icate", "ement", "ment", "sion", "tion", "ll", "e", "ate", "iviti", "ous", "3", "yy"]
 WORDS = st.lists(st.sampled_from([*PREFIXES, *SUFFIXES]), min_size=1, max_size=4).map("".join)
 TEXTS = st.lists(
-    st.one_of(WORDS, st.sampled_from(["The", "cats,", "cat-like", "Ünder", "İ", "отзыв", "-", "_"])), max_size=12
+    st.one_of(WORDS, st.sampled_from(["The", "cats,", "cat-like", "Ünder", "İ", "été", "-", "_"])), max_size=12
 )
 
 
@@ -70,7 +70,7 @@ def test_stems_find_what_words_do_not():
 
 
 @pytest.mark.parametrize(
-    "texts", [("", "a"), ("a", ""), ("", ""), ("—", "—"), ("отзыв", "отзыв"), ("a", "a"), ("a", "b c")]
+    "texts", [("", "a"), ("a", ""), ("", ""), ("—", "—"), ("é", "é"), ("a", "a"), ("a", "b c")]
 )
 def test_short_and_empty_texts(texts):
     same([texts[0]], [[texts[1]]])
@@ -94,6 +94,21 @@ def test_chinese_japanese_and_korean_by_character(hypothesis, reference, expecte
     assert rouge([reference], [[hypothesis]])[0] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    "text", ["Президент подписал закон", "Ο πρόεδρος υπέγραψε", "राष्ट्रपति ने हस्ताक्षर किए", "وقع الرئيس"]
+)
+def test_words_of_scripts_that_rouge_score_drops(text):
+    first, *others = text.split()
+    assert rouge([text, text], [[text], [first]])[:, 0] == pytest.approx([1, 2 / (2 + len(others))])
+    assert rouge([text], [[text.replace(" ", ", ")]]).tolist() == [[1, 1, 1]]
+    assert unknown_to_rouge_score([text]) == ["other-scripts:words"]
+
+
+def test_a_script_without_spaces_is_scored_by_character():
+    assert rouge(["แมวดำ"], [["แมว"]])[0] == pytest.approx([0.75, 2 / 3, 0.75])
+    assert unknown_to_rouge_score(["a cat", "แมว"]) == ["unspaced:characters"]
+
+
 def test_no_texts():
     assert rouge([], []).shape == (0, 3)
 
@@ -105,7 +120,7 @@ def test_equals_rouge_score(hypothesis, references):
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_equals_rouge_score_on_any_characters(hypothesis, reference):
-    assume(not has_cjk([hypothesis, reference]))
+    assume(not unknown_to_rouge_score([hypothesis, reference]))
     same([hypothesis], [[reference]])
 
 

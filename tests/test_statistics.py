@@ -121,6 +121,10 @@ class TestInterval:
         )
         assert a["p"] < 1e-3 < 0.05 < b["p"]
 
+    def test_beside_runs_that_tie_nobody_is_judged_by_itself(self):
+        scores = {"a": np.array([0.9, 0.905]), "b": np.array([0.85, 0.85])}
+        assert set(seed_noise(scores).values()) == {SeedNoise.of(list(scores.values()))}
+
     @pytest.mark.parametrize("runs", [2, 3, 5])
     def test_seeds_alone_seldom_make_a_difference(self, runs):
         """Of two equal models, whose seeds differ and whose items are many, 5% are told apart at 0.05."""

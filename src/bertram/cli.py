@@ -500,12 +500,14 @@ def predict(
         A single text, instead of a file.
     """
     from bertram.artifacts import asked, load
+    from bertram.inference.mask_filler import MaskFiller
     from bertram.model_names import SENTIMENT
 
     name, chunks = asked("predict", model, source, text, columns, SENTIMENT)
     predictor = load(name, allow_pickle=allow_pickle)
-    for chunk in chunks:
-        _lines(map(_dumps, predictor.predict(chunk)))
+    answers = predictor.answers(chunks) if isinstance(predictor, MaskFiller) else map(predictor.predict, chunks)
+    for found in answers:
+        _lines(map(_dumps, found))
 
 
 @app.command

@@ -117,7 +117,8 @@ def _names(models: Sequence[str | Path], allow_pickle: bool) -> dict[str, str]:
         BadInput: there is no such model, or what can be seen of it without reading its weights is damaged or refused.
     """
     names: dict[str, str] = {}
-    for model in dict.fromkeys(map(str, models)):
+    # A Path is a directory, also one that is called as a preset is.
+    for model in dict.fromkeys(model if isinstance(model, str) else str(model.absolute()) for model in models):
         if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), ModelDirectory):
             source.read_tokenizer()
             source.find_weights()

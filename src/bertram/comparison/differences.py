@@ -51,7 +51,8 @@ def caveats(results: Results) -> list[str]:
         found.append(f"Only {several(rows, 'row')} {'was' if rows == 1 else 'were'} judged: another sample may differ.")
     if split == "validation":
         found.append("Scores are on the validation data, which chose the checkpoints too and so flatters; give --test.")
-    return found + _seeds(results["candidates"]) + _cut(results) + _unsteady(results["candidates"])
+    candidates = results["candidates"]
+    return found + _seeds(candidates) + _alike(candidates) + _cut(results) + _unsteady(candidates)
 
 
 def run_scores(candidates: Sequence[Trained]) -> dict[str, Floats]:
@@ -79,6 +80,13 @@ def _seeds(candidates: Sequence[Candidate]) -> list[str]:
         if 0 < lost < len(row["runs"]):
             found.append(f"{row['model']}: {lost} of {len(row['runs'])} runs diverged; its score is of the others.")
     return found
+
+
+def _alike(candidates: Sequence[Candidate]) -> list[str]:
+    """Whether there is a score that no other draw of the same texts would change."""
+    names = [row["model"] for row in scored(candidates) if row["score"]["low"] == row["score"]["high"]]
+    told = "every answer was as right as every other, so the interval has no width and says nothing of other texts"
+    return [f"{' and '.join(names)}: {told}."] if names else []
 
 
 def _cut(results: Results) -> list[str]:

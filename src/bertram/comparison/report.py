@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from bertram.comparison.cells import engine, training_memory
-from bertram.comparison.differences import caveats, paragraphs
+from bertram.comparison.differences import caveats, paragraphs, run_scores
 from bertram.comparison.results import Candidate, Results, Run, Scored, ShippedEngine, scored
 from bertram.comparison.selection import BASELINE
+from bertram.comparison.statistics import seed_noise
 from bertram.files import write_text
 from bertram.pages import charts
 from bertram.pages.figures import MISSING, count, interval, p_value, quantity, score, several
@@ -115,7 +116,7 @@ def _scatters(results: Results, looks: Mapping[str, int | None]) -> list[Element
         x_limit=limits["max_latency_ms"],
         y_limit=limits["min_score"],
     )
-    over = "items and seeds" if results["seeds"] > 1 else "items"
+    over = "items and seeds" if _over_seeds(results["candidates"]) else "items"
     caption = (
         f"Whiskers are 95% intervals over {over}. The stepped line is the Pareto front: nothing lies above it and to "
         "its left."
@@ -222,12 +223,18 @@ def _comparisons(results: Results) -> list[Element]:
         for row in found
     ]
     headings = ["first minus second", "difference", "95% interval", "", "p", "p by Holm"]
+    seeds = "; what other seeds would change is drawn by Student's t, from how seeds vary"
     note = (
-        "Both are scored on the same resampled items (paired bootstrap); what other seeds would change is drawn by "
-        f"Student's t, from how the seeds of all encoders vary. Holm's correction is for all {len(found)} comparisons; "
-        "small p says that the two differ, large p does not say that they are equal."
+        "Both are scored on the same resampled items (paired bootstrap)"
+        f"{seeds if _over_seeds(results['candidates']) else ''}. Holm's correction is for all {len(found)} "
+        "comparisons; small p says that the two differ, large p does not say that they are equal."
     )
     return [element("h2", "Pair by pair"), table("Pair by pair", headings, rows), element("p", note, class_="note")]
+
+
+def _over_seeds(candidates: Sequence[Candidate]) -> bool:
+    """Whether it is known how scores vary from seed to seed, so that intervals count it."""
+    return any(noise.freedom for noise in seed_noise(run_scores(candidates)).values())
 
 
 def _diverged(candidates: Sequence[Candidate]) -> list[Element]:
@@ -285,7 +292,9 @@ def _provenance(results: Results) -> list[Element]:
         element("ul", *runs),
         element("h3", "Signatures"),
         element("ul", *signatures),
-        element("footer", "Every figure on this page stands unrounded in results.json beside it."),
+        element(
+            "footer", "Its figures stand in results.json beside it, those of the curves in each run's metrics.jsonl."
+        ),
     ]
 
 

@@ -67,7 +67,8 @@ def seed_noise(scores: Mapping[str, Floats]) -> dict[str, SeedNoise]:
     """That of every candidate, from its run scores [S].
 
     Pooled, but for a candidate whose scores vary more than the others' by an F test at 1%, such as one with a seed that
-    failed: it would hide what the others differ by, and is judged by its own.
+    failed: it would hide what the others differ by, and is judged by its own. Where the others'
+    runs score all the same, as happens with few rows, nothing is known of how much they vary, and all are pooled.
     """
     pooled = {name: own for name, own in scores.items() if len(own) > 1}
     apart: list[str] = []
@@ -75,7 +76,7 @@ def seed_noise(scores: Mapping[str, Floats]) -> dict[str, SeedNoise]:
         widest = max(pooled, key=lambda name: pooled[name].var(ddof=1))
         rest = SeedNoise.of([own for name, own in pooled.items() if name != widest])
         variance, freedom = float(pooled[widest].var(ddof=1)), len(pooled[widest]) - 1
-        ratio = variance / rest.deviation**2 if rest.deviation else math.inf if variance else 0.0
+        ratio = variance / rest.deviation**2 if rest.deviation else 0.0
         if require("scipy.stats", "train").f.sf(ratio, freedom, rest.freedom) * len(pooled) >= _UNLIKE:
             break
         apart.append(widest)

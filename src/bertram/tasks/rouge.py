@@ -1,14 +1,16 @@
 """ROUGE (Lin 2004): how many words, pairs of words, and words in order a summary shares with a reference.
 
 The figures are those of Google's rouge-score 0.1.2, which papers report; tests hold them to it. Its words are runs of
-the letters a–z and digits in any case. What it drops of Chinese, Japanese and Korean is scored by character here, as is
-usual for them: every Han character, kana and Hangul syllable is a word. Texts in other scripts have no words, and score
-0 as they do there.
+the letters a–z and digits in any case, and it drops all other scripts. Here their words count too: runs of their
+letters, and where a script puts no spaces between words, as is usual for such, every character: Han, kana and Hangul
+syllables, Thai, Lao, Burmese and Khmer.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +22,13 @@ KINDS = ("rouge-1", "rouge-2", "rouge-l")
 
 HAN = "[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 SYLLABLES = "[\u3041-\u3096\u309d\u309e\u30a1-\u30fa\u30fc-\u30fe\uac00-\ud7a3]"  # Hiragana, Katakana, Hangul
-_WORD = re.compile(f"[a-z0-9]+|{HAN}|{SYLLABLES}")
+SOUTHEAST_ASIAN = "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u109d\u1780-\u17d3]"
+_UNSPACED = f"{HAN}|{SYLLABLES}|{SOUTHEAST_ASIAN}"
+_SPACED = (
+    *((0x0370, 0x0DFF), (0x0F00, 0x0FFF), (0x10A0, 0x10FF), (0x1200, 0x167F), (0x1800, 0x1CFF), (0x1F00, 0x1FFF)),
+    *((0x2D00, 0x2DFF), (0xA640, 0xA69F), (0xFB13, 0xFDFF), (0xFE70, 0xFEFC)),
+)
+"""First and last characters of the blocks of scripts that put spaces between words, but for Latin."""
 
 
 def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
@@ -35,13 +43,27 @@ def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Flo
     return rows
 
 
-def has_cjk(texts: Iterable[str]) -> bool:
-    """Whether any text holds a word that rouge-score does not know: a character of Chinese, Japanese or Korean."""
-    return any(re.search(f"{HAN}|{SYLLABLES}", text) for text in texts)
+def unknown_to_rouge_score(texts: Iterable[str]) -> list[str]:
+    """How words that rouge-score would drop are counted, where the texts hold some: for a signature."""
+    kinds = {"unspaced:characters": re.compile(_UNSPACED), "other-scripts:words": re.compile(_spaced())}
+    together = "\n".join(texts).lower()
+    return [kind for kind, pattern in kinds.items() if pattern.search(together)]
 
 
 def _words(text: str) -> list[str]:
-    return [stem(word) if len(word) > 3 else word for word in _WORD.findall(text.lower())]
+    return [stem(word) if len(word) > 3 else word for word in _word().findall(text.lower())]
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    return re.compile(f"[a-z0-9]+|{_UNSPACED}|{_spaced()}")
+
+
+@cache
+def _spaced() -> str:
+    """A word of letters, marks and digits of scripts with spaces. `\\w` would end one at every vowel sign of Hindi."""
+    letters = [chr(code) for first, last in _SPACED for code in range(first, last + 1)]
+    return f"[{''.join(letter for letter in letters if unicodedata.category(letter)[0] in 'LMN')}]+"
 
 
 def _figures(hypothesis: Sequence[str], reference: Sequence[str]) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ from itertools import chain, zip_longest
 from typing import Any, ClassVar, Self
 
 from bertram.errors import require
-from bertram.tasks.rouge import HAN, KINDS, SYLLABLES, has_cjk, rouge
+from bertram.tasks.rouge import HAN, KINDS, SOUTHEAST_ASIAN, SYLLABLES, rouge, unknown_to_rouge_score
 from bertram.tasks.task import Score
 
 
@@ -61,8 +61,8 @@ class Translation(Generation):
     def scores(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
         """BLEU (Papineni et al. 2002) of cased words, and chrF2 (Popović 2015), as sacrebleu prints them.
 
-        Words are cut by 13a, but where most references are Chinese by "zh", and where they are Japanese or Korean by
-        "char": 13a takes a sentence without spaces for one word.
+        Words are cut by 13a, but where most references are Chinese by "zh", and where they are Japanese, Korean, Thai,
+        Lao, Burmese or Khmer by "char": 13a takes a sentence without spaces for one word.
         """
         sacrebleu = require("sacrebleu.metrics", "train")
         metrics = sacrebleu.BLEU(tokenize=_words(references)), sacrebleu.CHRF()
@@ -83,12 +83,12 @@ class Summarization(Generation):
         """Mean F1 over the texts by ROUGE-1, ROUGE-2 and ROUGE-L, in percent, and before them the mean of the three.
 
         Papers report all three and select by one or another of them; by their mean, a model is not the best for a
-        gain in one that the others pay for. Where texts hold Chinese, Japanese or Korean characters, each of which
-        counts as a word, the signature says so.
+        gain in one that the others pay for. Where texts hold words that rouge-score does not know, the signature says
+        how they are counted.
         """
         kinds = (100 * rouge(hypotheses, references).mean(0)).tolist()
         counts = {len(texts) for texts in references}
-        words = "|cjk:characters" if has_cjk(chain(hypotheses, *references)) else ""
+        words = "".join(f"|{kind}" for kind in unknown_to_rouge_score(chain(hypotheses, *references)))
         nrefs = counts.pop() if len(counts) == 1 else "var"
         facts = f"f1|as:rouge-score-0.1.2{words}|stemmer:porter|nrefs:{nrefs}"
         named = zip((self.metric, *KINDS), (sum(kinds) / len(kinds), *kinds), strict=True)
@@ -98,10 +98,11 @@ class Summarization(Generation):
 def _words(references: Sequence[Sequence[str]]) -> str:
     """How sacrebleu is to cut texts like these to words. They alone decide, so that every model is scored alike."""
     texts = list(chain(*references))
-    han, syllables = (sum(bool(re.search(script, text)) for text in texts) for script in (HAN, SYLLABLES))
-    if max(han, syllables) <= len(texts) / 2:
+    scripts = HAN, f"{SYLLABLES}|{SOUTHEAST_ASIAN}"
+    han, others = (sum(bool(re.search(script, text)) for text in texts) for script in scripts)
+    if max(han, others) <= len(texts) / 2:
         return "13a"
-    return "char" if syllables > han / 2 else "zh"
+    return "char" if others > han / 2 else "zh"
 
 
 def _by_sacrebleu(metric: Any, hypotheses: list[str], ranked: list[list[str | None]]) -> Score:

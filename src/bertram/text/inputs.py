@@ -43,12 +43,16 @@ def read_inputs(
         return
     with _source(source) as (name, stream):
         lines = numbered_lines(name, stream)
-        first = next(lines, None)
-        if first is None:
+        begun: list[tuple[int, str]] = []
+        while (line := next(lines, None)) is not None:
+            begun.append(line)
+            if line[1].strip():
+                break
+        if not begun:
             return
-        lines = chain([first], lines)
+        lines = chain(begun, lines)
         key = (columns or {}).get(roles[0], roles[0])
-        if kind_of(Path(name)) == ".jsonl" or {key, "text"} & _object(first[1]).keys():
+        if kind_of(Path(name)) == ".jsonl" or {key, "text"} & _object(begun[-1][1]).keys():
             yield from _chunks(_checked_objects(name, lines, columns, roles))
         else:
             _check_plain(name, columns)
