@@ -497,7 +497,7 @@ def predict(
     source
         A text file with one input a line, or a table with text [, text_b]. Default, or -: standard input.
     text
-        A single text, instead of a file.
+        A single text, instead of a file. One of two words or more may also stand in SOURCE's place.
     """
     from bertram.artifacts import asked, load
     from bertram.inference.mask_filler import MaskFiller
@@ -532,7 +532,7 @@ def embed(
     source
         A text file with one text a line, or a table with a column text. Default, or -: standard input.
     text
-        A single text, instead of a file.
+        A single text, instead of a file. One of two words or more may also stand in SOURCE's place.
     out
         Write the vectors to this .npy file, float32 [texts, width], instead of printing them.
     """
@@ -574,7 +574,7 @@ def fill_mask(
         A text file with one text a line, or a table with a column text. Default, or -: standard input. Every text has
         the model's mask token once.
     text
-        A single text, instead of a file.
+        A single text, instead of a file. One of two words or more may also stand in SOURCE's place.
     top_k
         Candidates for each text, the most probable first.
     """
