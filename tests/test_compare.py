@@ -216,10 +216,28 @@ def test_a_pickle_is_refused_at_once_and_read_when_allowed(place, results, tmp_p
     assert (job["kind"], job["max_length"]) == ("train", 16)
 
 
+@pytest.mark.slow
+def test_every_model_gets_the_same_hours(place, tmp_path):
+    recipe = replace(RECIPE, steps=None, hours=5 / 3600, evaluations=1)
+    found = compare(**(arguments(place) | {"recipe": recipe}), out=tmp_path / "out")
+    runs = [run for row in found["candidates"] for run in row["runs"] if row["model"] != BASELINE]
+    assert [run["status"] for run in runs] == ["finished"] * 2
+    for run in runs:
+        assert 1 < run["seconds"] < 15  # of a machine on which something else may begin after speed was measured
+
+
+def test_models_keep_the_names_of_their_runs(place, results):
+    """Also where another of the same name is not asked for, comes first or is new."""
+    bare, shared, new = (str(place / name / "bare") for name in ("", "shared", "new"))
+    model_directory(Path(new))
+    assert module._names([shared], place / "out", False) == {"bare-2": shared}
+    assert module._names([new, shared, bare], place / "out", False) == {"bare-3": new, "bare-2": shared, "bare": bare}
+
+
 def test_a_path_is_a_directory_whatever_it_is_called(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "bare", "bert-mini")
-    assert module._names([Path("bert-mini"), "bert-mini"], False) == {
+    assert module._names([Path("bert-mini"), "bert-mini"], tmp_path / "out", False) == {
         "bert-mini": str(tmp_path / "bert-mini"),
         "bert-mini-2": "bert-mini",
     }

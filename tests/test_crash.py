@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from teachers import teacher, texts
 from test_generation import TINY, write_pairs
 from tiny import (
     Fork,
@@ -141,6 +142,28 @@ def test_killed_translation_goes_on_bit_for_bit(tmp_path, seed):
     seconds = complete(translating(tmp_path, tmp_path / "whole"))
     command, same = partial(translating, tmp_path), partial(same_training, expected=tmp_path / "whole")
     killed_often(command, tmp_path, same, kills=10, seconds=seconds, seed=seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_shrinking_goes_on_bit_for_bit(tmp_path, seed):
+    """The teaching, and then measuring both as engines."""
+    teacher(tmp_path / "teacher", {"masked_language_model": 0})
+    texts(tmp_path / "texts.txt")
+
+    def shrinking(out):
+        sizes = ["--groups", 2, "--embedding-size", 16]
+        taught = ["shrink", tmp_path / "teacher", "--texts", tmp_path / "texts.txt", "--out", out, *sizes]
+        return [*taught, *OPTIONS, "--steps", 40, "--resume"]
+
+    def same(out):
+        same_training(out, tmp_path / "whole")
+        ours, theirs = (json.loads((place / "results.json").read_text()) for place in (out, tmp_path / "whole"))
+        assert ours["agreement"] == theirs["agreement"]
+        assert (out / "model.engine").read_bytes() == (tmp_path / "whole" / "model.engine").read_bytes()
+
+    seconds = complete(shrinking(tmp_path / "whole"))
+    killed_often(shrinking, tmp_path, same, kills=10, seconds=seconds, seed=seed)
 
 
 @pytest.mark.parametrize(("kills", "seed"), also_slowly([(1, 25)], [(10, seed) for seed in range(1, 21)]))

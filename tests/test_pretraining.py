@@ -83,6 +83,23 @@ def test_train_takes_it(trained: Path, tmp_path: Path) -> None:
     assert code in (None, 0)
 
 
+@pytest.mark.slow
+def test_compare_takes_it_beside_a_shrunken_one(trained: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "texts.txt"
+    lines.write_text("".join(f"{text}\n" for text, _ in rows(200)))
+    models = [trained]
+    if trained.name == "bert-tiny":
+        models.append(tmp_path / "shrunken")
+        sizes = ["--embedding-size", "16", "--steps", "4", "--evaluations", "1"]
+        assert run("shrink", trained, "--texts", lines, "--out", models[1], *sizes) in (None, 0)
+    options = ["--steps", "4", "--evaluations", "1", "--batch-size", "8", "--max-length", "24"]
+    command = ["compare", table(tmp_path / "t.csv", 120), "--models", *models, *options]
+    assert run(*command, "--out", tmp_path / "out") in (None, 0)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [row["model"] for row in results["candidates"]] == ["tf-idf", *(model.name for model in models)]
+    assert all(row["engine"] for row in results["candidates"][1:])
+
+
 def test_it_is_trained_on(trained: Path, corpus: Path, tmp_path: Path) -> None:
     """A model directory in place of a preset: its weights and tokenizer go on, with another objective."""
     command = ["pretrain", corpus, "--model", trained, *SHORT[:4], "--steps", "3", "--sentence-objective", "none"]

@@ -32,7 +32,7 @@ CASES = {
     "single": lambda: comparison(USUAL[:1]),
     "all diverged": lambda: comparison([Fake("wild", "bert-mini", 0.8, 9.0, diverged=(0, 1, 2))]),
 }
-SCREENS = [(width, scheme) for width in (1280, 320) for scheme in ("light", "dark")]
+SCREENS = [(width, scheme) for width in (1280, 400, 320) for scheme in ("light", "dark")]
 WIDEST = "svg text { font-family: 'DejaVu Sans', Verdana !important; }"
 """The widest letters there are."""
 

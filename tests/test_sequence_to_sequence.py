@@ -136,4 +136,4 @@ class TestSummarization:
         score, *kinds = Summarization().scores(["好电影", "a film"], [["电影"], ["a film"]])
         # Of 3 characters and 2, both of the latter; of 2 pairs and 1, that one; the other text is right.
         assert [each.value for each in kinds] == pytest.approx([90, 100 * (1 + 2 / 3) / 2, 90])
-        assert score.signature == "rouge|f1|as:rouge-score-0.1.2|unspaced:characters|stemmer:porter|nrefs:1|n:2"
+        assert score.signature == "rouge|f1|as:rouge-score-0.1.2|asian:characters|stemmer:porter|nrefs:1|n:2"

@@ -19,7 +19,7 @@ from bertram.errors import BadInput
 from bertram.files import replacing, write_json
 from bertram.inference.kernels import machine
 from bertram.model_directory import ModelDirectory
-from bertram.run_directory import alone_in, is_occupied, keep
+from bertram.run_directory import alone_in, is_occupied, keep, read_settings
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, learn
 from bertram.tasks.task import Task
 from bertram.text.records import parse_columns
@@ -66,7 +66,7 @@ def compare(
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: must be at least 1")
     replace(recipe, seed=recipe.seed + seeds - 1)  # refuses what is no seed
-    names = _names([models] if isinstance(models, str | Path) else models, allow_pickle)
+    names = _names([models] if isinstance(models, str | Path) else models, out, allow_pickle)
     if (vocab_size is not None or cased) and not any(model in PRESETS for model in names.values()):
         raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
     columns = parse_columns(columns) if isinstance(columns, str) else columns
@@ -110,12 +110,14 @@ def compare(
         return results
 
 
-def _names(models: Sequence[str | Path], allow_pickle: bool) -> dict[str, str]:
-    """Every model argument by a short name of its own.
+def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[str, str]:
+    """Every model argument by a short name of its own, which is the one that it has at `out` already.
 
     Raises:
         BadInput: there is no such model, or what can be seen of it without reading its weights is damaged or refused.
     """
+    runs = [(run.name.rpartition("-seed-")[0], read_settings(run)) for run in (out / "runs").glob("*-seed-*")]
+    known = {settings["model"]: name for name, settings in runs if "model" in settings}
     names: dict[str, str] = {}
     # A Path is a directory, also one that is called as a preset is.
     for model in dict.fromkeys(model if isinstance(model, str) else str(model.absolute()) for model in models):
@@ -123,8 +125,8 @@ def _names(models: Sequence[str | Path], allow_pickle: bool) -> dict[str, str]:
             source.read_tokenizer()
             source.find_weights()
         base = model_names.name_of(model)
-        name, number = base, 2
-        while name in names or name == BASELINE:
+        name, number = known.get(model, base), 2
+        while name in names or (model not in known and name in (BASELINE, *known.values())):
             name, number = f"{base}-{number}", number + 1
         names[name] = model
     return names

@@ -85,7 +85,7 @@ def _seeds(candidates: Sequence[Candidate]) -> list[str]:
 def _alike(candidates: Sequence[Candidate]) -> list[str]:
     """Whether there is a score that no other draw of the same texts would change."""
     names = [row["model"] for row in scored(candidates) if row["score"]["low"] == row["score"]["high"]]
-    told = "every answer was as right as every other, so the interval has no width and says nothing of other texts"
+    told = "any draw of these texts scores the same, so the interval has no width and says nothing of other texts"
     return [f"{' and '.join(names)}: {told}."] if names else []
 
 

@@ -76,7 +76,7 @@ def seed_noise(scores: Mapping[str, Floats]) -> dict[str, SeedNoise]:
         widest = max(pooled, key=lambda name: pooled[name].var(ddof=1))
         rest = SeedNoise.of([own for name, own in pooled.items() if name != widest])
         variance, freedom = float(pooled[widest].var(ddof=1)), len(pooled[widest]) - 1
-        ratio = variance / rest.deviation**2 if rest.deviation else 0.0
+        ratio = variance / rest.deviation**2 if rest.deviation > _ROUNDING else 0.0
         if require("scipy.stats", "train").f.sf(ratio, freedom, rest.freedom) * len(pooled) >= _UNLIKE:
             break
         apart.append(widest)

@@ -1,9 +1,8 @@
 """ROUGE (Lin 2004): how many words, pairs of words, and words in order a summary shares with a reference.
 
 The figures are those of Google's rouge-score 0.1.2, which papers report; tests hold them to it. Its words are runs of
-the letters a–z and digits in any case, and it drops all other scripts. Here their words count too: runs of their
-letters, and where a script puts no spaces between words, as is usual for such, every character: Han, kana and Hangul
-syllables, Thai, Lao, Burmese and Khmer.
+the letters a–z and digits in any case, and it drops all other scripts. Here they count too: characters of Han, kana,
+Hangul, Thai, Lao, Burmese and Khmer one by one, as is usual for them, and every run of letters of other scripts.
 """
 
 import re
@@ -21,14 +20,23 @@ from bertram.tasks.task import Floats
 KINDS = ("rouge-1", "rouge-2", "rouge-l")
 
 HAN = "[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-SYLLABLES = "[\u3041-\u3096\u309d\u309e\u30a1-\u30fa\u30fc-\u30fe\uac00-\ud7a3]"  # Hiragana, Katakana, Hangul
-SOUTHEAST_ASIAN = "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u109d\u1780-\u17d3]"
-_UNSPACED = f"{HAN}|{SYLLABLES}|{SOUTHEAST_ASIAN}"
-_SPACED = (
-    *((0x0370, 0x0DFF), (0x0F00, 0x0FFF), (0x10A0, 0x10FF), (0x1200, 0x167F), (0x1800, 0x1CFF), (0x1F00, 0x1FFF)),
-    *((0x2D00, 0x2DFF), (0xA640, 0xA69F), (0xFB13, 0xFDFF), (0xFE70, 0xFEFC)),
+SYLLABLES = "[\u3041-\u3096\u309d\u309e\u30a1-\u30fa\u30fc-\u30fe\uff66-\uff9d\uac00-\ud7a3]"
+"""Hiragana, Katakana, Hangul."""
+SOUTHEAST_ASIAN = (
+    "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59\u0e80-\u0ece\u0ed0-\u0ed9\u0edc-\u0edf"
+    "\u1000-\u1049\u1050-\u109d\u1780-\u17d3\u17e0-\u17e9]"
 )
-"""First and last characters of the blocks of scripts that put spaces between words, but for Latin."""
+"""Thai, Lao, Burmese, Khmer."""
+_ONE_BY_ONE = f"{HAN}|{SYLLABLES}|{SOUTHEAST_ASIAN}"
+_OTHERS = (
+    *((0x0370, 0x0DFF), (0x0F00, 0x0FFF), (0x10A0, 0x167F), (0x1800, 0x1AAF), (0x1B00, 0x1CFF), (0x1F00, 0x1FFF)),
+    *((0x2C00, 0x2C5F), (0x2C80, 0x2DFF), (0xA4D0, 0xA6FF), (0xA800, 0xAB2F), (0xAB70, 0xABFF), (0xD7B0, 0xD7FF)),
+    *((0xFB13, 0xFDFF), (0xFE70, 0xFEFC)),
+)
+"""First and last of the blocks of other scripts, but for Latin and its marks, and what lies beyond the basic plane."""
+_MARKS = "\u0300-\u036f"
+_SILENT = "\u055b-\u055e\u200c\u200d"
+"""Of Armenian's emphasis and questions, and what joins letters or does not: inside words, and no part of them."""
 
 
 def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
@@ -45,25 +53,27 @@ def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Flo
 
 def unknown_to_rouge_score(texts: Iterable[str]) -> list[str]:
     """How words that rouge-score would drop are counted, where the texts hold some: for a signature."""
-    kinds = {"unspaced:characters": re.compile(_UNSPACED), "other-scripts:words": re.compile(_spaced())}
+    kinds = {"asian:characters": re.compile(_ONE_BY_ONE), "other-scripts:words": re.compile(_other())}
     together = "\n".join(texts).lower()
     return [kind for kind, pattern in kinds.items() if pattern.search(together)]
 
 
 def _words(text: str) -> list[str]:
-    return [stem(word) if len(word) > 3 else word for word in _word().findall(text.lower())]
+    words = [word if word.isascii() else re.sub(f"[{_SILENT}]", "", word) for word in _word().findall(text.lower())]
+    return [stem(word) if len(word) > 3 else word for word in words]
 
 
 @cache
 def _word() -> re.Pattern[str]:
-    return re.compile(f"[a-z0-9]+|{_UNSPACED}|{_spaced()}")
+    return re.compile(f"[a-z0-9]+|{_ONE_BY_ONE}|{_other()}")
 
 
 @cache
-def _spaced() -> str:
-    """A word of letters, marks and digits of scripts with spaces. `\\w` would end one at every vowel sign of Hindi."""
-    letters = [chr(code) for first, last in _SPACED for code in range(first, last + 1)]
-    return f"[{''.join(letter for letter in letters if unicodedata.category(letter)[0] in 'LMN')}]+"
+def _other() -> str:
+    """A word of another script: letters, marks and digits. `\\w` would end one at every vowel sign of Hindi."""
+    characters = [chr(code) for first, last in _OTHERS for code in range(first, last + 1)]
+    letters = "".join(character for character in characters if unicodedata.category(character)[0] in "LMN")
+    return f"[{letters}][{letters}{_MARKS}{_SILENT}]*"
 
 
 def _figures(hypothesis: Sequence[str], reference: Sequence[str]) -> tuple[float, float, float]:

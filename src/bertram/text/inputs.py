@@ -26,8 +26,8 @@ def read_inputs(
 ) -> Iterator[list[str | dict[str, str]]]:
     """Inputs to answer, in chunks: the lines of a text file, or of standard input where `source` is "-".
 
-    Lines are JSONL if the file's name says so, or the first of them is an object with a text. All objects have a text_b
-    or none, and so have the rows of any other table.
+    Lines are JSONL if the file's name says so, or the first that is not blank is an object with a text. All objects
+    have a text_b or none, and so have the rows of any other table.
 
     Args:
         columns: the columns of a table, or the keys of objects, to read for `roles` where they are called otherwise, as
@@ -36,7 +36,7 @@ def read_inputs(
 
     Raises:
         BadInput: there is no such file, it is no table and has no columns, or a line cannot be read or holds a NUL
-            byte; what stood before it was given.
+            byte; what stood before it was given, unless all of that was blank.
     """
     if is_table(Path(source)) and kind_of(Path(source)) != ".jsonl":
         yield from _chunks(_cells(source, columns, roles))
@@ -44,7 +44,7 @@ def read_inputs(
     with _source(source) as (name, stream):
         lines = numbered_lines(name, stream)
         begun: list[tuple[int, str]] = []
-        while (line := next(lines, None)) is not None:
+        for line in lines:
             begun.append(line)
             if line[1].strip():
                 break

@@ -83,9 +83,9 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """For bertram.json, with the speed."""
-        told = {name: value for name, value in asdict(self).items() if value is not None}
-        speed = round(self.tokens / max(self.seconds, 1e-9), 1)
-        return {"status": self.status, **told, "seconds": round(self.seconds, 1), "tokens_per_second": speed}
+        told = asdict(self) | {"tokens_per_second": self.tokens / max(self.seconds, 1e-9)}
+        rounded = {name: round(value, 1) if isinstance(value, float) else value for name, value in told.items()}
+        return {"status": self.status} | {name: value for name, value in rounded.items() if value is not None}
 
 
 class Evaluation(NamedTuple):
