@@ -37,8 +37,8 @@ class Recipe:
     """
 
     epochs: float | None = None
-    """Training budget in epochs, 3 if no budget is given. Pre-training and shrinking need a budget: epochs, steps,
-    tokens or hours."""
+    """Training budget in epochs. Without any budget `train` and `compare` take 3 epochs; `pretrain` and `shrink` need
+    one: epochs, steps, tokens or hours."""
     steps: int | None = None
     """Training budget in optimizer steps. Of several budgets only the first of steps, tokens, hours, epochs counts."""
     tokens: int | None = None
