@@ -220,7 +220,7 @@ def test_every_model_gets_the_same_hours(place, tmp_path):
     runs = [run for row in found["candidates"] for run in row["runs"] if row["model"] != BASELINE]
     assert [run["status"] for run in runs] == ["finished"] * 2
     for run in runs:
-        assert 1 < run["seconds"] < 15  # of a machine on which something else may begin after speed was measured
+        assert 3 < run["seconds"] < 15  # of a machine on which something else may begin after speed was measured
 
 
 def test_models_keep_the_names_of_their_runs(place, results):
@@ -228,6 +228,7 @@ def test_models_keep_the_names_of_their_runs(place, results):
     bare, shared, new = (str(place / name / "bare") for name in ("", "shared", "new"))
     model_directory(Path(new))
     assert module._names([shared], place / "out", False) == {"bare-2": shared}
+    assert module._names([f"{shared}/"], place / "out", False) == {"bare-2": f"{shared}/"}
     assert module._names([new, shared, bare], place / "out", False) == {"bare-3": new, "bare-2": shared, "bare": bare}
 
 

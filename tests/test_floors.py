@@ -74,6 +74,7 @@ NEEDS_TORCH = {
             "loop",
             "optimizers",
             "precision",
+            "step",
             "torch_runner",
         )
     ),

@@ -30,6 +30,7 @@ from bertram.training.feed import ShuffledRows
 from bertram.training.loop import Evaluation, Loop, Outcome
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
+from bertram.training.step import Stepper
 
 CONFIG = replace(bert(2, 64), vocab_size=40, num_attention_heads=2, intermediate_size=96)
 RECIPE = Recipe(steps=40, batch_size=8, learning_rate=3e-3, save_every=7, log_every=1, evaluations=4)
@@ -103,13 +104,13 @@ def test_same_seed_same_losses(tmp_path: Path) -> None:
 
 def test_every_seed_and_step_has_dropout_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
-    make_pass = Loop._pass
+    make_pass = Stepper._pass
 
     def watched(self: Loop, part: Examples, counts: Any) -> Any:
         drawn.append(float(torch.rand(())))
         return make_pass(self, part, counts)
 
-    monkeypatch.setattr(Loop, "_pass", watched)
+    monkeypatch.setattr(Stepper, "_pass", watched)
     for seed in (0, 1, 2**31 - 1):
         train(tmp_path / str(seed), replace(RECIPE, steps=3, seed=seed))
     assert len(set(drawn)) == len(drawn) >= 9
@@ -340,7 +341,7 @@ def test_hours_leave_half_of_the_time_to_evaluations_and_so_make_fewer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With a step of half a second and an evaluation of 10 there is time for three of ten, and half for steps."""
-    clock, make_step = [0.0], Loop._step
+    clock, make_step = [0.0], Stepper.take
 
     def now() -> float:
         clock[0] += 1e-6
@@ -354,9 +355,9 @@ def test_hours_leave_half_of_the_time_to_evaluations_and_so_make_fewer(
         clock[0] += 10.0
         return evaluation(clock[0])
 
-    for room in ("loop", "state"):
+    for room in ("loop", "state", "step"):
         monkeypatch.setattr(f"bertram.training.{room}.time", SimpleNamespace(monotonic=now))
-    monkeypatch.setattr(Loop, "_step", step)
+    monkeypatch.setattr(Stepper, "take", step)
     recipe = replace(RECIPE, steps=None, hours=100 / 3600, evaluations=10, average=1)
     _, outcome = train(tmp_path, recipe, evaluate=evaluate)
     lines = read_metrics(tmp_path / "metrics.jsonl")

@@ -117,7 +117,7 @@ def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[
         BadInput: there is no such model, or what can be seen of it without reading its weights is damaged or refused.
     """
     runs = [(run.name.rpartition("-seed-")[0], read_settings(run)) for run in (out / "runs").glob("*-seed-*")]
-    known = {settings["model"]: name for name, settings in runs if "model" in settings}
+    known = {_place(settings["model"]): name for name, settings in runs if "model" in settings}
     names: dict[str, str] = {}
     # A Path is a directory, also one that is called as a preset is.
     for model in dict.fromkeys(model if isinstance(model, str) else str(model.absolute()) for model in models):
@@ -125,11 +125,17 @@ def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[
             source.read_tokenizer()
             source.find_weights()
         base = model_names.name_of(model)
-        name, number = known.get(model, base), 2
-        while name in names or (model not in known and name in (BASELINE, *known.values())):
+        name, number = known.get(place := _place(model), base), 2
+        while name in names or (place not in known and name in (BASELINE, *known.values())):
             name, number = f"{base}-{number}", number + 1
         names[name] = model
     return names
+
+
+def _place(model: str) -> str:
+    """A model argument, where it is a path by one of its many spellings."""
+    path = model_names.local(model)
+    return model if path is None else str(path.resolve())
 
 
 def _begin(out: Path, settings: dict[str, Any]) -> None:

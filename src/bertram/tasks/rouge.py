@@ -2,7 +2,7 @@
 
 The figures are those of Google's rouge-score 0.1.2, which papers report; tests hold them to it. Its words are runs of
 the letters a–z and digits in any case, and it drops all other scripts. Here they count too: characters of Han, kana,
-Hangul, Thai, Lao, Burmese and Khmer one by one, as is usual for them, and every run of letters of other scripts.
+Hangul, Thai, Lao, Burmese and Khmer one by one, as is usual for them, and of most other scripts every run of letters.
 """
 
 import re
@@ -20,7 +20,7 @@ from bertram.tasks.task import Floats
 KINDS = ("rouge-1", "rouge-2", "rouge-l")
 
 HAN = "[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-SYLLABLES = "[\u3041-\u3096\u309d\u309e\u30a1-\u30fa\u30fc-\u30fe\uff66-\uff9d\uac00-\ud7a3]"
+SYLLABLES = "[\u3041-\u3096\u309d\u309e\u30a1-\u30fa\u30fc-\u30fe\uff66-\uff9f\uac00-\ud7a3]"
 """Hiragana, Katakana, Hangul."""
 SOUTHEAST_ASIAN = (
     "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e50-\u0e59\u0e80-\u0ece\u0ed0-\u0ed9\u0edc-\u0edf"
@@ -29,11 +29,11 @@ SOUTHEAST_ASIAN = (
 """Thai, Lao, Burmese, Khmer."""
 _ONE_BY_ONE = f"{HAN}|{SYLLABLES}|{SOUTHEAST_ASIAN}"
 _OTHERS = (
-    *((0x0370, 0x0DFF), (0x0F00, 0x0FFF), (0x10A0, 0x167F), (0x1800, 0x1AAF), (0x1B00, 0x1CFF), (0x1F00, 0x1FFF)),
-    *((0x2C00, 0x2C5F), (0x2C80, 0x2DFF), (0xA4D0, 0xA6FF), (0xA800, 0xAB2F), (0xAB70, 0xABFF), (0xD7B0, 0xD7FF)),
-    *((0xFB13, 0xFDFF), (0xFE70, 0xFEFC)),
+    *((0x0370, 0x0DFF), (0x0F00, 0x0FFF), (0x10A0, 0x177F), (0x1800, 0x1AAF), (0x1B00, 0x1CFF), (0x1F00, 0x1FFF)),
+    *((0x2C00, 0x2C5F), (0x2C80, 0x2DFF), (0xA000, 0xA48C), (0xA4D0, 0xA6FF), (0xA800, 0xAB2F), (0xAB70, 0xABFF)),
+    *((0xD7B0, 0xD7FF), (0xFB13, 0xFDFF), (0xFE70, 0xFEFC)),
 )
-"""First and last of the blocks of other scripts, but for Latin and its marks, and what lies beyond the basic plane."""
+"""First and last of blocks of other scripts than Latin, as far as they lie in Unicode's basic plane."""
 _MARKS = "\u0300-\u036f"
 _SILENT = "\u055b-\u055e\u200c\u200d"
 """Of Armenian's emphasis and questions, and what joins letters or does not: inside words, and no part of them."""

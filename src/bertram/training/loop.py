@@ -7,50 +7,40 @@ all that resuming needs to know.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bertram.batch import Examples, Position, budgeted
+from bertram.batch import Examples
 from bertram.environment import environment
-from bertram.errors import BadInput, BertramError
+from bertram.errors import BadInput
 from bertram.models.decoder import LanguageModelHead
 from bertram.models.heads import ClassificationHead
 from bertram.models.stack import Stack
-from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training import checkpoint
 from bertram.training.allocator import keep_freed_memory
 from bertram.training.budget import Pace, fitting, steps_of
 from bertram.training.distributed import Processes
 from bertram.training.evaluated import EvaluatedWeights
 from bertram.training.feed import Feed
-from bertram.training.interruption import Interrupted, StopRequests, check_stop
+from bertram.training.interruption import Interrupted, StopRequests
 from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import Optimizer
 from bertram.training.precision import DTYPES, Chosen, chosen
 from bertram.training.recipe import Recipe
 from bertram.training.state import State
+from bertram.training.step import Stepper
 
 logger = logging.getLogger(__name__)
 
-_PASSES = 16  # whose gradients are summed in the precision they were computed in
 _TRIAL_STEPS = 8
 _COMPILING_STEPS = 16
 """Steps before trial ones where layers are compiled: the first few meet new cases, for which it is done again."""
-
-
-class Trainable(Protocol):
-    """What can be trained; an nn.Module too."""
-
-    def losses(self, inputs: Any, targets: Mapping[str, Targets]) -> dict[str, Tensor]:
-        """Each named head's mean loss over its targets, a scalar in float32, for what `inputs_of` gives."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,15 +85,6 @@ class Evaluation(NamedTuple):
     figures: dict[str, float]  # for metrics.jsonl, named "validation…"
 
 
-class _Step(NamedTuple):
-    """What an optimizer step came to."""
-
-    figures: dict[str, float]  # for metrics.jsonl
-    tokens: int
-    constant_loss: float
-    following: Position  # where the next batch begins
-
-
 class Loop:
     """One training: `run` carries it from the newest checkpoint in OUT/checkpoints, or from the start, to its end."""
 
@@ -137,7 +118,7 @@ class Loop:
         keep_freed_memory()
         self.processes, self.model = processes, model.to(processes.device)
         self.feed, self.recipe, self.out = feed, recipe, out
-        self.evaluate, self.report, self.constant_loss = evaluate, report, constant_loss
+        self.evaluate, self.report = evaluate, report
         self.checkpoints = out / "checkpoints"
         self.kept = EvaluatedWeights(self.checkpoints, recipe.average)
         wanted = compile_unasked if recipe.compile is None else recipe.compile
@@ -150,7 +131,6 @@ class Loop:
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
         self._saved: tuple[int, int] | None = None
         """The last checkpoint's steps of training and of evaluation."""
-        self._ahead: tuple[Position, tuple[Examples, Position]] | None = None
         self._found = checkpoint.load_latest(self.checkpoints)
         self.precision: Chosen = self._found[1].get("precision", "fp32") if self._found else chosen(recipe, processes)
         self.optimizer = Optimizer(
@@ -161,6 +141,7 @@ class Loop:
             rates=None if encoders is None else {"encoder.": encoders / highest},
             reduce=processes.add if processes.size > 1 else None,
         )
+        self.stepper = Stepper(model, self.optimizer, feed, recipe, processes, constant_loss)
 
     def run(self) -> Outcome:
         """Train to the end of the budget.
@@ -233,72 +214,12 @@ class Loop:
         )
 
     def _train_step(self, state: State) -> dict[str, float]:
-        done = self._step(state.step, state.position, self.recipe.rate(state.step, state.total))
+        done = self.stepper.take(state.step, state.position, self.recipe.rate(state.step, state.total))
         state.position = done.following
         state.tokens += done.tokens
         state.learned(done.figures["loss"], done.constant_loss)
         state.step += 1
         return done.figures
-
-    def _step(self, step: int, position: Position, learning_rate: float) -> _Step:
-        """One optimizer step over one batch of examples, in passes of at most `max_tokens` tokens.
-
-        Several processes each take their share of the batch, and together make the same step as one would.
-        """
-        recipe, processes = self.recipe, self.processes
-        began = time.monotonic()
-        batch, following = self._take(position)
-        counts = batch.counts()
-        share = processes.share(batch)
-        feeding = time.monotonic() - began
-        # Of a larger number than 2³² torch's generator on a CPU takes the lowest bits alone.
-        mixed = np.random.SeedSequence([recipe.seed, step, processes.rank])
-        torch.manual_seed(int(mixed.generate_state(1)[0]))
-        self.model.train()
-        found: list[tuple[str, Tensor]] = []
-        for number, run in enumerate(budgeted(share.lengths, recipe.max_tokens), 1):
-            if processes.size == 1:
-                check_stop()  # a step of many passes takes longer than a signal should wait
-            try:
-                found += self._pass(share.select(run), counts)
-            except torch.OutOfMemoryError:
-                hint = "lower --max-tokens, or give --gradient-checkpointing, and another --out"
-                raise BertramError(f"the GPU's memory is too small for a pass; {hint}") from None
-            if number % _PASSES == 0:
-                self.optimizer.gather()
-        norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
-        if processes.device.type == "cuda":  # which goes on computing until it is asked for a figure
-            taking = time.monotonic()
-            self._ahead = following, self.feed.take(following)
-            feeding += time.monotonic() - taking
-        losses = dict.fromkeys(counts, 0.0)
-        for head, loss in found:
-            losses[head] += float(loss)
-        losses = dict(zip(losses, processes.sums(list(losses.values())), strict=True))
-        seconds = time.monotonic() - began
-        figures = {
-            "loss": sum(losses.values()),
-            **({f"{head}_loss": loss for head, loss in losses.items()} if len(losses) > 1 else {}),
-            "gradient_norm": float(norm),
-            "learning_rate": learning_rate,
-            "tokens_per_second": batch.tokens / seconds,
-            "data_share": feeding / seconds,
-        }
-        return _Step(figures, batch.tokens, self.constant_loss(batch) if self.constant_loss else 0.0, following)
-
-    def _pass(self, part: Examples, counts: Mapping[str, int]) -> list[tuple[str, Tensor]]:
-        """Add the gradients of a part of a batch to those there are; each head's share of the batch's mean loss."""
-        targets = targets_of(part, self.processes.device)
-        means = cast(Trainable, self.model).losses(inputs_of(part, self.processes.device), targets)
-        weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in means.items()}
-        if weighted:
-            torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
-        return [(head, loss.detach()) for head, loss in weighted.items()]
-
-    def _take(self, position: Position) -> tuple[Examples, Position]:
-        """A batch and where the next begins, which the step before may have looked up."""
-        ahead, self._ahead = self._ahead, None
-        return ahead[1] if ahead is not None and ahead[0] == position else self.feed.take(position)
 
     def _evaluate(self, state: State) -> dict[str, float]:
         self.model.eval()
@@ -354,10 +275,10 @@ class Loop:
         """
         position, started = self.feed.start, time.monotonic()
         for step in range(_COMPILING_STEPS if self.compiled else 1):
-            position = self._step(step, position, 0.0).following
+            position = self.stepper.take(step, position, 0.0).following
         began = time.monotonic()
         for step in range(_TRIAL_STEPS):
-            position = self._step(step, position, 0.0).following
+            position = self.stepper.take(step, position, 0.0).following
         step_seconds = (time.monotonic() - began) / _TRIAL_STEPS
         self.optimizer.forget()
         self.model.eval()
