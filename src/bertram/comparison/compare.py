@@ -133,7 +133,7 @@ def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[
 
 
 def _place(model: str) -> str:
-    """A model argument, where it is a path by one of its many spellings."""
+    """What tells a model argument from others: of a path, which can be spelled in many ways, the absolute one."""
     path = model_names.local(model)
     return model if path is None else str(path.resolve())
 
