@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from bertram.models.cross_entropy import linear_cross_entropy
 from bertram.models.decoding import Decoding
 from bertram.models.tensors import Targets, pairs_to_tensors, to_tensors
 from bertram.models.transformer import HEAD, Transformer
+from bertram.search import Search
+from bertram.training.torch_runner import TorchGenerator
 
 STACK = replace(
     TRANSFORMERS["transformer-tiny"].encoder,
@@ -306,3 +309,25 @@ def test_texts_beyond_the_positions_are_refused() -> None:
 def test_halves_that_do_not_fit_are_refused(changes: dict[str, int | EncoderConfig], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         replace(CONFIGS["as published"], **changes)
+
+
+def test_threads_that_each_search_for_some_sources_find_the_same() -> None:
+    """With ids that are far apart in probability, so that no rounding decides between them."""
+    model = make(CONFIGS["groups, factorised"])
+    with torch.no_grad():
+        model.head.decoder.weight.mul_(4)
+    source, _ = batches()
+    number = len(source)
+    many = source.select(np.arange(97) % number)
+    settings = Search(beam_size=3, n_best=2, max_length=8)
+    alone = TorchGenerator(model).generate(source, settings)
+    torch.set_num_threads(3)
+    try:
+        found = TorchGenerator(model).generate(many, settings)
+        with pytest.raises(BadInput, match="positions"):
+            TorchGenerator(model).generate(Batch.pack([[4] * 1000] * 64), settings)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    for place, ranked in enumerate(found):
+        assert [hypothesis.ids for hypothesis in ranked] == [hypothesis.ids for hypothesis in alone[place % number]]

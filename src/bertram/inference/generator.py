@@ -46,7 +46,7 @@ class Generator:
         runner: GeneratingRunner,
         max_length: int,
         search: Search | None = None,
-        max_tokens: int = 1024,
+        max_tokens: int = 2048,
     ) -> None:
         self.task, self.source, self.target, self.runner = task, source, target, runner
         self.max_length, self.search, self.max_tokens = max_length, search or Search(), max_tokens

@@ -1,5 +1,9 @@
 """The runners that compute with torch."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +16,8 @@ from bertram.models.tensors import to_tensors
 from bertram.models.transformer import Transformer
 from bertram.search import Hypothesis, Search
 from bertram.training.interruption import check_stop
+
+_FEWEST_SOURCES = 32  # that are worth a thread of their own, measured on two cores
 
 
 class TorchRunner:
@@ -43,9 +49,11 @@ class TorchGenerator:
     def __init__(self, model: Transformer, device: torch.device | str = "cpu") -> None:
         self.model, self.device = model, device
 
-    @torch.inference_mode()
     def generate(self, batch: Batch, search: Search) -> list[list[Hypothesis]]:
         """The n_best hypotheses of each of the B sources, best first, by the rules of `beam_search.search`.
+
+        On a processor every thread searches for sources of its own, if those are many: each step's products are small,
+        and threads that share them wait for one another.
 
         Raises:
             BadInput: a source is longer than the positions that the model knows.
@@ -55,6 +63,22 @@ class TorchGenerator:
         if not len(batch):
             return []
         self.model.eval()
+        threads = 1 if torch.device(self.device).type != "cpu" else torch.get_num_threads()
+        parts = max(1, min(threads, len(batch) // _FEWEST_SOURCES))
+        if parts == 1:
+            return self._search(batch, search)
+        found: list[list[Hypothesis]] = [[]] * len(batch)
+
+        def search_part(first: int) -> None:
+            rows = slice(first, None, parts)
+            found[rows] = self._search(batch.select(range(len(batch))[rows]), search)
+
+        with _single_threads(parts) as pool:
+            list(pool.map(search_part, range(parts)))  # raises what any raises
+        return found
+
+    @torch.inference_mode()
+    def _search(self, batch: Batch, search: Search) -> list[list[Hypothesis]]:
         config = self.model.config
         limits = search.limits(batch.lengths, config.decoder.max_position_embeddings)
         return beam_search(
@@ -67,3 +91,14 @@ class TorchGenerator:
             settings=search,
             device=self.device,
         )
+
+
+@contextmanager
+def _single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads in each of which torch computes without others."""
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)  # torch gives every new thread the number that any thread set last
