@@ -1,8 +1,10 @@
 """Files of examples, as they should be and as they should not."""
 
+import errno
 import gzip
 import io
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -193,6 +195,37 @@ def test_inputs_are_lines_or_objects(tmp_path, monkeypatch):
         assert next(found) == ["a"]
         with pytest.raises(BadInput, match=rf"nul\.txt: line 2: a NUL byte in the {role}$"):
             next(found)
+
+
+def test_what_has_arrived_is_not_kept_waiting(monkeypatch):
+    """Whoever writes a line to a pipe, and reads the answer before the next, is answered."""
+    source, sink = os.pipe()
+    with os.fdopen(source, "rb") as pipe:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=pipe))
+        found = read_lines("-")
+        os.write(sink, b"one\n")
+        assert next(found) == ["one"]
+        os.write(sink, b"two\nthree\nfo")
+        assert next(found) == ["two", "three"]
+        os.write(sink, b"ur\n" + b"five\n" * 2000)
+        assert next(found) == ["four", *["five"] * 1023]
+        assert next(found) == ["five"] * 977
+        os.write(sink, b"six")
+        os.close(sink)
+        assert list(found) == [["six"]]
+
+
+def test_what_stands_before_a_fault_of_the_disk_is_answered(monkeypatch):
+    def broken(*arguments):
+        yield 1, "one"
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("bertram.text.inputs.numbered_lines", broken)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO()))
+    found = read_lines("-")
+    assert next(found) == ["one"]
+    with pytest.raises(OSError, match="Input/output error"):
+        next(found)
 
 
 def test_inputs_of_a_table_are_its_texts(tmp_path):

@@ -4,12 +4,14 @@ A file is read in chunks, so that the inputs before an unreadable line are still
 """
 
 import json
+import select
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from bertram.errors import BadInput
 from bertram.text.records import Columns, checked_cell, is_table, kind_of, numbered_lines, opened, read_rows
@@ -18,13 +20,16 @@ Input = str | Mapping[str, str]
 """What a model is asked: a text, or an object with "text" and perhaps "text_b"."""
 
 _FIELDS = ("text", "text_b")
-_CHUNK = 1024  # inputs answered at a time
+_CHUNK = 1024  # inputs answered at a time, at most
+_BLOCK = 2**16  # bytes, as many as a pipe holds
 
 
 def read_inputs(
     source: str, columns: Columns = None, roles: Sequence[str] = _FIELDS
 ) -> Iterator[list[str | dict[str, str]]]:
     """Inputs to answer, in chunks: the lines of a text file, or of standard input where `source` is "-".
+
+    What has arrived of standard input is a chunk: whoever writes to a pipe need not close it to be answered.
 
     Lines are JSONL if the file's name says so, or the first that is not blank is an object with a text. All objects
     have a text_b or none, and so have the rows of any other table.
@@ -41,7 +46,7 @@ def read_inputs(
     if is_table(Path(source)) and kind_of(Path(source)) != ".jsonl":
         yield from _chunks(_cells(source, columns, roles))
         return
-    with _source(source) as (name, stream):
+    with _source(source) as (name, stream, waits):
         lines = numbered_lines(name, stream)
         begun: list[tuple[int, str]] = []
         for line in lines:
@@ -53,10 +58,10 @@ def read_inputs(
         lines = chain(begun, lines)
         key = (columns or {}).get(roles[0], roles[0])
         if kind_of(Path(name)) == ".jsonl" or {key, "text"} & _object(begun[-1][1]).keys():
-            yield from _chunks(_checked_objects(name, lines, columns, roles))
+            yield from _chunks(_checked_objects(name, lines, columns, roles), waits)
         else:
             _check_plain(name, columns)
-            yield from _chunks(checked_cell(name, number, roles[0], line) for number, line in lines)
+            yield from _chunks((checked_cell(name, number, roles[0], line) for number, line in lines), waits)
 
 
 def read_documents(source: str, columns: Columns = None) -> Iterator[list[str | dict[str, str]]]:
@@ -82,7 +87,7 @@ def first_inputs(source: str | Path, most: int, columns: Columns = None) -> list
 
 
 def read_lines(source: str, columns: Columns = None) -> Iterator[list[str]]:
-    """The lines of a text file, in lists of some, or of standard input where `source` is "-"; none is taken for JSON.
+    """The lines of a text file or of standard input, in chunks as those of `read_inputs`; none is taken for JSON.
 
     Of a table, the column named source, or what `columns` calls so.
 
@@ -92,9 +97,10 @@ def read_lines(source: str, columns: Columns = None) -> Iterator[list[str]]:
     if is_table(Path(source)):
         yield from _chunks(cells["text"] for cells in _cells(source, columns, ("source",)))
         return
-    with _source(source) as (name, stream):
+    with _source(source) as (name, stream, waits):
         _check_plain(name, columns)
-        yield from _chunks(checked_cell(name, number, "source", line) for number, line in numbered_lines(name, stream))
+        lines = numbered_lines(name, stream)
+        yield from _chunks((checked_cell(name, number, "source", line) for number, line in lines), waits)
 
 
 def columns_of(inputs: Sequence[Input]) -> tuple[list[str], list[str] | None]:
@@ -167,14 +173,43 @@ def check_characters(texts: Sequence[str]) -> None:
             raise BadInput(f"inputs[{place}]: an unpaired surrogate, which is not valid Unicode") from None
 
 
+class _Arriving:
+    """Lines of a stream that somebody may still be writing to."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._arrived = cast(BufferedReader, stream), bytearray()
+
+    def readline(self, size: int) -> bytes:
+        """The next line with its end, or `size` bytes of it; the last may have no end."""
+        while (end := self._arrived.find(b"\n") + 1) == 0 and len(self._arrived) < size:
+            if not (block := self._stream.read1(_BLOCK)):
+                break
+            self._arrived += block
+        end = min(end or len(self._arrived), size)
+        line = bytes(self._arrived[:end])
+        del self._arrived[:end]
+        return line
+
+    def waits(self) -> bool:
+        """Whether the next line has not arrived yet."""
+        if b"\n" in self._arrived:
+            return False
+        try:
+            return not select.select([self._stream], [], [], 0)[0]
+        except (OSError, ValueError):  # nothing that can be waited for
+            return False
+
+
 @contextmanager
-def _source(source: str) -> Iterator[tuple[str, BinaryIO]]:
+def _source(source: str) -> Iterator[tuple[str, BinaryIO, Callable[[], bool]]]:
+    """A source's name, its bytes, and whether its next line is still to be waited for."""
     if source == "-":
-        yield "standard input", sys.stdin.buffer
+        arriving = _Arriving(sys.stdin.buffer)
+        yield "standard input", cast(BinaryIO, arriving), arriving.waits
         return
     path = Path(source)
     with opened(path) as stream:
-        yield str(path), stream
+        yield str(path), stream, bool
 
 
 def _check_plain(name: str, columns: Columns) -> None:
@@ -190,15 +225,16 @@ def _cells(source: str, columns: Columns, roles: Sequence[str]) -> Iterator[dict
         yield {field: checked_cell(source, number, role, cells[place]) for field, role, place in places}
 
 
-def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
+def _chunks(items: Iterator[Any], waits: Callable[[], bool] = bool) -> Iterator[list[Any]]:
+    """Items in lists, none of which is kept back while more is waited for."""
     chunk: list[Any] = []
     try:
         for item in items:
             chunk.append(item)
-            if len(chunk) == _CHUNK:
+            if len(chunk) == _CHUNK or waits():
                 yield chunk
                 chunk = []
-    except BadInput:
+    except (BadInput, OSError):
         if chunk:
             yield chunk
         raise
