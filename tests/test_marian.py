@@ -164,9 +164,14 @@ def test_a_directory_says_how_it_is_searched(tmp_path: Path, caplog: pytest.LogC
         (tmp_path / "generation_config.json").write_text(said)
         with pytest.raises(BadInput, match=message):
             _ = ModelDirectory(tmp_path).search
-    (tmp_path / "generation_config.json").write_text('{"repetition_penalty": 1.2, "min_length": 0}')
+    said = {"repetition_penalty": 1.2, "min_length": 0, "early_stopping": True, "do_sample": False}
+    said |= {"pad_token_id": 7, "bad_words_ids": [[7]]}
+    (tmp_path / "generation_config.json").write_text(json.dumps(said))
     assert ModelDirectory(tmp_path).search == Search()
-    assert "generation_config.json: repetition_penalty would change" in caplog.text
+    assert "generation_config.json: early_stopping, repetition_penalty would change" in caplog.text
+    (tmp_path / "generation_config.json").write_text(json.dumps(said | {"bad_words_ids": [[7], [8]]}))
+    assert ModelDirectory(tmp_path).search == Search()
+    assert "early_stopping, repetition_penalty, bad_words_ids would change" in caplog.text
     (tmp_path / "generation_config.json").unlink()
     assert ModelDirectory(tmp_path).search == Search()
     config = json.loads((tmp_path / "config.json").read_text())  # where it stood before there was a file for it

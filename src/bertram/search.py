@@ -77,7 +77,7 @@ class SearchOptions(TypedDict, total=False):
     min_length: int
     """Minimum length of an output in tokens."""
     max_length: int
-    """Maximum length of an output in tokens, end token included. Default: depends on the length of the input."""
+    """Maximum length of an output in tokens, end token included. Default: twice the input's tokens and 16 more."""
 
 
 def _is_whole(value: object) -> bool:

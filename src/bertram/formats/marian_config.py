@@ -48,6 +48,10 @@ _DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 _UNLIKE: dict[str, Any] = {
+    "do_sample": False,
+    "early_stopping": False,
+    "num_beam_groups": 1,
+    "sequence_bias": None,
     "forced_bos_token_id": None,
     "repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
@@ -172,7 +176,8 @@ def read_search(directory: Path) -> Search:
         "min_length": "min_new_tokens",
     }
     found = {field: content[name] for field, name in names.items() if content.get(name) is not None}
-    if unlike := [name for name, usual in _UNLIKE.items() if content.get(name) not in (None, usual)]:
+    usual = _UNLIKE | {"bad_words_ids": [[content.get("pad_token_id")]]}
+    if unlike := [name for name, value in usual.items() if content.get(name) not in (None, value)]:
         logger.warning("%s: %s would change what is found, and is not followed here", path, ", ".join(unlike))
     try:
         return Search(**found)
