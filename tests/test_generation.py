@@ -170,6 +170,11 @@ def test_the_exported_model_writes_the_same(trained: Path, tmp_path: Path) -> No
     assert theirs.search == ours.search
     with pytest.raises(BadInput, match="is an encoder"):
         bertram.export(model_directory(tmp_path / "bert"), format="ctranslate2", out=tmp_path / "other")
+    vocabulary = tmp_path / "fp32" / "shared_vocabulary.json"
+    tokens = json.loads(vocabulary.read_text(encoding="utf-8"))
+    vocabulary.write_text(json.dumps([*tokens[:-2], tokens[-1], tokens[-2]]), encoding="utf-8")
+    with pytest.raises(BadInput, match="fp32: its source tokenizer is not the one that the model was exported with"):
+        bertram.load(tmp_path / "fp32")
 
 
 def test_an_exported_model_writes_without_torch(trained: Path, tmp_path: Path) -> None:

@@ -103,5 +103,9 @@ def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.Monkey
         found(str(model), "word", None)
     with pytest.raises(BadInput, match=r"old news\.en: no such file"):
         found(str(model), "old news.en", None)
+    for content in (b"", b"BER"):  # what a copy that was interrupted leaves
+        (tmp_path / "cut.engine").write_bytes(content)
+        with pytest.raises(BadInput, match=r"cut\.engine: is no engine file, or is damaged"):
+            found(str(tmp_path / "cut.engine"), None, None)
     with pytest.raises(BadInput, match="great: no such model or file; for one text write --text 'great'"):
         found("great", None, None)

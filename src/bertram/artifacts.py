@@ -7,7 +7,7 @@ from typing import Any
 
 from bertram.baseline import Baseline, is_baseline
 from bertram.errors import BadInput
-from bertram.formats.ctranslate2_file import is_ctranslate2
+from bertram.formats.ctranslate2_file import is_ctranslate2, vocabulary
 from bertram.formats.engine_file import is_engine, read_engine
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import Generator
@@ -125,8 +125,11 @@ def _load_generator(source: ModelDirectory, task: Generation) -> Generator:
 
         runner = CTranslate2Runner(source.path)
         max_length = checked_length(source.manifest.get("max_length"), source.path / MANIFEST)
-        known = runner.description
-        tokenizers = source.read_tokenizers((len(known.source_tokens), len(known.target_tokens)))
+        known = [runner.description.source_tokens, runner.description.target_tokens]
+        tokenizers = source.read_tokenizers((len(known[0]), len(known[1])))
+        for side, tokenizer, tokens in zip(("source", "target"), tokenizers, known, strict=True):
+            if vocabulary(side, tokenizer.tokens, len(tokens)) != tokens:
+                raise BadInput(f"{source.path}: its {side} tokenizer is not the one that the model was exported with")
         return Generator(task, *tokenizers, runner, max_length, source.search)
     network = source.read_transformer()
     from bertram.training.torch_runner import TorchGenerator
@@ -147,6 +150,8 @@ def asked(
     """
     if model is not None and source is None and text is None:
         path = Path(model)
+        if path.suffix == ".engine" and exists(path) and engine_of(path) is None:
+            raise BadInput(f"{model}: is no engine file, or is damaged")
         is_file = path.is_file() and not is_engine(path) if exists(path) else _ends_as_texts(path)
         if model == "-" or is_file or _is_text(model):
             model, source = None, model

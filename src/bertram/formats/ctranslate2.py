@@ -3,7 +3,7 @@
 Letters: H hidden width, E embedding width, V vocabulary, P positions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bertram.config import TransformerConfig
 from bertram.errors import BadInput, require
-from bertram.formats.ctranslate2_file import VOCABULARY_MAP
+from bertram.formats.ctranslate2_file import VOCABULARY_MAP, vocabulary
 from bertram.models.decoder import Decoder
 from bertram.models.layers import Attention, Embeddings, FeedForward, Layer, sinusoids
 from bertram.models.stack import Stack
@@ -56,8 +56,8 @@ def write_ctranslate2(
         raise BadInput(f"CTranslate2 cannot represent this model: {reason}")
     if vocabulary_map is not None and not (vocabulary_map.is_file() and vocabulary_map.stat().st_size):
         raise BadInput(f"{vocabulary_map}: no vocabulary map, or an empty one")
-    source = _vocabulary("source", source_tokens, model.config.encoder.vocab_size)
-    target = _vocabulary("target", target_tokens, model.config.decoder.vocab_size)
+    source = vocabulary("source", source_tokens, model.config.encoder.vocab_size)
+    target = vocabulary("target", target_tokens, model.config.decoder.vocab_size)
 
     spec = _specification(model, require("ctranslate2.specs", "ctranslate2"))
     spec.register_source_vocabulary(source)
@@ -81,26 +81,6 @@ def _why_not(config: TransformerConfig) -> str:
     if encoder.layer_norm_eps != decoder.layer_norm_eps:
         return f"layer_norm_eps is {encoder.layer_norm_eps} in the encoder and {decoder.layer_norm_eps} in the decoder"
     return ""
-
-
-def _vocabulary(side: str, tokens: Sequence[str], size: int) -> list[str]:
-    """As many different tokens as the embeddings have rows."""
-    if len(tokens) > size:
-        raise BadInput(f"the {side} tokenizer has {len(tokens):,} entries, the model only {size:,}")
-    taken, found = set(tokens), dict[str, None]()
-    for place in range(size):
-        token = tokens[place] if place < len(tokens) else ""
-        if not token or token in found:
-            token = next(name for name in _names(place) if name not in taken)
-        found[token] = None
-    return list(found)
-
-
-def _names(place: int) -> Iterator[str]:
-    name = f"<id {place}>"
-    while True:
-        yield name
-        name = f"<{name}>"
 
 
 def _settings(config: TransformerConfig, target: list[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ width, P positions.
 """
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -90,6 +90,30 @@ def describe(directory: Path) -> Description:
         pad_token=_read_settings(directory, target)["pad_token"],
         has_vocabulary_map=vocabulary_map.exists(),
     )
+
+
+def vocabulary(side: str, tokens: Sequence[str], size: int) -> list[str]:
+    """What a tokenizer's tokens are called there, as many different ones as the embeddings have rows.
+
+    Raises:
+        BadInput: the embeddings have fewer rows than the tokenizer has tokens.
+    """
+    if len(tokens) > size:
+        raise BadInput(f"the {side} tokenizer has {len(tokens):,} entries, the model only {size:,}")
+    taken, found = set(tokens), dict[str, None]()
+    for place in range(size):
+        token = tokens[place] if place < len(tokens) else ""
+        if not token or token in found:
+            token = next(name for name in _names(place) if name not in taken)
+        found[token] = None
+    return list(found)
+
+
+def _names(place: int) -> Iterator[str]:
+    name = f"<id {place}>"
+    while True:
+        yield name
+        name = f"<{name}>"
 
 
 def _read_variables(path: Path) -> tuple[dict[str, Shape], dict[str, float]]:
