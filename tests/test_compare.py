@@ -154,6 +154,7 @@ def test_other_settings_are_not_mixed_in(place, results):
 
 
 def test_the_same_command_only_measures_anew(place, results, monkeypatch):
+    """However the models' directories are spelled."""
     asked, rows = [], iter(results["candidates"])
     given = {"export": results["data"]["rows"]["validation"], "measure": results["data"]["rows"]["test"]}
 
@@ -165,7 +166,9 @@ def test_the_same_command_only_measures_anew(place, results, monkeypatch):
         return next(rows) | {"latency_ms": {"p50": 1.0, "p95": 2.0, "low": 2.0, "high": 2.0}}
 
     monkeypatch.setattr(candidates, "done", work)
-    again = compare(**arguments(place), out=place / "out", seeds=2, max_memory="1kB")
+    monkeypatch.chdir(place / "shared")
+    models = ["../bare/", "./bare"]
+    again = compare(**arguments(place) | {"models": models}, out=place / "out", seeds=2, max_memory="1kB")
     assert asked == ["measure"] + ["export", "measure"] * 2
     assert [row["latency_ms"]["p95"] for row in again["candidates"]] == [2.0] * 3
     assert again["choice"]["model"] is None
@@ -230,6 +233,7 @@ def test_models_keep_the_names_of_their_runs(place, results):
     assert module._names([shared], place / "out", False) == {"bare-2": shared}
     assert module._names([f"{shared}/"], place / "out", False) == {"bare-2": f"{shared}/"}
     assert module._names([new, shared, bare], place / "out", False) == {"bare-3": new, "bare-2": shared, "bare": bare}
+    assert module._names([new, f"{new}/"], place / "out", False) == {"bare-3": new}
 
 
 def test_a_path_is_a_directory_whatever_it_is_called(place, tmp_path, monkeypatch):

@@ -76,13 +76,19 @@ def may_be(model: str) -> bool:
     return "/" in model or model in (*PRESETS, *TRANSFORMERS, ENGLISH, SENTIMENT) or exists(Path(model))
 
 
+def place_of(model: str | Path) -> str:
+    """What tells a model argument from others: of a path, which can be spelled in many ways, the absolute one."""
+    path = local(model)
+    return str(model if path is None else path.resolve())
+
+
 def identity(model: str | Path) -> dict[str, str | None]:
-    """What settings keep of a model argument: its name and, of a directory, a fingerprint of its weights."""
+    """What settings keep of a model argument: its place and, of a directory, a fingerprint of its weights."""
     place = OWN / ENGLISH if model == ENGLISH else local(model)
     files = [] if place is None else [place / name for name in ("model.safetensors", "pytorch_model.bin")]
     found = next((file for file in files if file.is_file()), None)
     weights = None if found is None else _fingerprint(found, found.stat().st_mtime_ns)
-    return {"model": str(model), "weights": weights}
+    return {"model": place_of(model), "weights": weights}
 
 
 @lru_cache

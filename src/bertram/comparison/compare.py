@@ -117,25 +117,22 @@ def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[
         BadInput: there is no such model, or what can be seen of it without reading its weights is damaged or refused.
     """
     runs = [(run.name.rpartition("-seed-")[0], read_settings(run)) for run in (out / "runs").glob("*-seed-*")]
-    known = {_place(settings["model"]): name for name, settings in runs if "model" in settings}
+    known = {model_names.place_of(settings["model"]): name for name, settings in runs if "model" in settings}
+    asked: dict[str, str] = {}
+    for given in models:
+        model = given if isinstance(given, str) else str(given.absolute())  # not the preset of that name
+        asked.setdefault(model_names.place_of(model), model)
     names: dict[str, str] = {}
-    # A Path is a directory, also one that is called as a preset is.
-    for model in dict.fromkeys(model if isinstance(model, str) else str(model.absolute()) for model in models):
+    for place, model in asked.items():
         if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), ModelDirectory):
             source.read_tokenizer()
             source.find_weights()
         base = model_names.name_of(model)
-        name, number = known.get(place := _place(model), base), 2
+        name, number = known.get(place, base), 2
         while name in names or (place not in known and name in (BASELINE, *known.values())):
             name, number = f"{base}-{number}", number + 1
         names[name] = model
     return names
-
-
-def _place(model: str) -> str:
-    """What tells a model argument from others: of a path, which can be spelled in many ways, the absolute one."""
-    path = model_names.local(model)
-    return model if path is None else str(path.resolve())
 
 
 def _begin(out: Path, settings: dict[str, Any]) -> None:
