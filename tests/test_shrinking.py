@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import bertram
 import tiny
+from bertram.config import PRESETS
 from bertram.errors import BadInput, BertramError
 from bertram.files import write_json
 from bertram.formats.huggingface import read, write
@@ -20,6 +21,7 @@ from bertram.model_directory import ModelDirectory
 from bertram.models.tensors import to_tensors
 from bertram.run_directory import read_manifest
 from bertram.shrinking import outcome, teaching
+from bertram.shrinking.dial import Dial
 from bertram.shrinking.initial import student_of
 from bertram.shrinking.plan import plan
 from bertram.shrinking.report import write_report
@@ -193,7 +195,7 @@ REFUSED = [
     (["--depth", 5], "--depth 5: the model has 4 layers"),
     (["--depth", 0], "--depth 0: the model has 4 layers"),
     (["--embedding-size", 33], "--embedding-size 33: must lie in 4 to the hidden width of 32"),
-    (["--rank", 33], "--rank 33: must lie in 0 to the hidden width of 32"),
+    (["--rank", 33], "--rank 33: must lie in 0 to 32, the rank of the model's matrices"),
     (["--groups", 4, "--rank", 2], "--rank 2: is for layers that share"),
     (["--groups", 4, "--embedding-size", 32], "nothing would shrink"),
     (["--lessons", "states", "music"], "music"),
@@ -220,6 +222,13 @@ def test_what_does_not_fit_is_told_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_the_rank_of_a_narrow_feed_forward_part() -> None:
+    narrow = replace(PRESETS["bert-tiny"], hidden_size=32, intermediate_size=16)
+    assert Dial(embedding_size=16, rank=16).of(narrow).residual_rank == 16
+    with pytest.raises(BadInput, match="--rank 17: must lie in 0 to 16"):
+        Dial(embedding_size=16, rank=17).of(narrow)
 
 
 def test_texts_and_models_that_cannot_serve_are_told_in_one_line(tmp_path: Path) -> None:

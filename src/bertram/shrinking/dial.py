@@ -61,8 +61,8 @@ class Dial:
             raise BadInput(
                 f"--embedding-size {embedding_size}: must lie in {LEAST_WIDTH} to the hidden width of {width}"
             )
-        if not 0 <= self.rank <= width:
-            raise BadInput(f"--rank {self.rank}: must lie in 0 to the hidden width of {width}")
+        if not 0 <= self.rank <= (highest := min(width, teacher.intermediate_size)):
+            raise BadInput(f"--rank {self.rank}: must lie in 0 to {highest}, the rank of the model's matrices")
         if self.rank and groups == layers:
             raise BadInput(
                 f"--rank {self.rank}: is for layers that share, and {groups} groups of {layers} layers do not"
