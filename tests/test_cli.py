@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import shlex
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -126,3 +129,21 @@ def test_a_reader_that_leaves_early_is_no_traceback(place, tmp_path):
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == 1
+
+
+@pytest.mark.parametrize(("closed", "code"), [("<&-", 0), (">&-", 0), ("2>&-", 2)])
+def test_closed_streams_are_empty(closed, code, tmp_path):
+    source = "missing.txt" if code else ""
+    command = f"exec {shlex.quote(sys.executable)} -m bertram.cli classify {source} {closed}"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+def test_output_is_utf8_whatever_the_locale_says(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\nein Film,“gut”\nzwei Filme,→\n", encoding="utf-8")
+    command = [sys.executable, "-m", "bertram.cli", "check", "t.csv"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "“gut”" in done.stdout.decode()
+    assert "→" in done.stdout.decode()

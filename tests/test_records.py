@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from random import Random
 from types import SimpleNamespace
 
 import polars
@@ -47,6 +48,23 @@ def test_parquet(tmp_path, name):
     found = read_rows(tmp_path / name, {})
     assert {role: found.columns[place] for role, place in found.places.items()} == {"text": "text", "label": "label"}
     assert sorted(found.columns) == ["image", "label", "text"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_parquet_file_is_told_in_one_line(tmp_path, capfd):
+    """Whatever the native reader does about it, which may panic."""
+    polars.DataFrame({"text": ["one", "two"] * 20, "label": ["x", "y"] * 20}).write_parquet(tmp_path / "whole.parquet")
+    whole, random, said = (tmp_path / "whole.parquet").read_bytes(), Random(0), []
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in random.sample(range(len(whole)), random.randint(1, 3)):
+            damaged[place] = random.randrange(256)
+        try:
+            read_table(write(tmp_path / "t.parquet", bytes(damaged)))
+        except BadInput as error:
+            said.append(str(error))
+    assert len(said) > 100
+    assert not any("\n" in line for line in said)
 
 
 def test_tsv_knows_no_quotes(tmp_path):

@@ -4,10 +4,12 @@ Heavy rooms are imported inside the commands, so that `bertram --help` answers a
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -787,6 +789,7 @@ def show_version(*, json: Json = False) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0; 1 I/O or internal error; 2 bad input; 3 nothing fits; 129, 130 or 143 stopped."""
     given = sys.argv[1:] if arguments is None else arguments
+    _prepare_streams()
     try:
         for argument in given:
             check_utf8(argument)
@@ -807,6 +810,15 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(stop), stop.exit_code)
     except KeyboardInterrupt:
         _fail("stopped at once", 130)
+
+
+def _prepare_streams() -> None:
+    """What a caller closed is empty, and what we write is UTF-8 as what we read, whatever the locale says."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def _fail(line: str, code: int) -> None:

@@ -1,7 +1,8 @@
 """The errors that Bertram raises on purpose; the command line prints their one line and exits with their code."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -43,6 +44,22 @@ def require(module: str, extra: str) -> ModuleType:
         raise BadInput(
             f"{module.split('.')[0]} is not installed; it comes with: pip install 'bertram[{extra}]'"
         ) from None
+
+
+@contextmanager
+def failing_as(reason: str) -> Iterator[None]:
+    """Tell in one line what a library raises that has no narrower errors; panics of Rust are not even Exceptions.
+
+    Raises:
+        BadInput: it raised something.
+    """
+    try:
+        yield
+    except (BadInput, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise BadInput(f"{reason} ({said:.200})") from None
 
 
 def check_utf8(argument: str) -> None:

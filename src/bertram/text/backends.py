@@ -7,15 +7,14 @@ A backend normalises text, splits it and cuts it into pieces; special tokens aro
 import base64
 import json
 import logging
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_as
 from bertram.files import read_if_there, read_object
 from bertram.text.sentencepiece import Kind, check_charsmap, read_unigram
 
@@ -280,21 +279,6 @@ def _complete(file: Path, settings: Mapping[str, Any], backend: tokenizers.Token
     if lacking := [name for name in tokens if backend.token_to_id(name) is None]:
         raise BadInput(f"{file}: lacks {lacking[0]!r:.80}, which was added to it; {hint}")
     backend.add_tokens(list(tokens.values()))
-
-
-@contextmanager
-def failing_as(reason: str) -> Iterator[None]:
-    """Tell in one line what the library raises, which has no narrower errors; its panics are not even Exceptions.
-
-    Raises:
-        BadInput: it raised something.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:
-        raise BadInput(f"{reason} ({error})") from None
 
 
 def _read_json(file: Path) -> tokenizers.Tokenizer:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Protocol, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.errors import BadInput, require
+from bertram.errors import BadInput, failing_as, require
 
 ROLES = ("text", "text_b", "label")
 _OPTIONAL = "text_b"
@@ -216,18 +216,12 @@ def _jsonl(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
 
 def _parquet(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
     polars = require("polars", "train")
-    try:
+    with failing_as(f"{path}: not a readable Parquet file"):
         with opened(path) as stream:  # by its name polars would take it for a pattern of names
             names = list(polars.read_parquet_schema(stream))
         places = _places(str(path), names, columns, roles)
         with opened(path) as stream:
             frame = polars.read_parquet(stream, columns=[names[place] for place in places.values()])
-    except BadInput:
-        raise
-    except Exception as error:  # polars' own errors, and those of the native code below
-        raise BadInput(
-            f"{path}: not a readable Parquet file: {next(iter(str(error).splitlines()), '')!s:.200}"
-        ) from None
     names = [*frame.columns, *(name for name in names if name not in frame.columns)]
     return Rows(names, _places(str(path), names, columns, roles), enumerate(frame.iter_rows(), 1))
 

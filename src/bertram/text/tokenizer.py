@@ -29,7 +29,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from bertram.batch import Batch, laid_out, ranges
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_as
 from bertram.files import write_json, write_text
 from bertram.text.backends import (
     ALBERT_SPECIAL,
@@ -41,7 +41,6 @@ from bertram.text.backends import (
     add_special,
     albert,
     bert,
-    failing_as,
     ids_by_role,
     read_backend,
     read_settings,
