@@ -134,6 +134,16 @@ class TestSettings:
     def test_small_vocabulary(self, train, place):
         assert "16" in train(place / "good.csv", "--vocab-size", "3", model="bert-tiny")
 
+    def test_a_wrong_task(self, train, place):
+        line = train(place / "good.csv", task="clasification")
+        assert 'Choose from: "classification", "regression"' in line
+        assert "Literal" not in line
+        assert f"The task comes first: bertram train classification {place}" in train("x", task=place / "good.csv")
+
+    def test_columns_after_a_space(self, refused, place):
+        line = refused("check", place / "good.csv", "--columns", "text=sentence", "label=sentiment")
+        assert "Join columns with a comma: --columns text=sentence,label=2" in line
+
     def test_cased(self, train, place):
         assert "--cased are for presets" in train(place / "good.csv", "--cased")
         assert "an encoder–decoder preset keeps case" in train(place / "good.csv", "--cased", task="translation")

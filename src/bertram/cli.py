@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from bertram import __version__
 from bertram.config import Lesson, Objectives, parse_fields
@@ -40,6 +40,24 @@ def _no_option(_: object, value: str | None) -> None:
         raise ValueError(f"Unknown option: {value}. For a text write --text {value!r:.80}.")
 
 
+def _no_columns(_: object, value: Path | None) -> None:
+    """Refuse a second file that is the rest of --columns, after a space."""
+    from bertram.model_names import exists
+
+    if value is not None and "=" in value.name and not exists(value):
+        raise ValueError(f"{value}: no such file. Join columns with a comma: --columns text=sentence,label=2.")
+
+
+def _task(kind: Any, tokens: Sequence[Token]) -> Any:
+    """The name of a task; where it was forgotten, a file stands in its place."""
+    from bertram.model_names import exists
+
+    word = tokens[0].value
+    if word not in get_args(kind) and exists(Path(word)):
+        raise ValueError(f"The task comes first: bertram train classification {word} …")
+    return convert(kind, tokens)
+
+
 Data = Annotated[
     Path,
     Parameter(
@@ -49,21 +67,25 @@ Data = Annotated[
 ]
 Data2 = Annotated[
     Path | None,
-    Parameter(help="For translation from two text files: the target side, whose lines translate those of DATA."),
+    Parameter(
+        validator=_no_columns,
+        help="For translation from two text files: the target side, whose lines translate those of DATA.",
+    ),
 ]
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
 TableColumns = Annotated[
     str | None,
     Parameter(
-        help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2. Only numbers: no "
-        "header."
+        help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2. If every column is "
+        "given by number, the file has no header row."
     ),
 ]
 Columns = Annotated[
     str | None,
     Parameter(
         help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2; for translation "
-        "source=en,target=de, for summarization document=body,summary=title. Only numbers: no header."
+        "source=en,target=de, for summarization document=body,summary=title. If every column is given by number, the "
+        "file has no header row."
     ),
 ]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
@@ -92,6 +114,7 @@ Resume = Annotated[
 Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression", "similarity"]
 WritingTask = Literal["translation", "summarization"]
+AnyTaskName = Literal[TaskName, WritingTask]
 SingleText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 Source = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)]
 Searching = Annotated[SearchOptions | None, Parameter(name="*")]
@@ -102,7 +125,7 @@ def check(
     data: Data,
     data2: Data2 = None,
     *,
-    task: TaskName | WritingTask | None = None,
+    task: AnyTaskName | None = None,
     validation: Files = None,
     test: Files = None,
     model: str | None = None,
@@ -113,7 +136,7 @@ def check(
 ) -> None:
     """Check data before training: columns, labels, text lengths, duplicates within and across files.
 
-    Example: bertram check reviews.csv --test test.csv --model bert-mini; bertram check train.en train.de
+    Example: bertram check reviews.csv --test test.csv --model bertram-english; bertram check train.en train.de
 
     Parameters
     ----------
@@ -145,7 +168,7 @@ def check(
 
 @app.command
 def train(
-    task: TaskName | WritingTask,
+    task: Annotated[AnyTaskName, Parameter(converter=_task)],
     data: Data,
     data2: Data2 = None,
     *,
@@ -167,15 +190,15 @@ def train(
 ) -> None:
     """Train a model on labelled texts, or a translation or summarization model on pairs of texts.
 
-    Example: bertram train classification reviews.csv --model bert-mini --out out/reviews;
-    bertram train translation train.en train.de --model transformer-tiny --out out/en-de
+    Example: bertram train classification reviews.csv --model bertram-english --out out/reviews;
+    bertram train translation train.en train.de --model transformer-tiny --steps 10000 --out out/en-de
 
     Parameters
     ----------
     model
-        A directory, a preset such as bert-mini or transformer-tiny, owner/name on the Hugging Face hub, or the built-in
-        bertram-english. For summarization and translation, a BERT or ALBERT directory becomes the encoder and gets a
-        new decoder.
+        The built-in bertram-english, a directory, owner/name on the Hugging Face hub, or a preset such as bert-mini or
+        transformer-tiny, whose weights are random. For summarization and translation, a BERT or ALBERT directory
+        becomes the encoder and gets a new decoder.
     out
         The model directory to write.
     validation
@@ -243,15 +266,19 @@ def compare(
 ) -> None:
     """Train several models with several seeds, measure them on this machine, and recommend which one to ship.
 
-    Example: bertram compare reviews.csv --models bert-mini albert-mini --out out/compared --seeds 3 --max-latency 20ms
+    All models are trained with the same settings, so compare pre-trained models with each other: presets, whose weights
+    are random, need far more texts and a higher --learning-rate, such as 5e-4.
+
+    Example: bertram compare reviews.csv --models bertram-english sentence-transformers/all-MiniLM-L6-v2 --out
+    out/compared --seeds 3 --max-latency 20ms
 
     Parameters
     ----------
     data
         A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label.
     models
-        Model directories, presets, hub names or bertram-english. A tf-idf baseline with a linear model is always
-        included.
+        Model directories, hub names, bertram-english or presets, separated by spaces or commas. A tf-idf baseline with
+        a linear model is always included.
     out
         Output directory for results.json, report.html, the trained models, and the winner as best.engine (tf-idf stands
         in runs/tf-idf). Finished trainings there are kept.
@@ -269,14 +296,15 @@ def compare(
     max_latency
         Upper limit on the latency of a single text, 95th percentile, such as 20ms.
     min_score
-        Lowest acceptable score. Default: no candidate that scores significantly worse than the best is chosen.
+        Lowest acceptable score, from 0 to 1: the accuracy, for regression Pearson's r, for similarity Spearman's rho.
+        Default: no candidate that scores significantly worse than the best is chosen.
     """
     from bertram.comparison.compare import compare as run_comparison
     from bertram.comparison.table import render_table
 
     results = run_comparison(
         data,
-        models,
+        _separated(models),
         out,
         task=task,
         validation=validation,
@@ -407,7 +435,8 @@ def shrink(
     evaluate
         A labelled table on which teacher and student are scored at the end; the model must have a task with labels.
     columns
-        Which columns of that table to read: text=1,text_b=2,label=3 (numbers: no header).
+        Which columns of that table to read: text=1,text_b=2,label=3. If every column is given by number, the file has
+        no header row.
     plan
         Print the sizes that different settings would give, without training. Settings given here are held fixed.
     resume
@@ -497,7 +526,7 @@ def predict(
     source
         A text file with one input a line, or a table with text [, text_b]. Default, or -: standard input.
     text
-        A single text, instead of a file. One of two words or more may also stand in SOURCE's place.
+        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     """
     from bertram.artifacts import asked, load
     from bertram.inference.mask_filler import MaskFiller
@@ -532,7 +561,7 @@ def embed(
     source
         A text file with one text a line, or a table with a column text. Default, or -: standard input.
     text
-        A single text, instead of a file. One of two words or more may also stand in SOURCE's place.
+        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     out
         Write the vectors to this .npy file, float32 [texts, width], instead of printing them.
     """
@@ -574,7 +603,7 @@ def fill_mask(
         A text file with one text a line, or a table with a column text. Default, or -: standard input. Every text has
         the model's mask token once.
     text
-        A single text, instead of a file. One of two words or more may also stand in SOURCE's place.
+        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     top_k
         Candidates for each text, the most probable first.
     """
@@ -763,13 +792,12 @@ def bench(
     from bertram.benchmark.bench import bench as measure
     from bertram.benchmark.bench import render
 
-    names = [name for given in against or [] for name in given.split(",") if name]
     found = measure(
         model,
         texts=texts,
         columns=columns,
         lengths=lengths,
-        against=names,
+        against=_separated(against or []),
         rounds=rounds,
         allow_pickle=allow_pickle,
     )
@@ -835,6 +863,13 @@ def _write(
     for chunk in chunks:
         answers = generator.predict(chunk, how)
         _lines(_dumps(answer) if as_json else " ".join(answer["text"].splitlines()) for answer in answers)
+
+
+def _separated(given: Sequence[str]) -> list[str]:
+    """Names that commas separate too; one with a comma that is a path stays whole."""
+    from bertram.model_names import exists
+
+    return [name for names in given for name in ([names] if exists(Path(names)) else names.split(",")) if name]
 
 
 def _lines(lines: Iterable[str]) -> None:
