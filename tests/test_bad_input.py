@@ -181,7 +181,7 @@ class TestModels:
         assert "train it first" in refused("evaluate", "bert-tiny", place / "good.csv")
 
     def test_untrained(self, refused, place):
-        assert "is for no task that a file names" in refused("evaluate", place / "bare", place / "good.csv")
+        assert "unknown task: bertram.json names none" in refused("evaluate", place / "bare", place / "good.csv")
 
     @pytest.fixture
     def damaged(self, place, tmp_path):
@@ -212,13 +212,13 @@ class TestModels:
         ("file", "change", "message"),
         [
             ("config.json", {"hidden_size": 64}, "config.json makes it"),
-            ("config.json", {"num_hidden_layers": 3}, "which config.json asks for"),
-            ("config.json", {"num_hidden_layers": 1}, "for which config.json has no place"),
+            ("config.json", {"num_hidden_layers": 3}, "but config.json asks for it"),
+            ("config.json", {"num_hidden_layers": 1}, "which config.json does not have"),
             ("config.json", {"num_hidden_layers": "two"}, "must be a whole number"),
             ("config.json", {"vocab_size": 2**40}, "vocab_size must be a whole number"),
             ("bertram.json", {"task": {"name": "classification", "labels": ["a", "b", "c"]}}, "the weights are not"),
             ("bertram.json", {"task": {"name": "regression", "mean": 0.0, "std": 1.0}}, "the weights are not"),
-            ("bertram.json", {"task": {"name": "os.system"}}, "none is named 'os.system'"),
+            ("bertram.json", {"task": {"name": "os.system"}}, "unknown name 'os.system'"),
             ("bertram.json", {"max_length": 10**9}, "max_length must be a whole number"),
             ("bertram.json", {"format": 2}, "it needs a newer version of Bertram"),
             ("bertram.json", {"config_overrides": {"embedding_size": 16}}, "config.json makes it"),

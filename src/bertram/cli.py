@@ -280,8 +280,8 @@ def compare(
         Model directories, hub names, bertram-english or presets, separated by spaces or commas. A tf-idf baseline with
         a linear model is always included.
     out
-        Output directory for results.json, report.html, the trained models, and the winner as best.engine (tf-idf stands
-        in runs/tf-idf). Finished trainings there are kept.
+        Output directory for results.json, report.html, the trained models, and the winner as best.engine (tf-idf is in
+        runs/tf-idf). Finished trainings there are not repeated.
     task
         Default: guessed from the labels.
     validation
@@ -360,9 +360,9 @@ def pretrain(
         How text files are split into documents: one per file, or at blank lines. Default: one per file if there are
         several, otherwise at blank lines.
     validation
-        Files of text to evaluate on, which are left out of the corpus. Default: a tenth of the corpus is held out, of
-        a large one about a million tokens, in parts of some thousand characters from all of it. About 65,000 of their
-        tokens are evaluated on.
+        Files of text to evaluate on, which are left out of the corpus. Default: a tenth of the corpus is held out (of
+        a large one, about a million tokens), in parts of some thousand characters from all over it. Evaluations use
+        about 65,000 of these tokens.
     tokenizer
         Directory or file of an existing tokenizer. Default: for a preset, one is learned from the corpus.
     config
@@ -425,8 +425,8 @@ def shrink(
         1,000, is held out.
     out
         The model directory to write. The student's engine, results.json and report.html are written there too; the
-        report's chart also shows the students in the directories beside OUT that have the same teacher and were scored
-        on the same table or, without --evaluate, learned from the same texts, with the same seed and maximum length.
+        report's chart also shows students in the directories beside OUT, if they have the same teacher and were scored
+        on the same table or, without --evaluate, learned from the same texts with the same seed and maximum length.
     lessons
         What to distil: hidden states at the end of each group, text vectors, similarities between the texts of one pass
         (see --max-tokens), logits of the heads. Default: all that the model has.
@@ -444,7 +444,7 @@ def shrink(
     """
     if plan:
         if texts or out or evaluate or columns or resume or lessons or max_length is not None or recipe != Recipe():
-            raise BadInput("--plan: trains and writes nothing; leave out what is for training")
+            raise BadInput("--plan trains and writes nothing; leave out the options of a training")
         from bertram.shrinking.plan import plan as planned
         from bertram.shrinking.plan import render_plan
 
@@ -494,7 +494,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A trained model or an engine. Search options apply to translation and summarization only.
+        A trained model or an engine. Search options are for translation and summarization only.
     """
     from bertram.artifacts import load
     from bertram.evaluation import evaluate_files
@@ -600,8 +600,8 @@ def fill_mask(
     model
         A pre-trained model, any BERT's or ALBERT's masked language model, or an engine of one.
     source
-        A text file with one text a line, or a table with a column text. Default, or -: standard input. Every text has
-        the model's mask token once.
+        A text file with one text a line, or a table with a column text. Default, or -: standard input. Every text must
+        hold the model's mask token once.
     text
         A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     top_k
@@ -781,11 +781,11 @@ def bench(
     texts
         A text file with one input a line, or a table with text [, text_b], to measure on. Default: random tokens.
     lengths
-        What the lengths of the random texts are drawn from: mixed (33 tokens on average, the default), or a log-normal
-        distribution fitted to those of SST-2's dev sentences (sst2) or of IMDB's reviews (imdb).
+        How the lengths of the random texts are distributed: mixed (33 tokens on average, the default), or a log-normal
+        distribution fitted to SST-2's dev sentences (sst2) or IMDB's reviews (imdb).
     against
         Libraries to compare with, separated by spaces or commas, if installed, in each precision they offer:
-        transformers, onnxruntime, openvino, ctranslate2. All compute on as many threads.
+        transformers, onnxruntime, openvino, ctranslate2. All use the same number of threads.
     rounds
         Rounds to measure; medians are reported. Loading and memory are measured once, before them.
     """
@@ -838,7 +838,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    with suppress(OSError):  # whose terminal was closed
+    with suppress(OSError):  # the terminal was closed
         sys.stderr.write(f"bertram: {line}\n")
     sys.exit(code)
 
@@ -857,7 +857,7 @@ def _write(
 
     options = search or {}
     if (wanted := options.get("n_best", 1)) > 1 and not as_json:
-        raise BadInput(f"--n-best {wanted}: a line holds one text; with --json it holds all of them")
+        raise BadInput(f"--n-best {wanted}: needs --json, which puts all outputs on one line")
     generator = load_generator(model, task, allow_pickle=allow_pickle)
     how = replace(generator.search, **options)
     for chunk in chunks:
