@@ -379,7 +379,7 @@ def parse_fields(text: str) -> dict[str, bool | int | float | str]:
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
         if not equals or not name or not value or name in found:
-            raise BadInput(f"--config {text!r:.80}: write it as in hidden_size=320,num_attention_heads=5")
+            raise BadInput(f"--config {text!r:.80}: write it like hidden_size=320,num_attention_heads=5")
         found[name] = {"true": True, "false": False}.get(value.lower(), value)
         for kind in (float, int):  # the narrowest that reads it
             try:
