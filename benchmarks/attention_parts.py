@@ -5,6 +5,7 @@
 Softmax and its gradient by width of the rows and precision, and two ways to bring packed rows into blocks by head.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ def microseconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for matrices, width in ((192, 14), (192, 16), (384, 22), (384, 32)):
         for precision in (torch.float32, torch.bfloat16):
             weights = torch.randn(matrices, width, width).to(precision)

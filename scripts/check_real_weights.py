@@ -7,6 +7,7 @@ float32 is from its own float64: that much is rounding. Exits with 1 where a dif
 rounding. Needs transformers; a pytorch_model.bin is read by torch's restricted unpickler.
 """
 
+import argparse
 import copy
 import sys
 from pathlib import Path
@@ -84,9 +85,11 @@ def differences(some: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str,
     return {name: float((some[name] - others[name]).abs().max()) for name in others if name in some}
 
 
-def main(directories: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directories", nargs="+", metavar="DIRECTORY")
     failed = False
-    for directory in directories:
+    for directory in parser.parse_args(arguments).directories:
         ours = huggingface.read(Path(directory), allow_pickle=True)
         theirs = transformers_class(ours).from_pretrained(directory, attn_implementation="eager")
         batch, heads = random_batch(ours, [512, 1, 37, 128, 2, 64, 300], seed=0), sorted(ours.heads)
@@ -102,4 +105,4 @@ def main(directories: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

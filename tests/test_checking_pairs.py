@@ -94,10 +94,10 @@ def test_an_encoder_that_gets_a_decoder(tmp_path):
     [
         (
             ["train.en", "train.de", "--task", "classification"],
-            "train.de: a file too many; labelled texts stand in one",
+            "train.de: one file too many; labelled texts stand in one",
         ),
-        (["train.en", "train.de", "--test", "a", "b", "c"], "c: a file too many; pairs stand in one table or in two"),
-        (["train.en", "train.de", "--model", "bert-tiny"], "bert-tiny: is an encoder's preset"),
+        (["train.en", "train.de", "--test", "a", "b", "c"], "c: one file too many; pairs stand in one table or in two"),
+        (["train.en", "train.de", "--model", "bert-tiny"], "bert-tiny: this preset is an encoder"),
         (["train.en", "--task", "translation"], "needs a second file"),
     ],
 )

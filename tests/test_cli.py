@@ -78,6 +78,20 @@ def test_a_limit_that_nothing_keeps_is_exit_code_3(capsys, monkeypatch):
     assert said.err.startswith("bertram: No candidate fits.")
 
 
+def test_models_separated_by_commas(place, capsys, monkeypatch):
+    given = []
+
+    def compare(_data, models, _out, **_options):
+        given.extend(models)
+        return comparison()[0]
+
+    monkeypatch.setattr("bertram.comparison.compare.compare", compare)
+    (place / "with,comma").mkdir()
+    models = ["bert-tiny,albert-tiny", "bert-mini", place / "with,comma"]
+    assert run("compare", "good.csv", "--models", *models, "--out", "out") == 0
+    assert given == ["bert-tiny", "albert-tiny", "bert-mini", str(place / "with,comma")]
+
+
 @pytest.mark.parametrize(
     "command",
     [

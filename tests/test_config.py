@@ -95,8 +95,8 @@ def test_values_that_do_not_fit_are_refused_in_one_line(field: str, value: Any) 
     [
         ("sentence_objective", "next", "--sentence-objective 'next': must be one of nsp, sop, none"),
         ("masking", "words", "--masking 'words': must be one of token, word, ngram"),
-        ("max_length", 5, "--max-length 5: the least is 8, the most 1,048,576"),
-        ("max_length", 2**21, "--max-length 2097152: the least is 8, the most 1,048,576"),
+        ("max_length", 5, "--max-length 5: must be from 8 to 1,048,576"),
+        ("max_length", 2**21, "--max-length 2097152: must be from 8 to 1,048,576"),
     ],
 )
 def test_objectives_that_are_refused_name_their_option(field: str, value: Any, message: str) -> None:

@@ -287,7 +287,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     write_marian(make(CONFIGS["as published"]), tmp_path, Search())
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"encoder_layers": 2', '"encoder_layers": 1'))
-    with pytest.raises(BadInput, match=r"for which config.json has no place"):
+    with pytest.raises(BadInput, match=r"which config.json does not have"):
         read_transformer(tmp_path)
 
 

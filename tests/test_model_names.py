@@ -34,7 +34,7 @@ def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(BadInput):
             resolve(name)
     assert len(asked) == 2
-    with pytest.raises(BadInput, match=r"^nobody/nothing: neither [^\n]*404 Client Error\.$"):
+    with pytest.raises(BadInput, match=r"^nobody/nothing: no such directory, and [^\n]*404 Client Error\.$"):
         resolve("nobody/nothing")
 
 
@@ -45,6 +45,9 @@ def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("bert-large-cased-whole-word-masking", "google-bert/bert-large-cased-whole-word-masking"),
         ("albert-xxlarge-v2", "on the hub it is albert/albert-xxlarge-v2"),
         ("bert-bas", "did you mean bert-base"),
+        ("bertram-englich", "did you mean bertram-english"),
+        ("distilbert-base-uncased", "reads BERT, ALBERT and MarianMT models: give a directory, owner/name on the hub"),
+        ("roberta-base", "bertram-english, or a preset with random weights"),
     ],
 )
 def test_a_name_that_the_hub_knows_with_its_owner(name: str, hint: str) -> None:
@@ -60,7 +63,7 @@ def test_an_engine_by_its_path_or_name(tmp_path: Path) -> None:
         OWN / f"{name}.engine" for name in (ENGLISH, SENTIMENT)
     ]
     assert engine_of(tmp_path / "a.engine") == tmp_path / "a.engine"
-    with pytest.raises(BadInput, match="is an engine, which only answers"):
+    with pytest.raises(BadInput, match="an engine only answers"):
         resolve(tmp_path / "a.engine")
     for name in (place, tmp_path / "texts.txt", tmp_path / "none", "bert-tiny", "a text " * 100):
         assert engine_of(name) is None
@@ -72,7 +75,7 @@ def test_what_only_answers_is_named_where_answers_are_wanted(tmp_path: Path) -> 
         (place := tmp_path / kind).mkdir()
         for file in files:
             (place / file).touch()
-        with pytest.raises(BadInput, match="which only answers"):
+        with pytest.raises(BadInput, match="only answers"):
             resolve(place)
         assert str(resolve(place, answers=True)) == str(place)
 
@@ -83,6 +86,19 @@ def test_a_directory_that_is_called_like_a_preset(tmp_path: Path, monkeypatch: p
     with pytest.raises(BadInput, match=r"write \./bert-tiny for the directory"):
         trained("bert-tiny", resolve("bert-tiny"))
     assert trained("./bert-tiny", resolve("./bert-tiny")).path == Path("bert-tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [
+        ("bert-tiny", ["bertram train TASK DATA --model bert-tiny", "bertram pretrain CORPUS --model bert-tiny"]),
+        ("transformer-tiny", ["bertram train translation DATA --model transformer-tiny"]),
+    ],
+)
+def test_a_preset_is_to_be_trained_first(name: str, commands: list[str]) -> None:
+    with pytest.raises(BadInput) as caught:
+        trained(name, resolve(name))
+    assert all(command in str(caught.value) for command in commands)
 
 
 def test_no_model_is_nameless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from bertram.config import PRESETS
 from bertram.inspection import describe
+from bertram.text.records import read_table
 from tiny import Fork, finish, measure_briefly, model_directory, rows, table
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,7 @@ NUMBER = re.compile(r"\d[\d,.]*\d|\d")
 PYTHON = re.compile(r"(import|from) \w")
 COMMAND = re.compile(r"(bertram|python|pip|make) \w")
 SMALLER = {
+    "sentence-transformers/all-MiniLM-L6-v2": "demo/MiniLM",  # which is on the hub
     "-mini": "-tiny",
     "--seeds 3": "--seeds 1",
     "bench reviews.engine": "bench reviews.engine --rounds 1",
@@ -36,7 +38,7 @@ SMALLER = {
 
 
 def code():
-    """What to run: blocks of Python, blocks of lines for a shell, and what of either stands within a sentence."""
+    """What to run: tables, blocks of Python or of lines for a shell, and what of these two stands within a sentence."""
     found = BLOCK.findall(README)
     for words in INLINE.findall(BLOCK.sub("", README)):
         if PYTHON.match(words):
@@ -94,8 +96,11 @@ def test_the_chinese_one_has_the_same_code_and_figures():
 def test_it_runs(run, place):
     """From the first command to the last, as later ones use what earlier ones wrote."""
     for language, text in code():
-        assert language in ("", "python"), f"no way known to run a block of {language}"
-        if language == "python":
+        assert language in ("", "python", "csv"), f"no way known to run a block of {language}"
+        if language == "csv":
+            (place / "shown.csv").write_text(text)
+            assert len(read_table(place / "shown.csv")) == len(text.splitlines()) - 1
+        elif language == "python":
             run([sys.executable, "-c", text])
         else:
             for line in text.splitlines():
@@ -127,9 +132,9 @@ def test_the_table_of_sizes_is_what_inspect_says():
     costs = [describe(PRESETS[name]) for name in ("bert-base", "albert-base")]
     for name, say in {
         "unique parameters": lambda cost: f"{cost['unique_parameters']:,}",
-        "of them in layers": lambda cost: f"{cost['parts']['attention'] + cost['parts']['feed-forward']:,}",
-        "of them in embeddings": lambda cost: f"{cost['parts']['embeddings']:,}",
-        "of them in the pooler": lambda cost: f"{cost['parts']['pooler']:,}",
+        "in the layers": lambda cost: f"{cost['parts']['attention'] + cost['parts']['feed-forward']:,}",
+        "in the embeddings": lambda cost: f"{cost['parts']['embeddings']:,}",
+        "in the pooler": lambda cost: f"{cost['parts']['pooler']:,}",
         "arithmetic, MFLOP a token": lambda cost: f"{cost['flops_per_token'] / 1e6:.1f}",
         "weights in fp32": lambda cost: f"{cost['weights_mb']['fp32']:.0f} MB",
         "weights, gradients and moments in training": lambda cost: f"{cost['training_state_mb']:,.0f} MB",

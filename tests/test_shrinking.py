@@ -153,7 +153,7 @@ def test_pairs_are_read_as_pairs_by_who_reads_them(tmp_path: Path) -> None:
     one_segment = teacher(tmp_path / "single", {"classification": 2}, type_vocab_size=1)
     for model, files, message in (
         (one_segment, [lines], "single: the model has no second segment"),
-        (sentences(tmp_path / "sentences"), [lines], "sentences: reads every text by itself"),
+        (sentences(tmp_path / "sentences"), [lines], "sentences: this model reads single texts"),
         (source, [lines, texts(tmp_path / "texts.txt")], "texts.txt: all --texts must have a text_b, or none"),
     ):
         with pytest.raises(BadInput, match=message):
@@ -244,7 +244,7 @@ def test_texts_and_models_that_cannot_serve_are_told_in_one_line(tmp_path: Path)
         (source, [lines, tmp_path / "nul.txt"], "nul.txt: line 2: a NUL byte in the text"),
         (source, [tmp_path / "few.txt"], "2 different texts are too few"),
         (shared, [lines], "shares layers"),
-        ("bert-tiny", [lines], "is a preset, sizes with random weights"),
+        ("bert-tiny", [lines], "is a preset with random weights"),
         ("transformer-tiny", [lines], "encoder–decoder"),
     ]
     how: dict[str, Any] = {"dial": {"embedding_size": 16}}
@@ -293,7 +293,7 @@ def test_residuals_come_back_to_the_bit_and_are_untied_for_transformers(tmp_path
     with pytest.raises(BadInput, match=r"is not what model.safetensors holds"):
         ModelDirectory(place).read_model()
     file.unlink()
-    with pytest.raises(BadInput, match=r"holds no residuals\.safetensors"):
+    with pytest.raises(BadInput, match=r"lacks residuals\.safetensors"):
         ModelDirectory(place).read_model()
 
 
@@ -444,7 +444,7 @@ def test_what_else_stands_around_is_left_alone(tmp_path: Path) -> None:
         shrink(source, [lines], tmp_path / "trained", **how, resume=True)
     shrink(source, [lines], out, **how)
     assert json.loads((out / "bertram.json").read_text())["task"]["labels"] == ["LABEL_0", "LABEL_1"]
-    with pytest.raises(BadInput, match=r"labelled\.csv.*knows"):
+    with pytest.raises(BadInput, match=r"labelled\.csv.*its labels are"):
         shrink(source, [lines], out, **how, evaluate=labelled, resume=True)
     named = tmp_path / "named.csv"
     named.write_text("text,label\na warm room,LABEL_0\na cold room,LABEL_1\n")

@@ -236,7 +236,7 @@ def test_without_its_pooling_files_a_model_for_similarity_is_none(tmp_path: Path
     (directory / "bertram.json").write_text('{"task": {"name": "similarity", "lowest": 0.0, "highest": 5.0}}')
     load_predictor(directory)
     (directory / "modules.json").unlink()
-    with pytest.raises(BadInput, match="is for similarity, the weights are not"):
+    with pytest.raises(BadInput, match="the weights are not those of a model for similarity"):
         load_predictor(directory)
 
 
@@ -260,7 +260,7 @@ def test_an_activation_that_scores_are_not_put_through_is_told(
         named = {"activation_fn": f"torch.nn.modules.activation.{activation}"}
         (directory / "config.json").write_text(json.dumps(said | {"sentence_transformers": named}))
         load_predictor(directory)
-        assert ("scores are not put through Sigmoid" in caplog.text) == told
+        assert ("scores do not go through the Sigmoid" in caplog.text) == told
 
 
 def test_newer_files_leave_the_length_to_the_tokenizer(tmp_path: Path) -> None:

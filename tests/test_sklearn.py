@@ -52,6 +52,13 @@ def learned(model):
     return TextClassifier(model, epochs=12, batch_size=8, learning_rate=5e-3, random_state=0).fit(TEXTS, LABELS)
 
 
+def test_the_default_model_learns_from_a_few_texts():
+    texts = ["I loved it", "what a joy", "so good", "a great film", "I hated it", "what a bore", "so bad", "awful"]
+    unseen = ["a lovely story", "wonderful acting", "a terrible mess", "a waste of time"]
+    classifier = TextClassifier(random_state=0).fit(texts * 16, (["good"] * 4 + ["bad"] * 4) * 16)
+    assert classifier.score(unseen, ["good", "good", "bad", "bad"]) == 1
+
+
 def test_a_classifier_learns(learned):
     assert learned.score(UNSEEN, ANSWERS) > 0.9
     assert set(learned.predict(UNSEEN)) == {"good", "bad"}

@@ -163,7 +163,7 @@ class TestClassification:
         with pytest.raises(BadInput) as caught:
             Classification(("no", "yes")).targets(["no", "maybe", "maybe\n", "maybe"], "test.csv")
         assert str(caught.value) == (
-            r"test.csv: 3 rows with 'maybe', 'maybe\n', not seen in training, which knows 'no', 'yes'"
+            r"test.csv: 3 rows with 'maybe', 'maybe\n', not seen in training; its labels are 'no', 'yes'"
         )
 
     def test_many_unseen_labels_take_one_short_line(self):

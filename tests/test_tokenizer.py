@@ -302,7 +302,7 @@ class TestFlags:
         bpe.save(str(tmp_path / "tokenizer.json"))
         tokenizer = Tokenizer.load(tmp_path)
         assert tokenizer.pieces(["the hotel"])[1] > 0
-        with pytest.raises(BadInput, match=r"^this tokenizer tells no words apart"):
+        with pytest.raises(BadInput, match=r"^this tokenizer does not mark where words begin"):
             _ = tokenizer.starts_word
 
     def test_a_vocabulary_with_the_unknown_tokens_of_both_families(self, tmp_path):
@@ -340,7 +340,7 @@ class TestFlags:
         config = json.loads((tmp_path / "tokenizer_config.json").read_text())
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"truncation_side": "left"}))
         Tokenizer.load(tmp_path)
-        assert "loses its end" in caplog.text
+        assert "Bertram cuts texts at their end" in caplog.text
 
     def test_ids_without_a_token(self, tmp_path):
         Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
@@ -589,14 +589,14 @@ def test_pairs_that_the_file_lays_out_otherwise_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "added", "message"),
     [
-        ({"tokenizer_class": "BertJapaneseTokenizer"}, None, "no more than the vocabulary of a BertJapaneseTokenizer"),
-        ({}, "config.json", "no more than the vocabulary of a BertJapaneseTokenizer"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, None, "holds only the vocabulary of a BertJapaneseTokenizer"),
+        ({}, "config.json", "holds only the vocabulary of a BertJapaneseTokenizer"),
         ({"added_tokens_decoder": {"12": {"content": "<user>"}}}, None, "lacks '<user>', which was added"),
         ({"extra_special_tokens": ["<user>"]}, None, "lacks '<user>', which was added"),
         ({"extra_special_tokens": [5]}, None, "tokenizer_config.json: extra_special_tokens: 'int' object"),
         ({"additional_special_tokens": "<user>"}, None, "additional_special_tokens must be a list or an object of tok"),
         ({}, {"[E1]": 12}, r"lacks '\[E1\]', which was added"),
-        ({"sep_token": "a:b"}, None, "a special token cannot be called so"),
+        ({"sep_token": "a:b"}, None, "not a name for a special token"),
     ],
 )
 def test_a_vocabulary_that_is_not_all_is_refused(tmp_path, settings, added, message):

@@ -302,7 +302,7 @@ def test_texts_beyond_the_positions_are_refused() -> None:
     ("changes", "message"),
     [
         ({"decoder": replace(STACK, vocab_size=41)}, "cannot be one"),
-        ({"decoder": replace(STACK, type_vocab_size=2)}, "knows no segments"),
+        ({"decoder": replace(STACK, type_vocab_size=2)}, "a decoder has no segments"),
         ({"eos_token_id": 40}, "must be a token"),
     ],
 )

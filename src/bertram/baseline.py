@@ -208,7 +208,7 @@ def _of_all_labels(
     if len(classes) == task.outputs:
         return coefficients, intercept
     rows, biases = np.zeros((task.outputs, coefficients.shape[1]), np.float32), np.full(task.outputs, _NEVER)
-    biases[classes[0]] = 0.0  # where two labels are left, the one whose logit is not there
+    biases[classes[0]] = 0.0  # of two labels the first has no logit of its own
     rows[classes[-len(coefficients) :]], biases[classes[-len(coefficients) :]] = coefficients, intercept
     return rows, biases
 

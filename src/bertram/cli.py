@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from bertram import __version__
 from bertram.config import Lesson, Objectives, parse_fields
@@ -42,6 +42,24 @@ def _no_option(_: object, value: str | None) -> None:
         raise ValueError(f"Unknown option: {value}. For a text write --text {value!r:.80}.")
 
 
+def _no_columns(_: object, value: Path | None) -> None:
+    """Refuse a second file that is the rest of --columns, after a space."""
+    from bertram.model_names import exists
+
+    if value is not None and "=" in value.name and not exists(value):
+        raise ValueError(f"{value}: no such file. Join columns with a comma: --columns text=sentence,label=2.")
+
+
+def _task(kind: Any, tokens: Sequence[Token]) -> Any:
+    """The name of a task; where it was forgotten, a file stands in its place."""
+    from bertram.model_names import exists
+
+    word = tokens[0].value
+    if word not in get_args(kind) and exists(Path(word)):
+        raise ValueError(f"The task comes first: bertram train classification {word} …")
+    return convert(kind, tokens)
+
+
 Data = Annotated[
     Path,
     Parameter(
@@ -51,21 +69,25 @@ Data = Annotated[
 ]
 Data2 = Annotated[
     Path | None,
-    Parameter(help="For translation from two text files: the target side, whose lines translate those of DATA."),
+    Parameter(
+        validator=_no_columns,
+        help="For translation from two text files: the target side, whose lines translate those of DATA.",
+    ),
 ]
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
 TableColumns = Annotated[
     str | None,
     Parameter(
-        help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2. Only numbers: no "
-        "header."
+        help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2. If every column is "
+        "given by number, the file has no header row."
     ),
 ]
 Columns = Annotated[
     str | None,
     Parameter(
         help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2; for translation "
-        "source=en,target=de, for summarization document=body,summary=title. Only numbers: no header."
+        "source=en,target=de, for summarization document=body,summary=title. If every column is given by number, the "
+        "file has no header row."
     ),
 ]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
@@ -94,6 +116,7 @@ Resume = Annotated[
 Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression", "similarity"]
 WritingTask = Literal["translation", "summarization"]
+AnyTaskName = Literal[TaskName, WritingTask]
 SingleText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 Source = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)]
 Searching = Annotated[SearchOptions | None, Parameter(name="*")]
@@ -104,7 +127,7 @@ def check(
     data: Data,
     data2: Data2 = None,
     *,
-    task: TaskName | WritingTask | None = None,
+    task: AnyTaskName | None = None,
     validation: Files = None,
     test: Files = None,
     model: str | None = None,
@@ -115,7 +138,7 @@ def check(
 ) -> None:
     """Check data before training: columns, labels, text lengths, duplicates within and across files.
 
-    Example: bertram check reviews.csv --test test.csv --model bert-mini; bertram check train.en train.de
+    Example: bertram check reviews.csv --test test.csv --model bertram-english; bertram check train.en train.de
 
     Parameters
     ----------
@@ -147,7 +170,7 @@ def check(
 
 @app.command
 def train(
-    task: TaskName | WritingTask,
+    task: Annotated[AnyTaskName, Parameter(converter=_task)],
     data: Data,
     data2: Data2 = None,
     *,
@@ -169,15 +192,15 @@ def train(
 ) -> None:
     """Train a model on labelled texts, or a translation or summarization model on pairs of texts.
 
-    Example: bertram train classification reviews.csv --model bert-mini --out out/reviews;
-    bertram train translation train.en train.de --model transformer-tiny --out out/en-de
+    Example: bertram train classification reviews.csv --model bertram-english --out out/reviews;
+    bertram train translation train.en train.de --model transformer-tiny --steps 10000 --out out/en-de
 
     Parameters
     ----------
     model
-        A directory, a preset such as bert-mini or transformer-tiny, owner/name on the Hugging Face hub, or the built-in
-        bertram-english. For summarization and translation, a BERT or ALBERT directory becomes the encoder and gets a
-        new decoder.
+        The built-in bertram-english, a directory, owner/name on the Hugging Face hub, or a preset such as bert-mini or
+        transformer-tiny, whose weights are random. For summarization and translation, a BERT or ALBERT directory
+        becomes the encoder and gets a new decoder.
     out
         The model directory to write.
     validation
@@ -245,18 +268,22 @@ def compare(
 ) -> None:
     """Train several models with several seeds, measure them on this machine, and recommend which one to ship.
 
-    Example: bertram compare reviews.csv --models bert-mini albert-mini --out out/compared --seeds 3 --max-latency 20ms
+    All models are trained with the same settings, so compare pre-trained models with each other: presets, whose weights
+    are random, need far more texts and a higher --learning-rate, such as 5e-4.
+
+    Example: bertram compare reviews.csv --models bertram-english sentence-transformers/all-MiniLM-L6-v2 --out
+    out/compared --seeds 3 --max-latency 20ms
 
     Parameters
     ----------
     data
         A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label.
     models
-        Model directories, presets, hub names or bertram-english. A tf-idf baseline with a linear model is always
-        included.
+        Model directories, hub names, bertram-english or presets, separated by spaces or commas. A tf-idf baseline with
+        a linear model is always included.
     out
-        Output directory for results.json, report.html, the trained models, and the winner as best.engine (tf-idf stands
-        in runs/tf-idf). Finished trainings there are kept.
+        Output directory for results.json, report.html, the trained models, and the winner as best.engine (tf-idf is in
+        runs/tf-idf). Finished trainings there are not repeated.
     task
         Default: guessed from the labels.
     validation
@@ -271,14 +298,15 @@ def compare(
     max_latency
         Upper limit on the latency of a single text, 95th percentile, such as 20ms.
     min_score
-        Lowest acceptable score. Default: no candidate that scores significantly worse than the best is chosen.
+        Lowest acceptable score, from 0 to 1: the accuracy, for regression Pearson's r, for similarity Spearman's rho.
+        Default: no candidate that scores significantly worse than the best is chosen.
     """
     from bertram.comparison.compare import compare as run_comparison
     from bertram.comparison.table import render_table
 
     results = run_comparison(
         data,
-        models,
+        _separated(models),
         out,
         task=task,
         validation=validation,
@@ -334,9 +362,9 @@ def pretrain(
         How text files are split into documents: one per file, or at blank lines. Default: one per file if there are
         several, otherwise at blank lines.
     validation
-        Files of text to evaluate on, which are left out of the corpus. Default: a tenth of the corpus is held out, of
-        a large one about a million tokens, in parts of some thousand characters from all of it. About 65,000 of their
-        tokens are evaluated on.
+        Files of text to evaluate on, which are left out of the corpus. Default: a tenth of the corpus is held out (of
+        a large one, about a million tokens), in parts of some thousand characters from all over it. Evaluations use
+        about 65,000 of these tokens.
     tokenizer
         Directory or file of an existing tokenizer. Default: for a preset, one is learned from the corpus.
     config
@@ -399,8 +427,8 @@ def shrink(
         1,000, is held out.
     out
         The model directory to write. The student's engine, results.json and report.html are written there too; the
-        report's chart also shows the students in the directories beside OUT that have the same teacher and were scored
-        on the same table or, without --evaluate, learned from the same texts, with the same seed and maximum length.
+        report's chart also shows students in the directories beside OUT, if they have the same teacher and were scored
+        on the same table or, without --evaluate, learned from the same texts with the same seed and maximum length.
     lessons
         What to distil: hidden states at the end of each group, text vectors, similarities between the texts of one pass
         (see --max-tokens), logits of the heads. Default: all that the model has.
@@ -409,7 +437,8 @@ def shrink(
     evaluate
         A labelled table on which teacher and student are scored at the end; the model must have a task with labels.
     columns
-        Which columns of that table to read: text=1,text_b=2,label=3 (numbers: no header).
+        Which columns of that table to read: text=1,text_b=2,label=3. If every column is given by number, the file has
+        no header row.
     plan
         Print the sizes that different settings would give, without training. Settings given here are held fixed.
     resume
@@ -417,7 +446,7 @@ def shrink(
     """
     if plan:
         if texts or out or evaluate or columns or resume or lessons or max_length is not None or recipe != Recipe():
-            raise BadInput("--plan: trains and writes nothing; leave out what is for training")
+            raise BadInput("--plan trains and writes nothing; leave out the options of a training")
         from bertram.shrinking.plan import plan as planned
         from bertram.shrinking.plan import render_plan
 
@@ -467,7 +496,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A trained model or an engine. Search options apply to translation and summarization only.
+        A trained model or an engine. Search options are for translation and summarization only.
     """
     from bertram.artifacts import load
     from bertram.evaluation import evaluate_files
@@ -499,7 +528,7 @@ def predict(
     source
         A text file with one input a line, or a table with text [, text_b]. Default, or -: standard input.
     text
-        A single text, instead of a file. One of two words or more may also stand in SOURCE's place.
+        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     """
     from bertram.artifacts import asked, load
     from bertram.inference.mask_filler import MaskFiller
@@ -534,7 +563,7 @@ def embed(
     source
         A text file with one text a line, or a table with a column text. Default, or -: standard input.
     text
-        A single text, instead of a file. One of two words or more may also stand in SOURCE's place.
+        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     out
         Write the vectors to this .npy file, float32 [texts, width], instead of printing them.
     """
@@ -573,10 +602,10 @@ def fill_mask(
     model
         A pre-trained model, any BERT's or ALBERT's masked language model, or an engine of one.
     source
-        A text file with one text a line, or a table with a column text. Default, or -: standard input. Every text has
-        the model's mask token once.
+        A text file with one text a line, or a table with a column text. Default, or -: standard input. Every text must
+        hold the model's mask token once.
     text
-        A single text, instead of a file. One of two words or more may also stand in SOURCE's place.
+        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     top_k
         Candidates for each text, the most probable first.
     """
@@ -754,24 +783,23 @@ def bench(
     texts
         A text file with one input a line, or a table with text [, text_b], to measure on. Default: random tokens.
     lengths
-        What the lengths of the random texts are drawn from: mixed (33 tokens on average, the default), or a log-normal
-        distribution fitted to those of SST-2's dev sentences (sst2) or of IMDB's reviews (imdb).
+        How the lengths of the random texts are distributed: mixed (33 tokens on average, the default), or a log-normal
+        distribution fitted to SST-2's dev sentences (sst2) or IMDB's reviews (imdb).
     against
         Libraries to compare with, separated by spaces or commas, if installed, in each precision they offer:
-        transformers, onnxruntime, openvino, ctranslate2. All compute on as many threads.
+        transformers, onnxruntime, openvino, ctranslate2. All use the same number of threads.
     rounds
         Rounds to measure; medians are reported. Loading and memory are measured once, before them.
     """
     from bertram.benchmark.bench import bench as measure
     from bertram.benchmark.bench import render
 
-    names = [name for given in against or [] for name in given.split(",") if name]
     found = measure(
         model,
         texts=texts,
         columns=columns,
         lengths=lengths,
-        against=names,
+        against=_separated(against or []),
         rounds=rounds,
         allow_pickle=allow_pickle,
     )
@@ -822,7 +850,7 @@ def _prepare_streams() -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    with suppress(OSError):  # whose terminal was closed
+    with suppress(OSError):  # the terminal was closed
         sys.stderr.write(f"bertram: {line}\n")
     sys.exit(code)
 
@@ -841,12 +869,19 @@ def _write(
 
     options = search or {}
     if (wanted := options.get("n_best", 1)) > 1 and not as_json:
-        raise BadInput(f"--n-best {wanted}: a line holds one text; with --json it holds all of them")
+        raise BadInput(f"--n-best {wanted}: needs --json, which puts all outputs on one line")
     generator = load_generator(model, task, allow_pickle=allow_pickle)
     how = replace(generator.search, **options)
     for chunk in chunks:
         answers = generator.predict(chunk, how)
         _lines(_dumps(answer) if as_json else " ".join(answer["text"].splitlines()) for answer in answers)
+
+
+def _separated(given: Sequence[str]) -> list[str]:
+    """Names that commas separate too; one with a comma that is a path stays whole."""
+    from bertram.model_names import exists
+
+    return [name for names in given for name in ([names] if exists(Path(names)) else names.split(",")) if name]
 
 
 def _lines(lines: Iterable[str]) -> None:

@@ -199,7 +199,7 @@ def check_published(config: EncoderConfig) -> None:
     }
     for name, value in usual.items():
         if (found := getattr(config, name)) != value:
-            raise BadInput(f"{name}={found}: is for translation and summarization; no BERT or ALBERT is so")
+            raise BadInput(f"{name}={found}: is for translation and summarization, and not supported by BERT or ALBERT")
 
 
 def changed(config: EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
@@ -248,9 +248,9 @@ class TransformerConfig:
                 f"{decoder.vocab_size} × {decoder.embedding_width} in the decoder cannot be one"
             )
         if encoder.residual_rank or decoder.residual_rank:
-            raise BadInput("config: residual_rank is for an encoder that stands alone")
+            raise BadInput("config: residual_rank is for an encoder without a decoder")
         if decoder.type_vocab_size:
-            raise BadInput("config: a decoder knows no segments, its type_vocab_size must be 0")
+            raise BadInput("config: a decoder has no segments, so its type_vocab_size must be 0")
         _check_switches(self, ("share_encoder_decoder_embeddings", "tie_word_embeddings"))
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
             value = getattr(self, name)
@@ -366,7 +366,7 @@ class Objectives:
                 option = f"--{name.replace('_', '-')} {value!r:.80}"
                 raise BadInput(f"{option}: must be one of {', '.join(get_args(allowed))}")
         if not 8 <= self.max_length <= 2**20:
-            raise BadInput(f"--max-length {self.max_length}: the least is 8, the most {2**20:,}")
+            raise BadInput(f"--max-length {self.max_length}: must be from 8 to {2**20:,}")
 
 
 def parse_fields(text: str) -> dict[str, bool | int | float | str]:

@@ -48,7 +48,7 @@ def evaluate_files(
     """
     if isinstance(model, Generator):
         if (wanted := (search or {}).get("n_best", 1)) > 1:
-            raise BadInput(f"--n-best {wanted}: one output a text is scored")
+            raise BadInput(f"--n-best {wanted}: only one output per text is scored")
         require_all(("sacrebleu",) if model.task.name == "translation" else (), "train")
         names = COLUMNS[model.task.name]
         pairs = read_pairs(*files, columns=parse_columns(columns, names), names=names)

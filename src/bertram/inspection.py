@@ -24,7 +24,7 @@ def describe(config: EncoderConfig | TransformerConfig, tokens: int = 128) -> di
         BadInput: a text of no tokens.
     """
     if tokens < 1:
-        raise BadInput(f"--tokens {tokens}: a text has one or more")
+        raise BadInput(f"--tokens {tokens}: must be at least 1")
     if isinstance(config, TransformerConfig):
         unique, unshared = (_parts_of_both(one) for one in (config, _unshared_both(config)))
         flops = sum(flops_per_token(stack, tokens) for stack in (config.encoder, config.decoder))

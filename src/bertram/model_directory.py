@@ -141,7 +141,7 @@ class ModelDirectory:
         if reason:
             raise BadInput(f"{file}: {reason}")
         raise BadInput(
-            f"{self}: is for no task that a file names: neither {MANIFEST} nor, as architectures, config.json; "
+            f"{self}: unknown task: {MANIFEST} names none and config.json has no known architecture; "
             f"train it first: bertram train TASK DATA --model {self}"
         )
 
@@ -168,7 +168,7 @@ class ModelDirectory:
         said = self._description
         if "regression" in said.heads:
             if said.activation:
-                logger.warning("%s: scores are not put through %.40s, which config.json names", self, said.activation)
+                logger.warning("%s: scores do not go through the %.40s of config.json", self, said.activation)
             return Regression(0.0, 1.0)
         if "classification" in said.heads:
             return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
@@ -283,7 +283,7 @@ def check_head(source: Path, task: Task | FillMask, labels: Mapping[str, int]) -
     wanted = 0 if isinstance(task, FillMask) or task.apart else task.outputs
     if labels.get(task.head) != wanted:
         outputs = f" with {wanted} outputs" if wanted else ""
-        raise BadInput(f"{source}: is for {task.name}{outputs}, the weights are not")
+        raise BadInput(f"{source}: the weights are not those of a model for {task.name}{outputs}")
 
 
 def checked_length(value: Any, place: Path, positions: int | None = None) -> int:

@@ -18,6 +18,12 @@ ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
 """Models that come with Bertram: vectors of English texts, and how people feel who wrote them; docs/own-models.md."""
 _ON_HUB = re.compile(r"bert-(base|large)-([a-z-]*cased|chinese)[a-z-]*|albert-(base|large|xlarge|xxlarge)-v[12]")
 """Published models that others call by their names alone."""
+_TYPO = 0.87
+"""How alike names are, of 1, where one is a mistyped other: bert_base and bert-base, not roberta-base and bert-base."""
+_READABLE = (
+    "Bertram reads BERT, ALBERT and MarianMT models: give a directory, owner/name on the hub, "
+    f"{ENGLISH}, or a preset with random weights such as bert-mini"
+)
 
 
 def resolve(
@@ -33,7 +39,7 @@ def resolve(
     if model == ENGLISH:
         return ModelDirectory(OWN / ENGLISH)
     if model == SENTIMENT:
-        raise BadInput(f"{model}: is an engine, which only answers; take {ENGLISH}, which it was made from")
+        raise BadInput(f"{model}: an engine only answers; take {ENGLISH}, the model that it was made from")
     presets: dict[str, EncoderConfig | TransformerConfig] = {**PRESETS, **TRANSFORMERS}
     if isinstance(model, str) and model in presets:
         return presets[model]
@@ -41,21 +47,21 @@ def resolve(
     if exists(path):
         if path.is_dir():
             if is_ctranslate2(path) and not answers:
-                raise BadInput(f"{path}: is exported for CTranslate2, which only answers; give what it was made from")
+                raise BadInput(f"{path}: a CTranslate2 export only answers; give the model that it was made from")
             if is_baseline(path) and not answers:
-                raise BadInput(f"{path}: is the tf-idf baseline of a comparison, which only answers")
+                raise BadInput(f"{path}: the tf-idf baseline of a comparison only answers")
             return ModelDirectory(path, allow_pickle=allow_pickle)
         if is_engine(path):
-            raise BadInput(f"{path}: is an engine, which only answers; give the model that it was made from")
-        raise BadInput(f"{path}: is a file; here a model is a directory with config.json, or a preset")
+            raise BadInput(f"{path}: an engine only answers; give the model that it was made from")
+        raise BadInput(f"{path}: this is a file; a model is a directory with config.json, or a preset")
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
         return ModelDirectory(_from_hub(name, allow_pickle), allow_pickle=allow_pickle)
     if _ON_HUB.fullmatch(name):
         owner = "albert" if name.startswith("albert") else "google-bert"
         raise BadInput(f"{name}: no such directory; on the hub it is {owner}/{name}, presets have random weights")
-    near = difflib.get_close_matches(name, presets, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"presets are {', '.join(presets)}"
+    near = difflib.get_close_matches(name, [*presets, ENGLISH], cutoff=_TYPO)
+    hint = f"did you mean {' or '.join(near)}?" if near else _READABLE
     raise BadInput(f"{name}: no such directory or preset; {hint}")
 
 
@@ -111,7 +117,7 @@ def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> ModelDi
     """
     found = resolve(model, allow_pickle=allow_pickle)
     if isinstance(found, TransformerConfig) or (isinstance(found, ModelDirectory) and found.is_transformer):
-        raise BadInput(f"{model}: is an encoder–decoder model, for translation or summarization; this needs an encoder")
+        raise BadInput(f"{model}: an encoder–decoder model, for translation or summarization; this needs an encoder")
     return found
 
 
@@ -123,8 +129,16 @@ def trained(model: str | Path, found: ModelDirectory | EncoderConfig | Transform
     """
     if isinstance(found, ModelDirectory):
         return found
-    hint = f"write ./{model} for the directory" if exists(Path(model)) else f"bertram train … --model {model}"
-    raise BadInput(f"{model} is a preset, sizes with random weights; train it first: {hint}")
+    if exists(Path(model)):
+        hint = f"write ./{model} for the directory"
+    elif isinstance(found, TransformerConfig):
+        hint = f"train it first: bertram train translation DATA --model {model}"
+    else:
+        hint = (
+            f"train it first: bertram train TASK DATA --model {model}, where TASK is similarity for embed; for "
+            f"fill-mask: bertram pretrain CORPUS --model {model}"
+        )
+    raise BadInput(f"{model} is a preset with random weights; {hint}")
 
 
 def config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
@@ -162,4 +176,4 @@ def _from_hub(name: str, allow_pickle: bool) -> Path:
         return Path(hub.snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises errors of many libraries
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInput(f"{name}: neither a directory here nor to be had from the Hugging Face hub: {reason}") from None
+        raise BadInput(f"{name}: no such directory, and the Hugging Face hub could not provide it: {reason}") from None

@@ -51,7 +51,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
 
     def __init__(
         self,
-        model: str | Path = "bert-mini",
+        model: str | Path = model_names.ENGLISH,
         *,
         epochs: float = 3.0,
         batch_size: int = 32,
@@ -67,7 +67,9 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         """Settings, checked by `fit`.
 
         Args:
-            model: a preset, which starts from random weights and learns its tokenizer from X, or a model directory.
+            model: the built-in bertram-english, whose vocabulary is English; a model directory or owner/name on the
+                Hugging Face hub; or a preset, which learns its tokenizer from X and starts from random weights, for
+                which a few thousand texts and this learning rate are too little.
             epochs: times that every example is trained on.
             batch_size: examples an optimizer step.
             learning_rate: its highest value, after warm-up.

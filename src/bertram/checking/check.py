@@ -33,7 +33,7 @@ def check(
         BadInput: a file or the model cannot be used.
     """
     if (vocab_size is not None or cased) and model not in {*PRESETS, *TRANSFORMERS}:
-        raise BadInput("--vocab-size and --cased: are of the tokenizer that a preset learns; name one as --model")
+        raise BadInput("--vocab-size and --cased are for the tokenizer that a preset learns; give a preset as --model")
     files = {part: paths for part, paths in zip(NAMES, (data, validation, test), strict=True) if paths}
     if task is None:
         task = "translation" if len(data) > 1 else _by_columns(data[0], columns)
@@ -41,10 +41,10 @@ def check(
     for paths in files.values():
         if len(paths) > most:
             where = "pairs stand in one table or in two files" if most > 1 else "labelled texts stand in one table"
-            raise BadInput(f"{paths[most]}: a file too many; {where}")
+            raise BadInput(f"{paths[most]}: one file too many; {where}")
     if task in GENERATIONS:
         if cased:
-            raise BadInput("--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
+            raise BadInput("--cased is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
         named = parse_columns(columns, COLUMNS[task])
         found = pairs.check_pairs(task, files, model=model, columns=named, vocab_size=vocab_size)
         return found, pairs.render(found)

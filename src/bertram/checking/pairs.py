@@ -81,7 +81,7 @@ def render(found: dict[str, Any]) -> str:
 def _reader(model: str | Path, train: Pairs, vocab_size: int | None) -> Reader:
     found, name = model_names.resolve(model), model_names.name_of(model)
     if isinstance(found, EncoderConfig):
-        raise BadInput(f"{model}: is an encoder's preset, which writes nothing; take transformer-tiny")
+        raise BadInput(f"{model}: this preset is an encoder, which cannot write texts; take transformer-tiny")
     if isinstance(found, TransformerConfig):
         sources, targets = train.flat
         size = found.decoder.vocab_size if vocab_size is None else vocab_size

@@ -224,7 +224,7 @@ def _warnings_of_balance(train: dict[str, Any]) -> Iterator[str]:
         yield f"every label of {file} is {page.named(labels)}; there is nothing to learn"
     elif count >= _MOST * train["rows"]:
         hold = page.rows(count, train, "hold")
-        yield f"{hold} the label {page.named([first])}; to give it always would score as much"
+        yield f"{hold} the label {page.named([first])}; a model that always answers so is as accurate"
     if few := [label for label, rows in labels.items() if rows < _FEW]:
         yield f"fewer than {_FEW} rows of {file} each for {len(few):,} of {len(labels):,} labels: {page.named(few)}"
 

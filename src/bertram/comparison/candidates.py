@@ -23,7 +23,7 @@ from bertram.tasks.task import Logits, Task
 from bertram.text.records import Table
 
 _SAMPLE = 256  # texts that inference is measured on, and the engines' agreement
-_SECONDS = 2.0  # that an engine answers all of them for, again and again
+_SECONDS = 2.0  # to answer all of them again and again, for their speed
 
 
 @dataclass(frozen=True)

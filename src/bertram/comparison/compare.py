@@ -164,7 +164,7 @@ def _judge(comparison: Comparison, rows: Sequence[Trained]) -> tuple[dict[str, S
     task, (split, judged) = comparison.task, comparison.splits.final
     targets = task.targets(judged.labels)
     logits = {row["model"]: comparison.logits(row) for row in rows}
-    seeds = seed_noise(run_scores(rows)) | {BASELINE: NO_SEEDS}  # which has none
+    seeds = seed_noise(run_scores(rows)) | {BASELINE: NO_SEEDS}  # it is fitted once, without a seed
     scores = {
         name: interval(task, runs, targets, split=split, seeds=seeds[name]) if runs else None
         for name, runs in logits.items()

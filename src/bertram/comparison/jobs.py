@@ -21,7 +21,7 @@ def done(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:
         BertramError: the job failed.
     """
     write_json(job_file, job)
-    if job["kind"] != "train":  # which has a bar
+    if job["kind"] != "train":  # a training shows a progress bar of its own
         sys.stderr.write(f"{what}\n")
     command = [sys.executable, "-P", "-m", "bertram.comparison.worker", str(job_file), str(os.getpid())]
     # A group of its own, so that a terminal's SIGINT comes by us alone.

@@ -99,13 +99,13 @@ def read(
 
     names = _label_names(description, labels)
     held = _held(description, sources, names, labels) | ({"embedding": 0} if pooled else {})
-    if heads is None and not pooled:  # where there are vectors, the class is that of what they were made of
+    if heads is None and not pooled:  # of a model of vectors the class is that of its origin
         _check_promised(path, description, held)
     heads = held if heads is None else heads
     parts = {head for head, number in heads.items() if held.get(head) == number}
     if any(_holds(sources, head) for head in heads.keys() - parts):
         called = f", {description.labels!r:.120}" if description.labels else ""
-        logger.warning("%s: its classifier is of other labels%s; the new one starts from random weights", path, called)
+        logger.warning("%s: its classifier has other labels%s; the new one starts from random weights", path, called)
     if _holds(sources, "pooler"):
         parts.add("pooler")
 
@@ -116,7 +116,7 @@ def read(
     if model.pooler is not None and parts <= {"masked_language_model"}:
         logger.warning("%s: holds no pooler; it starts from random weights", path)
         fresh.append(model.pooler)
-    elif model.pooler is not None:  # which must then be there
+    elif model.pooler is not None:  # then the file must hold one
         parts.add("pooler")
 
     unread = tuple(_beginnings(_PARTS) - _beginnings(parts))
@@ -137,7 +137,7 @@ def read(
 def _label_names(description: Description, labels: Sequence[str] | None) -> list[str] | None:
     """What the file's classifier calls its labels, if it names them, or LABEL_0 and so on if these are asked for."""
     unnamed = [f"LABEL_{number}" for number in range(description.num_labels)]
-    if description.names is None and sorted(labels or ()) == sorted(unnamed):  # which come in another order from 10 on
+    if description.names is None and sorted(labels or ()) == sorted(unnamed):  # as words LABEL_10 precedes LABEL_2
         return unnamed
     return description.names
 
@@ -164,7 +164,7 @@ def _known(path: Path, sources: Sources) -> Sources:
     """Those that go somewhere; the token embeddings and the vocabulary's bias may stand there twice."""
     others = {name for name in sources if not name.startswith((*_BODY, *_beginnings(_PARTS)))}
     if others:
-        logger.warning("%s: holds %s, which nothing here reads", path, some(others))
+        logger.warning("%s: ignored: %s", path, some(others))
     known = {name: found for name, found in sources.items() if name not in others | set(_TIED)}
     for name in sources.keys() & set(_TIED):
         known.setdefault("embeddings.word_embeddings.weight", {}).update(sources[name])

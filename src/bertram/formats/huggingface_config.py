@@ -144,7 +144,7 @@ def _config(content: dict[str, Any]) -> EncoderConfig:
     values["classifier_dropout"] = 0.1 if dropout is None else dropout
     config = EncoderConfig(**values, sentence_objective="sop")
     if not _same_groups(config):
-        raise BadInput(f"{config.groups} groups of {config.num_hidden_layers} layers are others in transformers")
+        raise BadInput(f"{config.groups} groups of {config.num_hidden_layers} layers differ from those of transformers")
     return config
 
 

@@ -38,9 +38,9 @@ def check(path: Path, sources: Sources, targets: dict[str, Tensor]) -> None:
                 shapes = " but config.json makes it ".join(str(list(shape)) for shape in (tensor.shape, target.shape))
                 raise BadInput(f"{path}: {found!r:.120} is {shapes}")
     if missing := targets.keys() - sources.keys():
-        raise BadInput(f"{path}: lacks {some(missing)}, which config.json asks for")
+        raise BadInput(f"{path}: lacks {some(missing)}, but config.json asks for it")
     if unknown := sources.keys() - targets.keys():
-        raise BadInput(f"{path}: holds {some(unknown)}, for which config.json has no place")
+        raise BadInput(f"{path}: holds {some(unknown)}, which config.json does not have")
 
 
 def some(names: Iterable[str]) -> str:

@@ -53,7 +53,7 @@ def read_residuals(directory: Path, plain: Model, config: EncoderConfig) -> Mode
     """
     path = directory / RESIDUALS
     if not path.is_file():
-        raise BadInput(f"{directory}: holds no {RESIDUALS}, which its residual_rank asks for")
+        raise BadInput(f"{directory}: lacks {RESIDUALS}, which its residual_rank asks for")
     model, sources = Model(config, plain.labels(), pooler=plain.pooler is not None), read_tensors(path)
     targets = {name: weight.detach() for name, weight in model.named_parameters() if _is_residual(name)}
     check(path, {name: {name: tensor} for name, tensor in sources.items()}, targets)

@@ -28,7 +28,7 @@ def has_pooling(directory: Path) -> bool:
     path = directory / _MODULES
     try:
         return path.is_file() and [kind for kind, _ in _modules(path)] != ["Transformer"]
-    except BadInput:  # which `read_pooling` says
+    except BadInput:  # `read_pooling` will say it
         return True
 
 
@@ -45,7 +45,7 @@ def read_pooling(directory: Path) -> dict[str, Any]:
     kinds = [kind for kind, _ in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         found = ", ".join(kinds)
-        raise BadInput(f"{path}: Transformer, Pooling and perhaps Normalize are known here, not {found!r:.120}")
+        raise BadInput(f"{path}: must list Transformer, Pooling and perhaps Normalize, not {found!r:.120}")
     if [place for _, place in modules[:2]] != ["", "1_Pooling"]:
         raise BadInput(f"{path}: the Transformer must stand beside it and the Pooling in 1_Pooling")
     _warn(directory)
@@ -57,15 +57,15 @@ def _warn(directory: Path) -> None:
     content = read_if_there(directory / _SETTINGS)
     prompts, name = content.get("prompts"), content.get("default_prompt_name")
     if isinstance(prompts, dict) and isinstance(name, str) and (prompt := prompts.get(name)):
-        logger.warning("%s: its prompt %.80r is not put before texts here; write it there yourself", directory, prompt)
+        logger.warning("%s: its prompt %.80r is not added to texts; add it yourself", directory, prompt)
     if content.get("similarity_fn_name") not in (None, "cosine"):
         logger.warning(
-            "%s: names the similarity %.40r; here it is the cosine", directory, content["similarity_fn_name"]
+            "%s: the similarity %.40r is ignored; Bertram uses the cosine", directory, content["similarity_fn_name"]
         )
     if content.get("truncate_dim") is not None:
-        logger.warning("%s: says truncate_dim; here vectors are not cut", directory)
+        logger.warning("%s: truncate_dim is ignored; vectors keep their full width", directory)
     if read_if_there(directory / _LENGTH).get("do_lower_case"):
-        logger.warning("%s: says do_lower_case; here only the tokenizer decides about case", directory)
+        logger.warning("%s: do_lower_case is ignored; the tokenizer alone decides about case", directory)
 
 
 def read_max_length(directory: Path) -> int | None:
@@ -143,5 +143,5 @@ def _mode(path: Path) -> str:
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise BadInput(f"{path}: no such file, which {_MODULES} asks for")
+        raise BadInput(f"{path}: no such file, but {_MODULES} asks for it")
     return read_json(path)

@@ -37,7 +37,7 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
         raise BadInput(f"{path}: holds no named tensors")
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-            raise BadInput(f"{path}: {name!r:.120} is no plain tensor with a name")
+            raise BadInput(f"{path}: {name!r:.120} is not a plain tensor with a name")
         if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
             raise BadInput(f"{path}: {name!r:.120} claims more values than the file holds")
     return dict(tensors)

@@ -34,7 +34,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, H] → [T, H] in the precision of `x`."""
-        if x.is_cuda:  # where torch has no kernel for two precisions at once
+        if x.is_cuda:  # torch has no kernel for two precisions there
             return super().forward(x.to(self.weight.dtype)).to(x.dtype)
         return super().forward(x)
 

@@ -127,7 +127,7 @@ def _blocks(
         query_side, query_real = _side(asking, query_row, heads, 1, device)
         key_side, key_real = _side(asked, key_row, heads, 2, device)
         mask = None if key_real is None else torch.where(key_real[:, None, None, :], 0.0, -math.inf)
-        if causal:  # which hides the padding too, since it stands at the end
+        if causal:  # this hides the padding too, since it stands at the end
             mask = torch.full((query_side.length, key_side.length), -math.inf, device=device).triu(1)
         yield Block(query_side, key_side, None if query_real is None else query_real[:, None, :, None], mask)
         query_row, key_row = query_side.rows.stop, key_side.rows.stop

@@ -58,7 +58,7 @@ def _pareto(results: Row, out: Path) -> Element:
     found, own = _siblings(results, out), out.resolve().name
     teacher, data = results["teacher"], results["evaluated"]
     if data is None:
-        label, original = "agreement of similarities", (1.0, 1.0, 1.0)  # which it has with itself
+        label, original = "agreement of similarities", (1.0, 1.0, 1.0)  # of the teacher with itself
         alike = "learned from the same texts, cut and drawn alike"
         students = {name: _whiskers(row["agreement"]["similarities"]) for name, row in found.items()}
     else:

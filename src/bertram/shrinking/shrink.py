@@ -111,7 +111,7 @@ def shrink(
         scored = data is None or results.get("evaluated") == evaluated(data, columns)
         if "held_out" not in results or not scored or not (out / ENGINE).exists():
             if data is None and results.get("evaluated"):
-                raise BadInput(f"{out / ENGINE}: is gone; to measure it again, give --evaluate as before")
+                raise BadInput(f"{out / ENGINE}: is missing; to write and measure it again, give --evaluate as before")
             write_json(out / RESULTS, outcome(source, out, examples()[1], data, columns))
             results = read_if_there(out / RESULTS)
         write_report(out, results)
@@ -185,7 +185,7 @@ def _check_texts(source: ModelDirectory, *, pairs: bool) -> None:
     if isinstance(task := source.task_if_known, Task) and task.apart:
         if pairs:
             raise BadInput(
-                f"{source}: reads every text by itself; give --texts without a text_b, each text on its own line"
+                f"{source}: this model reads single texts; give --texts without a text_b, each text on its own line"
             )
         return
     check_kind(pairs, trained_on=source.pairs)

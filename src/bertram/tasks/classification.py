@@ -63,7 +63,7 @@ class Classification(Task):
         if unseen:
             rows = f"{unseen.total()} row{'s' if unseen.total() > 1 else ''}"
             known = _listed(self.labels)
-            raise BadInput(f"{source}: {rows} with {_listed(unseen)}, not seen in training, which knows {known}")
+            raise BadInput(f"{source}: {rows} with {_listed(unseen)}, not seen in training; its labels are {known}")
         return np.array([numbers[label] for label in labels], np.int64)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:

@@ -75,5 +75,5 @@ def _name(value: Any, kinds: Iterable[str]) -> str:
         raise BadInput("task: must be an object with a name")
     name: str = value["name"]
     if name not in kinds:
-        raise BadInput(f"task: none is named {name!r:.80}; tasks are {', '.join(kinds)}")
+        raise BadInput(f"task: unknown name {name!r:.80}; tasks are {', '.join(kinds)}")
     return name

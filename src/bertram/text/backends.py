@@ -181,13 +181,11 @@ def add_special(backend: tokenizers.Tokenizer, special: Mapping[str, str]) -> bo
             special_tokens=[(name, ids[role]) for role, name in special.items() if name in (start, end)],
         )
     except ValueError as error:  # a name with a colon, or a dollar before it
-        raise BadInput(f"a special token cannot be called so: {error}") from None
+        raise BadInput(f"not a name for a special token: {error}") from None
     said, ours = (json.loads(p.__getstate__()) if p else {} for p in (given, backend.post_processor))
     if said.get("single", ours["single"]) != ours["single"]:
         names = " and ".join(f"{role}_token" for role in ("cls", "sep", "eos") if role in special)
-        raise BadInput(
-            f"it puts other tokens around a text than {names}, of which a tokenizer_config.json may say more"
-        )
+        raise BadInput(f"it puts other tokens around a text than {names}; a tokenizer_config.json may name them")
     if said.get("type") != "RobertaProcessing" and said.get("pair", ours["pair"]) == ours["pair"]:
         return True
     backend.post_processor = given
@@ -207,7 +205,7 @@ def read_settings(file: Path) -> dict[str, Any]:
                 raise BadInput(f"{file}: {key} must be true or false, not {value!r}")
             settings[key] = value
         elif key == "truncation_side" and value == "left":
-            logger.warning("%s: truncation_side is left, and here a text that is too long loses its end", file)
+            logger.warning("%s: truncation_side is left, but Bertram cuts texts at their end", file)
         elif (key in _SPECIAL or key == "tokenizer_class") and value is not None:
             settings[key] = value.get("content") if isinstance(value, dict) else value
             if not isinstance(settings[key], str):
@@ -266,12 +264,12 @@ def _complete(file: Path, settings: Mapping[str, Any], backend: tokenizers.Token
     Raises:
         BadInput: what stands beside a vocabulary says that there is more to its tokenizer.
     """
-    hint = "save the tokenizer by transformers, which then writes a tokenizer.json"
+    hint = "save the tokenizer with transformers, so that there is a tokenizer.json"
     config = file.with_name("config.json")
     said = settings if "tokenizer_class" in settings else read_if_there(config)
     name = str(said.get("tokenizer_class") or _PLAIN[0])
     if name.removesuffix("Fast") not in _PLAIN:
-        raise BadInput(f"{file}: is no more than the vocabulary of a {name:.80}; {hint}")
+        raise BadInput(f"{file}: holds only the vocabulary of a {name:.80}; {hint}")
     special = special_names(file, backend.get_vocab(), settings).values()
     older = [AddedToken(name, special=name in special) for name in read_if_there(file.with_name("added_tokens.json"))]
     mapped = read_settings(file.with_name("special_tokens_map.json"))["added"]

@@ -25,6 +25,8 @@ ROLES = ("text", "text_b", "label")
 _OPTIONAL = "text_b"
 _LONGEST_LINE = 16 * 2**20  # bytes
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SEPARATORS = {";": "semicolons; CSV takes commas", "\t": "tabs; name the file .tsv", ",": "commas; name it .csv"}
+"""Separators that a table of its ending does not have, and what to do about them."""
 
 Columns = Mapping[str, str] | None
 """What the columns of some roles are called; None where the user cannot say so."""
@@ -318,6 +320,8 @@ def _places(
         elif role in named or role != _OPTIONAL:
             known = ", ".join(f"{other!r:.40}" for other in header[:12])
             hint = "" if columns is None else f"; --columns {role}=NAME names another"
+            if numbers == ["1"] and (marks := [mark for mark in _SEPARATORS if mark in header[0]]):
+                hint = f"; its columns seem to be separated by {_SEPARATORS[marks[0]]}"
             raise BadInput(f"{name}: no column {column!r:.80} (it has {known}){hint}")
     return places
 
@@ -369,7 +373,9 @@ def numbered_lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
                 raw = raw.removeprefix(codecs.BOM_UTF8)
             yield number, raw.removesuffix(b"\n").removesuffix(b"\r").decode()
     except UnicodeDecodeError as error:
-        raise BadInput(f"{name}: line {number}: not UTF-8 at byte {error.start + 1}") from None
+        raise BadInput(
+            f"{name}: line {number}: not UTF-8 at byte {error.start + 1}; convert it first: iconv -f ENCODING -t UTF-8"
+        ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadInput(f"{name}: not a whole gzip file: {error}") from None
 

@@ -57,7 +57,7 @@ def read_unigram(path: Path) -> UnigramModel:
         BadInput: the file is no SentencePiece unigram model, or a part of it does not hold together.
     """
     if path.stat().st_size > MAX_BYTES:
-        raise BadInput(f"{path}: larger than {MAX_BYTES >> 20} MB, which no SentencePiece model is")
+        raise BadInput(f"{path}: larger than {MAX_BYTES >> 20} MB, too large for a SentencePiece model")
     try:
         return _parse(path.read_bytes())
     except (ValueError, struct.error) as error:

@@ -205,7 +205,7 @@ class Tokenizer:
         pieces = {piece: place for piece, place in self._backend.get_vocab().items() if place not in added}
         prefix = getattr(self._backend.model, "continuing_subword_prefix", None)
         if not prefix and not any(piece.startswith(BOUNDARY) for piece in pieces):
-            raise BadInput(f"this tokenizer tells no words apart: its tokens begin with neither '##' nor '{BOUNDARY}'")
+            raise BadInput(f"this tokenizer does not mark where words begin: no '##' or '{BOUNDARY}' in its tokens")
 
         def continues(piece: str) -> bool:
             return piece.startswith(prefix) if prefix else not (piece.startswith(BOUNDARY) or stands_alone(piece))
@@ -247,7 +247,7 @@ class Tokenizer:
         least = before + 2
         if max_length < least:
             raise BadInput(
-                f"a maximal length of {max_length} tokens leaves no room for text; it must be at least {least}"
+                f"a maximum length of {max_length} tokens leaves no room for text; it must be at least {least}"
             )
         parts = [texts] if texts_b is None else [texts, texts_b]
         budget = max_length - before - len(parts)

@@ -131,7 +131,7 @@ def _count_words(
     if vocab_size < LEAST:
         raise BadInput(f"a vocabulary of {vocab_size} tokens is too small; it must have at least {LEAST}")
     if vocab_size > MOST:
-        raise BadInput(f"a vocabulary of {vocab_size} tokens is beyond any model's; {MOST} is the most")
+        raise BadInput(f"a vocabulary of {vocab_size} tokens is too large; it must have at most {MOST}")
     words: Counter[str] = Counter()
     for stretches in _count_stretches(texts):
         for stretch, count in stretches.items():

@@ -1,0 +1,24 @@
+"""Every script says how it is used, and begins nothing, when it is asked for --help."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv
+@pytest.mark.parametrize(
+    "script",
+    sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]),
+    ids=lambda script: script.name,
+)
+def test_help(script, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.syspath_prepend(script.parent)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(script), run_name="__main__")
+    assert left.value.code in (0, None)
+    assert capsys.readouterr().out.lower().startswith("usage: ")
