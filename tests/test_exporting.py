@@ -157,17 +157,44 @@ def test_a_regression_that_int8_spoils_agrees_by_nothing_not_by_less():
     assert agreement(near, far) == 0
 
 
-def test_one_head_that_answers_nothing_is_enough_to_disagree():
+def test_vectors_that_point_the_other_way_agree_by_nothing_not_by_less():
     fine = np.eye(2, dtype=np.float32)
-    assert math.isnan(agreement({"hidden": fine, "embedding": fine}, {"hidden": fine, "embedding": fine * math.nan}))
+    assert agreement({"embedding": fine}, {"embedding": -fine}) == 0
+
+
+@pytest.mark.parametrize("head", ["classification", "regression", "embedding"])
+def test_one_head_that_answers_nothing_is_enough_to_disagree(head):
+    fine = np.eye(2, 1 if head == "regression" else 2, dtype=np.float32)
+    spoilt = fine.copy()
+    spoilt[1, 0] = math.nan
+    for a, b in ((fine, spoilt), (spoilt, fine), (spoilt, spoilt)):
+        assert agreement({"hidden": fine, head: a}, {"hidden": fine, head: b}) == 0
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_a_model_whose_states_overflow_answers_in_no_format(tmp_path, activation):
+    place = model_directory(tmp_path / "model", {"classification": 2}, hidden_act=activation)
+    network = ModelDirectory(place).read_model()
+    with torch.no_grad():
+        network.encoder.layers[1].feed_forward.intermediate.weight *= 1e38
+        network.encoder.layers[1].feed_forward.output.weight *= 1e38
+    write(network, place, labels=["bad", "good"])
+    write_json(place / MANIFEST, {"task": {"name": "classification", "labels": ["bad", "good"]}})
+    export(place, format="engine", out=tmp_path / "fp32.engine", precision="fp32")
+    with pytest.raises(BadInput, match=r"agrees with the model to 0\.00%"):
+        export(place, format="engine", out=tmp_path / "int8.engine")
+    assert not (tmp_path / "int8.engine").exists()
+    assert export(place, format="engine", out=tmp_path / "int8.engine", min_agreement=0).share == 0
+    for path in (place, tmp_path / "fp32.engine", tmp_path / "int8.engine"):
+        with pytest.raises(BadInput, match="the model answers NaN or infinity"):
+            bertram.load(path).predict(TEXTS[:1])
 
 
 def test_what_agrees_too_little_is_not_written(model, tmp_path, monkeypatch):
-    for share in (math.nan, 0.5):
-        monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, share=share, **__: share)
-        with pytest.raises(BadInput, match=r"--min-agreement 0\.9"):
-            export(model, format="engine", out=tmp_path / "a.engine", min_agreement=0.9)
-        assert not (tmp_path / "a.engine").exists()
+    monkeypatch.setattr("bertram.quantizing.agreement", lambda *_, **__: 0.5)
+    with pytest.raises(BadInput, match=r"--min-agreement 0\.9"):
+        export(model, format="engine", out=tmp_path / "a.engine", min_agreement=0.9)
+    assert not (tmp_path / "a.engine").exists()
     export(model, format="engine", out=tmp_path / "a.engine", min_agreement=0)
 
 

@@ -69,7 +69,8 @@ def export(
             drawn tokens are taken.
         columns: which columns of a table of texts to read, as on the command line.
         min_agreement: share of the answers in which an int8 engine must agree with the model, 0.98 if not given. Up to
-            half of the weights are kept in float32 as needed; an engine that still falls short is not written.
+            half of the weights are kept in float32 as needed; an engine that still falls short is not written. 0 always
+            writes.
         vocabulary_map: CTranslate2's vmap.txt, which says for source tokens what they may become.
 
     Returns how far an int8 engine agrees.
@@ -172,7 +173,7 @@ def _export_engine(
     found = None
     if precision == "int8":
         engine, found = quantized(engine, _sample(engine, texts), min_agreement)
-        if not found.share >= min_agreement:
+        if found.share < min_agreement:
             raise Disagreement(
                 f"{source}: the int8 engine agrees with the model to {found.share:.2%} on {found.texts:,} texts, below "
                 f"--min-agreement {min_agreement:g}, with half of its weights in float32; lower it, or take "
