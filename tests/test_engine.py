@@ -201,9 +201,10 @@ def private_mb():
 
 
 @INT8
-def test_a_newer_version_a_flipped_byte_and_half_a_file(engine, tmp_path):
+def test_another_version_a_flipped_byte_and_half_a_file(engine, tmp_path):
     content, path = bytearray(engine.read_bytes()), tmp_path / "a.engine"
     for damage, said in (
+        (content[:8] + struct.pack("<I", 0) + content[12:], "version 0; this Bertram reads up to version 1"),
         (content[:8] + struct.pack("<I", 2) + content[12:], "version 2"),
         (content[:-1] + bytes([content[-1] ^ 1]), "checksum"),
         (content[: len(content) // 2], "checksum"),
@@ -268,7 +269,7 @@ def test_a_small_file_cannot_unpack_a_large_tokenizer(trained, tmp_path, monkeyp
     engine = Engine(config, {}, True, {}, load(trained).tokenizer, matrices, vectors)
     with monkeypatch.context() as patched:
         patched.setattr(engine_file, "_saved", lambda _: [b" " * 2**25, b"{}"])
-        with pytest.raises(BadInput, match="tokenizer is larger than the weights"):
+        with pytest.raises(BadInput, match=r"tokenizer would take 33,554,434 bytes, over 1,548,288 for 8,000 entries"):
             write_engine(tmp_path / "a.engine", engine)
         patched.setattr(engine_file, "_most_tokenizer", lambda _: 2**26)
         write_engine(tmp_path / "a.engine", engine)
@@ -283,6 +284,25 @@ def test_a_tokenizer_is_unpacked_no_further_than_it_says(trained, tmp_path, monk
     write_engine(tmp_path / "a.engine", Engine(config, {}, True, {}, load(trained).tokenizer, matrices, vectors))
     with pytest.raises(BadInput, match="tokenizer is not as long as"), peak_below(8):
         read_engine(tmp_path / "a.engine")
+
+
+def test_a_tokenizer_counts_no_further_than_the_model(trained, tmp_path):
+    tokenizer, config = load(trained).tokenizer, replace(PRESETS["bert-tiny"], vocab_size=50)
+    layout = layout_of(config, {}, pooler=False)
+    matrices = {name: pack(np.zeros(shape, np.float32), "int8") for name, shape in layout.matrices.items()}
+    vectors = {name: np.zeros(size, np.float32) for name, size in layout.vectors.items()}
+    write_engine(tmp_path / "a.engine", Engine(config, {}, False, {}, tokenizer, matrices, vectors))
+    with pytest.raises(BadInput, match=f"the tokenizer has {tokenizer.vocab_size} entries, the model only 50"):
+        read_engine(tmp_path / "a.engine")
+
+
+@INT8
+@pytest.mark.parametrize("length", [2, 33, 32.0, "32", None])
+def test_a_length_that_the_model_cannot_read_is_refused(engine, tmp_path, length):
+    found = read_engine(engine)
+    write_engine(tmp_path / "a.engine", replace(found, manifest={**found.manifest, "max_length": length}))
+    said = refusal(tmp_path / "a.engine"), refused_by_bench(tmp_path / "a.engine")
+    assert said[0] == said[1] == f"{tmp_path / 'a.engine'}: damaged: max_length must be a whole number from 3 to 32"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
