@@ -38,12 +38,19 @@ class Agreement:
             tokens or so.
         floats: the weights left in float32, and the error that each in int8 alone had made.
         texts: that it was measured on.
+        drawn: whether those are random tokens, as no texts were given.
     """
 
     share: float
     layers: list[float]
     floats: dict[str, float]
     texts: int
+    drawn: bool = False
+
+    @property
+    def measured(self) -> str:
+        """The share and what it was measured on, in words."""
+        return f"{self.share:.2%} on {self.texts:,} texts" + (" of random tokens" if self.drawn else "")
 
     def render(self) -> str:
         """A plain table."""
@@ -53,7 +60,10 @@ class Agreement:
             f"{name}: kept in float32; quantized alone it shifts the outputs by {error:.1e}"
             for name, error in self.floats.items()
         ]
-        return "\n".join([*lines, f"agreement with float32: {self.share:.2%} on {self.texts:,} texts"])
+        lines.append(f"agreement with float32: {self.measured}")
+        if self.drawn:
+            lines.append("on real texts it may be another: --texts measures it on yours")
+        return "\n".join(lines)
 
 
 def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agreement]:
