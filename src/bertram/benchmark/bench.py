@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from rich.console import Group
 from rich.text import Text
 
-from bertram.benchmark.contestants import SETTINGS, Ids
+from bertram.benchmark.contestants import SETTINGS, Ids, not_installed
 from bertram.config import PRESETS, EncoderConfig
 from bertram.environment import default_threads
 from bertram.errors import BadInput, BertramError, require_all
@@ -81,7 +82,7 @@ class _Worker:
             line = ""
         answer = json.loads(line) if line else {"error": f"its process ended with {self.process.wait()}"}
         if isinstance(answer, dict):
-            raise BertramError(f"{self.name}: {answer['error']}")
+            raise BertramError(answer["error"])
         return answer
 
 
@@ -117,10 +118,12 @@ def bench(
     "ceiling_share" of a row was reached; "left_out" with reasons.
 
     Raises:
-        BadInput: the model, the texts or a library's name cannot be used, or a preset needs what is not installed.
+        BadInput: the model, the texts or a library's name cannot be used, or a library is not installed.
     """
     if unknown := [name for name in against if name not in LIBRARIES]:
         raise BadInput(f"--against {unknown[0]:.40}: must be one of {', '.join(LIBRARIES)}")
+    if missing := [name for name in against if find_spec(name) is None]:
+        raise BadInput(f"--against: {not_installed(missing[0])}")
     if lengths is not None and lengths not in LENGTHS:
         raise BadInput(f"--lengths {lengths:.40}: must be one of {', '.join(LENGTHS)}")
     if lengths is not None and texts is not None:
@@ -159,7 +162,7 @@ def bench(
                 workers[name].ask("load", path=str(prepared[name]), text=short)
         measured = _measure(workers, left_out, ids, short, config, rounds)
         if not measured:
-            raise BertramError(next(iter(left_out.values())))
+            raise BertramError(": ".join(next(iter(left_out.items()))))
     found = [rows[name] | measured[name] for name in measured]
     return {"model": str(model), "texts": len(ids), "mean_tokens": round(float(np.mean([*map(len, ids)])), 1)} | {
         "rounds": rounds,
@@ -217,7 +220,7 @@ def _prepare(
                 prepared.pop(name, None)
                 left_out[name] = str(error)
     if not prepared:
-        raise BadInput(next(iter(left_out.values())))
+        raise BadInput(": ".join(next(iter(left_out.items()))))
     task = source.task_if_known
     reading = Reading(tokenizer, source.max_length, isinstance(task, Task) and task.apart, source.pairs)
     agreement = read_engine(prepared[_INT8]).manifest["agreement"] if trained and _INT8 in prepared else None
