@@ -139,6 +139,31 @@ def test_an_engine_alone(tmp_path, monkeypatch):
         bench(tmp_path / "a.engine", against=["transformers"])
 
 
+def figures(setting, speed, milliseconds, megabytes):
+    return {
+        **{"setting": setting, "tokens_per_second": speed, "latency_ms": {8: milliseconds, 16: 2 * milliseconds}},
+        **{"peak_mb": {"8 × 30": megabytes, "32 × 128": 2 * megabytes}, "load_seconds": 0.5, "stream": {"ratio": 1.2}},
+    }
+
+
+def test_each_figure_is_compared_with_the_best_of_others():
+    others = [figures("openvino int8, own conversion", 3000.0, 4.0, 400), figures("ctranslate2 int8", 2000.0, 9.0, 200)]
+    rows = [figures("bertram int8", 4500.0, 2.0, 100), *others]
+    assert room._versus(rows[0], others)["vs_best_other"] == {
+        **{"tokens_per_second": 1.5, "latency_ms": {8: 0.5, 16: 0.5}},
+        "peak_mb": {"8 × 30": 0.5, "32 × 128": 0.5},
+    }
+    assert room._versus(rows[0], []) == {}
+    result = {"texts": 8, "mean_tokens": 9.0, "threads": 1, "rounds": 1, "agreement": None, "ceiling": {}}
+    for compared in (others, []):
+        console = Console(width=80, file=io.StringIO())
+        versus = [row | room._versus(row, compared) for row in rows]
+        console.print(render(result | {"rows": versus, "left_out": {}}))
+        lines = [line.split() for line in console.file.getvalue().splitlines()]
+        assert (["ctranslate2", "int8", "0.67", "2.25", "2.25", "1.00", "1.00"] in lines) == bool(compared)
+        assert any(line[:2] == ["vs", "best"] for line in lines) == bool(compared)
+
+
 @pytest.mark.parametrize("name", [ENGLISH, SENTIMENT])
 def test_an_own_engine_by_its_name(tmp_path, name):
     assert room._prepare(name, tmp_path, (), False)[0].prepared == {"bertram int8": OWN / f"{name}.engine"}

@@ -755,8 +755,8 @@ def bench(
         What the lengths of the random texts are drawn from: mixed (33 tokens on average, the default), or a log-normal
         distribution fitted to those of SST-2's dev sentences (sst2) or of IMDB's reviews (imdb).
     against
-        Libraries to compare with, separated by spaces or commas, if installed, in each precision they offer:
-        transformers, onnxruntime, openvino, ctranslate2. All compute on as many threads.
+        Installed libraries to compare with, separated by spaces or commas, in each precision they offer: transformers,
+        onnxruntime, openvino, ctranslate2. All compute on as many threads.
     rounds
         Rounds to measure; medians are reported. Loading and memory are measured once, before them.
     """
