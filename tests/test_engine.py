@@ -159,21 +159,30 @@ def test_residuals_are_summed_without_all_shared_weights_in_float32():
         untied(engine)
 
 
-def weights_of(name, precision, **settings):
+def weights_of(name, precision, heads=(), **settings):
     config = replace(PRESETS[name], vocab_size=8000, **settings)
-    layout = layout_of(config, {}, pooler=True)
+    layout = layout_of(config, dict(heads), pooler=True)
     zeros = {key: np.zeros(shape, np.float32) for key, shape in layout.matrices.items()}
     vectors = {key: np.zeros(size, np.float32) for key, size in layout.vectors.items()}
     unique = sum(a * b for a, b in layout.matrices.values()) + sum(layout.vectors.values())
     return config, {key: pack(weight, precision) for key, weight in zeros.items()}, vectors, unique
 
 
-@pytest.mark.parametrize("name", ["albert-tiny", "albert-base", "bert-mini"])
-def test_a_file_holds_each_weight_once(trained, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "heads", "settings"),
+    [
+        ("albert-base", {}, {}),
+        ("albert-tiny", {"masked_language_model": 0, "sentence_pair": 2}, {}),
+        ("albert-mini", {"embedding": 0}, {"residual_rank": 16}),
+        ("bert-mini", {"masked_language_model": 0, "classification": 5}, {}),
+    ],
+)
+def test_a_file_holds_each_weight_once(trained, tmp_path, name, heads, settings):
     """At most 1.1 bytes a unique parameter, and the tokenizer."""
-    config, matrices, vectors, unique = weights_of(name, "int8")
+    config, matrices, vectors, unique = weights_of(name, "int8", heads, **settings)
     tokenizer = load(trained).tokenizer
-    write_engine(tmp_path / "a.engine", Engine(config, {}, True, {}, tokenizer, matrices, vectors))
+    write_engine(tmp_path / "a.engine", Engine(config, heads, True, {}, tokenizer, matrices, vectors))
+    assert read_engine(tmp_path / "a.engine").heads == heads
     assert unique < (tmp_path / "a.engine").stat().st_size < 1.1 * unique + 20_000
 
 

@@ -44,11 +44,10 @@ inline void tiles(int first, int last, F&& f) {
     if (first < last) last_tile(last - first, f, first, std::make_integer_sequence<int, kTile - 1>{});
 }
 
-// Of each 32 bits, the sum of two products of int16.
+// Of each 32 bits, the sum of two products of int16, where no instruction adds it to others at once; AVX-512 here has one.
+#if !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
 inline Ints pair_products(Ints x, Ints w) {
-#if defined(__AVX512BW__)
-    return (Ints)_mm512_madd_epi16((__m512i)x, (__m512i)w);
-#elif defined(__AVX2__)
+#if defined(__AVX2__)
     return (Ints)_mm256_madd_epi16((__m256i)x, (__m256i)w);
 #elif defined(__x86_64__)
     return (Ints)_mm_madd_epi16((__m128i)x, (__m128i)w);
@@ -56,6 +55,7 @@ inline Ints pair_products(Ints x, Ints w) {
     return (x << 16 >> 16) * (w << 16 >> 16) + (x >> 16) * (w >> 16);
 #endif
 }
+#endif
 
 // What a product is made of: each adds the products of its numbers to one sum, in the lanes of a vector.
 struct Single {  // float
