@@ -44,7 +44,7 @@ inline void tiles(int first, int last, F&& f) {
     if (first < last) last_tile(last - first, f, first, std::make_integer_sequence<int, kTile - 1>{});
 }
 
-// Of each 32 bits, the sum of two products of int16, where no instruction adds it to others at once; AVX-512 here has one.
+// Of each 32 bits, the sum of two products of int16, where no instruction adds it at once; AVX-512 here has one.
 #if !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
 inline Ints pair_products(Ints x, Ints w) {
 #if defined(__AVX2__)
