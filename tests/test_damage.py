@@ -82,10 +82,10 @@ def damaged(content, name, chance):
     return content
 
 
-def refusal(place):
+def refusal(place, texts=("a lovely film", "x")):
     """What is said of a model that cannot be used; None if it answers."""
     try:
-        answers = artifacts.load(place).predict(["a lovely film", "x"])
+        answers = artifacts.load(place).predict(texts)
     except BertramError as error:
         return str(error)
     assert len(answers) == 2

@@ -10,6 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 import tiny
 from bertram.batch import Batch
+from bertram.comparison.statistics import interval
 from bertram.config import LESSONS
 from bertram.corpus.masking import Masker
 from bertram.formats.huggingface import read
@@ -23,6 +24,7 @@ from bertram.shrinking.distillation import (
     Teacher,
     loss_names,
 )
+from bertram.tasks.classification import Classification
 from bertram.text.tokenizer import Tokenizer
 from teachers import batch, teacher
 
@@ -166,3 +168,13 @@ def test_agreement_of_a_model_with_itself_is_whole() -> None:
     assert found["classification"]["value"] == 0.75
     assert 0.5 < found["classification"]["low"] < 0.75 < found["classification"]["high"] < 0.95
     assert found["regression"]["value"] == pytest.approx(1)  # by ranks
+
+
+def test_an_agreement_has_the_interval_of_a_score_on_the_same_texts() -> None:
+    right = np.arange(40) % 4 > 0
+    vectors, ones = np.ones((40, 2), np.float32), np.ones(40, np.int64)
+    student, taught = (Predictions(vectors, {"classification": labels}) for labels in (right.astype(np.int64), ones))
+    found = agreement(student, taught)["classification"]
+    logits = np.stack([1.0 - right, right], axis=-1)
+    expected = interval(Classification(("wrong", "right")), [logits], ones, split="test")
+    assert [found[name] for name in ("value", "low", "high")] == [expected[name] for name in ("mean", "low", "high")]

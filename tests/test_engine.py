@@ -17,11 +17,12 @@ import pytest
 import bertram
 from bertram.artifacts import load
 from bertram.batch import Batch
-from bertram.benchmark.bench import _prepare
+from bertram.benchmark.bench import _encoded, _prepare
 from bertram.benchmark.contestants import SETTINGS
 from bertram.config import PRESETS
 from bertram.errors import BadInput, BertramError
 from bertram.exporting import export
+from bertram.files import write_json
 from bertram.formats import engine_file
 from bertram.formats.engine import tensors_of
 from bertram.formats.engine_file import Engine, read_engine, write_engine
@@ -34,7 +35,10 @@ from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.model_directory import ModelDirectory
 from bertram.model_names import ENGLISH, OWN
 from bertram.models.heads import Model
+from bertram.run_directory import MANIFEST, read_manifest
 from bertram.supervised.train import train
+from bertram.tasks.fill_mask import FillMask
+from bertram.tasks.similarity import Similarity
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner
@@ -155,21 +159,30 @@ def test_residuals_are_summed_without_all_shared_weights_in_float32():
         untied(engine)
 
 
-def weights_of(name, precision, **settings):
+def weights_of(name, precision, heads=(), **settings):
     config = replace(PRESETS[name], vocab_size=8000, **settings)
-    layout = layout_of(config, {}, pooler=True)
+    layout = layout_of(config, dict(heads), pooler=True)
     zeros = {key: np.zeros(shape, np.float32) for key, shape in layout.matrices.items()}
     vectors = {key: np.zeros(size, np.float32) for key, size in layout.vectors.items()}
     unique = sum(a * b for a, b in layout.matrices.values()) + sum(layout.vectors.values())
     return config, {key: pack(weight, precision) for key, weight in zeros.items()}, vectors, unique
 
 
-@pytest.mark.parametrize("name", ["albert-tiny", "albert-base", "bert-mini"])
-def test_a_file_holds_each_weight_once(trained, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "heads", "settings"),
+    [
+        ("albert-base", {}, {}),
+        ("albert-tiny", {"masked_language_model": 0, "sentence_pair": 2}, {}),
+        ("albert-mini", {"embedding": 0}, {"residual_rank": 16}),
+        ("bert-mini", {"masked_language_model": 0, "classification": 5}, {}),
+    ],
+)
+def test_a_file_holds_each_weight_once(trained, tmp_path, name, heads, settings):
     """At most 1.1 bytes a unique parameter, and the tokenizer."""
-    config, matrices, vectors, unique = weights_of(name, "int8")
+    config, matrices, vectors, unique = weights_of(name, "int8", heads, **settings)
     tokenizer = load(trained).tokenizer
-    write_engine(tmp_path / "a.engine", Engine(config, {}, True, {}, tokenizer, matrices, vectors))
+    write_engine(tmp_path / "a.engine", Engine(config, heads, True, {}, tokenizer, matrices, vectors))
+    assert read_engine(tmp_path / "a.engine").heads == heads
     assert unique < (tmp_path / "a.engine").stat().st_size < 1.1 * unique + 20_000
 
 
@@ -201,9 +214,10 @@ def private_mb():
 
 
 @INT8
-def test_a_newer_version_a_flipped_byte_and_half_a_file(engine, tmp_path):
+def test_another_version_a_flipped_byte_and_half_a_file(engine, tmp_path):
     content, path = bytearray(engine.read_bytes()), tmp_path / "a.engine"
     for damage, said in (
+        (content[:8] + struct.pack("<I", 0) + content[12:], "version 0; this Bertram reads up to version 1"),
         (content[:8] + struct.pack("<I", 2) + content[12:], "version 2"),
         (content[:-1] + bytes([content[-1] ^ 1]), "checksum"),
         (content[: len(content) // 2], "checksum"),
@@ -224,12 +238,13 @@ def peak_below(megabytes):
 
 
 def refused_by_bench(path):
-    """What `bench` says of an engine file that it cannot measure; None if it would."""
+    """What `bench` says of an engine file that it cannot measure; None if it does."""
     try:
         subject, _ = _prepare(path, path.parent, (), False)
+        (name,) = subject.prepared
+        SETTINGS[name].load(path).run(_encoded(TEXTS[:2], subject.reading))
     except BertramError as error:
         return str(error)
-    assert subject.prepared.keys() <= SETTINGS.keys()
     return None
 
 
@@ -255,7 +270,7 @@ def survive(engine, tmp_path, number, seed):
             damaged[16:48] = engine_file.hashlib.sha256(damaged[48:]).digest()
         path.write_bytes(damaged)
         with peak_below(len(damaged) / 1e6 + 64):
-            lines = refusal(path), refused_by_bench(path)
+            lines = refusal(path, ["a [MASK] film", "[MASK]"]), refused_by_bench(path)
         loaded += lines[0] is None
         for line in lines:
             assert "\n" not in (line or "")
@@ -268,7 +283,7 @@ def test_a_small_file_cannot_unpack_a_large_tokenizer(trained, tmp_path, monkeyp
     engine = Engine(config, {}, True, {}, load(trained).tokenizer, matrices, vectors)
     with monkeypatch.context() as patched:
         patched.setattr(engine_file, "_saved", lambda _: [b" " * 2**25, b"{}"])
-        with pytest.raises(BadInput, match="tokenizer is larger than the weights"):
+        with pytest.raises(BadInput, match=r"tokenizer would take 33,554,434 bytes, over 1,548,288 for 8,000 entries"):
             write_engine(tmp_path / "a.engine", engine)
         patched.setattr(engine_file, "_most_tokenizer", lambda _: 2**26)
         write_engine(tmp_path / "a.engine", engine)
@@ -283,6 +298,25 @@ def test_a_tokenizer_is_unpacked_no_further_than_it_says(trained, tmp_path, monk
     write_engine(tmp_path / "a.engine", Engine(config, {}, True, {}, load(trained).tokenizer, matrices, vectors))
     with pytest.raises(BadInput, match="tokenizer is not as long as"), peak_below(8):
         read_engine(tmp_path / "a.engine")
+
+
+def test_a_tokenizer_counts_no_further_than_the_model(trained, tmp_path):
+    tokenizer, config = load(trained).tokenizer, replace(PRESETS["bert-tiny"], vocab_size=50)
+    layout = layout_of(config, {}, pooler=False)
+    matrices = {name: pack(np.zeros(shape, np.float32), "int8") for name, shape in layout.matrices.items()}
+    vectors = {name: np.zeros(size, np.float32) for name, size in layout.vectors.items()}
+    write_engine(tmp_path / "a.engine", Engine(config, {}, False, {}, tokenizer, matrices, vectors))
+    with pytest.raises(BadInput, match=f"the tokenizer has {tokenizer.vocab_size} entries, the model only 50"):
+        read_engine(tmp_path / "a.engine")
+
+
+@INT8
+@pytest.mark.parametrize("length", [2, 33, 32.0, "32", None])
+def test_a_length_that_the_model_cannot_read_is_refused(engine, tmp_path, length):
+    found = read_engine(engine)
+    write_engine(tmp_path / "a.engine", replace(found, manifest={**found.manifest, "max_length": length}))
+    said = refusal(tmp_path / "a.engine"), refused_by_bench(tmp_path / "a.engine")
+    assert said[0] == said[1] == f"{tmp_path / 'a.engine'}: damaged: max_length must be a whole number from 3 to 32"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -303,7 +337,22 @@ def test_a_small_file_cannot_expand_to_many_layers(trained, tmp_path, monkeypatc
 
 @INT8
 def test_damaged_files_are_refused_in_one_line(engine, tmp_path):
-    assert survive(engine, tmp_path, 300, seed=0) < 200
+    assert 0 < survive(engine, tmp_path, 300, seed=0) < 200
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        (FillMask(), ALBERT),
+        (Similarity(), {"normalize_pooling": True}),
+        (Similarity(), ALBERT | {"pooling": "cls", "residual_rank": 2}),
+    ],
+)
+def test_damaged_files_with_other_heads(tmp_path, task, settings):
+    place = model_directory(tmp_path / "model", {task.head: 0}, **settings)
+    write_json(place / MANIFEST, read_manifest(place) | {"task": task.to_dict()})
+    export(place, format="engine", out=tmp_path / "whole.engine", min_agreement=0)
+    assert 0 < survive(tmp_path / "whole.engine", tmp_path, 150, seed=0) < 100
 
 
 @pytest.mark.slow

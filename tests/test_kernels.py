@@ -190,8 +190,27 @@ def test_activations_are_accurate_everywhere(activation):
     weights["attention.0.output"] = np.eye(44, dtype=np.float32)
     vectors["attention.0.output.bias"] = np.zeros(44, np.float32)
     found = NativeEncoder(config, {key: pack(value, "fp32") for key, value in weights.items()}, vectors)
-    x = np.concatenate([np.linspace(-12, 12, 44 * 100), [0, -0.0, 90, -90] * 11]).astype(np.float32).reshape(-1, 44)
+    edges = [0, -0.0, 90, -90] * 11 + [np.nan] * 44
+    x = np.concatenate([np.linspace(-12, 12, 44 * 100), edges]).astype(np.float32).reshape(-1, 44)
     np.testing.assert_allclose(found.linear("attention.0.output", x, activation), ACTIVATIONS[activation](x), atol=3e-6)
+
+
+@pytest.mark.parametrize("variant", USABLE)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_text_with_a_token_that_is_no_number_has_no_other_states(value, name, precision, variant):
+    weights, vectors = tensors_of(model(name))
+    matrices = {key: pack(weight, precision) for key, weight in weights.items()}
+    weights["tokens"][7, 3] = value
+    matrices["tokens"] = pack(weights["tokens"], "fp32")
+    found = NativeEncoder(CONFIGS[name], matrices, vectors, variant=variant)
+    given = Batch.pack([[5, 6, 7, 8], [5, 6]])
+    assert np.isnan(found.hidden(given)).any(1).tolist() == [True] * 4 + [False] * 2
+    assert np.isnan(found.first(given)).any(1).tolist() == [True, False]
+    x = np.ones((3, CONFIGS[name].hidden_size), np.float32)
+    x[1, 2] = value
+    assert np.isfinite(found.linear("attention.0.output", x)).any(1).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -69,6 +69,35 @@ def test_vectors_are_those_of_the_model(tmp_path, settings):
     np.testing.assert_allclose(found["sentence_embedding"], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("heads", "settings"),
+    [
+        ({"masked_language_model": 0, "sentence_pair": 2}, {}),
+        ({"sentence_pair": 2}, {"type_vocab_size": 1}),
+        ({"classification": 3, "sentence_pair": 2, "masked_language_model": 0}, {"type_vocab_size": 1}),
+    ],
+)
+@pytest.mark.parametrize("family", SETTINGS)
+def test_several_heads_are_named(tmp_path, family, heads, settings):
+    place = model_directory(tmp_path / "model", heads, unsettled=True, **SETTINGS[family] | settings)
+    export(place, format="onnx", out=tmp_path / "model.onnx")
+    inputs, network = padded(), ModelDirectory(place).read_model()
+    if "type_vocab_size" in settings:
+        inputs["token_type_ids"][:] = 0
+    given = [
+        [row[:length].tolist() for row, length in zip(inputs[name], LENGTHS, strict=True)]
+        for name in ("input_ids", "token_type_ids")
+    ]
+    expected = TorchRunner(network).run(Batch.pack(*given))
+    found = answers(tmp_path / "model.onnx", inputs)
+    names = dict.fromkeys(heads, "logits") if len(heads) == 1 else {head: head for head in heads}
+    assert set(found) == set(names.values())
+    for head, name in names.items():
+        logits = found[name]
+        real = ... if logits.ndim == 2 else inputs["attention_mask"].astype(bool)
+        np.testing.assert_allclose(logits[real], expected[head], atol=1e-4)
+
+
 def test_shared_weights_stand_there_once(tmp_path):
     place = model_directory(tmp_path / "model", **SETTINGS["albert"] | {"num_hidden_layers": 12})
     export(place, format="onnx", out=tmp_path / "model.onnx")

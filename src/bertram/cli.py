@@ -786,8 +786,8 @@ def bench(
         How the lengths of the random texts are distributed: mixed (33 tokens on average, the default), or a log-normal
         distribution fitted to SST-2's dev sentences (sst2) or IMDB's reviews (imdb).
     against
-        Libraries to compare with, separated by spaces or commas, if installed, in each precision they offer:
-        transformers, onnxruntime, openvino, ctranslate2. All use the same number of threads.
+        Installed libraries to compare with, separated by spaces or commas, in each precision they offer: transformers,
+        onnxruntime, openvino, ctranslate2. All use the same number of threads.
     rounds
         Rounds to measure; medians are reported. Loading and memory are measured once, before them.
     """

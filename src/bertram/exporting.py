@@ -69,7 +69,8 @@ def export(
             drawn tokens are taken.
         columns: which columns of a table of texts to read, as on the command line.
         min_agreement: share of the answers in which an int8 engine must agree with the model, 0.98 if not given. Up to
-            half of the weights are kept in float32 as needed; an engine that still falls short is not written.
+            half of the weights are kept in float32 as needed; an engine that still falls short is not written. 0 always
+            writes.
         vocabulary_map: CTranslate2's vmap.txt, which says for source tokens what they may become.
 
     Returns how far an int8 engine agrees.
@@ -172,11 +173,11 @@ def _export_engine(
     found = None
     if precision == "int8":
         engine, found = quantized(engine, _sample(engine, texts), min_agreement)
-        if not found.share >= min_agreement:
+        found = replace(found, drawn=texts is None)
+        if found.share < min_agreement:
             raise Disagreement(
-                f"{source}: the int8 engine agrees with the model to {found.share:.2%} on {found.texts:,} texts, below "
-                f"--min-agreement {min_agreement:g}, with half of its weights in float32; lower it, or take "
-                "--precision fp32"
+                f"{source}: the int8 engine agrees with the model to {found.measured}, below --min-agreement "
+                f"{min_agreement:g}, with half of its weights in float32; lower it, or take --precision fp32"
             )
         engine = replace(engine, manifest={**kept, "agreement": found.share})
     write_engine(out, engine)
@@ -202,13 +203,21 @@ def _sample(engine: Engine, texts: Sequence[Input] | None) -> Batch:
     """
     reading = Reading.of_engine(engine)
     if texts is None:
-        drawn = np.random.default_rng(0).integers(reading.tokenizer.vocab_size, size=(_DRAWN_TEXTS, _DRAWN_TOKENS))
-        batch = Batch.pack(drawn[:, : reading.max_length].tolist())
+        batch = _drawn(reading)
     elif not texts:
         raise BadInput("texts: none are given to measure agreement on")
     else:
         batch = reading.batch(texts[:_MOST_TEXTS])
     return _masked(batch, reading.tokenizer) if MASKED in engine.heads else batch
+
+
+def _drawn(reading: Reading) -> Batch:
+    """Random tokens with the special ones around them that the model knows from texts; the same ones every time."""
+    tokenizer = reading.tokenizer
+    tokens = min(_DRAWN_TOKENS, reading.max_length) - tokenizer.added
+    ids = np.random.default_rng(0).integers(tokenizer.vocab_size, size=(_DRAWN_TEXTS, tokens)).tolist()
+    start = [tokenizer.cls_id] if tokenizer.added > 1 else []
+    return Batch.pack([[*start, *row, tokenizer.end_id] for row in ids])
 
 
 def _masked(batch: Batch, tokenizer: Tokenizer) -> Batch:

@@ -32,17 +32,25 @@ class Agreement:
     Attributes:
         share: of the same answers: labels, or tokens that a masked language model puts in the place of [MASK]; for a
             regression 1 less the mean error in deviations of the answers; of texts' vectors, or without a head of
-            hidden states, the mean cosine. The least of heads.
+            hidden states, the mean cosine. The least of heads; 0 instead of less, and where either answers NaN or
+            infinity.
         layers: after each layer in run order, the error of the hidden states: its norm by theirs, in the first 2,000
             tokens or so.
         floats: the weights left in float32, and the error that each in int8 alone had made.
         texts: that it was measured on.
+        drawn: whether those are random tokens, as no texts were given.
     """
 
     share: float
     layers: list[float]
     floats: dict[str, float]
     texts: int
+    drawn: bool = False
+
+    @property
+    def measured(self) -> str:
+        """The share and what it was measured on, in words."""
+        return f"{self.share:.2%} on {self.texts:,} texts" + (" of random tokens" if self.drawn else "")
 
     def render(self) -> str:
         """A plain table."""
@@ -52,7 +60,10 @@ class Agreement:
             f"{name}: kept in float32; quantized alone it shifts the outputs by {error:.1e}"
             for name, error in self.floats.items()
         ]
-        return "\n".join([*lines, f"agreement with float32: {self.share:.2%} on {self.texts:,} texts"])
+        lines.append(f"agreement with float32: {self.measured}")
+        if self.drawn:
+            lines.append("on real texts it may be another: --texts measures it on yours")
+        return "\n".join(lines)
 
 
 def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agreement]:
@@ -72,7 +83,7 @@ def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agree
     packed = {name: pack(unpack(matrix), "int8") for name, matrix in engine.matrices.items()}
     best = replace(engine, matrices=packed)
     share, floats = agreement(expected, _outputs(EngineRunner(best), runs)), dict[str, float]()
-    if not share >= least:
+    if share < least:
         errors = {
             name: 1 - agreement(expected, _outputs(EngineRunner(_with(engine, {name: matrix})), runs), soft=True)
             for name, matrix in packed.items()
@@ -95,14 +106,16 @@ def agreement(expected: Outputs, found: Outputs, *, soft: bool = False) -> float
     shares = []
     for name, a in expected.items():
         b = found[name]
-        if a.shape[1] == 1:  # of which a cosine would be the sign
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            shares.append(0.0)
+        elif a.shape[1] == 1:  # of which a cosine would be the sign
             spread = a.std() or np.abs(a).mean() or 1.0  # of one text the value itself
-            shares.append(float(np.maximum(0.0, 1 - np.abs(a - b).mean() / spread)))
+            shares.append(float(1 - np.abs(a - b).mean() / spread))
         elif soft or name in (EMBEDDING, _HIDDEN):
             shares.append(float(cosines(a, b).mean()))
         else:
             shares.append(float((a.argmax(1) == b.argmax(1)).mean()))
-    return float(np.min(shares))  # NaN of any
+    return max(0.0, min(shares))
 
 
 def _with(engine: Engine, matrices: Mapping[str, Matrix]) -> Engine:

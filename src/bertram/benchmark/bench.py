@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from rich.console import Group
 from rich.text import Text
 
-from bertram.benchmark.contestants import SETTINGS, Ids
+from bertram.benchmark.contestants import SETTINGS, Ids, not_installed
 from bertram.config import PRESETS, EncoderConfig
 from bertram.environment import default_threads
 from bertram.errors import BadInput, BertramError, require_all
@@ -81,7 +82,7 @@ class _Worker:
             line = ""
         answer = json.loads(line) if line else {"error": f"its process ended with {self.process.wait()}"}
         if isinstance(answer, dict):
-            raise BertramError(f"{self.name}: {answer['error']}")
+            raise BertramError(answer["error"])
         return answer
 
 
@@ -114,13 +115,16 @@ def bench(
     in succession); and, measured once before the rounds, "peak_mb" of a process that answered batches of a shape and
     "load_seconds" from its start to its first answer, the shorter of both shapes. "threads" that each has; "agreement"
     of the int8 engine with a trained model, on drawn tokens; "ceiling" in 10⁹ operations a second, of which
-    "ceiling_share" of a row was reached; "left_out" with reasons.
+    "ceiling_share" of a row was reached; where there are other libraries, "vs_best_other" of a row holds the ratios of
+    its "tokens_per_second", "latency_ms" and "peak_mb" to the best that any of them reached; "left_out" with reasons.
 
     Raises:
-        BadInput: the model, the texts or a library's name cannot be used, or a preset needs what is not installed.
+        BadInput: the model, the texts or a library's name cannot be used, or a library is not installed.
     """
     if unknown := [name for name in against if name not in LIBRARIES]:
         raise BadInput(f"--against {unknown[0]:.40}: must be one of {', '.join(LIBRARIES)}")
+    if missing := [name for name in against if find_spec(name) is None]:
+        raise BadInput(f"--against: {not_installed(missing[0])}")
     if lengths is not None and lengths not in LENGTHS:
         raise BadInput(f"--lengths {lengths:.40}: must be one of {', '.join(LENGTHS)}")
     if lengths is not None and texts is not None:
@@ -159,15 +163,16 @@ def bench(
                 workers[name].ask("load", path=str(prepared[name]), text=short)
         measured = _measure(workers, left_out, ids, short, config, rounds)
         if not measured:
-            raise BertramError(next(iter(left_out.values())))
+            raise BertramError(": ".join(next(iter(left_out.items()))))
     found = [rows[name] | measured[name] for name in measured]
+    others = [row for row in found if not row["setting"].startswith("bertram")]
     return {"model": str(model), "texts": len(ids), "mean_tokens": round(float(np.mean([*map(len, ids)])), 1)} | {
         "rounds": rounds,
         "machine": machine(),
         "threads": default_threads(),
         "agreement": subject.agreement,
         "ceiling": ceiling,
-        "rows": [row | _share(row, ceiling, config, ids) for row in found],
+        "rows": [row | _share(row, ceiling, config, ids) | _versus(row, others) for row in found],
         "left_out": left_out,
     }
 
@@ -217,7 +222,7 @@ def _prepare(
                 prepared.pop(name, None)
                 left_out[name] = str(error)
     if not prepared:
-        raise BadInput(next(iter(left_out.values())))
+        raise BadInput(": ".join(next(iter(left_out.items()))))
     task = source.task_if_known
     reading = Reading(tokenizer, source.max_length, isinstance(task, Task) and task.apart, source.pairs)
     agreement = read_engine(prepared[_INT8]).manifest["agreement"] if trained and _INT8 in prepared else None
@@ -320,18 +325,30 @@ def _share(row: dict[str, Any], ceiling: dict[str, float], config: EncoderConfig
     return {"ceiling_share": round(row["tokens_per_second"] * flops / ceiling[precision] / 1e9, 3)}
 
 
+def _versus(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The ratios of a row's figures to the best of other libraries', each by itself."""
+    if not others:
+        return {}
+    ratios: dict[str, Any] = {
+        name: {key: round(value / min(other[name][key] for other in others), 2) for key, value in row[name].items()}
+        for name in ("latency_ms", "peak_mb")
+    }
+    fastest = max(other["tokens_per_second"] for other in others)
+    return {"vs_best_other": {"tokens_per_second": round(row["tokens_per_second"] / fastest, 2)} | ratios}
+
+
 def render(result: dict[str, Any]) -> Group:
     """What `rich` prints of `bench`'s result."""
     rows = result["rows"]
-    others = [row["tokens_per_second"] for row in rows if not row["setting"].startswith("bertram")]
     lengths, shapes = list(rows[0]["latency_ms"]), list(rows[0]["peak_mb"])
-    speed = plain_table("", "tokens a second", "vs best other", "of the ceiling", "stream's p99 / p50")
-    size = plain_table("", *(f"ms, {length}" for length in lengths), "load, s", *(f"MB, {shape}" for shape in shapes))
+    times, peaks = [f"ms, {length}" for length in lengths], [f"MB, {shape}" for shape in shapes]
+    speed = plain_table("", "tokens a second", "of the ceiling", "stream's p99 / p50")
+    size = plain_table("", *times, "load, s", *peaks)
+    versus = plain_table("vs best other", "speed", *times, *peaks)
     for row in rows:
         speed.add_row(
             Text(row["setting"]),
             f"{row['tokens_per_second']:,.0f}",
-            f"{row['tokens_per_second'] / max(others):.2f}" if others else "",
             f"{row['ceiling_share']:.0%}" if "ceiling_share" in row else "",
             f"{row['stream']['ratio']:.2f}",
         )
@@ -341,6 +358,9 @@ def render(result: dict[str, Any]) -> Group:
             f"{row['load_seconds']:.2f}",
             *(f"{row['peak_mb'][shape]:.0f}" for shape in shapes),
         )
+        if ratios := row.get("vs_best_other"):
+            each = ratios["tokens_per_second"], *ratios["latency_ms"].values(), *ratios["peak_mb"].values()
+            versus.add_row(Text(row["setting"]), *(f"{ratio:.2f}" for ratio in each))
     notes = [f"{name} is left out: {reason}" for name, reason in result["left_out"].items()]
     if result["agreement"] is not None and result["agreement"] < MIN_AGREEMENT:
         notes.append(
@@ -354,4 +374,5 @@ def render(result: dict[str, Any]) -> Group:
     if ceiling := ", ".join(f"{value:,.0f} in {precision}" for precision, value in result["ceiling"].items()):
         how += f"; the machine multiplies matrices at 10⁹ operations a second: {ceiling}"
     notes.append(how)
-    return Group(Text(), speed, Text(), size, Text(), Text("\n".join(notes)))
+    tables = [speed, size, *([versus] if versus.rows else [])]
+    return Group(*(part for table in tables for part in (Text(), table)), Text(), Text("\n".join(notes)))

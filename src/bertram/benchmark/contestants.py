@@ -175,7 +175,13 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise BadInput(f"{name} is not installed") from None
+        raise BadInput(not_installed(name)) from None
+
+
+def not_installed(library: str) -> str:
+    """What is said where one is missing."""
+    package = library.partition(".")[0]
+    return f"{package} is not installed; it comes with: pip install {package}"
 
 
 def _padded(texts: Ids) -> dict[str, NDArray[np.int64]]:

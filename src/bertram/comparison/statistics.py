@@ -13,7 +13,7 @@ Letters: S runs (seeds) of one model, N items, K terms of the metric, R resample
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,19 +97,24 @@ class Resamples:
     @classmethod
     def of(cls, task: Task, runs: Sequence[Logits], targets: Targets, number: int | None = None) -> "Resamples":
         """Of runs' logits, [N, L] each, against targets [N]. The items drawn depend on `number` and N alone."""
-        terms = np.stack([task.terms(logits, targets) for logits in runs])  # [S, N, K]
-        items = np.random.default_rng(_SEED)
-        drawn = np.empty((number or RESAMPLES, len(runs)))
-        for resample in drawn:
-            counts = np.bincount(items.integers(len(targets), size=len(targets)), minlength=len(targets))
-            resample[:] = task.score_of(counts @ terms / len(targets))
-        return cls(task.score_of(terms.mean(1)), drawn, len(targets))
+        terms = np.stack([task.terms(logits, targets) for logits in runs])
+        return cls(task.score_of(terms.mean(1)), resampled(terms, task.score_of, number or RESAMPLES), len(targets))
 
     def means(self, seeds: SeedNoise, stream: int = 0) -> Floats:
         """The mean score of other items and other seeds, [R]. `stream` numbers the draws of seeds."""
         number, runs = self.drawn.shape
         means: Floats = self.drawn.mean(1) + seeds.drawn(number, runs, stream)
         return means
+
+
+def resampled(terms: Floats, score_of: Callable[[Floats], Floats], number: int = RESAMPLES) -> Floats:
+    """Scores of the means of runs' terms [S, N, K] on each resample of the N items, [R, S]; N alone decides which."""
+    items, size = np.random.default_rng(_SEED), terms.shape[1]
+    drawn = np.empty((number, len(terms)))
+    for resample in drawn:
+        counts = np.bincount(items.integers(size, size=size), minlength=size)
+        resample[:] = score_of(counts @ terms / size)
+    return drawn
 
 
 def interval(
@@ -120,7 +125,7 @@ def interval(
     `runs` holds one [N, L] for each seed; targets are [N]. Returns metric, mean, low, high and signature.
     """
     resamples = Resamples.of(task, runs, targets)
-    low, high = np.clip(_percentiles(resamples.means(seeds)), *task.bounds)
+    low, high = np.clip(percentiles(resamples.means(seeds)), *task.bounds)
     over = f"items-seeds-t{seeds.freedom}" if seeds.freedom else "items"
     signed = task.scores(runs[0], targets)[0].signed(
         split=split, seeds=len(runs), interval=f"bootstrap-{LEVEL:.0%}-{over}", resamples=RESAMPLES
@@ -140,10 +145,10 @@ def paired_difference(
     are all alike in every resample if they go one way. Returns difference, low, high and p.
     """
     difference = float(a.scores.mean() - b.scores.mean())
-    resampled = a.means(seeds_a, stream=0) - b.means(seeds_b, stream=1)
-    low, high = _percentiles(resampled)
-    beyond = int((np.abs(resampled - difference) >= abs(difference) - _ROUNDING).sum())
-    p = max((1 + beyond) / (1 + len(resampled)), 2.0 ** (1 - a.items))
+    drawn = a.means(seeds_a, stream=0) - b.means(seeds_b, stream=1)
+    low, high = percentiles(drawn)
+    beyond = int((np.abs(drawn - difference) >= abs(difference) - _ROUNDING).sum())
+    p = max((1 + beyond) / (1 + len(drawn)), 2.0 ** (1 - a.items))
     return {"difference": difference, "low": float(low), "high": float(high), "p": p}
 
 
@@ -185,7 +190,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in found]
 
 
-def _percentiles(resampled: Floats) -> Floats:
-    """The ends of the interval, without what rounding makes."""
-    found: Floats = np.quantile(resampled.round(12), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def percentiles(drawn: Floats) -> Floats:
+    """The ends of the 95% interval of scores on resamples [R], without what rounding makes."""
+    found: Floats = np.quantile(drawn.round(12), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return found

@@ -33,7 +33,8 @@ _START = struct.Struct("<8sII32s")
 _ALIGNMENT = 64
 _MOST_SUMMED = 32  # bytes of layers with residuals, summed, a byte of the file: as deep as networks are
 _MOST_HEADER = 2**21  # bytes; at worst, parsed, they take some thirty times as many
-_SMALL_TOKENIZER = 2**21  # bytes unpacked, which a vocabulary of 30,000 entries seldom takes
+_LEAST_LENGTH = 3  # tokens: [CLS], one, [SEP]
+_MOST_RULES, _MOST_ENTRY = 2**19, 128  # bytes of a tokenizer, unpacked: without its entries, and of each of them
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -58,8 +59,13 @@ class Engine:
 
     @property
     def precision(self) -> Precision:
-        """That of most weights: an int8 engine may keep some in float32."""
+        """int8 if any weight is; such an engine may keep others in float32."""
         return "int8" if any(matrix.precision == "int8" for matrix in self.matrices.values()) else "fp32"
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that a text is cut to: as the manifest says, else as many as there are positions."""
+        return int(self.manifest.get("max_length", self.config.max_position_embeddings))
 
 
 def is_engine(path: Path) -> bool:
@@ -93,8 +99,10 @@ def write_engine(path: Path, engine: Engine) -> None:
     tensors += [engine.vectors[name] for name in layout.vectors]
     if len(described) > _MOST_HEADER:
         raise BadInput(f"{path}: its labels and settings would take {len(described):,} bytes, over {_MOST_HEADER:,}")
-    if sum(length for length, _ in packed) > _most_tokenizer(sum(tensor.nbytes for tensor in tensors)):
-        raise BadInput(f"{path}: the tokenizer is larger than the weights, and than {_SMALL_TOKENIZER:,} bytes")
+    if (size := sum(length for length, _ in packed)) > (most := _most_tokenizer(engine.config)):
+        raise BadInput(
+            f"{path}: the tokenizer would take {size:,} bytes, over {most:,} for {engine.config.vocab_size:,} entries"
+        )
     with replacing(path) as temporary, temporary.open("wb") as file:
         digest = hashlib.sha256()
 
@@ -128,7 +136,7 @@ def read_engine(path: Path) -> Engine:
         if len(start) < _START.size or not start.startswith(MAGIC):
             raise BadInput(f"{path}: no engine file of Bertram's")
         _, version, length, digest = _START.unpack(start)
-        if version > VERSION:
+        if not 1 <= version <= VERSION:
             raise BadInput(f"{path}: an engine file of version {version}; this Bertram reads up to version {VERSION}")
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     if hashlib.sha256(content[_START.size :]).digest() != digest:
@@ -152,8 +160,12 @@ def _parsed(content: memoryview, length: int) -> Engine:
         raise BadInput("a head's number of labels is invalid")
     if not pooler and any(name in POOLED for name in heads):
         raise BadInput("it has a head that needs a pooler, but no pooler")
-    if not isinstance(header["manifest"], dict):
+    manifest, positions = header["manifest"], config.max_position_embeddings
+    if not isinstance(manifest, dict):
         raise BadInput("its manifest is no object")
+    longest = manifest.get("max_length", positions)
+    if type(longest) is not int or not _LEAST_LENGTH <= longest <= positions:
+        raise BadInput(f"max_length must be a whole number from {_LEAST_LENGTH} to {positions}")
     layout = layout_of(config, heads, pooler=pooler)
     precisions = header["precisions"]
     if precisions.keys() != layout.matrices.keys() or not set(precisions.values()) <= set(get_args(Precision)):
@@ -166,8 +178,8 @@ def _parsed(content: memoryview, length: int) -> Engine:
     sizes = header["tokenizer"]
     if len(sizes) != len(_TOKENIZER) or not all(type(n) is int and n >= 0 for pair in sizes for n in pair):
         raise BadInput("its tokenizer's sizes are invalid")
-    if sum(whole for whole, _ in sizes) > _most_tokenizer(len(content)):
-        raise BadInput("its tokenizer would expand to more than its weights")
+    if sum(whole for whole, _ in sizes) > _most_tokenizer(config):
+        raise BadInput("its tokenizer would expand to more than its entries take")
 
     end = _START.size + length
     places: list[tuple[int, tuple[int, ...], Any]] = []
@@ -191,12 +203,15 @@ def _parsed(content: memoryview, length: int) -> Engine:
             raise BadInput("its tokenizer is not as long as its header says")
         files.append(unpacked)
         end += packed
-    return Engine(config, heads, pooler, header["manifest"], _loaded(files), matrices, vectors)
+    tokenizer = _loaded(files)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise BadInput(f"the tokenizer has {tokenizer.vocab_size:,} entries, the model only {config.vocab_size:,}")
+    return Engine(config, heads, pooler, manifest, tokenizer, matrices, vectors)
 
 
-def _most_tokenizer(weights: int) -> int:
-    """Bytes of the tokenizer's files, unpacked, beside so many of weights: an entry takes about as many in both."""
-    return _SMALL_TOKENIZER + weights
+def _most_tokenizer(config: EncoderConfig) -> int:
+    """Bytes of the tokenizer's files, unpacked; once read they take some thirty times as many."""
+    return _MOST_RULES + _MOST_ENTRY * config.vocab_size
 
 
 def _size(shape: tuple[int, ...], kind: Any) -> int:

@@ -165,9 +165,8 @@ class Reading(NamedTuple):
 
     @classmethod
     def of_engine(cls, engine: Engine) -> "Reading":
-        """As the file says; to all its positions where it does not."""
-        longest = engine.manifest.get("max_length", engine.config.max_position_embeddings)
-        return cls(engine.tokenizer, longest, EMBEDDING in engine.heads, trained_on_pairs(engine.manifest))
+        """As the file says."""
+        return cls(engine.tokenizer, engine.max_length, EMBEDDING in engine.heads, trained_on_pairs(engine.manifest))
 
     def batch(self, inputs: Sequence[Input]) -> Batch:
         """Inputs as one batch, of pairs that are read apart all first texts and then the second.

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bertram.comparison.statistics import percentiles, resampled
 from bertram.inference.predictor import cosines
 from bertram.models.heads import Head, Model
 from bertram.models.tensors import targets_of, to_tensors
 from bertram.shrinking.distillation import Answers, Distillation, DistillationFeed
 from bertram.tasks.similarity import Similarity
 from bertram.training.interruption import check_stop
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def agreement(student: Predictions, teacher: Predictions) -> dict[str, dict[str,
 
 
 def _share(each: NDArray[Any]) -> dict[str, Any]:
-    return _interval(each[:, None].astype(np.float64), lambda means: means[..., 0])
+    return _interval(each[:, None], lambda means: means[..., 0])
 
 
 def _correlation(own: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, Any]:
@@ -109,8 +108,6 @@ def _correlation(own: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[
 
 def _interval(terms: NDArray[Any], score_of: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[str, Any]:
     """A score of the means of terms [B, K], with its interval."""
-    draws, rows = np.random.default_rng(0), len(terms)
-    means = [terms[draws.integers(rows, size=rows)].mean(0, np.float64) for _ in range(_RESAMPLES)]
-    low, high = np.quantile(score_of(np.stack(means)), [0.025, 0.975])
+    low, high = percentiles(resampled(terms[None].astype(np.float64), score_of)[:, 0])
     value = score_of(terms.mean(0, np.float64))
-    return {"value": float(value), "low": float(low), "high": float(high), "n": rows}
+    return {"value": float(value), "low": float(low), "high": float(high), "n": len(terms)}

@@ -44,11 +44,10 @@ inline void tiles(int first, int last, F&& f) {
     if (first < last) last_tile(last - first, f, first, std::make_integer_sequence<int, kTile - 1>{});
 }
 
-// Of each 32 bits, the sum of two products of int16.
+// Of each 32 bits, the sum of two products of int16, where no instruction adds it at once; AVX-512 here has one.
+#if !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
 inline Ints pair_products(Ints x, Ints w) {
-#if defined(__AVX512BW__)
-    return (Ints)_mm512_madd_epi16((__m512i)x, (__m512i)w);
-#elif defined(__AVX2__)
+#if defined(__AVX2__)
     return (Ints)_mm256_madd_epi16((__m256i)x, (__m256i)w);
 #elif defined(__x86_64__)
     return (Ints)_mm_madd_epi16((__m128i)x, (__m128i)w);
@@ -56,6 +55,7 @@ inline Ints pair_products(Ints x, Ints w) {
     return (x << 16 >> 16) * (w << 16 >> 16) + (x >> 16) * (w >> 16);
 #endif
 }
+#endif
 
 // What a product is made of: each adds the products of its numbers to one sum, in the lanes of a vector.
 struct Single {  // float
@@ -170,6 +170,7 @@ void product(const Matrix& m, const Rows& in, int first_row, int last_row, int f
     }
 }
 
+// Bytes know no NaN: a row that holds one, or infinity, has a scale of NaN.
 void quantize(const float* x, int n, uint8_t* bytes, float* scale, int32_t* zero) {
     Floats low = splat(0.0f), high = splat(0.0f);
     each(n, [&](int i, auto count) {
@@ -180,15 +181,17 @@ void quantize(const float* x, int n, uint8_t* bytes, float* scale, int32_t* zero
     const float bottom = lowest(low);
     const float top = highest(high);
     const float step = top > bottom ? (top - bottom) / 255.0f : 1.0f;
-    const int32_t origin = static_cast<int32_t>(-bottom / step + 0.5f);
+    const int32_t origin = static_cast<int32_t>(std::min(255.0f, -bottom / step) + 0.5f);
     const float inverse = 1.0f / step, shift = static_cast<float>(origin) + 0.5f;
+    Floats total = splat(0.0f);
     each(n, [&](int i, auto count) {
         const Floats shifted = load_some(x + i, count) * inverse + shift;
+        total += shifted;
         const Ints whole = to_ints(least(most(shifted, splat(0.0f)), splat(255.0f)));
         const Bytes some = __builtin_convertvector(whole, Bytes);
         std::memcpy(bytes + i, &some, count);
     });
-    *scale = step;
+    *scale = step + 0.0f * sum(total);
     *zero = origin;
 }
 
@@ -203,7 +206,7 @@ void activate(Activation activation, float* x, int n) {
                 return v / (1.0f + exp(v * (v * v * -0.0713548163f - 1.59576912f)));  // tanh by its exponential
             });
         case Activation::relu:
-            return replace_each(x, n, [](Floats v) { return most(v, splat(0.0f)); });
+            return replace_each(x, n, [](Floats v) { return most(splat(0.0f), v); });
         case Activation::silu:
             return replace_each(x, n, [](Floats v) { return v / (1.0f + exp(-v)); });
         case Activation::tanh:
@@ -338,16 +341,17 @@ inline Ints paired(Floats low, Floats high, float factor) {
     return ((Ints)(low * factor + kRounding) & 0xffff) | (Ints)(high * factor + kRounding) << 16;
 }
 
-// What the largest of some rows is to be multiplied by to become `limit`.
+// What the largest of some rows is to be multiplied by to become `limit`; NaN where one of their numbers is not finite.
 inline float factor_to(float limit, const float* x, int stride, int rows, int d) {
-    Floats high = splat(0.0f);
+    Floats high = splat(0.0f), zeros = splat(0.0f);
     for (int row = 0; row < rows; ++row, x += stride)
         each(d, [&](int i, auto count) {
             const Floats some = load_some(x + i, count);
             high = most(high, most(some, -some));
+            zeros += some * 0.0f;
         });
     const float peak = highest(high);
-    return peak > 0.0f ? limit / peak : 0.0f;
+    return (peak > 0.0f ? limit / peak : 0.0f) + sum(zeros);
 }
 
 // As `attend`, in products of int16, of which the processor does two at a time: an error below 1e-3, where int8 weights
@@ -375,7 +379,8 @@ void attend_int16(const float* q, const float* k, const float* v, int stride, in
                                                   : splat(0.0f);
             store(values + static_cast<int64_t>(t) * deep + i, paired(load_some(low, d - i), high, of_v));
         }
-    const float factor = of_q > 0.0f && of_k > 0.0f ? 1.0f / (std::sqrt(static_cast<float>(d)) * of_q * of_k) : 0.0f;
+    // Where all scores are 0 any number serves but 0, which makes NaN of the -INFINITY behind them.
+    const float factor = of_q == 0.0f || of_k == 0.0f ? 1.0f : 1.0f / (std::sqrt(static_cast<float>(d)) * of_q * of_k);
     tiles(0, queries, [&](int row, auto tile) {
         constexpr int R = decltype(tile)::value;
         for (int r = 0; r < R; ++r)
@@ -389,7 +394,7 @@ void attend_int16(const float* q, const float* k, const float* v, int stride, in
             float* w = weights + r * padded;
             for (int t = 0; t < half; t += kLanes)
                 store(w + t, (Floats)paired(load(w + t), load_some(w + half + t, padded - half - t), of_w));
-            totals[r] = of_v > 0.0f ? 1.0f / (of_w * totals[r] * of_v) : 0.0f;
+            totals[r] = of_v == 0.0f ? 0.0f : 1.0f / (of_w * totals[r] * of_v);
         }
         mix<R, Pair>(reinterpret_cast<const int32_t*>(weights), padded, values, deep, half, d, totals,
                      out + static_cast<int64_t>(row) * out_stride, out_stride);

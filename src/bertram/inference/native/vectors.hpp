@@ -43,6 +43,8 @@ inline Ints splat(int32_t x) { return x - Ints{}; }
 inline Floats to_floats(Floats x) { return x; }
 inline Floats to_floats(Ints x) { return __builtin_convertvector(x, Floats); }
 inline Ints to_ints(Floats x) { return __builtin_convertvector(x, Ints); }
+
+// Of a NaN and a number the second: a bound that stands first lets NaN through.
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
 
@@ -100,7 +102,7 @@ constexpr float kRounding = 12582912.0f;
 
 // 2^n · polynomial of the rest (Cephes' coefficients), some 1e-7 of the value off.
 inline Floats exp(Floats x) {
-    x = least(most(x, splat(-87.0f)), splat(88.0f));
+    x = least(splat(88.0f), most(splat(-87.0f), x));
     const Floats shifted = x * 1.44269504f + kRounding, whole = shifted - kRounding;
     const Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     Floats y = splat(1.9875691500e-4f);
