@@ -323,18 +323,37 @@ def test_hours_become_steps_once(tmp_path: Path) -> None:
     assert 0.5 < outcome.seconds < 8
 
 
-def test_hours_are_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(line: dict[str, Any]) -> None:
-        if line["step"] == 5:
-            raise Killed
+def test_what_timing_decided_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps of --hours, and the precision: also where a kill came before the first checkpoint of --save-every."""
 
-    recipe = replace(RECIPE, steps=None, hours=2 / 3600, save_every=2)
+    def die(line: dict[str, Any]) -> None:
+        raise Killed
+
+    monkeypatch.setattr("bertram.training.loop.chosen", lambda recipe, processes: "bf16")
+    recipe = replace(RECIPE, steps=None, hours=2 / 3600, save_every=10**6)
     with pytest.raises(Killed):
         train(tmp_path, recipe, report=die)
     found = checkpoint.load_latest(tmp_path / "checkpoints")
     assert found is not None
     monkeypatch.setattr(Loop, "_begin", lambda self: pytest.fail("measured again"))
-    assert train(tmp_path, recipe)[1].steps == found[1]["state"]["total"]
+    monkeypatch.setattr("bertram.training.loop.chosen", lambda recipe, processes: pytest.fail("measured again"))
+    _, outcome = train(tmp_path, recipe)
+    assert (outcome.steps, outcome.precision) == (found[1]["state"]["total"], "bf16")
+
+
+def test_a_checkpoint_comes_after_five_minutes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With steps of 70 seconds every fifth has one, and nothing of the training changes."""
+    rare, clock, seen = replace(RECIPE, save_every=10**6), [0.0], set()
+    expected, _ = train(tmp_path / "quick", rare)
+
+    def tick(line: dict[str, Any]) -> None:
+        clock[0] += 70.0 if "loss" in line else 0.0
+        seen.update(path.name for path in (tmp_path / "slow" / "checkpoints").glob("step-*"))
+
+    monkeypatch.setattr("bertram.training.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    found, _ = train(tmp_path / "slow", rare, report=tick)
+    assert seen == {f"step-{step}" for step in range(0, 41, 5)}
+    assert all(map(torch.equal, found.parameters(), expected.parameters()))
 
 
 def test_hours_leave_half_of_the_time_to_evaluations_and_so_make_fewer(

@@ -124,7 +124,8 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
-        constant_loss = head.constant_loss(torch.from_numpy(targets["train"]), self.recipe.label_smoothing or 0.0)
+        head.label_smoothing = self.recipe.label_smoothing or 0.0
+        constant_loss = head.constant_loss(torch.from_numpy(targets["train"]))
 
         def evaluate() -> Evaluation:
             score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
