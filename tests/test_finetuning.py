@@ -215,6 +215,20 @@ def test_a_diverged_training_is_called_so(place, tmp_path):
     assert "model-index" not in card
 
 
+def test_a_model_that_tells_no_texts_apart_is_warned_of(place, tmp_path, caplog):
+    """But not where it is only tried whether all goes well, nor where it learned."""
+    given = {"model": place / "bare", "out": tmp_path / "out"}
+    train("classification", place / "good.csv", **given, dry_run=True)
+    assert "tells no texts apart" not in caplog.text
+    train("classification", place / "good.csv", **given, recipe=Recipe(steps=2, learning_rate=0.0))
+    said = f"{tmp_path / 'out'}: all 20 validation texts got the label "
+    assert said in caplog.text
+    assert "tells no texts apart; use pre-trained weights, or more data or steps" in caplog.text
+    caplog.clear()
+    train("classification", place / "good.csv", model=place / "bare", out=tmp_path / "learned", recipe=RECIPE)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("scores", [{}, {"validation": []}])
 def test_the_hub_reads_a_card_without_scores(place, manifest, scores):
     text = model_card(manifest | {"scores": scores})

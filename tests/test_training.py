@@ -23,7 +23,7 @@ from bertram.batch import IGNORED, Batch, Examples
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.models.heads import Model
-from bertram.models.tensors import targets_of
+from bertram.models.tensors import inputs_of, targets_of
 from bertram.training import checkpoint, interruption, precision
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows
@@ -76,6 +76,20 @@ def test_learns_a_word(tmp_path: Path, precision: Any) -> None:
     assert outcome.status == "finished"
     found = losses(tmp_path)
     assert np.mean([found[step] for step in range(141, 151)]) < 0.2 < found[1]
+
+
+def test_data_share_counts_making_tensors_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that takes all the time there is, it is all of the step."""
+    clock = [0.0]
+
+    def slow(*arguments: Any) -> Any:
+        clock[0] += 10.0
+        return inputs_of(*arguments)
+
+    monkeypatch.setattr("bertram.training.step.inputs_of", slow)
+    monkeypatch.setattr("bertram.training.step.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    train(tmp_path, replace(RECIPE, steps=2))
+    assert [line["data_share"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.02)])
