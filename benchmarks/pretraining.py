@@ -43,7 +43,7 @@ def prepare(data: Path, scratch: Path, models: Sequence[str]) -> None:
     from bertram.config import PRESETS
     from bertram.corpus import store
     from bertram.corpus.parts import corpus_files
-    from bertram.pretraining import Corpus
+    from bertram.corpus.source import Corpus
     from bertram.progress import silent
     from bertram.text.tokenizer import Tokenizer
 
@@ -52,7 +52,7 @@ def prepare(data: Path, scratch: Path, models: Sequence[str]) -> None:
         sizes = PRESETS[name]
         tokenizer = Tokenizer.train(novels.sentences(silent), sizes.model_type, sizes.vocab_size)
         tokenizer.save(scratch / name)
-        store.build(novels.parts(), tokenizer, scratch / name / "store", None)
+        store.build(novels.parts, tokenizer, scratch / name / "store", None)
 
 
 def blocks(scratch: Path, model: str, batches: int = 1) -> Any:
@@ -221,8 +221,8 @@ def corpus_bertram(scratch: Path, model: str) -> dict[str, float]:
     from bertram.config import PRESETS
     from bertram.corpus import store
     from bertram.corpus.parts import corpus_files
+    from bertram.corpus.source import Corpus
     from bertram.memory import peak_memory_mb
-    from bertram.pretraining import Corpus
     from bertram.progress import silent
     from bertram.text.tokenizer import Tokenizer
 
@@ -232,7 +232,7 @@ def corpus_bertram(scratch: Path, model: str) -> dict[str, float]:
     tokenizer = Tokenizer.train(text.sentences(silent), sizes.model_type, sizes.vocab_size)
     learned = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        store.build(text.parts(), tokenizer, Path(out), None)
+        store.build(text.parts, tokenizer, Path(out), None)
         tokens = len(store.TokenStore.open(Path(out)).tokens)
     done = time.perf_counter()
     return {
