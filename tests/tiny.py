@@ -89,10 +89,10 @@ def run(*arguments: object) -> object:
     return 0
 
 
-def bertram(*arguments: object, **options: object) -> subprocess.Popen[str]:
-    """The command line in a process of its own, on one thread: tests run side by side."""
+def bertram(*arguments: object, threads: int = 1, **options: object) -> subprocess.Popen[str]:
+    """The command line in a process of its own, on one thread unless told: tests run side by side."""
     command = [sys.executable, "-m", "bertram.cli", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=environment, **pipes, **options)
 
