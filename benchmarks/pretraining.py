@@ -8,11 +8,12 @@
 step: real tokens a second of an optimizer step over about 8,192 tokens of the novels, in sequences of at most 128,
 beside Bert- or AlbertForPreTraining on the very same sequences, padded to the longest of a batch, with logits of the
 whole vocabulary at every position; both with fused AdamW, transformers in bfloat16 and Bertram too, unless it finds
-float32 faster. gpu: likewise over about 32,768 tokens on a GPU, each as it is and compiled, and with Bertram's
-attention in padded blocks as on a CPU. data: the feed of a step alone, beside DataCollatorForLanguageModeling, which
-masks and pads the same sequences, but neither cuts nor pairs them. corpus: learning a tokenizer and building the store
-for 100 MB of text, the corpora repeated. Every run is a process of its own, and the contestants take turns. Nothing
-else may run meanwhile.
+float32 faster. data_share is the data path's share of our step: the feed, the tensors, and a step's part of building a
+block, which serves many steps and is timed by itself, because the first one is built before the clock starts. gpu:
+likewise over about 32,768 tokens on a GPU, each as it is and compiled, and with Bertram's attention in padded blocks as
+on a CPU. data: the feed of a step alone, beside DataCollatorForLanguageModeling, which masks and pads the same
+sequences, but neither cuts nor pairs them. corpus: learning a tokenizer and building the store for 100 MB of text, the
+corpora repeated. Every run is a process of its own, and the contestants take turns. Nothing else may run meanwhile.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def prepare(data: Path, scratch: Path, models: Sequence[str]) -> None:
     from bertram.config import PRESETS
     from bertram.corpus import store
     from bertram.corpus.parts import corpus_files
-    from bertram.pretraining import Corpus
+    from bertram.corpus.source import Corpus
     from bertram.progress import silent
     from bertram.text.tokenizer import Tokenizer
 
@@ -52,7 +53,7 @@ def prepare(data: Path, scratch: Path, models: Sequence[str]) -> None:
         sizes = PRESETS[name]
         tokenizer = Tokenizer.train(novels.sentences(silent), sizes.model_type, sizes.vocab_size)
         tokenizer.save(scratch / name)
-        store.build(novels.parts(), tokenizer, scratch / name / "store", None)
+        store.build(novels.parts, tokenizer, scratch / name / "store", None)
 
 
 def blocks(scratch: Path, model: str, batches: int = 1) -> Any:
@@ -120,7 +121,17 @@ def step_bertram(
             report=report,
             processes=Processes(0, 1, torch.device(device)),
         ).run()
-    return speed(marks, warm_up - 1) | {"data_share": statistics.mean(shares[warm_up:])}
+    found, building = speed(marks, warm_up - 1), block_seconds(feed)
+    seconds = found["median_step_seconds"]
+    data = statistics.mean(shares[warm_up:]) * seconds + building
+    return found | {"data_share": data / (seconds + building)}
+
+
+def block_seconds(feed: Any) -> float:
+    """What building a block of the next epoch takes for each batch in it."""
+    began = time.perf_counter()
+    feed.take((1, 0, 0))
+    return (time.perf_counter() - began) * feed.blocks / feed.steps_per_epoch
 
 
 def step_transformers(
@@ -221,8 +232,8 @@ def corpus_bertram(scratch: Path, model: str) -> dict[str, float]:
     from bertram.config import PRESETS
     from bertram.corpus import store
     from bertram.corpus.parts import corpus_files
+    from bertram.corpus.source import Corpus
     from bertram.memory import peak_memory_mb
-    from bertram.pretraining import Corpus
     from bertram.progress import silent
     from bertram.text.tokenizer import Tokenizer
 
@@ -232,7 +243,7 @@ def corpus_bertram(scratch: Path, model: str) -> dict[str, float]:
     tokenizer = Tokenizer.train(text.sentences(silent), sizes.model_type, sizes.vocab_size)
     learned = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        store.build(text.parts(), tokenizer, Path(out), None)
+        store.build(text.parts, tokenizer, Path(out), None)
         tokens = len(store.TokenStore.open(Path(out)).tokens)
     done = time.perf_counter()
     return {

@@ -18,6 +18,7 @@ from bertram.corpus.sentence_pairs import IN_ORDER, IS_NEXT, SWAPPED
 from bertram.corpus.store import TokenStore, build, random_of
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
+from tiny import made
 
 WORDS = [f"w{number}" for number in range(3000)]
 DOCUMENTS = 30
@@ -39,7 +40,7 @@ def corpus(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> To
         cuts = sorted(random.choice(np.arange(1, 100), document % 10, replace=False).tolist())
         parts.append(Part(document, [" ".join(words[a:b]) for a, b in zip([0, *cuts], [*cuts, 100], strict=True)]))
     directory = tmp_path_factory.mktemp("store")
-    build(parts, tokenizer, directory, None)
+    build(made(parts), tokenizer, directory, None)
     kept = TokenStore.open(directory)
     assert len(kept.tokens) == 100 * DOCUMENTS
     return kept
@@ -115,7 +116,7 @@ def test_a_negative_comes_from_no_part_of_the_same_document(
         for place, document in enumerate(np.repeat(np.arange(len(numbers)), numbers).tolist())
     ]
     with TemporaryDirectory() as directory:
-        build(parts, tokenizer, Path(directory), None)
+        build(made(parts), tokenizer, Path(directory), None)
         corpus = TokenStore.open(Path(directory))
         negatives = 0
         for batch in epoch(feed(corpus, tokenizer, "nsp", seed=seed, max_length=24)):
@@ -192,7 +193,7 @@ def test_several_blocks_share_out_the_parts(
 
 
 def test_pairs_with_another_document_need_one(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    build([Part(0, ["w1 w2", "w3"]), Part(0, ["w4"])], tokenizer, tmp_path, None)
+    build(made([Part(0, ["w1 w2", "w3"]), Part(0, ["w4"])]), tokenizer, tmp_path, None)
     with pytest.raises(BadInput, match="two documents"):
         feed(TokenStore.open(tmp_path), tokenizer, "nsp")
     assert epoch(feed(TokenStore.open(tmp_path), tokenizer, "sop"))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bertram.corpus.parts import (
     PART_CHARACTERS,
     Part,
+    Place,
     corpus_files,
     guess_documents,
     read_parts,
@@ -161,6 +162,30 @@ def prose(characters, seed=0):
     rng = random.Random(seed)
     words = ["word", "Mr.", "longer", "end.", "a", "no!", '"so?"', "etc.", "J."]
     return " ".join(rng.choice(words) for _ in range(characters // 4))
+
+
+@pytest.mark.parametrize("documents", ["file", "blank-line"])
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_reading_begins_at_any_document(tmp_path, documents, end):
+    """What stands before it, in the same file or in others, is not looked at; in a gzipped file it is unpacked."""
+    text = "\ufeffOne. Two.\r\nThree\r\n\r\n \n" + f"{prose(20_000)}\n{prose(20_000, 1)}\n\n\nFour: ä.\n\nFive"
+    lines = "".join(f"{json.dumps({'text': text})}\n" for text in ("", "Six.\nSeven.", prose(20_000), "Eight", " "))
+    contents = {"a.txt": text, "b.jsonl": f"{lines}\n{lines}", "c.txt": "\n\nNine.\n\nTen."}
+    files = [write(tmp_path / f"{name}{end}", content) for name, content in contents.items()]
+    parts = list(read_parts(files, documents))
+    assert len({part.document for part in parts}) == (8 if documents == "file" else 12)
+    for place in dict.fromkeys(part.place for part in parts):
+        for number, file in enumerate(files[: place.file + 1]):
+            if number < place.file:
+                file.write_bytes(b"")
+            elif not end:
+                file.write_bytes(b"\xff" * place.offset + file.read_bytes()[place.offset :])
+        rest = [part for part in parts if part.document >= place.document]
+        found = list(read_parts(files, documents, place))
+        assert found == rest
+        assert [part.place for part in found] == [part.place for part in rest]
+    with pytest.raises(BadInput, match="line 8: not JSON"):
+        list(read_parts([write(tmp_path / "bad.jsonl", f"{lines}\n\n!")], documents, Place(0, len(lines), 5, 0)))
 
 
 @pytest.mark.parametrize("name", ["t.txt", "t.jsonl"])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from bertram.errors import BadInput
 from bertram.model_card import model_card
 from bertram.models.heads import ClassificationHead
 from bertram.run_directory import SETTINGS, alone_in
-from bertram.supervised.finetuning import LabelledSplits
+from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
 from bertram.supervised.train import summary, train
 from bertram.text.records import Table, read_table
+from bertram.training.distributed import alone
 from bertram.training.interruption import Interrupted
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -43,6 +45,31 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def manifest(place):
     return json.loads((place / "out" / "bertram.json").read_text())
+
+
+def test_a_finished_training_leaves_no_checkpoints(place, tmp_path):
+    """Nor does one that was killed while it deleted them; a diverged one keeps them."""
+    leftover = place / "out" / "checkpoints"
+    assert not leftover.exists()
+    (leftover / "step-1").mkdir(parents=True)
+    given = {"model": place / "bare", "out": place / "out", "test": place / "test.csv", "recipe": RECIPE}
+    train("classification", place / "good.csv", **given, resume=True)
+    assert not leftover.exists()
+    wild = given | {"out": tmp_path / "out", "recipe": replace(RECIPE, learning_rate=1e30)}
+    assert train("classification", place / "good.csv", **wild)["status"] == "diverged"
+    train("classification", place / "good.csv", **wild, resume=True)
+    assert (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_labels_are_smoothed_where_the_recipe_says_so(place, tmp_path):
+    splits = LabelledSplits.read(place / "good.csv")
+    for smoothing in (0.1, None):
+        recipe = replace(RECIPE, label_smoothing=smoothing)
+        training = EncoderTraining(
+            task=learn("classification", splits), splits=splits, model=place / "bare", recipe=recipe
+        )
+        setup = training.begin(tmp_path, alone())
+        assert setup.network.heads["classification"].label_smoothing == (smoothing or 0.0)
 
 
 def test_it_learned(manifest):
@@ -178,8 +205,6 @@ def test_one_process_at_a_time(place, tmp_path, monkeypatch):
 
 
 def test_a_diverged_training_is_called_so(place, tmp_path):
-    from dataclasses import replace
-
     wild = replace(RECIPE, learning_rate=1e30)
     found = train("classification", place / "good.csv", model=place / "bare", out=tmp_path / "out", recipe=wild)
     assert found["status"] == "diverged"
@@ -188,6 +213,20 @@ def test_a_diverged_training_is_called_so(place, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Status: diverged." in card
     assert "model-index" not in card
+
+
+def test_a_model_that_tells_no_texts_apart_is_warned_of(place, tmp_path, caplog):
+    """But not where it is only tried whether all goes well, nor where it learned."""
+    given = {"model": place / "bare", "out": tmp_path / "out"}
+    train("classification", place / "good.csv", **given, dry_run=True)
+    assert "tells no texts apart" not in caplog.text
+    train("classification", place / "good.csv", **given, recipe=Recipe(steps=2, learning_rate=0.0))
+    said = f"{tmp_path / 'out'}: all 20 validation texts got the label "
+    assert said in caplog.text
+    assert "tells no texts apart; use pre-trained weights, or more data or steps" in caplog.text
+    caplog.clear()
+    train("classification", place / "good.csv", model=place / "bare", out=tmp_path / "learned", recipe=RECIPE)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("scores", [{}, {"validation": []}])
@@ -279,8 +318,10 @@ def test_the_constant_loss_is_the_least_of_a_constant_answer() -> None:
     head.label_smoothing = 0.1
     shares = torch.linspace(0.01, 0.99, 981)
     losses = [head.loss(torch.stack([s.log(), (1 - s).log()]).expand(100, 2), targets) for s in shares]
-    assert head.constant_loss(targets, 0.1)(targets) == pytest.approx(float(min(losses)), abs=1e-5)
-    assert head.constant_loss(targets)(targets) < 0.168 < head.constant_loss(targets, 0.1)(targets)
+    smoothed = head.constant_loss(targets)(targets)
+    assert smoothed == pytest.approx(float(min(losses)), abs=1e-5)
+    head.label_smoothing = 0.0
+    assert head.constant_loss(targets)(targets) < 0.168 < smoothed
 
 
 def test_a_loss_is_held_to_a_constant_answer_on_the_same_texts() -> None:

@@ -211,6 +211,22 @@ def test_lengths_of_ngrams():
     assert all(close((lengths == n).sum(), len(lengths), chance / 11) for n, chance in ((1, 6), (2, 3), (3, 2)))
 
 
+@pytest.mark.parametrize(("words", "bias"), [(125, 0.05), (20, 0.2)])
+def test_lengths_of_masked_ngrams_are_near_those_drawn(words, bias):
+    """What is too long for the rest of the budget is passed over: single words gain, in short sequences the most."""
+    rng, sequences = np.random.default_rng(8), 4000
+    bounds = np.arange(sequences + 1) * words
+    cut = np.zeros(bounds[-1], bool)
+    cut[bounds[:-1]] = True
+    firsts = _ngram_firsts(cut, rng)
+    lengths = np.diff(firsts, append=bounds[-1]).astype(np.int32)
+    budgets = np.full(sequences, round(0.15 * (words + 3)), np.int32)
+    masked = lengths[_spent(lengths, np.searchsorted(firsts, bounds), budgets, rng) > 0]
+    gained = np.bincount(masked)[1:] / len(masked) - np.array([6, 3, 2]) / 11
+    assert 0 < gained[0] < bias
+    assert np.abs(gained).max() < bias
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(0, 2**32))
 def test_ngrams_tile_every_run(runs, seed):
     begins = np.cumsum([0, *runs])

@@ -11,10 +11,11 @@ import transformers
 from safetensors.torch import load_file
 
 from bertram.corpus import store
+from bertram.corpus.source import Corpus
 from bertram.errors import BadInput
 from bertram.model_directory import ModelDirectory
 from bertram.models.tensors import to_tensors
-from bertram.pretraining import Corpus, summary
+from bertram.pretraining import summary
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import Processes
 from bertram.training.metrics_file import read_metrics
@@ -45,11 +46,16 @@ def test_it_learns(trained: Path) -> None:
     """Held-out loss falls well below that of guessing by frequency, and metrics tell of both objectives."""
     manifest = json.loads((trained / "bertram.json").read_text())
     assert " documents (separated by blank lines)\nvalidation: held out of the corpus, " in summary(manifest)
+    pair = "sentence-order" if trained.name == "albert-tiny" else "next-sentence"
+    assert f"\nobjective: masked tokens and {pair} prediction\n" in summary(manifest)
+    said = [line.rpartition(" ")[0] for line in summary(manifest).splitlines()]
+    assert [said.count(f"held-out {name} accuracy") for name in ("next-sentence", "sentence-order")] == [1, 1]
     lines = read_metrics(trained / "metrics.jsonl")
     first = next(line for line in lines if "loss" in line)
     assert manifest["status"] == "finished"
     assert manifest["scores"]["masked_language_model_loss"] < first["masked_language_model_loss"] - 1
-    assert {"nsp_accuracy", "sop_accuracy", "sentence_pair_accuracy"} <= manifest["scores"].keys()
+    assert {"nsp_accuracy", "sop_accuracy"} <= manifest["scores"].keys()
+    assert "sentence_pair_accuracy" not in manifest["scores"]  # which is one of the two
     assert all(0 <= line["data_share"] <= 1 for line in lines if "loss" in line)
     assert any("validation_masked_language_model_loss" in line for line in lines)
     assert manifest["recipe"]["learning_rate"] == 1e-3
@@ -221,6 +227,17 @@ def test_one_held_out_document_is_judged_by_masked_tokens(corpus: Path, tmp_path
     scores = json.loads((tmp_path / "out" / "bertram.json").read_text())["scores"]
     assert "masked_language_model_loss" in scores
     assert "nsp_accuracy" not in scores
+
+
+def test_texts_without_blank_lines_between_them_are_one_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mails = tmp_path / "mails.txt"
+    mails.write_text("".join(f"{text}\n" for text, _ in rows(50)))
+    assert pretrained(mails, tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "it was read as one document: separate documents by blank lines" in said
+    assert said.count("\n") == 1
 
 
 def test_texts_of_one_word_make_no_pairs(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from bertram.training.metrics_file import read_metrics
 from tiny import (
     Fork,
     also_slowly,
+    bertram,
     checkpoints,
     finish,
     harm,
@@ -94,8 +95,12 @@ def half(place, kind, whole):
 
 def pretraining(place, out, kind, prepare=None):
     """A process that begins one or goes on with one; `prepare` is called in it first."""
+    return Fork(*command(place, out, kind), prepare=partial(miniature, prepare))
+
+
+def command(place, out, kind):
     arguments = ["pretrain", place / "corpus.txt", "--model", f"{kind}-tiny", "--config", SIZES + KINDS[kind]]
-    return Fork(*arguments, *OPTIONS, *OFTEN, "--out", out, "--resume", prepare=partial(miniature, prepare))
+    return [*arguments, *OPTIONS, *OFTEN, "--out", out, "--resume"]
 
 
 def miniature(then=None):
@@ -123,6 +128,21 @@ def test_killed_pretraining_goes_on_bit_for_bit(place, kind, seconds, whole, tmp
     assert "training" in phases
     if kills == 50:
         assert {"tokenizer", "store"} < set(phases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_two_threads_in_bfloat16_it_goes_on_bit_for_bit_too(place, tmp_path, kind):
+    def pretraining(out):
+        return bertram(*command(place, out, kind), "--precision", "bf16", threads=2)
+
+    finish(pretraining(tmp_path / "whole"))
+    for step in (7, 22):
+        kill_past(pretraining(tmp_path / "out"), tmp_path / "out", step)
+    facts = json.loads((checkpoints(tmp_path / "out")[-1] / "state.json").read_text())
+    assert (facts["machine"]["threads"], facts["precision"]) == (2, "bf16")
+    finish(pretraining(tmp_path / "out"))
+    same_training(tmp_path / "out", tmp_path / "whole")
 
 
 def phase(out):

@@ -4,6 +4,8 @@ import json
 import os
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,11 +13,11 @@ import numpy as np
 import pytest
 
 from bertram.corpus import store
-from bertram.corpus.parts import Part
+from bertram.corpus.parts import Part, Place
 from bertram.corpus.store import TokenStore, build
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
-from tiny import rows
+from tiny import made, rows
 
 TEXTS = [text for text, _ in rows(240)]
 PARTS = [Part(place // 2, TEXTS[3 * place : 3 * place + 3]) for place in range(80)]  # two parts a document
@@ -41,7 +43,7 @@ EXPECTED = [(part.document, part_ids(part)) for part in PARTS]
 
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
-    build(PARTS, TOKENIZER, tmp_path, None)
+    build(made(PARTS), TOKENIZER, tmp_path, None)
     assert content(tmp_path) == EXPECTED
     assert TokenStore.open(tmp_path).document_count == 40
 
@@ -49,7 +51,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 def test_a_tenth_is_held_out(tmp_path: Path) -> None:
     """Every part stands in one of the two stores, in order, one of every ten in the second; another seed, others."""
     for seed in (0, 1):
-        build(PARTS, TOKENIZER, tmp_path / f"train{seed}", tmp_path / f"held{seed}", seed=seed)
+        build(made(PARTS), TOKENIZER, tmp_path / f"train{seed}", tmp_path / f"held{seed}", seed=seed)
     train, held_out = content(tmp_path / "train0"), content(tmp_path / "held0")
     assert len(held_out) == 8
     assert sorted(train + held_out) == sorted(EXPECTED)
@@ -72,13 +74,37 @@ def test_building_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
             yield part
 
     with pytest.raises(KeyboardInterrupt):
-        build(parts(last), TOKENIZER, tmp_path / "train", tmp_path / "held")
+        build(made(parts(last)), TOKENIZER, tmp_path / "train", tmp_path / "held")
     with (tmp_path / "train" / "tokens.bin").open("ab") as file:
         file.write(b"torn")
     with pytest.raises(BadInput, match="not a whole token store"):
         TokenStore.open(tmp_path / "train")
-    build(PARTS, TOKENIZER, tmp_path / "train", tmp_path / "held")
-    build(PARTS, TOKENIZER, tmp_path / "train-whole", tmp_path / "held-whole")
+    build(made(PARTS), TOKENIZER, tmp_path / "train", tmp_path / "held")
+    build(made(PARTS), TOKENIZER, tmp_path / "train-whole", tmp_path / "held-whole")
+    for name in ("train", "held"):
+        assert content(tmp_path / name) == content(tmp_path / f"{name}-whole")
+
+
+def test_building_goes_on_with_the_document_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing before it is read again; of the document itself, what is done is passed over."""
+    for name, number in {"_CHUNK": 1, "_SAVED_EVERY": 3, "_AHEAD": 1}.items():
+        monkeypatch.setattr(store, name, number)
+    placed = [replace(part, place=Place(0, 100 * part.document, 0, part.document)) for part in PARTS]
+    asked = []
+
+    def corpus(start: Place, stop: int = 80) -> Iterator[Part]:
+        asked.append(start)
+        for number, part in enumerate(placed):
+            if number == stop:
+                raise KeyboardInterrupt
+            if part.document >= start.document:
+                yield part
+
+    with pytest.raises(KeyboardInterrupt):
+        build(partial(corpus, stop=60), TOKENIZER, tmp_path / "train", tmp_path / "held")
+    build(corpus, TOKENIZER, tmp_path / "train", tmp_path / "held")
+    build(made(PARTS), TOKENIZER, tmp_path / "train-whole", tmp_path / "held-whole")
+    assert asked == [Place(), placed[56].place]  # 57 parts were saved, the last the first of its document
     for name in ("train", "held"):
         assert content(tmp_path / name) == content(tmp_path / f"{name}-whole")
 
@@ -87,7 +113,7 @@ def test_many_unknown_tokens_are_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also of those that were counted before building was stopped."""
-    build(PARTS, TOKENIZER, tmp_path / "known", None)
+    build(made(PARTS), TOKENIZER, tmp_path / "known", None)
     assert not caplog.text
     for name, number in {"_CHUNK": 1, "_SAVED_EVERY": 1, "_AHEAD": 1}.items():
         monkeypatch.setattr(store, name, number)
@@ -98,14 +124,14 @@ def test_many_unknown_tokens_are_told_of(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(stopped(), TOKENIZER, tmp_path / "strange", None)
-    build(parts, TOKENIZER, tmp_path / "strange", None)
+        build(made(stopped()), TOKENIZER, tmp_path / "strange", None)
+    build(made(parts), TOKENIZER, tmp_path / "strange", None)
     share = 200 / len(TokenStore.open(tmp_path / "strange").tokens)
     assert f"{share:.0%} of the tokens are unknown to the tokenizer" in caplog.text
 
 
 def test_of_a_large_corpus_fewer_parts_are_held_out_from_all_of_it(tmp_path: Path) -> None:
-    build(PARTS, TOKENIZER, tmp_path / "train", tmp_path / "held", held_out_of=20)
+    build(made(PARTS), TOKENIZER, tmp_path / "train", tmp_path / "held", held_out_of=20)
     held_out = content(tmp_path / "held")
     assert len(held_out) == 4
     assert held_out[-1] in EXPECTED[-20:]
@@ -114,7 +140,7 @@ def test_of_a_large_corpus_fewer_parts_are_held_out_from_all_of_it(tmp_path: Pat
 def test_a_store_is_built_anew_where_files_are_shorter_than_what_was_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(PARTS, TOKENIZER, tmp_path / "whole", None)
+    build(made(PARTS), TOKENIZER, tmp_path / "whole", None)
     monkeypatch.setattr(store, "_CHUNK", 1)
     monkeypatch.setattr(store, "_SAVED_EVERY", 1)
 
@@ -123,16 +149,16 @@ def test_a_store_is_built_anew_where_files_are_shorter_than_what_was_saved(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(stopped(), TOKENIZER, tmp_path / "torn", None)
+        build(made(stopped()), TOKENIZER, tmp_path / "torn", None)
     assert (tmp_path / "torn" / "progress.json").exists()
     os.truncate(tmp_path / "torn" / "tokens.bin", 3)
-    build(PARTS, TOKENIZER, tmp_path / "torn", None)
+    build(made(PARTS), TOKENIZER, tmp_path / "torn", None)
     assert content(tmp_path / "torn") == content(tmp_path / "whole")
 
 
 def test_no_more_than_a_limit_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "HELD_OUT_TOKENS", 50)
-    build(PARTS, TOKENIZER, tmp_path / "train", tmp_path / "held")
+    build(made(PARTS), TOKENIZER, tmp_path / "train", tmp_path / "held")
     held_out = content(tmp_path / "held")
     assert sum(len(ids) for _, sentences in held_out[:-1] for ids in sentences) < 50
     assert len(held_out) < 8
@@ -145,7 +171,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytes
         """Python's and numpy's own memory at its most, in bytes, for so many times the parts."""
         tracemalloc.start()
         try:
-            build((part for _ in range(times) for part in PARTS), TOKENIZER, tmp_path / str(times), None)
+            build(made(part for _ in range(times) for part in PARTS), TOKENIZER, tmp_path / str(times), None)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -156,12 +182,12 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(("parts", "message"), [([], "no text"), (PARTS[:1], "too short")])
 def test_too_little_text(tmp_path: Path, parts: list[Part], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        build(parts, TOKENIZER, tmp_path / "train", tmp_path / "held", seed=3)
+        build(made(parts), TOKENIZER, tmp_path / "train", tmp_path / "held", seed=3)
 
 
 @pytest.mark.parametrize("name", ["tokens", "sentences", "parts", "documents"])
 def test_a_store_of_another_size_than_it_says_is_refused(tmp_path: Path, name: str) -> None:
-    build(PARTS, TOKENIZER, tmp_path, None)
+    build(made(PARTS), TOKENIZER, tmp_path, None)
     path = tmp_path / f"{name}.bin"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BadInput, match="not a whole token store"):
@@ -169,6 +195,6 @@ def test_a_store_of_another_size_than_it_says_is_refused(tmp_path: Path, name: s
 
 
 def test_tokens_take_two_bytes_where_they_can(tmp_path: Path) -> None:
-    build(PARTS, TOKENIZER, tmp_path, None)
+    build(made(PARTS), TOKENIZER, tmp_path, None)
     assert json.loads((tmp_path / store.MANIFEST).read_text())["dtype"] == "<u2"
     assert TokenStore.open(tmp_path).tokens.dtype == np.uint16

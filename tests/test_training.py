@@ -23,7 +23,7 @@ from bertram.batch import IGNORED, Batch, Examples
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.models.heads import Model
-from bertram.models.tensors import targets_of
+from bertram.models.tensors import inputs_of, targets_of
 from bertram.training import checkpoint, interruption, precision
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows
@@ -76,6 +76,20 @@ def test_learns_a_word(tmp_path: Path, precision: Any) -> None:
     assert outcome.status == "finished"
     found = losses(tmp_path)
     assert np.mean([found[step] for step in range(141, 151)]) < 0.2 < found[1]
+
+
+def test_data_share_counts_making_tensors_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that takes all the time there is, it is all of the step."""
+    clock = [0.0]
+
+    def slow(*arguments: Any) -> Any:
+        clock[0] += 10.0
+        return inputs_of(*arguments)
+
+    monkeypatch.setattr("bertram.training.step.inputs_of", slow)
+    monkeypatch.setattr("bertram.training.step.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    train(tmp_path, replace(RECIPE, steps=2))
+    assert [line["data_share"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.02)])
@@ -323,18 +337,37 @@ def test_hours_become_steps_once(tmp_path: Path) -> None:
     assert 0.5 < outcome.seconds < 8
 
 
-def test_hours_are_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(line: dict[str, Any]) -> None:
-        if line["step"] == 5:
-            raise Killed
+def test_what_timing_decided_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps of --hours, and the precision: also where a kill came before the first checkpoint of --save-every."""
 
-    recipe = replace(RECIPE, steps=None, hours=2 / 3600, save_every=2)
+    def die(line: dict[str, Any]) -> None:
+        raise Killed
+
+    monkeypatch.setattr("bertram.training.loop.chosen", lambda recipe, processes: "bf16")
+    recipe = replace(RECIPE, steps=None, hours=2 / 3600, save_every=10**6)
     with pytest.raises(Killed):
         train(tmp_path, recipe, report=die)
     found = checkpoint.load_latest(tmp_path / "checkpoints")
     assert found is not None
     monkeypatch.setattr(Loop, "_begin", lambda self: pytest.fail("measured again"))
-    assert train(tmp_path, recipe)[1].steps == found[1]["state"]["total"]
+    monkeypatch.setattr("bertram.training.loop.chosen", lambda recipe, processes: pytest.fail("measured again"))
+    _, outcome = train(tmp_path, recipe)
+    assert (outcome.steps, outcome.precision) == (found[1]["state"]["total"], "bf16")
+
+
+def test_a_checkpoint_comes_after_five_minutes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With steps of 70 seconds every fifth has one, and nothing of the training changes."""
+    rare, clock, seen = replace(RECIPE, save_every=10**6), [0.0], set()
+    expected, _ = train(tmp_path / "quick", rare)
+
+    def tick(line: dict[str, Any]) -> None:
+        clock[0] += 70.0 if "loss" in line else 0.0
+        seen.update(path.name for path in (tmp_path / "slow" / "checkpoints").glob("step-*"))
+
+    monkeypatch.setattr("bertram.training.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    found, _ = train(tmp_path / "slow", rare, report=tick)
+    assert seen == {f"step-{step}" for step in range(0, 41, 5)}
+    assert all(map(torch.equal, found.parameters(), expected.parameters()))
 
 
 def test_hours_leave_half_of_the_time_to_evaluations_and_so_make_fewer(

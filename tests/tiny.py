@@ -19,6 +19,7 @@ import torch
 from bertram import cli
 from bertram.comparison import candidates
 from bertram.config import EncoderConfig
+from bertram.corpus.parts import Part, Place
 from bertram.files import write_json
 from bertram.formats.huggingface import write
 from bertram.formats.huggingface_config import config_overrides
@@ -41,6 +42,11 @@ def rows(number: int, seed: int = 0) -> list[tuple[str, str]]:
         words.insert(int(random.integers(len(words))), random.choice(GOOD if label else BAD))
         found.append((" ".join(words), "good" if label else "bad"))
     return found
+
+
+def made(parts: Iterable[Part]) -> Callable[[Place], Iterable[Part]]:
+    """A corpus for a store that is handed on from its beginning, whatever document is asked for."""
+    return lambda start: parts
 
 
 def table(path: Path, number: int = 64, seed: int = 0) -> Path:
@@ -83,10 +89,10 @@ def run(*arguments: object) -> object:
     return 0
 
 
-def bertram(*arguments: object, **options: object) -> subprocess.Popen[str]:
-    """The command line in a process of its own, on one thread: tests run side by side."""
+def bertram(*arguments: object, threads: int = 1, **options: object) -> subprocess.Popen[str]:
+    """The command line in a process of its own, on one thread unless told: tests run side by side."""
     command = [sys.executable, "-m", "bertram.cli", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=environment, **pipes, **options)
 

@@ -17,6 +17,8 @@ SETTINGS = "training.json"
 """All that a training depends on, as it was when it began; the first file."""
 MANIFEST = "bertram.json"
 """What came of it; the last file."""
+CHECKPOINTS = "checkpoints"
+"""What a training goes on from; gone once it has finished."""
 
 _UNFINISHED = ".unfinished-"
 _PATIENCE = 2.0  # seconds: what a killed process forked ends soon after it
@@ -51,6 +53,12 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     write_json(directory / MANIFEST, {**manifest, "format": _FORMAT})
 
 
+def discard_checkpoints(out: Path, manifest: Mapping[str, Any]) -> None:
+    """Delete the checkpoints of a training that bertram.json says has finished; those of a diverged one stay."""
+    if manifest["status"] == "finished":
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+
+
 def prepare_directory(
     out: Path, model: Path | None, settings: dict[str, Any], *, resume: bool
 ) -> dict[str, Any] | None:
@@ -74,6 +82,7 @@ def prepare_directory(
         manifest = read_manifest(out)
         if "status" in manifest:
             keep(out / SETTINGS, settings)
+            discard_checkpoints(out, manifest)  # of a process that was killed before it did
             return manifest
     make_directory(out)
     if not resume:

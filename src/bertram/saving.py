@@ -12,7 +12,7 @@ from bertram.formats.huggingface_config import config_overrides
 from bertram.formats.sentence_transformers import has_pooling, write_max_length
 from bertram.memory import gpu_peak_memory_mb, peak_memory_mb
 from bertram.model_directory import TARGET, vocabularies
-from bertram.run_directory import write_manifest
+from bertram.run_directory import discard_checkpoints, write_manifest
 from bertram.text import marian
 from bertram.text.tokenizer import Family, Tokenizer
 
@@ -43,6 +43,8 @@ def save(
     card: str,
 ) -> None:
     """Write a trained model's directory; bertram.json comes last and makes the training count as finished.
+
+    Only then the checkpoints go.
 
     Args:
         manifest: what came of the training; the configuration and the peak memory are added.
@@ -90,6 +92,7 @@ def _finish(out: Path, manifest: dict[str, Any], card: str) -> None:
     peaks = {name: max(peak or 0.0, manifest.pop(name, 0.0)) for name, peak in now.items()}
     rounded = {name: round(peak, 1) for name, peak in peaks.items() if peak}
     write_manifest(out, {**manifest, **rounded, "machine": environment()})
+    discard_checkpoints(out, manifest)
 
 
 def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: TransformerConfig) -> dict[str, Any]:

@@ -52,6 +52,9 @@ class Masker:
         longer than what is left of it passed over, so that words and n-grams may not spend it in full. Where all are
         longer than the whole budget, the first is cut to it, so that no sequence goes without a target.
 
+        Passing over favours short n-grams a little: instead of 55%, 27% and 18%, those of 1, 2 and 3 words are 58%, 26%
+        and 16% of what is masked in 125 words of a token each, and 71%, 21% and 8% in 20 such words.
+
         Returns:
             The token ids that the model sees, [T], and the targets, [T]: the id of a masked token, -100 elsewhere.
         """

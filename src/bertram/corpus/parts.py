@@ -9,18 +9,19 @@ Text files say where a document ends in one of two ways:
 JSONL files need neither: each object's `text` is a document, and line feeds in it end paragraphs. All may be gzipped.
 
 A document is handed on in parts of whole sentences, so that memory is bounded by the longest line, 16 MB, whatever the
-size of a file, a document or a paragraph.
+size of a file, a document or a paragraph. Reading can begin at any document: a file is not read before it, though a
+gzipped one is unpacked.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bertram.errors import BadInput, check_utf8
-from bertram.text.records import checked_cell, kind_of, numbered_lines, numbered_objects, opened
+from bertram.text.records import checked_cell, kind_of, numbered_lines, object_of, opened
 from bertram.text.sentences import split_sentences
 
 Documents = Literal["file", "blank-line"]
@@ -37,12 +38,26 @@ _PIECE = re.compile(
 )
 
 
+class Place(NamedTuple):
+    """Where a document begins; by default the first."""
+
+    file: int = 0  # its number among the files
+    offset: int = 0  # bytes of the file before it, unpacked
+    lines: int = 0  # in these bytes
+    document: int = 0  # its number over all files
+
+
+_FIRST = Place()
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """Consecutive sentences of one document, at least one, with at most PART_CHARACTERS characters in all."""
 
     document: int  # counted from 0 over all files
     sentences: list[str]
+    place: Place = field(default=_FIRST, compare=False)
+    """Where its document begins."""
 
     @property
     def characters(self) -> int:
@@ -84,7 +99,7 @@ def guess_documents(files: Sequence[Path]) -> Documents:
     return "file" if sum(kind_of(path) == ".txt" for path in files) > 1 else "blank-line"
 
 
-def read_parts(files: Sequence[Path], documents: Documents | None = None) -> Iterator[Part]:
+def read_parts(files: Sequence[Path], documents: Documents | None = None, start: Place = _FIRST) -> Iterator[Part]:
     """The parts of all documents, in the files' order; the parts of one document follow each other.
 
     Documents without any text are skipped and not counted.
@@ -92,40 +107,63 @@ def read_parts(files: Sequence[Path], documents: Documents | None = None) -> Ite
     Args:
         files: as `corpus_files` gives them.
         documents: what parts the documents of text files; None guesses as `guess_documents` does.
+        start: the document to begin with.
 
     Raises:
         BadInput: a file cannot be read, is no whole gzip file, or has a line that is longer than 16 MB, no UTF-8, holds
             a NUL byte or, in JSONL, is no object with a string `text`.
     """
     documents = documents or guess_documents(files)
-    number = 0
-    for sentences in chain.from_iterable(_documents(path, documents) for path in files):
-        part = None
-        for part in _parts(number, sentences):
-            yield part
-        number += part is not None
+    number = start.document
+    for file in range(start.file, len(files)):
+        before = (start.offset, start.lines) if file == start.file else (0, 0)
+        for where, sentences in _documents(files[file], documents, *before):
+            part = None
+            for part in _parts(Place(file, *where, number), sentences):
+                yield part
+            number += part is not None
 
 
-def _documents(path: Path, documents: Documents) -> Iterator[Iterable[str]]:
-    """The sentences of each document; each document must be read to its end before the next is asked for."""
+_Line = tuple[tuple[int, int], str]
+"""The bytes and lines before a line of a file, and what it says."""
+
+
+def _documents(
+    path: Path, documents: Documents, offset: int, lines: int
+) -> Iterator[tuple[tuple[int, int], Iterable[str]]]:
+    """The bytes and lines before each document and its sentences, from a document on that has so many before it.
+
+    Each document must be read to its end before the next is asked for.
+    """
+    found = _lines(path, offset, lines)
     if kind_of(path) == ".jsonl":
-        for number, value in numbered_objects(path):
-            text = checked_cell(str(path), number, "text", value.get("text"))
-            yield chain.from_iterable(map(_sentences, text.split("\n")))
+        for before, line in found:
+            if line:
+                number = before[1] + 1
+                text = checked_cell(str(path), number, "text", object_of(str(path), number, line).get("text"))
+                yield before, chain.from_iterable(map(_sentences, text.split("\n")))
         return
-    blocks = (lines for filled, lines in groupby(_stripped_lines(path), key=bool) if filled)
+    blocks = (block for filled, block in groupby(found, key=_is_filled) if filled)
     if documents == "file":
-        yield chain.from_iterable(map(_unwrapped, blocks))
-    else:
-        yield from (chain.from_iterable(map(_sentences, lines)) for lines in blocks)
+        yield (0, 0), chain.from_iterable(_unwrapped(line for _, line in block) for block in blocks)
+        return
+    for block in blocks:
+        before, first = next(block)
+        yield before, chain.from_iterable(map(_sentences, chain([first], (line for _, line in block))))
 
 
-def _stripped_lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, offset: int, lines: int) -> Iterator[_Line]:
+    """The lines of a file behind so many bytes and lines, without white space at their ends."""
     with opened(path) as stream:
-        for number, line in numbered_lines(str(path), stream):
+        for number, line in numbered_lines(str(path), stream, offset, lines):
             if "\0" in line:
                 raise BadInput(f"{path}: line {number}: a NUL byte in the text")
-            yield line.strip()
+            yield (offset, number - 1), line.strip()
+            offset = stream.tell()
+
+
+def _is_filled(line: _Line) -> bool:
+    return bool(line[1])
 
 
 def _unwrapped(lines: Iterable[str]) -> Iterator[str]:
@@ -151,14 +189,14 @@ def _sentences(paragraph: str) -> Iterator[str]:
             yield from _PIECE.findall(sentence)
 
 
-def _parts(document: int, sentences: Iterable[str]) -> Iterator[Part]:
+def _parts(place: Place, sentences: Iterable[str]) -> Iterator[Part]:
     held: list[str] = []
     size = 0
     for sentence in sentences:
         if size + len(sentence) > PART_CHARACTERS:
-            yield Part(document, held)
+            yield Part(place.document, held, place)
             held, size = [], 0
         held.append(sentence)
         size += len(sentence)
     if held:
-        yield Part(document, held)
+        yield Part(place.document, held, place)

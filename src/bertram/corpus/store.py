@@ -1,7 +1,7 @@
 """Token stores: a tokenized corpus on the disk, mapped into memory when it is read.
 
 A store is a directory of plain arrays; store.json, written last, says how long they are. While it is being built,
-progress.json says up to where it is whole, so that building goes on from there after a stop.
+progress.json says up to where it is whole, so that building goes on after a stop with the document where it stood.
 
 Letters: N tokens, S sentences, P parts.
 """
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.corpus.parts import Part
+from bertram.corpus.parts import Part, Place
 from bertram.errors import BadInput
 from bertram.files import discard_unfinished, write_json
 from bertram.text.tokenizer import Tokenizer
@@ -154,7 +154,7 @@ class _Writer:
 
 
 def build(
-    parts: Iterable[Part],
+    parts: Callable[[Place], Iterable[Part]],
     tokenizer: Tokenizer,
     train: Path,
     validation: Path | None,
@@ -170,7 +170,7 @@ def build(
     tokens that are unknown to the tokenizer.
 
     Args:
-        parts: the corpus from its beginning.
+        parts: the corpus from a document on.
         validation: None holds nothing out.
         report: hears how many characters are done, now and then.
 
@@ -189,7 +189,8 @@ def build(
         for writer, sizes in zip(writers, saved["bytes"] or [{} for _ in writers], strict=True):
             writer.open(sizes)
         done, characters, unknown = saved["parts"], saved["characters"], saved["unknown"]
-        remaining = islice(parts, done, None)
+        place, of_document = Place(*saved["place"]), saved["parts_of_document"]
+        remaining = islice(parts(place), of_document, None)
         for number, (chunk, pieces, lengths) in enumerate(_tokenized(tokenizer, _chunks(remaining)), 1):
             unknown += int(np.count_nonzero(pieces == tokenizer.unk_id))
             ends = np.cumsum(lengths)
@@ -202,14 +203,19 @@ def build(
                 writers[held_out].add(part.document, pieces[begin:end], lengths[first:last])
                 characters += part.characters
                 first, done = last, done + 1
+                place, of_document = part.place, of_document + 1 if part.place == place else 1
             report(characters)
             if number % _SAVED_EVERY == 0:
                 counts = {"parts": done, "characters": characters, "unknown": unknown}
-                write_json(train / _PROGRESS, counts | {"bytes": [writer.flush() for writer in writers]})
+                stood = {"place": place, "parts_of_document": of_document}
+                write_json(train / _PROGRESS, counts | stood | {"bytes": [writer.flush() for writer in writers]})
         if not any(writer.tokens for writer in writers):
             raise BadInput("there is no text in the files")
         if not all(writer.tokens for writer in writers):
-            raise BadInput("the text is too short to hold some of it out; give a --validation file")
+            raise BadInput(
+                "the text is too short to hold some of it out, as it was read as one document: "
+                "separate documents by blank lines (--documents blank-line), or give a --validation file"
+            )
         if (share := unknown / sum(writer.tokens for writer in writers)) > _MANY_UNKNOWN:
             logger.warning(
                 "bertram: %.0f%% of the tokens are unknown to the tokenizer; a larger --vocab-size, another "
@@ -224,7 +230,11 @@ def build(
     (train / _PROGRESS).unlink(missing_ok=True)
 
 
-_NOTHING: Mapping[str, Any] = {"parts": 0, "characters": 0, "unknown": 0, "bytes": None}
+_NOTHING: Mapping[str, Any] = {
+    **{"parts": 0, "characters": 0, "unknown": 0},
+    **{"place": Place(), "parts_of_document": 0},
+    "bytes": None,
+}
 
 
 def _saved_progress(directory: Path) -> Mapping[str, Any]:
@@ -232,7 +242,7 @@ def _saved_progress(directory: Path) -> Mapping[str, Any]:
         progress: dict[str, Any] = json.loads((directory / _PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         progress = {}
-    return progress if isinstance(progress, dict) and progress else _NOTHING
+    return progress if isinstance(progress, dict) and progress.keys() == _NOTHING.keys() else _NOTHING
 
 
 def _is_held_out(seed: int, part: int, of: int) -> bool:

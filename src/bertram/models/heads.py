@@ -29,6 +29,8 @@ class Head(nn.Module, ABC):
     """Logits from the encoder's output, and the loss of those logits."""
 
     reads: Reads
+    label_smoothing = 0.0
+    """Share of a label's probability that is spread evenly over all labels while training (Szegedy et al. 2016)."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...
@@ -37,7 +39,7 @@ class Head(nn.Module, ABC):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss, a scalar in float32."""
 
-    def constant_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> ConstantLoss:
+    def constant_loss(self, targets: Tensor) -> ConstantLoss:
         """Mean loss, on any targets, of the best constant prediction for these: of numbers, their mean."""
         mean = targets.double().mean()
         return lambda others: float((others.double() - mean).square().mean())
@@ -97,22 +99,18 @@ class PooledHead(Head):
 class ClassificationHead(PooledHead):
     """One score a label; with two labels also the sentence-pair head (NSP and SOP)."""
 
-    label_smoothing = 0.0
-
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of [B, L] against label numbers [B]; smoothed while training."""
         smoothing = self.label_smoothing if self.training else 0.0
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
-    def constant_loss(self, targets: Tensor, label_smoothing: float = 0.0) -> ConstantLoss:
+    def constant_loss(self, targets: Tensor) -> ConstantLoss:
         """As `Head.constant_loss`: the prediction is the labels' shares, smoothed, as probabilities."""
-        labels = self.classifier.out_features
+        labels, smoothing = self.classifier.out_features, self.label_smoothing
         shares = torch.bincount(targets, minlength=labels).double() / len(targets)
-        smooth = (1 - label_smoothing) * shares + label_smoothing / labels
+        smooth = (1 - smoothing) * shares + smoothing / labels
         answer = smooth.clamp(min=torch.finfo(smooth.dtype).tiny).log()[None]
-        return lambda others: float(
-            F.cross_entropy(answer.expand(len(others), -1), others, label_smoothing=label_smoothing)
-        )
+        return lambda others: float(F.cross_entropy(answer.expand(len(others), -1), others, label_smoothing=smoothing))
 
 
 class RegressionHead(PooledHead):

@@ -45,6 +45,8 @@ class TrainingSetup:
     """What bertram.json is to say of it: the tokens that texts are cut to, how many were, and what else is known."""
     constant_loss: Callable[[Examples], float] | None = None
     """As `Loop` takes it."""
+    fewer_evaluations: bool = True
+    """Likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +144,7 @@ class Training(ABC, Generic[T, S]):
             report=report,
             processes=processes,
             constant_loss=setup.constant_loss,
+            fewer_evaluations=setup.fewer_evaluations,
         ).run()
         judged = self.splits.judged if outcome.finished else ()
         manifest = {

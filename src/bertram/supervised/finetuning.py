@@ -1,5 +1,6 @@
 """From labelled texts and a model argument to a trained encoder's directory."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,8 @@ from bertram.training.recipe import BATCH_SIZE
 if TYPE_CHECKING:
     from bertram.models.heads import Head, Model
     from bertram.training.distributed import Processes
+
+logger = logging.getLogger(__name__)
 
 DEFAULTS: Mapping[str, float] = {"learning_rate": 5e-5, "batch_size": BATCH_SIZE}  # Devlin et al. 2018, A.3
 
@@ -124,7 +127,8 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
-        constant_loss = head.constant_loss(torch.from_numpy(targets["train"]), self.recipe.label_smoothing or 0.0)
+        head.label_smoothing = self.recipe.label_smoothing or 0.0
+        constant_loss = head.constant_loss(torch.from_numpy(targets["train"]))
 
         def evaluate() -> Evaluation:
             score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
@@ -133,6 +137,13 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         def scores(name: str) -> list[Score]:
             values = predictor.logits(*splits.judged[name].inputs)
             write_array(out / f"logits-{name}.npy", values)
+            label = task.only_answer(values, targets[name]) if name == "validation" else None
+            if label is not None and self.recipe != self.recipe.of_one_step:  # a trial is not there to learn
+                logger.warning(
+                    "bertram: %s: all %d validation texts got the label %.60r: the model tells no texts apart; "
+                    "use pre-trained weights, or more data or steps",
+                    *(out, len(values), label),
+                )
             return task.scores(values, targets[name])
 
         def leave(manifest: dict[str, Any]) -> None:

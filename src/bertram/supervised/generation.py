@@ -124,6 +124,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         from bertram.training.torch_runner import TorchGenerator
 
         network, source, target = _start(self, out)
+        network.head.label_smoothing = self.recipe.label_smoothing or 0.0
         search = Search()
         if isinstance(self.source, ModelDirectory) and self.source.is_transformer:
             search = self.source.search
@@ -142,6 +143,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
             scores=lambda name: evaluate_writing(generator, self.splits.judged[name]),
             save=lambda manifest: save_transformer(network, source, target, out, manifest, model_card(manifest)),
             facts={"max_length": max_length, "truncated_texts": truncated, "search": asdict(search)},
+            fewer_evaluations=False,  # an untrained decoder writes until it is stopped
         )
 
 

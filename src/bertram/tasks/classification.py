@@ -82,6 +82,12 @@ class Classification(Task):
         numbers, predicted = targets.astype(np.int64), _predicted(logits)
         return [metric(numbers, predicted) for metric in (metrics.accuracy, metrics.macro_f1, metrics.matthews)]
 
+    def only_answer(self, logits: Logits, targets: Targets) -> str | None:
+        """As `Task.only_answer`."""
+        predicted = set(_predicted(logits).tolist())
+        same = len(predicted) == 1 < len(set(targets.tolist()))
+        return self.labels[predicted.pop()] if same else None
+
     def terms(self, logits: Logits, targets: Targets) -> Floats:
         """Whether each example is right, [N, 1]."""
         return np.asarray(_predicted(logits) == targets, np.float64)[:, None]

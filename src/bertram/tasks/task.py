@@ -95,6 +95,10 @@ class Task(ABC):
             BadInput: the library that computes them is not installed.
         """
 
+    def only_answer(self, logits: Logits, targets: Targets) -> str | None:
+        """The one label that all rows of [N, L] get although their targets [N] differ; None where there is no such."""
+        return None
+
     @abstractmethod
     def terms(self, logits: Logits, targets: Targets) -> Floats:
         """What each example adds to the primary metric, [N, K]; see `score_of`."""

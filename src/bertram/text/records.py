@@ -357,14 +357,18 @@ def opened(path: Path) -> BinaryIO:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def numbered_lines(name: str, stream: BinaryIO) -> Iterator[tuple[int, str]]:
+def numbered_lines(name: str, stream: BinaryIO, offset: int = 0, number: int = 0) -> Iterator[tuple[int, str]]:
     """Lines and their numbers from 1; only a line feed ends one.
+
+    Args:
+        offset, number: bytes, and the lines in them, to pass over. A gzip file unpacks them all the same.
 
     Raises:
         BadInput: a line is longer than 16 MB or no UTF-8, or the gzip file ends early.
     """
-    number = 0
     try:
+        if offset:
+            stream.seek(offset)
         while raw := stream.readline(_LONGEST_LINE + 1):
             number += 1
             if len(raw) > _LONGEST_LINE:
@@ -388,12 +392,20 @@ def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     with opened(path) as stream:
         for number, line in numbered_lines(str(path), stream):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise BadInput(f"{path}: line {number}: not JSON: {error}") from None
-            if not isinstance(value, dict):
-                raise BadInput(f"{path}: line {number}: not an object")
-            yield number, value
+            if line.strip():
+                yield number, object_of(str(path), number, line)
+
+
+def object_of(name: str, number: int, line: str) -> dict[str, Any]:
+    """The object that line `number` of the JSONL file `name` is.
+
+    Raises:
+        BadInput: it is no JSON object.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{name}: line {number}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{name}: line {number}: not an object")
+    return value

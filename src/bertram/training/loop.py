@@ -19,9 +19,8 @@ from torch import nn
 from bertram.batch import Examples
 from bertram.environment import environment
 from bertram.errors import BadInput
-from bertram.models.decoder import LanguageModelHead
-from bertram.models.heads import ClassificationHead
 from bertram.models.stack import Stack
+from bertram.run_directory import CHECKPOINTS
 from bertram.training import checkpoint
 from bertram.training.allocator import keep_freed_memory
 from bertram.training.budget import Pace, fitting, steps_of
@@ -41,6 +40,8 @@ logger = logging.getLogger(__name__)
 _TRIAL_STEPS = 8
 _COMPILING_STEPS = 16
 """Steps before trial ones where layers are compiled: the first few meet new cases, for which it is done again."""
+_LONGEST_UNSAVED = 300.0
+"""Seconds after which a checkpoint is due, however many steps `save_every` is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,7 @@ class Loop:
         processes: Processes,
         constant_loss: Callable[[Examples], float] | None = None,
         compile_unasked: bool = False,
+        fewer_evaluations: bool = True,
     ) -> None:
         """Take up the newest checkpoint, if there is one.
 
@@ -111,6 +113,8 @@ class Loop:
             constant_loss: the loss of the best constant prediction on a batch; a training that ends above it counts as
                 diverged. None where such a loss is no failure.
             compile_unasked: whether layers are compiled where the recipe does not say.
+            fewer_evaluations: whether a budget in hours may lower the number of evaluations; not where the first one
+                takes much longer than later ones.
 
         Raises:
             BadInput: all checkpoints there are damaged.
@@ -118,19 +122,18 @@ class Loop:
         keep_freed_memory()
         self.processes, self.model = processes, model.to(processes.device)
         self.feed, self.recipe, self.out = feed, recipe, out
-        self.evaluate, self.report = evaluate, report
-        self.checkpoints = out / "checkpoints"
+        self.evaluate, self.report, self.fewer_evaluations = evaluate, report, fewer_evaluations
+        self.checkpoints = out / CHECKPOINTS
         self.kept = EvaluatedWeights(self.checkpoints, recipe.average)
         wanted = compile_unasked if recipe.compile is None else recipe.compile
         self.compiled = wanted and processes.device.type == "cuda"
         for module in model.modules():
             if isinstance(module, Stack):
                 module.gradient_checkpointing, module.compiled = recipe.gradient_checkpointing, self.compiled
-            if isinstance(module, ClassificationHead | LanguageModelHead):
-                module.label_smoothing = recipe.label_smoothing or 0.0
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
         self._saved: tuple[int, int] | None = None
         """The last checkpoint's steps of training and of evaluation."""
+        self._started = self._saved_at = time.monotonic()
         self._found = checkpoint.load_latest(self.checkpoints)
         self.precision: Chosen = self._found[1].get("precision", "fp32") if self._found else chosen(recipe, processes)
         self.optimizer = Optimizer(
@@ -158,45 +161,18 @@ class Loop:
         if leads:
             checkpoint.discard_after(self.checkpoints, state.step)  # damaged ones, which would count among those kept
             self.kept.forget_after(state.step)
-        due = {math.ceil(state.total * (i + 1) / state.evaluations) for i in range(state.evaluations)}
-        reason = ""
-        started = time.monotonic() - state.seconds
+        self._saved_at = time.monotonic()
+        self._started = self._saved_at - state.seconds
         with (
             StopRequests() as stop,
             MetricsFile(self.out, state.step, state.evaluated) if leads else nullcontext() as metrics,
         ):
-
-            def tell(line: dict[str, Any]) -> None:
-                line = {"step": state.step, "tokens": state.tokens, "seconds": time.monotonic() - started, **line}
-                if metrics is None:
-                    return
-                if "loss" not in line or state.step % self.recipe.log_every == 0:
-                    metrics.write(line)
-                self.report({"total": state.total, **line})
-
             try:
-                while True:
-                    if state.step in due and state.evaluated < state.step:
-                        tell(self._evaluate(state))
-                    if state.step >= state.total:
-                        break
-                    if state.stale >= (self.recipe.patience or math.inf):
-                        self._save(state, started)
-                        break
-                    line = self._train_step(state)
-                    tell(line)
-                    if not math.isfinite(line["loss"]) or not math.isfinite(line["gradient_norm"]):
-                        name = "gradient_norm" if math.isfinite(line["loss"]) else "loss"
-                        reason = f"the {name.replace('_', ' ')} was {line[name]} at step {state.step}"
-                        break
-                    if state.step % self.recipe.save_every == 0 or state.step == state.total:  # scoring may take long
-                        self._save(state, started)
-                    if self.processes.any(stop.requested):
-                        stop.stop()
+                reason = self._learn(state, metrics, stop)
             except Interrupted:
-                self._save(state, started)
+                self._save(state)
                 raise
-        state.measure(started)
+        state.measure(self._started)
         reason = reason or self._not_finite() or state.not_falling()
         self.processes.wait()  # for process 0 to have written what now is read
         averaged, best_step = (1, state.best_step) if reason or not state.best_step else self._choose(state)
@@ -212,6 +188,45 @@ class Loop:
             peak_memory_mb=state.peak_memory_mb,
             gpu_peak_memory_mb=state.gpu_peak_memory_mb,
         )
+
+    def _learn(self, state: State, metrics: MetricsFile | None, stop: StopRequests) -> str:
+        """Steps, evaluations and checkpoints, to the end of the budget or of the patience.
+
+        Returns why the training diverged; nothing where it did not.
+        """
+        self._save(state)  # what timing decided, the steps of --hours and the precision, is not measured again
+        while True:
+            if state.evaluation_due:
+                self._tell(self._evaluate(state), state, metrics)
+            if state.step >= state.total:
+                return ""
+            if state.stale >= (self.recipe.patience or math.inf):
+                self._save(state)
+                return ""
+            figures = self._train_step(state)
+            self._tell(figures, state, metrics)
+            for name in ("loss", "gradient_norm"):
+                if not math.isfinite(figures[name]):
+                    return f"the {name.replace('_', ' ')} was {figures[name]} at step {state.step}"
+            # The last step's, because scoring may take long.
+            if state.step % self.recipe.save_every == 0 or state.step == state.total or self._long_unsaved():
+                self._save(state)
+            if self.processes.any(stop.requested):
+                stop.stop()
+
+    def _tell(self, figures: dict[str, float], state: State, metrics: MetricsFile | None) -> None:
+        """Write a step's or an evaluation's figures to metrics.jsonl and report them; process 0 alone does."""
+        if metrics is None:
+            return
+        seconds = time.monotonic() - self._started
+        line = {"step": state.step, "tokens": state.tokens, "seconds": seconds, **figures}
+        if "loss" not in line or state.step % self.recipe.log_every == 0:
+            metrics.write(line)
+        self.report({"total": state.total, **line})
+
+    def _long_unsaved(self) -> bool:
+        """Whether a checkpoint is due by the clock of one of the processes; the same on each."""
+        return self.processes.any(time.monotonic() - self._saved_at >= _LONGEST_UNSAVED)
 
     def _train_step(self, state: State) -> dict[str, float]:
         done = self.stepper.take(state.step, state.position, self.recipe.rate(state.step, state.total))
@@ -258,9 +273,8 @@ class Loop:
         recipe, total, evaluations = self.recipe, steps_of(self.recipe, self.feed), self.recipe.evaluations
         if total is None:
             pace = self._pace()
-            # An untrained decoder writes until it is stopped: what its evaluation takes says little of later ones.
-            writes = any(isinstance(module, LanguageModelHead) for module in self.model.modules())
-            total, evaluations = fitting(cast(float, recipe.hours) * 3600, evaluations, pace, fewer=not writes)
+            seconds = cast(float, recipe.hours) * 3600
+            total, evaluations = fitting(seconds, evaluations, pace, fewer=self.fewer_evaluations)
             if evaluations < recipe.evaluations and self.processes.rank == 0:
                 logger.warning(
                     "bertram: an evaluation takes %.0f s: --hours leaves time for %d, not %d",
@@ -294,10 +308,10 @@ class Loop:
         broken = [name for name, weight in self.optimizer.weights().items() if not weight.isfinite().all()]
         return f"the last step left non-finite values in {broken[0]}" if broken else ""
 
-    def _save(self, state: State, started: float) -> None:
+    def _save(self, state: State) -> None:
         if self._saved == (state.step, state.evaluated):
             return
-        state.measure(started)
+        state.measure(self._started)
         facts = {
             "state": asdict(state),
             "recipe": asdict(self.recipe),
@@ -308,7 +322,7 @@ class Loop:
             checkpoint.save(self.checkpoints, state.step, self.optimizer.state(), facts)
             self.kept.spare(state.best_step)
         self.processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
-        self._saved = state.step, state.evaluated
+        self._saved, self._saved_at = (state.step, state.evaluated), time.monotonic()
 
     def _machine(self) -> dict[str, Any]:
         """What a resumed training must share with its beginning to give the same bits."""

@@ -91,7 +91,7 @@ class Recipe:
     patience: int | None = None
     """Early stopping: stop after this many evaluations without a better score."""
     save_every: int = 500
-    """Steps between checkpoints."""
+    """Steps between checkpoints. One is also written whenever the last is five minutes old."""
     log_every: int = 10
     """Steps between lines of OUT/metrics.jsonl; every evaluation has a line too."""
     seed: int = 0

@@ -33,6 +33,12 @@ class State:
     """Of the losses of the best constant prediction on the same batches; 0 where that is not asked."""
     loss_counts: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
 
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether one of the evaluations comes after this step and was not made yet."""
+        made, wanted = ((step * self.evaluations) // self.total for step in (self.step - 1, self.step))
+        return wanted > made and self.evaluated < self.step
+
     def measure(self, started: float) -> None:
         """Note the seconds since `started`, and the peaks of memory, those of the processes before included."""
         self.seconds = time.monotonic() - started

@@ -73,8 +73,12 @@ class Stepper:
         for number, run in enumerate(budgeted(share.lengths, recipe.max_tokens), 1):
             if processes.size == 1:
                 check_stop()  # a step of many passes takes longer than a signal should wait
+            taking = time.monotonic()
             try:
-                found += self._pass(share.select(run), counts)
+                part = share.select(run)
+                inputs, targets = inputs_of(part, processes.device), targets_of(part, processes.device)
+                feeding += time.monotonic() - taking
+                found += self._pass(inputs, targets, counts)
             except torch.OutOfMemoryError:
                 hint = "lower --max-tokens, or give --gradient-checkpointing, and another --out"
                 raise BertramError(f"the GPU's memory is too small for a pass; {hint}") from None
@@ -100,10 +104,9 @@ class Stepper:
         }
         return Step(figures, batch.tokens, self.constant_loss(batch) if self.constant_loss else 0.0, following)
 
-    def _pass(self, part: Examples, counts: Mapping[str, int]) -> list[tuple[str, Tensor]]:
+    def _pass(self, inputs: Any, targets: Mapping[str, Targets], counts: Mapping[str, int]) -> list[tuple[str, Tensor]]:
         """Add the gradients of a part of a batch to those there are; each head's share of the batch's mean loss."""
-        targets = targets_of(part, self.processes.device)
-        means = cast(Trainable, self.model).losses(inputs_of(part, self.processes.device), targets)
+        means = cast(Trainable, self.model).losses(inputs, targets)
         weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in means.items()}
         if weighted:
             torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
