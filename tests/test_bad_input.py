@@ -305,6 +305,13 @@ class TestOutput:
             line = refused(*arguments, "--steps", 2)
             assert "training.json: not " in line or "training.json: must hold one JSON object" in line
 
+    def test_a_file_of_the_users_that_is_called_as_ours_stays(self, refused, place, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "training.json").write_text('{"mine": true}')
+        arguments = ["train", "classification", place / "good.csv", "--model", place / "bare", "--steps", 1]
+        assert "was not started by this command" in refused(*arguments, "--out", tmp_path / "out")
+        assert (tmp_path / "out" / "training.json").read_text() == '{"mine": true}'
+
 
 def test_markup_is_text(place, tmp_path, capsys):
     """Labels, texts and file names that would be markup elsewhere."""

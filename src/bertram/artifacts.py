@@ -103,8 +103,7 @@ def _load_engine(path: Path) -> Predictor | MaskFiller:
     if isinstance(task, Generation):
         raise BadInput(f"{path}: an engine does no {task.name}")
     check_head(path, task, engine.heads)
-    max_length = checked_length(manifest.get("max_length"), path, engine.config.max_position_embeddings)
-    return _on_encoder(task, engine.tokenizer, EngineRunner(engine), max_length, trained_on_pairs(manifest))
+    return _on_encoder(task, engine.tokenizer, EngineRunner(engine), engine.max_length, trained_on_pairs(manifest))
 
 
 def load_mask_filler(model: str | Path, *, allow_pickle: bool = False) -> MaskFiller:
@@ -129,7 +128,9 @@ def _load_generator(source: ModelDirectory, task: Generation) -> Generator:
         tokenizers = source.read_tokenizers((len(known[0]), len(known[1])))
         for side, tokenizer, tokens in zip(("source", "target"), tokenizers, known, strict=True):
             if vocabulary(side, tokenizer.tokens, len(tokens)) != tokens:
-                raise BadInput(f"{source.path}: its {side} tokenizer is not the one that the model was exported with")
+                raise BadInput(
+                    f"{source}: the {side} tokenizer's vocabulary is not the one that the model was exported with"
+                )
         return Generator(task, *tokenizers, runner, max_length, source.search)
     network = source.read_transformer()
     from bertram.training.torch_runner import TorchGenerator

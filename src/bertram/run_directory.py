@@ -55,7 +55,7 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
 
 def discard_checkpoints(out: Path, manifest: Mapping[str, Any]) -> None:
     """Delete the checkpoints of a training that bertram.json says has finished; those of a diverged one stay."""
-    if manifest["status"] == "finished":
+    if manifest.get("status") == "finished":
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
 
 
@@ -74,11 +74,12 @@ def prepare_directory(
     """
     if model is not None and out.exists() and out.samefile(model):
         raise BadInput(f"{out}: is the model to begin with; name another --out")
-    if is_occupied(out):
-        if not resume:
-            raise BadInput(f"{out}: is not empty; resume the training that began there, or name another directory")
-        if read_settings(out).keys() != settings.keys():
-            raise BadInput(f"{out}: is not empty and was not started by this command; name another --out")
+    occupied = is_occupied(out)
+    if occupied and not resume:
+        raise BadInput(f"{out}: is not empty; resume the training that began there, or name another directory")
+    if (occupied or (out / SETTINGS).exists()) and read_settings(out).keys() != settings.keys():
+        raise BadInput(f"{out}: is not empty and was not started by this command; name another --out")
+    if occupied:
         manifest = read_manifest(out)
         if "status" in manifest:
             keep(out / SETTINGS, settings)

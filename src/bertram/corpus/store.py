@@ -213,8 +213,8 @@ def build(
             raise BadInput("there is no text in the files")
         if not all(writer.tokens for writer in writers):
             raise BadInput(
-                "the text is too short to hold some of it out, as it was read as one document: "
-                "separate documents by blank lines (--documents blank-line), or give a --validation file"
+                "the text is too short to hold some of it out: give a --validation file, or, if it is read as fewer "
+                "documents than it has, separate them by blank lines (--documents blank-line)"
             )
         if (share := unknown / sum(writer.tokens for writer in writers)) > _MANY_UNKNOWN:
             logger.warning(
