@@ -128,9 +128,7 @@ def _load_generator(source: ModelDirectory, task: Generation) -> Generator:
         tokenizers = source.read_tokenizers((len(known[0]), len(known[1])))
         for side, tokenizer, tokens in zip(("source", "target"), tokenizers, known, strict=True):
             if vocabulary(side, tokenizer.tokens, len(tokens)) != tokens:
-                raise BadInput(
-                    f"{source}: the {side} tokenizer's vocabulary is not the one that the model was exported with"
-                )
+                raise BadInput(f"{source}: the {side} tokenizer's vocabulary is not that of the exported model")
         return Generator(task, *tokenizers, runner, max_length, source.search)
     network = source.read_transformer()
     from bertram.training.torch_runner import TorchGenerator
