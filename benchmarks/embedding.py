@@ -11,12 +11,13 @@ of another process that loads, and answers 8 sentences cut to 30 tokens or so. N
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from turns import Worker
 
 TEXTS, WARM_UP = 1024, 64
 FEW, WORDS = 8, 24  # of the process whose memory is told; 24 words are some 30 tokens
@@ -50,22 +51,6 @@ def serve(kind: str, model: str) -> None:
         print(json.dumps([time.perf_counter() - began, peak_memory_mb()]), flush=True)
 
 
-class Worker:
-    def __init__(self, kind: str, model: str) -> None:
-        command = [sys.executable, __file__, "--serve", kind, model]
-        self.process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def ask(self, texts: list[str]) -> tuple[float, float]:
-        self.process.stdin.write(json.dumps(texts) + "\n")
-        self.process.stdin.flush()
-        seconds, memory = json.loads(self.process.stdout.readline())
-        return seconds, memory
-
-    def end(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--original", required=True)
@@ -79,10 +64,10 @@ def main() -> None:
     contestants |= {Path(engine).name: ("bertram", engine) for engine in arguments.engines}
     memory = {}
     for name, contestant in contestants.items():
-        worker = Worker(*contestant)
+        worker = Worker(__file__, *contestant)
         memory[name] = worker.ask(few)[1]
         worker.end()
-    workers = {name: Worker(*contestant) for name, contestant in contestants.items()}
+    workers = {name: Worker(__file__, *contestant) for name, contestant in contestants.items()}
     for worker in workers.values():
         worker.ask(texts[:WARM_UP])
     seconds: dict[str, list[float]] = {name: [] for name in workers}

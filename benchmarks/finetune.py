@@ -14,14 +14,14 @@ import argparse
 import csv
 import gzip
 import json
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from turns import summary, take_turns
 
 WARM_UP = 4
 BATCH_SIZE = 32
@@ -153,19 +153,11 @@ def contest(options: argparse.Namespace) -> None:
     for size, name in [(s, n) for s in options.sizes for n in options.sets]:
         with tempfile.TemporaryDirectory() as scratch:
             make_model(size, Path(scratch))
-            found: dict[str, list[dict[str, Any]]] = {contestant: [] for contestant in options.contestants}
-            for _ in range(options.rounds):
-                for contestant in options.contestants:
-                    command = [sys.executable, __file__, "--model", str(options.model), "--data", str(options.data)]
-                    command += ["--run", contestant, "--size", size, "--set", name, "--weights", scratch]
-                    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                    found[contestant].append(json.loads(answer.splitlines()[-1]))
-            row: dict[str, Any] = {"size": size, "set": name, "rounds": options.rounds}
-            for contestant, runs in found.items():
-                row[contestant] = {key: round(statistics.median(run[key] for run in runs), 1) for key in runs[0]}
-            first, *peers = options.contestants
-            for peer in peers:
-                row[f"ratio to {peer}"] = round(row[first]["tokens_per_second"] / row[peer]["tokens_per_second"], 2)
+            command = [sys.executable, __file__, "--model", options.model, "--data", options.data]
+            command += ["--size", size, "--set", name, "--weights", scratch, "--run"]
+            runs = {contestant: [*command, contestant] for contestant in options.contestants}
+            found = summary(take_turns(runs, options.rounds))
+            row = {"size": size, "set": name, "rounds": options.rounds} | found
             print(json.dumps(row), flush=True)
             results.append(row)
     if options.out:

@@ -31,6 +31,7 @@ from bertram.config import PRESETS
 from bertram.environment import default_threads
 from bertram.formats.onnx import Graph
 from bertram.memory import peak_memory_mb
+from turns import Worker
 
 PRODUCTS = "oneDNN int8, products alone"
 KINDS = ("engine int8", PRODUCTS, "onnxruntime int8", "onnxruntime fp32", "openvino", "openvino int8")
@@ -173,18 +174,6 @@ def serve(kind: str, place: Path) -> None:
         print(json.dumps(row), file=out, flush=True)
 
 
-class Worker:
-    def __init__(self, kind: str, place: Path) -> None:
-        command = [sys.executable, __file__, "--serve", kind, str(place)]
-        self.process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def ask(self, batches: list[Ids]) -> tuple[float, float, float]:
-        self.process.stdin.write(json.dumps(batches) + "\n")
-        self.process.stdin.flush()
-        seconds, memory, mean = json.loads(self.process.stdout.readline())
-        return seconds, memory, mean
-
-
 def drawn(vocab_size: int) -> list[Ids]:
     random = np.random.default_rng(0)
     mean, deviation, most = LENGTHS["mixed"]
@@ -201,7 +190,7 @@ def measure(preset: str, kinds: list[str], rounds: int) -> None:
         write(preset, place)
         if "openvino int8" in kinds:  # in a process of its own, so that what this takes is nobody's memory
             subprocess.run([sys.executable, __file__, "--quantize", str(place)], check=True, stdout=subprocess.DEVNULL)
-        workers = {kind: Worker(kind, place) for kind in kinds}
+        workers = {kind: Worker(__file__, kind, place) for kind in kinds}
         found: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in kinds}
         for worker in workers.values():
             worker.ask(batches)  # shapes that are new are compiled
@@ -209,8 +198,7 @@ def measure(preset: str, kinds: list[str], rounds: int) -> None:
             for kind, worker in workers.items():
                 found[kind].append(worker.ask(batches))
         for worker in workers.values():
-            worker.process.stdin.close()
-            worker.process.wait()
+            worker.end()
     print(f"{preset}: {TEXTS} texts, {tokens / TEXTS:.1f} tokens on average")
     for kind, rows in found.items():
         seconds, memory = (statistics.median(row[place] for row in rows) for place in (0, 1))

@@ -20,7 +20,6 @@ import argparse
 import gzip
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +29,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from turns import summary, take_turns
 
 MODELS = ("bert-mini", "albert-mini")
 WARM_UP, STEPS = 3, 10
@@ -301,23 +302,10 @@ def contest(options: argparse.Namespace) -> None:
         else:
             prepare(options.data, scratch, options.models)
         for model in options.models:
-            found: dict[str, list[dict[str, float]]] = {contestant: [] for contestant in contestants}
-            for _ in range(options.rounds):
-                for contestant in contestants:
-                    command = [sys.executable, __file__, options.what, "--models", model]
-                    command += ["--run", contestant, "--scratch", name]
-                    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                    found[contestant].append(json.loads(answer.splitlines()[-1]))
-            row: dict[str, Any] = {"what": options.what, "model": model, "rounds": options.rounds}
-            for contestant, runs in found.items():
-                row[contestant] = {key: round(statistics.median(run[key] for run in runs), 4) for key in runs[0]}
-            for peer in contestants[1:]:
-                pairs = zip(found[contestants[0]], found[peer], strict=True)
-                ratios = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs]
-                row[f"ratio to {peer}"] = {
-                    "median": round(statistics.median(ratios), 2),
-                    "all": [round(r, 2) for r in ratios],
-                }
+            command = [sys.executable, __file__, options.what, "--models", model, "--scratch", name, "--run"]
+            runs = {contestant: [*command, contestant] for contestant in contestants}
+            found = summary(take_turns(runs, options.rounds))
+            row = {"what": options.what, "model": model, "rounds": options.rounds} | found
             print(json.dumps(row), flush=True)
 
 

@@ -53,7 +53,6 @@ import math
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -65,6 +64,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from turns import Figures, median, ratios, take_turns
 
 Ids = list[list[int]]
 
@@ -297,7 +298,7 @@ def contest_training(options: argparse.Namespace, scratch: Path) -> list[dict[st
     sizes = prepare_training(options.data, scratch, WARM_UP + options.steps + 1)
     rows = []
     for order in options.orders:
-        found = take_turns(options, scratch, [(name, order) for name in options.contestants])
+        found = contest(options, scratch, [(name, order) for name in options.contestants])
         for (name, _), runs in found.items():
             losses = runs[0]["losses"]
             quarter = -(-len(losses) // 4)
@@ -306,7 +307,7 @@ def contest_training(options: argparse.Namespace, scratch: Path) -> list[dict[st
                     **{"batches": order, "contestant": name},
                     **{key: f"{value:,.0f}" for key, value in sizes[order].items()},
                     "target tokens/s": f"{median(runs, 'tokens_per_second'):,.0f}",
-                    "ratio, each round": ratios(next(iter(found.values())), runs, "tokens_per_second"),
+                    "ratio, each round": written(ratios(next(iter(found.values())), runs, "tokens_per_second")),
                     "loss by quarter": " ".join(
                         f"{statistics.mean(losses[i : i + quarter]):.3f}" for i in range(0, len(losses), quarter)
                     ),
@@ -420,7 +421,7 @@ def contest_decoding(options: argparse.Namespace, scratch: Path) -> list[dict[st
         for name in options.contestants
         for setting in (options.settings if name == "transformers" else [""])
     ]
-    found = take_turns(options, scratch, runs_of)
+    found = contest(options, scratch, runs_of)
     peers = {run: results for run, results in found.items() if run[0] == "transformers"}
     best = max(peers.values(), key=lambda runs: median(runs, "sentences_per_second"), default=None)
     exact = next((runs for (_, setting), runs in peers.items() if setting.endswith("float32")), None)
@@ -432,7 +433,7 @@ def contest_decoding(options: argparse.Namespace, scratch: Path) -> list[dict[st
                 **{"contestant": name, "setting": setting},
                 "sentences/s": f"{median(runs, 'sentences_per_second'):,.1f}",
                 "output tokens/s": f"{median(runs, 'tokens_per_second'):,.0f}",
-                "to generate's best, each round": ratios(runs, best, "sentences_per_second") if best else "",
+                "to generate's best, each round": written(ratios(runs, best, "sentences_per_second")) if best else "",
                 "same": f"{same(hypotheses, exact[0]['hypotheses']):.1%}" if exact else "",
                 "peak MB": f"{median(runs, 'peak_memory_mb'):,.0f}",
             }
@@ -465,7 +466,7 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def contest_memory(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
-    (runs,) = take_turns(options, scratch, [("bertram", "")]).values()
+    (runs,) = contest(options, scratch, [("bertram", "")]).values()
     keep(options, "memory", runs)
     return [{"sentences": len(runs[0]["translations"]), "peak MB": f"{median(runs, 'peak_memory_mb'):,.1f}"}]
 
@@ -532,35 +533,26 @@ def cut_words(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]
 # --- All of them -----------------------------------------------------------------------------------------------------
 
 
-def take_turns(
+def contest(
     options: argparse.Namespace, scratch: Path, runs: list[tuple[str, str]]
-) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The results of each contestant and setting, a process each, one round after the other."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {run: [] for run in runs}
+) -> dict[tuple[str, str], list[Figures]]:
+    """The results of each contestant and setting."""
+    commands = {}
+    for name, setting in runs:
+        python = options.joeynmt if name == "joeynmt" else sys.executable
+        command = [python, __file__, options.what, "--run", name, "--setting", setting, "--scratch", scratch]
+        for option in ("data", "model", "artifact", "sentences"):
+            if getattr(options, option, None) is not None:
+                command += [f"--{option}", getattr(options, option)]
+        commands[name, setting] = command
     # JoeyNMT's environment need not have Bertram installed.
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    for _ in range(options.rounds):
-        for name, setting in runs:
-            python = options.joeynmt if name == "joeynmt" else sys.executable
-            command = [python, __file__, options.what, "--run", name, "--setting", setting, "--scratch", scratch]
-            for option in ("data", "model", "artifact", "sentences"):
-                if getattr(options, option, None) is not None:
-                    command += [f"--{option}", getattr(options, option)]
-            answer = scratch / "answer.json"
-            answer.unlink(missing_ok=True)
-            subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr, env=environment)
-            found[name, setting].append(read(answer))
-    return found
+    return take_turns(commands, options.rounds, environment)
 
 
-def median(runs: list[dict[str, Any]], key: str) -> float:
-    return statistics.median(run[key] for run in runs)
-
-
-def ratios(runs: list[dict[str, Any]], others: list[dict[str, Any]], key: str) -> str:
+def written(times: list[float]) -> str:
     """The median ratio, and that of each round."""
-    found = [run[key] / other[key] for run, other in zip(runs, others, strict=True)]
-    return f"{statistics.median(found):.2f} ({', '.join(f'{ratio:.2f}' for ratio in found)})"
+    return f"{statistics.median(times):.2f} ({', '.join(f'{ratio:.2f}' for ratio in times)})"
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -634,18 +626,18 @@ def main() -> None:
             answer = contestant(options.scratch, options.setting)
         else:
             answer = {"decode": decode, "memory": memory}[options.what](options)
-        write(options.scratch / "answer.json", answer)
+        print(json.dumps(answer))
         return
     if options.what == "train" and "joeynmt" in options.contestants and not options.joeynmt:
         parser.error("--joeynmt is missing, or leave JoeyNMT out by --contestants bertram")
     if options.what == "decode" and "ctranslate2" in options.contestants and not options.artifact:
         parser.error("--artifact is missing, or leave ctranslate2 out by --contestants")
-    contest = {
+    compared = {
         **{"train": contest_training, "decode": contest_decoding, "memory": contest_memory},
         **{"greedy": compare_greedy, "score": score, "words": cut_words},
     }[options.what]
     with tempfile.TemporaryDirectory() as scratch:
-        show(contest(options, Path(scratch)))
+        show(compared(options, Path(scratch)))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FILES = [*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+SCRIPTS = [file for file in FILES if "__main__" in file.read_text(encoding="utf-8")]
 
 
 @pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv
-@pytest.mark.parametrize(
-    "script",
-    sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]),
-    ids=lambda script: script.name,
-)
+@pytest.mark.parametrize("script", sorted(SCRIPTS), ids=lambda script: script.name)
 def test_help(script, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(script), "--help"])
     monkeypatch.syspath_prepend(script.parent)
