@@ -138,7 +138,7 @@ def test_a_diverged_run_is_no_score_and_stops_nothing(place, tmp_path):
     assert results["choice"]["missed"][row["model"]] == ["every run diverged"]
 
 
-def test_other_settings_are_not_mixed_in(place, results):
+def test_other_settings_are_not_mixed_in(place, results, monkeypatch):
     with pytest.raises(BadInput, match="began with another --steps"):
         compare(**arguments(place) | {"recipe": replace(RECIPE, steps=31)}, out=place / "out")
     with pytest.raises(BadInput, match="began with another data"):
@@ -147,8 +147,8 @@ def test_other_settings_are_not_mixed_in(place, results):
     before = weights.read_bytes()
     try:
         save_file({name: tensor + 0.1 for name, tensor in load_file(weights).items()}, weights)
-        with pytest.raises(BadInput, match="began with another weights"):
-            compare(**arguments(place), out=place / "out")
+        job = next_job(monkeypatch, **arguments(place), out=place / "out")
+        assert (job["kind"], job["label"]) == ("train", "bare-3-seed-0")
     finally:
         weights.write_bytes(before)
 
@@ -229,11 +229,25 @@ def test_every_model_gets_the_same_hours(place, tmp_path):
 def test_models_keep_the_names_of_their_runs(place, results):
     """Also where another of the same name is not asked for, comes first or is new."""
     bare, shared, new = (str(place / name / "bare") for name in ("", "shared", "new"))
-    model_directory(Path(new))
+    model_directory(Path(new), num_hidden_layers=1)
     assert module._names([shared], place / "out", False) == {"bare-2": shared}
     assert module._names([f"{shared}/"], place / "out", False) == {"bare-2": f"{shared}/"}
     assert module._names([new, shared, bare], place / "out", False) == {"bare-3": new, "bare-2": shared, "bare": bare}
     assert module._names([new, f"{new}/"], place / "out", False) == {"bare-3": new}
+
+
+def test_a_comparison_may_be_moved(place, results, tmp_path, monkeypatch):
+    shutil.copytree(place, tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert module._names(["shared/bare", "bare"], Path("out"), False) == {"bare-2": "shared/bare", "bare": "bare"}
+
+
+def test_a_model_is_called_as_its_link_is(place, results, tmp_path, monkeypatch):
+    (tmp_path / "linked").symlink_to(place / "bare")
+    given = arguments(place) | {"models": [str(tmp_path / "linked")], "out": tmp_path / "out"}
+    shutil.copytree(place / "out", given["out"])
+    job = next_job(monkeypatch, **given)
+    assert (job["kind"], job["label"], job["model"]) == ("train", "linked-seed-0", str(tmp_path / "linked"))
 
 
 def test_a_path_is_a_directory_whatever_it_is_called(place, tmp_path, monkeypatch):

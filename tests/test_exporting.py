@@ -130,7 +130,7 @@ def test_what_an_export_says(model, tmp_path, capsys, monkeypatch):
     drawn = replace(told, drawn=True)
     assert drawn.render().splitlines()[-2:] == [
         "agreement with float32: 98.76% on 1,234 texts of random tokens",
-        "on real texts it may be another: --texts measures it on yours",
+        "on real texts it may differ; --texts measures it on yours",
     ]
     (tmp_path / "texts.txt").write_text("a film\n")
     monkeypatch.setattr("bertram.exporting.quantized", lambda engine, batch, least: (engine, told))

@@ -51,8 +51,8 @@ def test_parquet(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_damaged_parquet_file_is_told_in_one_line(tmp_path, capfd):
-    """Whatever the native reader does about it, which may panic."""
+def test_what_is_said_of_a_damaged_parquet_file_is_one_line(tmp_path):
+    """Also where the native reader panics, which it says in lines of its own."""
     polars.DataFrame({"text": ["one", "two"] * 20, "label": ["x", "y"] * 20}).write_parquet(tmp_path / "whole.parquet")
     whole, random, said = (tmp_path / "whole.parquet").read_bytes(), Random(0), []
     for _ in range(300):
@@ -235,6 +235,18 @@ def test_what_has_arrived_is_not_kept_waiting(monkeypatch):
         os.write(sink, b"six")
         os.close(sink)
         assert list(found) == [["six"]]
+
+
+def test_blank_lines_behind_an_object_keep_nothing_waiting(monkeypatch):
+    source, sink = os.pipe()
+    with os.fdopen(source, "rb") as pipe:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=pipe))
+        found = read_inputs("-")
+        os.write(sink, b'{"text": "one"}\n\n')
+        assert next(found) == [{"text": "one"}]
+        os.write(sink, b'\n{"text": "two"}\n')
+        os.close(sink)
+        assert list(found) == [[{"text": "two"}]]
 
 
 def test_what_stands_before_a_fault_of_the_disk_is_answered(monkeypatch):

@@ -17,7 +17,7 @@ from bertram.models.cross_entropy import linear_cross_entropy
 from bertram.models.decoding import Decoding
 from bertram.models.tensors import Targets, pairs_to_tensors, to_tensors
 from bertram.models.transformer import HEAD, Transformer
-from bertram.search import Search
+from bertram.search import Hypothesis, Search
 from bertram.training.torch_runner import TorchGenerator
 
 STACK = replace(
@@ -311,7 +311,7 @@ def test_halves_that_do_not_fit_are_refused(changes: dict[str, int | EncoderConf
         replace(CONFIGS["as published"], **changes)
 
 
-def test_threads_that_each_search_for_some_sources_find_the_same() -> None:
+def test_threads_that_each_search_for_some_sources_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """With ids that are far apart in probability, so that no rounding decides between them."""
     model = make(CONFIGS["groups, factorised"])
     with torch.no_grad():
@@ -319,11 +319,19 @@ def test_threads_that_each_search_for_some_sources_find_the_same() -> None:
     source, _ = batches()
     number = len(source)
     many = source.select(np.arange(97) % number)
+    sizes, search = [], TorchGenerator._search
+
+    def watched(self: TorchGenerator, batch: Batch, settings: Search) -> list[list[Hypothesis]]:
+        sizes.append((len(batch), torch.get_num_threads()))
+        return search(self, batch, settings)
+
+    monkeypatch.setattr(TorchGenerator, "_search", watched)
     settings = Search(beam_size=3, n_best=2, max_length=8)
     alone = TorchGenerator(model).generate(source, settings)
     torch.set_num_threads(3)
     try:
         found = TorchGenerator(model).generate(many, settings)
+        assert sorted(sizes) == [(5, 1), (32, 1), (32, 1), (33, 1)]
         with pytest.raises(BadInput, match="positions"):
             TorchGenerator(model).generate(Batch.pack([[4] * 1000] * 64), settings)
         assert torch.get_num_threads() == 3

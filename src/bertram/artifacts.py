@@ -149,7 +149,7 @@ def asked(
     """
     if model is not None and source is None and text is None:
         path = Path(model)
-        if path.suffix == ".engine" and exists(path) and engine_of(path) is None:
+        if path.suffix == ".engine" and exists(path) and path.is_file() and engine_of(path) is None:
             raise BadInput(f"{model}: is no engine file, or is damaged")
         is_file = path.is_file() and not is_engine(path) if exists(path) else _ends_as_texts(path)
         if model == "-" or is_file or _is_text(model):

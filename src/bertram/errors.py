@@ -48,7 +48,9 @@ def require(module: str, extra: str) -> ModuleType:
 
 @contextmanager
 def failing_as(reason: str) -> Iterator[None]:
-    """Tell in one line what a library raises that has no narrower errors; panics of Rust are not even Exceptions.
+    """Tell in one line what a library raises that has no narrower errors.
+
+    Panics of Rust, which are not even Exceptions, come with lines of their own before it.
 
     Raises:
         BadInput: it raised something.

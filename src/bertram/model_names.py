@@ -1,9 +1,11 @@
 """What a user may name as a model: a directory, a preset, a model on the hub, or one of Bertram's own."""
 
 import difflib
+import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import TypedDict
 
 from bertram.baseline import is_baseline
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
@@ -82,19 +84,23 @@ def may_be(model: str) -> bool:
     return "/" in model or model in (*PRESETS, *TRANSFORMERS, ENGLISH, SENTIMENT) or exists(Path(model))
 
 
-def place_of(model: str | Path) -> str:
-    """What tells a model argument from others: of a path, which can be spelled in many ways, the absolute one."""
-    path = local(model)
-    return str(model if path is None else path.resolve())
+class Identity(TypedDict):
+    """What tells a model argument from others, however its path is spelled and wherever its directory was moved."""
+
+    model: str
+    """A preset's name, owner/name on the hub, or what a directory is called."""
+    weights: str | None
+    """A fingerprint of a directory's configuration and weights."""
 
 
-def identity(model: str | Path) -> dict[str, str | None]:
-    """What settings keep of a model argument: its place and, of a directory, a fingerprint of its weights."""
+def identity(model: str | Path) -> Identity:
+    """What settings keep of a model argument."""
     place = OWN / ENGLISH if model == ENGLISH else local(model)
-    files = [] if place is None else [place / name for name in ("model.safetensors", "pytorch_model.bin")]
-    found = next((file for file in files if file.is_file()), None)
-    weights = None if found is None else _fingerprint(found, found.stat().st_mtime_ns)
-    return {"model": place_of(model), "weights": weights}
+    if place is None:
+        return {"model": str(model), "weights": None}
+    files = [place / name for name in ("config.json", "model.safetensors", "pytorch_model.bin")]
+    prints = [_fingerprint(file, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return {"model": name_of(model), "weights": hashlib.sha256("".join(prints).encode()).hexdigest()}
 
 
 @lru_cache
@@ -135,8 +141,8 @@ def trained(model: str | Path, found: ModelDirectory | EncoderConfig | Transform
         hint = f"train it first: bertram train translation DATA --model {model}"
     else:
         hint = (
-            f"train it first: bertram train TASK DATA --model {model}, where TASK is similarity for embed; for "
-            f"fill-mask: bertram pretrain CORPUS --model {model}"
+            f"train it first: bertram train TASK DATA --model {model} (TASK similarity for embed), or, for fill-mask, "
+            f"bertram pretrain CORPUS --model {model}"
         )
     raise BadInput(f"{model} is a preset with random weights; {hint}")
 

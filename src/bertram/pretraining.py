@@ -222,7 +222,7 @@ class Pretraining:
         """
         with begun(out, self.settings):
             tokenizer = self._find_tokenizer(out, report)
-            # What no sequences can be made with, before hours over the corpus
+            # Refuse a tokenizer that cannot make sequences before hours over the corpus.
             _ = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id, tokenizer.starts_word
             if self.sentence_objective != "none":
                 tokenizer.check_pairs()

@@ -62,7 +62,7 @@ class Agreement:
         ]
         lines.append(f"agreement with float32: {self.measured}")
         if self.drawn:
-            lines.append("on real texts it may be another: --texts measures it on yours")
+            lines.append("on real texts it may differ; --texts measures it on yours")
         return "\n".join(lines)
 
 

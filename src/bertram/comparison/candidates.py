@@ -145,8 +145,9 @@ def _train(comparison: Comparison, name: str, training: EncoderTraining) -> dict
     finished = prepare_directory(place, model_names.local(training.model), training.settings, resume=True)
     if finished is not None:
         return finished
-    job = {"kind": "train", "label": name, "out": str(place), "allow_pickle": training.allow_pickle}
-    return comparison.done(job | training.settings | comparison.source, f"training {name}", name)
+    job = training.settings | comparison.source
+    job |= {"kind": "train", "label": name, "out": str(place), "allow_pickle": training.allow_pickle}
+    return comparison.done(job | {"model": str(training.model)}, f"training {name}", name)
 
 
 def _run(directory: str, manifest: Mapping[str, Any], split: str) -> Run:

@@ -226,12 +226,13 @@ def _cells(source: str, columns: Columns, roles: Sequence[str]) -> Iterator[dict
 
 
 def _chunks(items: Iterator[Any], waits: Callable[[], bool] = bool) -> Iterator[list[Any]]:
-    """Items in lists, none of which is kept back while more is waited for."""
+    """Items in lists, none of which is kept back while more is waited for; None stands for nothing to answer."""
     chunk: list[Any] = []
     try:
         for item in items:
-            chunk.append(item)
-            if len(chunk) == _CHUNK or waits():
+            if item is not None:
+                chunk.append(item)
+            if chunk and (len(chunk) == _CHUNK or waits()):
                 yield chunk
                 chunk = []
     except (BadInput, OSError):
@@ -253,13 +254,15 @@ def _object(line: str) -> dict[str, Any]:
 
 def _checked_objects(
     name: str, lines: Iterator[tuple[int, str]], columns: Columns, roles: Sequence[str]
-) -> Iterator[dict[str, str]]:
+) -> Iterator[dict[str, str] | None]:
+    """The inputs that lines hold, None for a blank one."""
     named, fields = columns or {}, dict(zip(roles, _FIELDS, strict=False))
     keys = {role: named.get(role, role) for role in roles}
     needed = [role for role in roles if role in named or fields[role] == "text"]
     first: dict[str, str] = {}
     for number, line in lines:
         if not line.strip():
+            yield None
             continue
         value = _object(line)
         if missing := [role for role in needed if keys[role] not in value]:

@@ -208,10 +208,12 @@ class Loop:
             for name in ("loss", "gradient_norm"):
                 if not math.isfinite(figures[name]):
                     return f"the {name.replace('_', ' ')} was {figures[name]} at step {state.step}"
+            too_old = time.monotonic() - self._saved_at >= _LONGEST_UNSAVED
+            stopping, late = (wishes > 0 for wishes in self.processes.sums([stop.requested, too_old]))
             # The last step's, because scoring may take long.
-            if state.step % self.recipe.save_every == 0 or state.step == state.total or self._long_unsaved():
+            if state.step % self.recipe.save_every == 0 or state.step == state.total or late:
                 self._save(state)
-            if self.processes.any(stop.requested):
+            if stopping:
                 stop.stop()
 
     def _tell(self, figures: dict[str, float], state: State, metrics: MetricsFile | None) -> None:
@@ -223,10 +225,6 @@ class Loop:
         if "loss" not in line or state.step % self.recipe.log_every == 0:
             metrics.write(line)
         self.report({"total": state.total, **line})
-
-    def _long_unsaved(self) -> bool:
-        """Whether a checkpoint is due by the clock of one of the processes; the same on each."""
-        return self.processes.any(time.monotonic() - self._saved_at >= _LONGEST_UNSAVED)
 
     def _train_step(self, state: State) -> dict[str, float]:
         done = self.stepper.take(state.step, state.position, self.recipe.rate(state.step, state.total))

@@ -52,8 +52,8 @@ class TorchGenerator:
     def generate(self, batch: Batch, search: Search) -> list[list[Hypothesis]]:
         """The n_best hypotheses of each of the B sources, best first, by the rules of `beam_search.search`.
 
-        On a processor every thread searches for sources of its own, if those are many: each step's products are small,
-        and threads that share them wait for one another.
+        On a CPU many sources are shared out among threads that search side by side: the products of a step are small,
+        and threads that share one wait for one another.
 
         Raises:
             BadInput: a source is longer than the positions that the model knows.
@@ -73,7 +73,7 @@ class TorchGenerator:
             rows = slice(first, None, parts)
             found[rows] = self._search(batch.select(range(len(batch))[rows]), search)
 
-        with _single_threads(parts) as pool:
+        with _side_by_side(parts, max(1, threads // parts)) as pool:
             list(pool.map(search_part, range(parts)))  # raises what any raises
         return found
 
@@ -94,11 +94,11 @@ class TorchGenerator:
 
 
 @contextmanager
-def _single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """So many threads in each of which torch computes without others."""
+def _side_by_side(count: int, threads: int) -> Iterator[ThreadPoolExecutor]:
+    """So many workers, in each of which torch computes with so many threads."""
     before = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(before)  # torch gives every new thread the number that any thread set last

@@ -180,7 +180,7 @@ void quantize(const float* x, int n, uint8_t* bytes, float* scale, int32_t* zero
     });
     const float bottom = lowest(low);
     const float top = highest(high);
-    const float step = top > bottom ? (top - bottom) / 255.0f : 1.0f;
+    const float step = top - bottom > 1e-30f ? (top - bottom) / 255.0f : 1.0f;  // less is 0, as its inverse is no number
     const int32_t origin = static_cast<int32_t>(std::min(255.0f, -bottom / step) + 0.5f);
     const float inverse = 1.0f / step, shift = static_cast<float>(origin) + 0.5f;
     Floats total = splat(0.0f);
