@@ -18,6 +18,7 @@ from bertram.comparison import compare as module
 from bertram.comparison.compare import BASELINE, compare
 from bertram.errors import BadInput, BertramError
 from bertram.evaluation import evaluate_files
+from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 from tiny import model_directory, table
 
@@ -239,11 +240,21 @@ def test_models_keep_the_names_of_their_runs(place, results):
 def test_a_comparison_may_be_moved(place, results, tmp_path, monkeypatch):
     shutil.copytree(place, tmp_path / "moved")
     monkeypatch.chdir(tmp_path / "moved")
+    Path("linked").symlink_to("shared/bare")
     assert module._names(["shared/bare", "bare"], Path("out"), False) == {"bare-2": "shared/bare", "bare": "bare"}
+    assert module._names(["linked", "shared/bare"], Path("out"), False) == {"bare-2": "linked"}
+
+
+def test_models_that_differ_in_their_tokenizers_alone(place, results, tmp_path):
+    other = shutil.copytree(place / "bare", tmp_path / "bare")
+    Tokenizer.train(["other texts"], "bert", 30).save(other)
+    names = module._names([str(place / "bare"), str(other)], tmp_path / "out", False)
+    assert names == {"bare": str(place / "bare"), "bare-2": str(other)}
+    assert module._names([str(other)], place / "out", False) == {"bare-3": str(other)}
 
 
 def test_a_model_is_called_as_its_link_is(place, results, tmp_path, monkeypatch):
-    (tmp_path / "linked").symlink_to(place / "bare")
+    (tmp_path / "linked").symlink_to(model_directory(tmp_path / "target", num_hidden_layers=1))
     given = arguments(place) | {"models": [str(tmp_path / "linked")], "out": tmp_path / "out"}
     shutil.copytree(place / "out", given["out"])
     job = next_job(monkeypatch, **given)

@@ -92,7 +92,7 @@ def test_a_directory_that_is_called_like_a_preset(tmp_path: Path, monkeypatch: p
     ("name", "commands"),
     [
         ("bert-tiny", ["bertram train TASK DATA --model bert-tiny", "bertram pretrain CORPUS --model bert-tiny"]),
-        ("transformer-tiny", ["bertram train translation DATA --model transformer-tiny"]),
+        ("transformer-tiny", ["bertram train translation DATA DATA2 --model transformer-tiny"]),
     ],
 )
 def test_a_preset_is_to_be_trained_first(name: str, commands: list[str]) -> None:

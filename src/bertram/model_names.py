@@ -3,9 +3,8 @@
 import difflib
 import hashlib
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TypedDict
 
 from bertram.baseline import is_baseline
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
@@ -20,6 +19,8 @@ ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
 """Models that come with Bertram: vectors of English texts, and how people feel who wrote them; docs/own-models.md."""
 _ON_HUB = re.compile(r"bert-(base|large)-([a-z-]*cased|chinese)[a-z-]*|albert-(base|large|xlarge|xxlarge)-v[12]")
 """Published models that others call by their names alone."""
+_FILES, _PICKLED = ("*.json", "*.safetensors", "*.spm", "vocab.txt", "spiece.model"), "pytorch_model.bin"
+"""What a model directory is read from."""
 _TYPO = 0.87
 """How alike names are, of 1, where one is a mistyped other: bert_base and bert-base, not roberta-base and bert-base."""
 _READABLE = (
@@ -84,26 +85,20 @@ def may_be(model: str) -> bool:
     return "/" in model or model in (*PRESETS, *TRANSFORMERS, ENGLISH, SENTIMENT) or exists(Path(model))
 
 
-class Identity(TypedDict):
-    """What tells a model argument from others, however its path is spelled and wherever its directory was moved."""
+def identity(model: str | Path) -> str:
+    """What settings keep of a model argument: its name or, of a directory, a fingerprint of its files.
 
-    model: str
-    """A preset's name, owner/name on the hub, or what a directory is called."""
-    weights: str | None
-    """A fingerprint of a directory's configuration and weights."""
-
-
-def identity(model: str | Path) -> Identity:
-    """What settings keep of a model argument."""
+    So a directory may be spelled otherwise, linked to or moved with what was trained of it.
+    """
     place = OWN / ENGLISH if model == ENGLISH else local(model)
     if place is None:
-        return {"model": str(model), "weights": None}
-    files = [place / name for name in ("config.json", "model.safetensors", "pytorch_model.bin")]
-    prints = [_fingerprint(file, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return {"model": name_of(model), "weights": hashlib.sha256("".join(prints).encode()).hexdigest()}
+        return str(model)
+    files = {file for pattern in (*_FILES, _PICKLED, "*/*.json") for file in place.glob(pattern) if file.is_file()}
+    prints = [f"{_fingerprint(file.resolve(), file.stat().st_mtime_ns)}  {file.name}\n" for file in sorted(files)]
+    return hashlib.sha256("".join(prints).encode()).hexdigest()
 
 
-@lru_cache
+@cache
 def _fingerprint(file: Path, changed: int) -> str:
     """Once for all seeds of a comparison, as long as the file does not change."""
     return fingerprint(file)
@@ -138,11 +133,11 @@ def trained(model: str | Path, found: ModelDirectory | EncoderConfig | Transform
     if exists(Path(model)):
         hint = f"write ./{model} for the directory"
     elif isinstance(found, TransformerConfig):
-        hint = f"train it first: bertram train translation DATA --model {model}"
+        hint = f"train it first: bertram train translation DATA DATA2 --model {model} --out DIR"
     else:
         hint = (
-            f"train it first: bertram train TASK DATA --model {model} (TASK similarity for embed), or, for fill-mask, "
-            f"bertram pretrain CORPUS --model {model}"
+            f"train it first: bertram train TASK DATA --model {model} --out DIR (for embed, TASK is similarity; for "
+            f"fill-mask: bertram pretrain CORPUS --model {model} --out DIR)"
         )
     raise BadInput(f"{model} is a preset with random weights; {hint}")
 
@@ -176,8 +171,7 @@ def _from_hub(name: str, allow_pickle: bool) -> Path:
         hub = require("huggingface_hub", "hub")
     except BadInput as error:
         raise BadInput(f"{name}: no such directory here, and for the Hugging Face hub {error}") from None
-    pickled = ["pytorch_model.bin"] if allow_pickle else []
-    wanted = ["*.json", "*.safetensors", "*.spm", "vocab.txt", "spiece.model", *pickled]
+    wanted = [*_FILES, *([_PICKLED] if allow_pickle else [])]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises errors of many libraries

@@ -117,18 +117,19 @@ def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[
         BadInput: there is no such model, or what can be seen of it without reading its weights is damaged or refused.
     """
     runs = [(run.name.rpartition("-seed-")[0], read_settings(run)) for run in (out / "runs").glob("*-seed-*")]
-    known = {(settings["model"], settings["weights"]): name for name, settings in runs if "model" in settings}
-    asked: dict[tuple[Any, ...], str] = {}
+    known = {settings["model"]: name for name, settings in runs if "model" in settings}
+    asked: dict[Any, str] = {}
     for given in models:
         model = given if isinstance(given, str) else str(given.absolute())  # not the preset of that name
-        asked.setdefault(tuple(model_names.identity(model).values()), model)
+        place = model_names.local(model)
+        asked.setdefault(model if place is None else place.resolve(), model)
     names: dict[str, str] = {}
-    for identity, model in asked.items():
+    for model in asked.values():
         if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), ModelDirectory):
             source.read_tokenizer()
             source.find_weights()
         base = model_names.name_of(model)
-        name, number = known.get(identity, base), 2
+        name, number = known.get(identity := model_names.identity(model), base), 2
         while name in names or (identity not in known and name in (BASELINE, *known.values())):
             name, number = f"{base}-{number}", number + 1
         names[name] = model

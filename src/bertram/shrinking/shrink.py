@@ -134,7 +134,7 @@ class Shrinking:
     def settings(self) -> dict[str, Any]:
         """All that the training depends on, for training.json."""
         return {
-            **model_names.identity(self.model),
+            "model": model_names.identity(self.model),
             "texts": [(file.name, fingerprint(file)) for file in self.texts],
             "shrinking": asdict(self.dial) | {"lessons": self.lessons},
             "recipe": asdict(self.recipe),

@@ -94,7 +94,7 @@ class Training(ABC, Generic[T, S]):
             "task": self.task.to_dict(),
             "data": self.splits.description,
             "recipe": asdict(self.recipe),
-            **model_names.identity(self.model),
+            "model": model_names.identity(self.model),
             "vocab_size": self.vocab_size,
             "max_length": self.max_length,
         }

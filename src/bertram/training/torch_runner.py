@@ -53,7 +53,7 @@ class TorchGenerator:
         """The n_best hypotheses of each of the B sources, best first, by the rules of `beam_search.search`.
 
         On a CPU many sources are shared out among threads that search side by side: the products of a step are small,
-        and threads that share one wait for one another.
+        and threads that share a product mostly wait for each other.
 
         Raises:
             BadInput: a source is longer than the positions that the model knows.
