@@ -176,7 +176,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytes
         finally:
             tracemalloc.stop()
 
-    # Which chunks are there at once is chance, and makes a factor of 2 of it; a corpus held in memory would make one of 10.
+    # Which chunks are there at once is chance and makes a factor of 2; a corpus held in memory would make one of 10.
     assert peak(200) < 4 * peak(20)
 
 
