@@ -9,7 +9,7 @@ from bertram.baseline import FILES, Baseline
 from bertram.errors import BadInput
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
-from bertram.text.records import Table
+from bertram.text.table import Table
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 

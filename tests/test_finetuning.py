@@ -19,7 +19,7 @@ from bertram.models.heads import ClassificationHead
 from bertram.run_directory import SETTINGS, alone_in
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
 from bertram.supervised.train import summary, train
-from bertram.text.records import Table, read_table
+from bertram.text.table import Table, read_table
 from bertram.training.distributed import alone
 from bertram.training.interruption import Interrupted
 from bertram.training.metrics_file import read_metrics

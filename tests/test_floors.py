@@ -48,6 +48,7 @@ FLOORS = {
     "quantizing": 5,
     "saving": 5,
     "artifacts": 6,
+    "asking": 6,
     "checking": 6,
     "exporting": 6,
     "pretraining": 6,

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bertram.comparison import measure as module
-from bertram.text.records import Table
+from bertram.text.table import Table
 
 SAMPLE = Table([("word " * (row % 50)).strip() for row in range(100)], None, ["x"] * 100)
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 import bertram
-from bertram.artifacts import asked
+from bertram.asking import asked
 from bertram.errors import BadInput
 from bertram.formats.engine_file import read_engine
 from bertram.formats.sentence_transformers import read_max_length

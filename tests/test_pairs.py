@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bertram.errors import BadInput
 from bertram.text.pairs import Pairs, read_pairs
-from bertram.text.records import parse_columns, split
+from bertram.text.rows import parse_columns
+from bertram.text.splits import split
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 NAMES = ("document", "summary")

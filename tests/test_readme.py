@@ -15,7 +15,7 @@ import pytest
 
 from bertram.config import PRESETS
 from bertram.inspection import describe
-from bertram.text.records import read_table
+from bertram.text.table import read_table
 from tiny import Fork, finish, measure_briefly, model_directory, rows, table
 
 ROOT = Path(__file__).parents[1]

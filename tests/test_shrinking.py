@@ -27,7 +27,8 @@ from bertram.shrinking.plan import plan
 from bertram.shrinking.report import write_report
 from bertram.shrinking.shrink import shrink
 from bertram.shrinking.table import AGREEMENT_NOTE, figures
-from bertram.text.records import Table, split
+from bertram.text.splits import split
+from bertram.text.table import Table
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe

@@ -27,7 +27,8 @@ from bertram.models.tensors import inputs_of, targets_of
 from bertram.supervised.train import train
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.similarity import Similarity
-from bertram.text.records import read_table, split
+from bertram.text.splits import split
+from bertram.text.table import read_table
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows

@@ -1,39 +1,24 @@
 """A trained model of any kind, loaded to answer: the one place that picks what computes."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from bertram.baseline import Baseline, is_baseline
 from bertram.errors import BadInput
 from bertram.formats.ctranslate2_file import is_ctranslate2, vocabulary
-from bertram.formats.engine_file import is_engine, read_engine
+from bertram.formats.engine_file import read_engine
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
 from bertram.model_directory import ModelDirectory, check_head, checked_length
-from bertram.model_names import engine_of, exists, may_be, resolve, trained
+from bertram.model_names import engine_of, resolve, trained
 from bertram.run_directory import MANIFEST, trained_on_pairs
 from bertram.tasks.fill_mask import FillMask
-from bertram.tasks.registry import COLUMNS, any_task_from_dict
+from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Task
-from bertram.text.inputs import Input, read_documents, read_inputs, read_lines, read_texts
-from bertram.text.records import ROLES, Columns, is_table, kind_of, parse_columns
 from bertram.text.tokenizer import Tokenizer
 
-Reader = Callable[[str, Columns], Iterator[Any]]
-_READERS: Mapping[str, tuple[Reader, Sequence[str]]] = {
-    "predict": (read_inputs, ROLES),
-    "embed": (read_texts, ROLES),
-    "fill-mask": (read_texts, ROLES),
-    "translate": (read_lines, COLUMNS["translation"]),
-    "summarize": (read_documents, COLUMNS["summarization"]),
-}
-"""How the commands that answer read a source, and the columns that may be named: those that training reads too."""
-_FILE_ENDING = re.compile(r"\.[A-Za-z]\w{0,5}")
 _VERBS = {"translation": "translate", "summarization": "summarize", FillMask.name: "fill-mask"}
 
 
@@ -134,59 +119,3 @@ def _load_generator(source: ModelDirectory, task: Generation) -> Generator:
     from bertram.training.torch_runner import TorchGenerator
 
     return Generator(task, *source.read_tokenizers(), TorchGenerator(network), source.max_length, source.search)
-
-
-def asked(
-    verb: str, model: str | None, source: str | None, text: str | None, columns: str | None, own: str
-) -> tuple[str, Iterable[Sequence[Input]]]:
-    """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
-
-    Without a model `own` answers. One argument alone is a source if it is "-" or a file that is no engine, or ends as
-    files of texts do; else it is a model, or a text as `chunks_of` knows them.
-
-    Raises:
-        BadInput: as `chunks_of`.
-    """
-    if model is not None and source is None and text is None:
-        path = Path(model)
-        if path.suffix == ".engine" and exists(path) and path.is_file() and engine_of(path) is None:
-            raise BadInput(f"{model}: is no engine file, or is damaged")
-        is_file = path.is_file() and not is_engine(path) if exists(path) else _ends_as_texts(path)
-        if model == "-" or is_file or _is_text(model):
-            model, source = None, model
-        elif not may_be(model):
-            raise BadInput(f"{model}: no such model or file; for one text write --text {model!r:.80}")
-    return own if model is None else model, chunks_of(verb, source, text, columns)
-
-
-def chunks_of(verb: str, source: str | None, text: str | None, columns: str | None) -> Iterable[Sequence[Input]]:
-    """What is asked of a model: one text, or what stands in a source; without either, in standard input.
-
-    A source that has white space in it, names nothing and does not end as file names do is a text. `verb` is the
-    command's name; `columns` are as the command line has them.
-
-    Raises:
-        BadInput: both a source and a text are given, there is no such source, or `columns` cannot be read.
-    """
-    read, roles = _READERS[verb]
-    names = parse_columns(columns, roles)
-    if source is not None and text is not None:
-        raise BadInput(f"{source}: give a source or --text, not both")
-    if source is not None and _is_text(source):
-        text = source
-    elif source not in (None, "-") and not exists(Path(source)):
-        raise BadInput(f"{source}: no such file; for one text write --text {source!r:.80}")
-    if text is None:
-        return read("-" if source is None else source, names or {})
-    if names is not None:
-        raise BadInput("--columns: is for a table, and this is a text")
-    return [[text]]
-
-
-def _is_text(argument: str) -> bool:
-    path = Path(argument)
-    return len(argument.split()) > 1 and not exists(path) and not _FILE_ENDING.fullmatch(path.suffix)
-
-
-def _ends_as_texts(path: Path) -> bool:
-    return is_table(path) or kind_of(path) == ".txt"

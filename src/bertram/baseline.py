@@ -22,7 +22,7 @@ from bertram.files import read_object, replacing, write_json
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.task import Targets, Task
 from bertram.text.inputs import Input, check_characters, columns_of
-from bertram.text.records import Table
+from bertram.text.table import Table
 
 _SETTINGS, _WEIGHTS = "baseline.json", "baseline.safetensors"
 FILES = (_SETTINGS, _WEIGHTS)

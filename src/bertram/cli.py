@@ -530,7 +530,8 @@ def predict(
     text
         A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     """
-    from bertram.artifacts import asked, load
+    from bertram.artifacts import load
+    from bertram.asking import asked
     from bertram.inference.mask_filler import MaskFiller
     from bertram.model_names import SENTIMENT
 
@@ -567,7 +568,8 @@ def embed(
     out
         Write the vectors to this .npy file, float32 [texts, width], instead of printing them.
     """
-    from bertram.artifacts import asked, load_predictor
+    from bertram.artifacts import load_predictor
+    from bertram.asking import asked
     from bertram.inference.embedding import embed as vectors_of
     from bertram.inference.embedding import write_vectors
     from bertram.model_names import ENGLISH
@@ -609,7 +611,8 @@ def fill_mask(
     top_k
         Candidates for each text, the most probable first.
     """
-    from bertram.artifacts import chunks_of, load_mask_filler
+    from bertram.artifacts import load_mask_filler
+    from bertram.asking import chunks_of
 
     chunks = chunks_of("fill-mask", source, text, columns)
     filler = load_mask_filler(model, allow_pickle=allow_pickle)
@@ -642,7 +645,7 @@ def translate(
     text
         The one text to translate, instead of a file.
     """
-    from bertram.artifacts import chunks_of
+    from bertram.asking import chunks_of
 
     chunks = chunks_of("translate", source, text, columns)
     _write("translation", model, chunks, search, allow_pickle=allow_pickle, as_json=json)
@@ -673,7 +676,7 @@ def summarize(
     text
         A single document, instead of a file.
     """
-    from bertram.artifacts import chunks_of
+    from bertram.asking import chunks_of
 
     chunks = chunks_of("summarize", source, text, columns)
     _write("summarization", model, chunks, search, allow_pickle=allow_pickle, as_json=json)

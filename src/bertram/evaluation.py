@@ -13,7 +13,8 @@ from bertram.search import Search, SearchOptions
 from bertram.tasks.registry import COLUMNS
 from bertram.tasks.task import Score
 from bertram.text.pairs import Pairs, read_pairs
-from bertram.text.records import Table, parse_columns, read_table
+from bertram.text.rows import parse_columns
+from bertram.text.table import Table, read_table
 
 
 def evaluate(predictor: Predictor | Baseline, table: Table, name: str = "the data") -> list[Score]:

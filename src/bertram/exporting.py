@@ -25,7 +25,7 @@ from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input, first_inputs
-from bertram.text.records import parse_columns
+from bertram.text.rows import parse_columns
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

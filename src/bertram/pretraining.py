@@ -23,7 +23,7 @@ from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, begun, prepare_directory, read_manifest
 from bertram.saving import learned_tokenizer, save
-from bertram.text.records import kind_of
+from bertram.text.lines import kind_of
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import BATCH_SIZE, Recipe
 

@@ -32,7 +32,7 @@ from bertram.supervised import finetuning
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Floats, Task
-from bertram.text.records import Table
+from bertram.text.table import Table
 from bertram.training.interruption import scratch
 from bertram.training.recipe import Recipe
 

@@ -33,7 +33,7 @@ from bertram.model_names import ENGLISH, engine_of, resolve_encoder
 from bertram.tasks.task import Task
 from bertram.terminal import plain_table
 from bertram.text.inputs import Input, first_inputs
-from bertram.text.records import parse_columns
+from bertram.text.rows import parse_columns
 from bertram.text.tokenizer import Tokenizer
 
 LIBRARIES = ("transformers", "onnxruntime", "openvino", "ctranslate2")

@@ -9,7 +9,7 @@ from bertram.checking import pairs, tables
 from bertram.config import PRESETS, TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.tasks.registry import COLUMNS, GENERATIONS
-from bertram.text.records import parse_columns, read_rows
+from bertram.text.rows import parse_columns, read_rows
 from bertram.text.splits import NAMES
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from rich.cells import cell_len
 
-from bertram.text.records import kind_of
+from bertram.text.lines import kind_of
 
 NOTABLE = 0.01
 """Share of cut texts, unknown tokens and their like that a user should hear of."""

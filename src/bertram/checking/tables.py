@@ -15,7 +15,8 @@ from bertram.config import EncoderConfig
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Task, parse_number
-from bertram.text.records import Rows, Table, read_rows, table_of
+from bertram.text.rows import Rows, read_rows
+from bertram.text.table import Table, table_of
 from bertram.text.tokenizer import Tokenizer
 
 _LISTED_LABELS = 20  # lines of the table

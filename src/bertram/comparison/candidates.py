@@ -20,7 +20,7 @@ from bertram.inspection import describe
 from bertram.run_directory import prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
 from bertram.tasks.task import Logits, Task
-from bertram.text.records import Table
+from bertram.text.table import Table
 
 _SAMPLE = 256  # texts that inference is measured on, and the engines' agreement
 _SECONDS = 2.0  # to answer all of them again and again, for their speed

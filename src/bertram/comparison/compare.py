@@ -22,7 +22,7 @@ from bertram.model_directory import ModelDirectory
 from bertram.run_directory import alone_in, is_occupied, keep, read_settings
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, learn
 from bertram.tasks.task import Task
-from bertram.text.records import parse_columns
+from bertram.text.rows import parse_columns
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 

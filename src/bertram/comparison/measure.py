@@ -10,7 +10,7 @@ import numpy as np
 from bertram.baseline import Baseline, is_baseline
 from bertram.comparison.results import Answering, Latency
 from bertram.memory import current_memory_mb, peak_memory_mb
-from bertram.text.records import Table
+from bertram.text.table import Table
 
 _WARM_UP, _SINGLE_TEXTS = 5, 40
 _ROUNDS = 5  # of single texts: a machine that is busy for a while disturbs some of them, and it shows

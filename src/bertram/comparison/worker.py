@@ -94,7 +94,7 @@ def _baseline(job: dict[str, Any]) -> dict[str, Any]:
 
 def _measure(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.comparison.measure import measure
-    from bertram.text.records import Table
+    from bertram.text.table import Table
 
     return {**measure(Path(job["model"]), Table(**job["sample"]), job["seconds"])}
 
@@ -104,7 +104,7 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.artifacts import load_predictor
     from bertram.evaluation import evaluate
     from bertram.exporting import export_alike
-    from bertram.text.records import Table
+    from bertram.text.table import Table
 
     found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).asked)
     _, judged = _splits(job).final

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bertram.errors import BadInput, check_utf8
-from bertram.text.records import checked_cell, kind_of, numbered_lines, object_of, opened
+from bertram.text.lines import checked_cell, kind_of, numbered_lines, object_of, opened
 from bertram.text.sentences import split_sentences
 
 Documents = Literal["file", "blank-line"]

@@ -15,7 +15,8 @@ from bertram.formats.engine_file import read_engine
 from bertram.inference.kernels import machine
 from bertram.model_directory import ModelDirectory
 from bertram.run_directory import read_manifest, read_settings
-from bertram.text.records import Table, parse_columns, read_table
+from bertram.text.rows import parse_columns
+from bertram.text.table import Table, read_table
 
 ENGINE = "model.engine"
 RESULTS = "results.json"

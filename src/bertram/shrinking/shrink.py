@@ -21,7 +21,9 @@ from bertram.shrinking.outcome import ENGINE, RESULTS, evaluated, outcome
 from bertram.shrinking.report import write_report
 from bertram.tasks.task import Task
 from bertram.text.inputs import read_inputs
-from bertram.text.records import Table, parse_columns, read_table, split
+from bertram.text.rows import parse_columns
+from bertram.text.splits import split
+from bertram.text.table import Table, read_table
 from bertram.training.recipe import BATCH_SIZE, Recipe
 
 _DEFAULTS = {"learning_rate": 5e-4, "batch_size": BATCH_SIZE}

@@ -21,7 +21,7 @@ from bertram.shrinking.agreement import agreement, side_by_side
 from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
 from bertram.shrinking.initial import student_of
 from bertram.tasks.task import Task
-from bertram.text.records import Table
+from bertram.text.table import Table
 from bertram.training.distributed import alone
 from bertram.training.loop import Evaluation, Loop
 

@@ -19,8 +19,8 @@ from bertram.saving import learned_tokenizer, save
 from bertram.supervised.base import Training, TrainingSetup
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
-from bertram.text.records import Table, read_table
 from bertram.text.splits import NAMES, Splits
+from bertram.text.table import Table, read_table
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import BATCH_SIZE
 

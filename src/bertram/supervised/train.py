@@ -11,7 +11,7 @@ from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
 from bertram.supervised.generation import EncoderDecoderTraining, Files, read_splits, resolve_writing
 from bertram.tasks.registry import COLUMNS, GENERATIONS
-from bertram.text.records import ROLES, parse_columns
+from bertram.text.rows import ROLES, parse_columns
 from bertram.training.interruption import scratch
 from bertram.training.recipe import Recipe
 

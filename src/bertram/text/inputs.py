@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from bertram.errors import BadInput
-from bertram.text.records import Columns, checked_cell, is_table, kind_of, numbered_lines, opened, read_rows
+from bertram.text.lines import checked_cell, kind_of, numbered_lines, opened
+from bertram.text.rows import Columns, is_table, read_rows
 
 Input = str | Mapping[str, str]
 """What a model is asked: a text, or an object with "text" and perhaps "text_b"."""
@@ -36,7 +37,7 @@ def read_inputs(
 
     Args:
         columns: the columns of a table, or the keys of objects, to read for `roles` where they are called otherwise, as
-            for `records.read_table`; None where the user cannot say so.
+            for `table.read_table`; None where the user cannot say so.
         roles: of an input's text and, if it can have one, its text_b.
 
     Raises:

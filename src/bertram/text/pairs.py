@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertram.errors import BadInput
-from bertram.text.records import checked_cell, is_table, numbered_lines, opened, read_rows
+from bertram.text.lines import checked_cell, numbered_lines, opened
+from bertram.text.rows import is_table, read_rows
 
 
 @dataclass(frozen=True)

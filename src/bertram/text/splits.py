@@ -1,19 +1,32 @@
 """The splits of one training: what it learns from, what it is judged by meanwhile, and what it is tested on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bertram.errors import BadInput
 from bertram.files import fingerprint
-from bertram.text.records import Selectable, split
 
 NAMES = ("train", "validation", "test")
 HELD_OUT = 0.1
+
+
+class Selectable(Protocol):
+    """Examples read from files."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Characters of each example."""
+
+    def select(self, rows: Iterable[int] | NDArray[np.integer], /) -> Self:
+        """The examples at these places, in their order."""
 
 
 R = TypeVar("R", bound=Selectable)
@@ -83,3 +96,17 @@ class Splits(Generic[R]):
             for name, part in self.all.items()
         }
         return replace(self, **chosen)
+
+
+def split(examples: R, share: float, seed: int) -> tuple[R, R]:
+    """Hold out a share of the rows, drawn with `seed`; both parts keep the file's order.
+
+    Raises:
+        BadInput: there are too few rows for two parts.
+    """
+    held_out = min(max(1, round(len(examples) * share)), len(examples) - 1)
+    if len(examples) < 2:
+        raise BadInput("one row is too few to hold some out for validation; give a --validation file")
+    chosen = np.zeros(len(examples), bool)
+    chosen[np.random.default_rng([seed, len(examples)]).permutation(len(examples))[:held_out]] = True
+    return examples.select(np.flatnonzero(~chosen)), examples.select(np.flatnonzero(chosen))

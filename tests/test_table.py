@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from bertram.errors import BadInput
 from bertram.text.inputs import read_documents, read_inputs, read_lines
-from bertram.text.records import Table, parse_columns, read_rows, read_table, split
+from bertram.text.rows import parse_columns, read_rows
+from bertram.text.splits import split
+from bertram.text.table import Table, read_table
 
 TABLE = Table(["a, b", 'say "hi"', "two\nlines", "评论"], None, ["x", "y", "x", "<b>"])
 
