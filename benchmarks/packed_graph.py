@@ -58,7 +58,7 @@ class Packed(Graph):
         return self("Gather", self("Reshape", mixed, width), "back")
 
 
-def write(preset: str, place: Path) -> None:
+def write(preset: str, folder: Path) -> None:
     """model.engine, packed.onnx and int8.onnx of a preset with random weights."""
     import onnx
     from onnxruntime import quantization
@@ -70,14 +70,16 @@ def write(preset: str, place: Path) -> None:
     from bertram.text.tokenizer import Tokenizer
 
     network = Model(PRESETS[preset], {}, pooler=False).eval()
-    (place / "model").mkdir()
-    write_model(network, place / "model")
-    Tokenizer.train(["a tokenizer of few words"], "bert", 64).save(place / "model")
-    export(place / "model", format="engine", out=place / "model.engine", min_agreement=0.0)
+    (folder / "model").mkdir()
+    write_model(network, folder / "model")
+    Tokenizer.train(["a tokenizer of few words"], "bert", 64).save(folder / "model")
+    export(folder / "model", format="engine", out=folder / "model.engine", min_agreement=0.0)
     graph = Packed(network.config, *tensors_of(network))
     output = {"last_hidden_state": (graph.encoder(), ["tokens", network.config.hidden_size])}
-    onnx.save(graph.model(output, INPUTS), place / "packed.onnx")
-    quantization.quantize_dynamic(place / "packed.onnx", place / "int8.onnx", weight_type=quantization.QuantType.QInt8)
+    onnx.save(graph.model(output, INPUTS), folder / "packed.onnx")
+    quantization.quantize_dynamic(
+        folder / "packed.onnx", folder / "int8.onnx", weight_type=quantization.QuantType.QInt8
+    )
 
 
 def inputs_of(texts: Ids) -> dict[str, Any]:
@@ -95,18 +97,18 @@ def inputs_of(texts: Ids) -> dict[str, Any]:
     }
 
 
-def only_products(place: Path) -> Callable[[Ids], Any]:
+def only_products(folder: Path) -> Callable[[Ids], Any]:
     """The four products of every layer, with random weights as oneDNN packs them."""
     import torch
 
     from bertram.formats.engine_file import read_engine
-    from bertram.formats.engine_layout import layers_of
+    from bertram.formats.engine_layout import layer_names
 
-    engine, ops = read_engine(place / "model.engine"), torch.ops.onednn
+    engine, ops = read_engine(folder / "model.engine"), torch.ops.onednn
     in_float32, in_int8 = (1.0, 0, torch.float32, "none", [], ""), (0.1, 128, torch.uint8, "gelu", [], "none")
     products = [
         (f"{part}.{name}", out)
-        for attention, feed_forward in layers_of(engine.config)
+        for attention, feed_forward in layer_names(engine.config)
         for part, name, out in (
             (attention, "query_key_value", in_float32),
             (attention, "output", in_float32),
@@ -131,41 +133,41 @@ def only_products(place: Path) -> Callable[[Ids], Any]:
     return run
 
 
-def load(kind: str, place: Path) -> Callable[[Ids], Any]:
+def load(kind: str, folder: Path) -> Callable[[Ids], Any]:
     if kind == "engine int8":
         from bertram.formats.engine_file import read_engine
         from bertram.inference.engine_runner import EngineRunner
 
-        encoder = EngineRunner(read_engine(place / "model.engine")).encoder
+        encoder = EngineRunner(read_engine(folder / "model.engine")).encoder
         return lambda texts: encoder.hidden(Batch.pack(texts))
     if kind == PRODUCTS:
-        return only_products(place)
+        return only_products(folder)
     if kind.startswith("onnxruntime"):
         library = importlib.import_module("onnxruntime")
-        file = place / ("int8.onnx" if kind.endswith("int8") else "packed.onnx")
+        file = folder / ("int8.onnx" if kind.endswith("int8") else "packed.onnx")
         options = library.SessionOptions()
         options.intra_op_num_threads = default_threads()
         session = library.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         return lambda texts: session.run(None, inputs_of(texts))[0]
     library = importlib.import_module("openvino")
-    file = place / ("int8.xml" if kind.endswith("int8") else "packed.onnx")
+    file = folder / ("int8.xml" if kind.endswith("int8") else "packed.onnx")
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": default_threads()}
     compiled = library.Core().compile_model(file, "CPU", settings)
     return lambda texts: compiled(inputs_of(texts))[0]
 
 
-def quantize(place: Path) -> None:
+def quantize(folder: Path) -> None:
     """int8.xml of packed.onnx, by nncf's post-training quantization."""
     library, nncf = (importlib.import_module(name) for name in ("openvino", "nncf"))
     seen = nncf.Dataset([inputs_of(texts[:8]) for texts in drawn(CALIBRATED_TOKENS)])
-    graph = library.Core().read_model(place / "packed.onnx")
-    library.save_model(nncf.quantize(graph, seen, model_type=nncf.ModelType.TRANSFORMER), place / "int8.xml")
+    graph = library.Core().read_model(folder / "packed.onnx")
+    library.save_model(nncf.quantize(graph, seen, model_type=nncf.ModelType.TRANSFORMER), folder / "int8.xml")
 
 
-def serve(kind: str, place: Path) -> None:
+def serve(kind: str, folder: Path) -> None:
     """Answer batches that come as JSON lines: the seconds they took, the peak memory, and a sum of what came out."""
     out, sys.stdout = sys.stdout, sys.stderr  # libraries print as they like
-    answer = load(kind, place)
+    answer = load(kind, folder)
     for line in sys.stdin:
         batches = json.loads(line)
         began = time.perf_counter()
@@ -186,11 +188,11 @@ def measure(preset: str, kinds: list[str], rounds: int) -> None:
     batches = drawn(PRESETS[preset].vocab_size)
     tokens = sum(len(text) for batch in batches for text in batch)
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        write(preset, place)
+        folder = Path(scratch)
+        write(preset, folder)
         if "openvino int8" in kinds:  # in a process of its own, so that what this takes is nobody's memory
-            subprocess.run([sys.executable, __file__, "--quantize", str(place)], check=True, stdout=subprocess.DEVNULL)
-        workers = {kind: Worker(__file__, kind, place) for kind in kinds}
+            subprocess.run([sys.executable, __file__, "--quantize", str(folder)], check=True, stdout=subprocess.DEVNULL)
+        workers = {kind: Worker(__file__, kind, folder) for kind in kinds}
         found: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in kinds}
         for worker in workers.values():
             worker.ask(batches)  # shapes that are new are compiled

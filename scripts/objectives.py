@@ -54,18 +54,18 @@ def reviews(data: Path, out: Path) -> Path:
 def row(name: str, data: Path, out: Path, hours: float | None) -> dict[str, Any]:
     steps, arguments = RUNS[name]
     budget = ["--steps", steps, "--no-compile"] if hours is None else ["--hours", hours]
-    place = out / name.replace(", ", "-").replace(" ", "-")
+    folder = out / name.replace(", ", "-").replace(" ", "-")
     corpus = [data / "corpus_en_novels", reviews(data, out)]
     pretrained = bertram(
-        *("pretrain", *corpus, "--documents", "file", *arguments, *budget, "--out", place / "pretrained")
+        *("pretrain", *corpus, "--documents", "file", *arguments, *budget, "--out", folder / "pretrained")
     )
     table, dev = data / "sst2" / "train.tsv.gz", data / "sst2" / "dev.tsv.gz"
     accuracies = []
     for seed in range(SEEDS):
         tuned = bertram(
             *("train", "classification", table, "--columns", "text=sentence,label=label", "--validation", dev),
-            *("--model", place / "pretrained", "--epochs", 3, "--learning-rate", 1e-4, "--evaluations", 1),
-            *("--max-length", 128, "--seed", seed, "--out", place / f"sst2-{seed}"),
+            *("--model", folder / "pretrained", "--epochs", 3, "--learning-rate", 1e-4, "--evaluations", 1),
+            *("--max-length", 128, "--seed", seed, "--out", folder / f"sst2-{seed}"),
         )
         accuracies.append(tuned["scores"]["validation"][0]["value"])
     scores = pretrained["scores"]

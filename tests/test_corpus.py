@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bertram.corpus.parts import (
     PART_CHARACTERS,
     Part,
-    Place,
+    Start,
     corpus_files,
     guess_documents,
     read_parts,
@@ -174,18 +174,18 @@ def test_reading_begins_at_any_document(tmp_path, documents, end):
     files = [write(tmp_path / f"{name}{end}", content) for name, content in contents.items()]
     parts = list(read_parts(files, documents))
     assert len({part.document for part in parts}) == (8 if documents == "file" else 12)
-    for place in dict.fromkeys(part.place for part in parts):
-        for number, file in enumerate(files[: place.file + 1]):
-            if number < place.file:
+    for start in dict.fromkeys(part.begins for part in parts):
+        for number, file in enumerate(files[: start.file + 1]):
+            if number < start.file:
                 file.write_bytes(b"")
             elif not end:
-                file.write_bytes(b"\xff" * place.offset + file.read_bytes()[place.offset :])
-        rest = [part for part in parts if part.document >= place.document]
-        found = list(read_parts(files, documents, place))
+                file.write_bytes(b"\xff" * start.offset + file.read_bytes()[start.offset :])
+        rest = [part for part in parts if part.document >= start.document]
+        found = list(read_parts(files, documents, start))
         assert found == rest
-        assert [part.place for part in found] == [part.place for part in rest]
+        assert [part.begins for part in found] == [part.begins for part in rest]
     with pytest.raises(BadInput, match="line 8: not JSON"):
-        list(read_parts([write(tmp_path / "bad.jsonl", f"{lines}\n\n!")], documents, Place(0, len(lines), 5, 0)))
+        list(read_parts([write(tmp_path / "bad.jsonl", f"{lines}\n\n!")], documents, Start(0, len(lines), 5, 0)))
 
 
 @pytest.mark.parametrize("name", ["t.txt", "t.jsonl"])

@@ -192,7 +192,9 @@ def test_more_tokens_than_positions_are_refused() -> None:
 def test_layers_are_compiled_once_for_all_and_all_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, whose attention stands in for itself here: a graph in training, and one in answering."""
     monkeypatch.setattr(layout_module, "_is_read_packed", lambda like, width: True)
-    monkeypatch.setattr(attention_module, "_ragged", lambda query, pair, *_: query + pair[:, : query.shape[1]])
+    monkeypatch.setattr(
+        attention_module, "_ragged", lambda query, key_value, *_: query + key_value[:, : query.shape[1]]
+    )
     monkeypatch.setattr(layers_module, "_has_compiler", lambda: True)
     eager = torch.compile(Layer.forward, dynamic=True, backend="eager")
     monkeypatch.setattr(layers_module, "_compiled", lambda: eager)

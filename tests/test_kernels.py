@@ -15,7 +15,7 @@ from bertram.batch import Batch
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.formats.engine import tensors_of
-from bertram.formats.engine_layout import layers_of, layout_of
+from bertram.formats.engine_layout import layer_names, layout_of
 from bertram.formats.quantization import pack, unpack
 from bertram.inference import kernels
 from bertram.inference.kernels import NativeEncoder
@@ -309,6 +309,6 @@ def test_a_text_of_no_tokens_is_refused():
 
 def test_the_layout_counts_what_is_shared_once():
     layout = layout_of(CONFIGS["albert"], {}, pooler=False)
-    assert layers_of(CONFIGS["albert"]) == [(f"attention.{i // 2}", f"feed_forward.{i}") for i in range(4)]
+    assert layer_names(CONFIGS["albert"]) == [(f"attention.{i // 2}", f"feed_forward.{i}") for i in range(4)]
     assert layout.matrices["attention.1.query_key_value"] == (216, 72)
     assert "attention.2.output" not in layout.matrices

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bertram.corpus import store
-from bertram.corpus.parts import Part, Place
+from bertram.corpus.parts import Part, Start
 from bertram.corpus.store import TokenStore, build
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
@@ -89,10 +89,10 @@ def test_building_goes_on_with_the_document_where_it_stood(tmp_path: Path, monke
     """Nothing before it is read again; of the document itself, what is done is passed over."""
     for name, number in {"_CHUNK": 1, "_SAVED_EVERY": 3, "_AHEAD": 1}.items():
         monkeypatch.setattr(store, name, number)
-    placed = [replace(part, place=Place(0, 100 * part.document, 0, part.document)) for part in PARTS]
+    placed = [replace(part, begins=Start(0, 100 * part.document, 0, part.document)) for part in PARTS]
     asked = []
 
-    def corpus(start: Place, stop: int = 80) -> Iterator[Part]:
+    def corpus(start: Start, stop: int = 80) -> Iterator[Part]:
         asked.append(start)
         for number, part in enumerate(placed):
             if number == stop:
@@ -104,7 +104,7 @@ def test_building_goes_on_with_the_document_where_it_stood(tmp_path: Path, monke
         build(partial(corpus, stop=60), TOKENIZER, tmp_path / "train", tmp_path / "held")
     build(corpus, TOKENIZER, tmp_path / "train", tmp_path / "held")
     build(made(PARTS), TOKENIZER, tmp_path / "train-whole", tmp_path / "held-whole")
-    assert asked == [Place(), placed[56].place]  # 57 parts were saved, the last the first of its document
+    assert asked == [Start(), placed[56].begins]  # 57 parts were saved, the last the first of its document
     for name in ("train", "held"):
         assert content(tmp_path / name) == content(tmp_path / f"{name}-whole")
 

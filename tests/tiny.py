@@ -19,7 +19,7 @@ import torch
 from bertram import cli
 from bertram.comparison import candidates
 from bertram.config import EncoderConfig
-from bertram.corpus.parts import Part, Place
+from bertram.corpus.parts import Part, Start
 from bertram.files import write_json
 from bertram.formats.huggingface import write
 from bertram.formats.huggingface_config import config_overrides
@@ -44,7 +44,7 @@ def rows(number: int, seed: int = 0) -> list[tuple[str, str]]:
     return found
 
 
-def made(parts: Iterable[Part]) -> Callable[[Place], Iterable[Part]]:
+def made(parts: Iterable[Part]) -> Callable[[Start], Iterable[Part]]:
     """A corpus for a store that is handed on from its beginning, whatever document is asked for."""
     return lambda start: parts
 

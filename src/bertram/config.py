@@ -46,7 +46,7 @@ def _check_switches(config: object, names: Iterable[str]) -> None:
             raise BadInput(f"config: {name} must be true or false, not {getattr(config, name)!r:.80}")
 
 
-class Place(NamedTuple):
+class LayerParts(NamedTuple):
     """Numbers from 0 in the order of first use."""
 
     group: int
@@ -165,7 +165,7 @@ class EncoderConfig:
         return layer * self.groups // self.num_hidden_layers
 
     @property
-    def places(self) -> list["Place"]:
+    def layer_parts(self) -> list[LayerParts]:
         """Of every layer in run order, where its parameters are: what has equal numbers is stored once.
 
         With residuals a layer is its own, but for the weights of its products, which its group shares.
@@ -175,7 +175,7 @@ class EncoderConfig:
             step, inner = divmod(layer, self.inner_group_num)
             group = self.group_of(step) * self.inner_group_num + inner
             attention = group if shared in ("all", "attention") else layer
-            found.append(Place(group, attention, group if shared in ("all", "ffn") else layer))
+            found.append(LayerParts(group, attention, group if shared in ("all", "ffn") else layer))
         return found
 
     @property

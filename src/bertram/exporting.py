@@ -251,8 +251,8 @@ def _export_encoder(source: ModelDirectory, out: Path) -> None:
     if isinstance(task, Regression):
         kept["task"] = Regression(0.0, 1.0).to_dict()
     labels = getattr(task, "labels", None)
-    with new_directory(out) as place:
-        write_manifest(place, kept | save_files(network, tokenizer, place, kept["max_length"], labels))
+    with new_directory(out) as folder:
+        write_manifest(folder, kept | save_files(network, tokenizer, folder, kept["max_length"], labels))
 
 
 def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:
@@ -275,12 +275,12 @@ def _export_transformer(
 ) -> None:
     network, (reader, writer), search = source.read_transformer(), source.read_tokenizers(), source.search
     kept = _kept(source) | {"task": source.task.to_dict(), "search": asdict(search)}
-    with new_directory(out) as place:
+    with new_directory(out) as folder:
         if format == "huggingface":
             from bertram.formats import marian_config
             from bertram.formats.transformer import write_marian
 
-            write_marian(network, place, search)
+            write_marian(network, folder, search)
             kept |= {"config_overrides": marian_config.config_overrides(network.config)}
         else:
             from bertram.formats.ctranslate2 import write_ctranslate2
@@ -290,9 +290,9 @@ def _export_transformer(
                 network,
                 reader.tokens,
                 writer.tokens,
-                place,
+                folder,
                 kept["precision"],
                 vocabulary_map=None if vocabulary_map is None else Path(vocabulary_map),
             )
-        kept |= save_tokenizers(reader, writer, place, network.config)
-        write_manifest(place, kept)
+        kept |= save_tokenizers(reader, writer, folder, network.config)
+        write_manifest(folder, kept)

@@ -80,7 +80,7 @@ def _parts_of_both(config: TransformerConfig) -> dict[str, int]:
     written = _parts(decoder)
     parts.update(written)
     wider = 2 * decoder.hidden_size * (config.encoder.hidden_size - decoder.hidden_size)
-    parts["cross-attention"] = written["attention"] + wider * len({place.attention for place in decoder.places})
+    parts["cross-attention"] = written["attention"] + wider * len({layer.attention for layer in decoder.layer_parts})
     if config.share_encoder_decoder_embeddings:
         parts["embeddings"] -= config.encoder.vocab_size * config.encoder.embedding_width
     return {**parts, "head": head_parameters(config)}

@@ -286,15 +286,15 @@ def check_head(source: Path, task: Task | FillMask, labels: Mapping[str, int]) -
         raise BadInput(f"{source}: the weights are not those of a model for {task.name}{outputs}")
 
 
-def checked_length(value: Any, place: Path, positions: int | None = None) -> int:
-    """What the file `place` says of tokens that texts are cut to, if a model of so many positions can read them.
+def checked_length(value: Any, file: Path, positions: int | None = None) -> int:
+    """What `file` says of tokens that texts are cut to, if a model of so many positions can read them.
 
     Raises:
         BadInput: it cannot.
     """
     if type(value) is not int or value < _LEAST_LENGTH or (positions is not None and value > positions):
         bound = "on" if positions is None else f"to {positions}"
-        raise BadInput(f"{place}: max_length must be a whole number from {_LEAST_LENGTH} {bound}")
+        raise BadInput(f"{file}: max_length must be a whole number from {_LEAST_LENGTH} {bound}")
     return value
 
 

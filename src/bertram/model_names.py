@@ -90,10 +90,10 @@ def identity(model: str | Path) -> str:
 
     So a directory may be spelled otherwise, linked to or moved with what was trained of it.
     """
-    place = OWN / ENGLISH if model == ENGLISH else local(model)
-    if place is None:
+    folder = OWN / ENGLISH if model == ENGLISH else local(model)
+    if folder is None:
         return str(model)
-    files = {file for pattern in (*_FILES, _PICKLED, "*/*.json") for file in place.glob(pattern) if file.is_file()}
+    files = {file for pattern in (*_FILES, _PICKLED, "*/*.json") for file in folder.glob(pattern) if file.is_file()}
     prints = [f"{_fingerprint(file.resolve(), file.stat().st_mtime_ns)}  {file.name}\n" for file in sorted(files)]
     return hashlib.sha256("".join(prints).encode()).hexdigest()
 

@@ -253,7 +253,7 @@ class Pretraining:
 
         if self.held_out is not None and not (validation / store.MANIFEST).exists():
             store.build(self.held_out.parts, tokenizer, validation, None, report=tell)
-        if not all((place / store.MANIFEST).exists() for place in (train, validation)):
+        if not all((folder / store.MANIFEST).exists() for folder in (train, validation)):
             corpus, both = self.corpus, None if self.held_out else validation
             how = {"seed": self.recipe.seed, "held_out_of": corpus.held_out_of}
             store.build(corpus.parts, tokenizer, train, both, **how, report=tell)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch, budgeted
 from bertram.formats.engine_file import Engine
-from bertram.formats.engine_layout import EMBEDDING, MASKED, layers_of
+from bertram.formats.engine_layout import EMBEDDING, MASKED, layer_names
 from bertram.formats.quantization import Matrix, pack, unpack
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.predictor import cosines
@@ -134,7 +134,7 @@ def _outputs(runner: EngineRunner, runs: Iterable[Batch]) -> Outputs:
 
 def _layer_errors(exact: EngineRunner, other: EngineRunner, batch: Batch) -> list[float]:
     errors = []
-    for steps in range(1, len(layers_of(exact.engine.config)) + 1):
+    for steps in range(1, len(layer_names(exact.engine.config)) + 1):
         a, b = exact.encoder.hidden(batch, steps), other.encoder.hidden(batch, steps)
         errors.append(float(np.linalg.norm(a - b) / np.linalg.norm(a)))
     return errors

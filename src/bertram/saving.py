@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 def learned_tokenizer(
-    place: Path, texts: Iterable[str], family: Family, usual: int, vocab_size: int | None, *, cased: bool = False
+    folder: Path, texts: Iterable[str], family: Family, usual: int, vocab_size: int | None, *, cased: bool = False
 ) -> Tokenizer:
-    """The tokenizer that stands at `place`, learned from `texts` where there is none yet.
+    """The tokenizer that stands at `folder`, learned from `texts` where there is none yet.
 
     A training that goes on finds its own there. It has at most `vocab_size` entries, or the `usual` number.
     """
-    if not (place / "tokenizer.json").exists():
-        place.mkdir(exist_ok=True)
+    if not (folder / "tokenizer.json").exists():
+        folder.mkdir(exist_ok=True)
         size = usual if vocab_size is None else vocab_size
-        Tokenizer.train(texts, family, size, cased=cased).save(place)
-    return Tokenizer.load(place)
+        Tokenizer.train(texts, family, size, cased=cased).save(folder)
+    return Tokenizer.load(folder)
 
 
 def save(
@@ -101,7 +101,7 @@ def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: Tra
     Returns what bertram.json is to say of them.
     """
     if target is not source:
-        place = out if isinstance(target, marian.MarianTokenizer) else out / TARGET
-        target.save(place, max_length=config.decoder.max_position_embeddings)
+        folder = out if isinstance(target, marian.MarianTokenizer) else out / TARGET
+        target.save(folder, max_length=config.decoder.max_position_embeddings)
     source.save(out, max_length=config.encoder.max_position_embeddings)
     return vocabularies(source, target)

@@ -110,10 +110,10 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "model_files_" in state:
-            with TemporaryDirectory() as place:
+            with TemporaryDirectory() as folder:
                 for name, content in self.model_files_.items():
-                    Path(place, name).write_bytes(content)
-                self.predictor_: Predictor = artifacts.load_predictor(Path(place))
+                    Path(folder, name).write_bytes(content)
+                self.predictor_: Predictor = artifacts.load_predictor(Path(folder))
 
     def _examples(self, X: Any, y: Any, *, numeric: bool) -> tuple[list[list[str]], NDArray[Any]]:
         """X as its columns, and y [N] checked, as numbers if `numeric`."""
@@ -150,8 +150,8 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
         )
         table = Table(columns[0], columns[1] if len(columns) == 2 else None, labels)
         splits = _splits(table, self.validation_fraction, recipe.seed)
-        with nullcontext(self.out) if self.out is not None else scratch() as place:
-            directory = Path(place)
+        with nullcontext(self.out) if self.out is not None else scratch() as folder:
+            directory = Path(folder)
             training = finetuning.EncoderTraining(
                 task=task,
                 splits=splits,

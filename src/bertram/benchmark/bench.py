@@ -137,8 +137,8 @@ def bench(
         raise BadInput("--texts: a preset has no tokenizer")
     inputs = None if texts is None else first_inputs(texts, 8 * _TEXTS, parse_columns(columns) or {})
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        place = Path(scratch)
-        subject, left_out = _prepare(model, place, against, allow_pickle)
+        directory = Path(scratch)
+        subject, left_out = _prepare(model, directory, against, allow_pickle)
         prepared, config, reading = subject.prepared, subject.config, subject.reading
         if max_length is not None:
             reading = reading._replace(max_length=max_length)
@@ -189,7 +189,7 @@ class _Subject(NamedTuple):
 
 
 def _prepare(
-    model: str | Path, place: Path, against: Sequence[str], allow_pickle: bool
+    model: str | Path, directory: Path, against: Sequence[str], allow_pickle: bool
 ) -> tuple[_Subject, dict[str, str]]:
     """What is measured, and the reasons of those settings that are left out."""
     path = engine_of(model)
@@ -201,21 +201,21 @@ def _prepare(
     source = resolve_encoder(model, allow_pickle=allow_pickle)
     trained = not isinstance(source, EncoderConfig)
     if isinstance(source, EncoderConfig):
-        source = _random_model(source, place / "model")
+        source = _random_model(source, directory / "model")
     elif allow_pickle:
-        export(source.path, format="huggingface", out=place / "model", allow_pickle=True)  # no contestant unpickles
-        source = ModelDirectory(place / "model")
+        export(source.path, format="huggingface", out=directory / "model", allow_pickle=True)  # no contestant unpickles
+        source = ModelDirectory(directory / "model")
     tokenizer = Tokenizer.load(source.path)
     wanted = [name for name in SETTINGS if name.split()[0] in ("bertram", *against)]
     prepared, left_out = dict[str, Path](), dict[str, str]()
     made = dict[Any, str]()  # by what made it: several settings read one file
     for name in wanted:
         sys.stderr.write(f"preparing: {name}\n")
-        (folder := place / name.replace(" ", "-")).mkdir()
+        (folder := directory / name.replace(" ", "-")).mkdir()
         with _Worker(name) as worker:
             try:
                 if (how := SETTINGS[name].prepare) not in made:
-                    made[how] = worker.ask("prepare", model=str(source), place=str(folder))
+                    made[how] = worker.ask("prepare", model=str(source), folder=str(folder))
                 prepared[name] = Path(made[how])
                 worker.ask("load", path=str(prepared[name]), text=[[7, 7, 7]])
             except BertramError as error:

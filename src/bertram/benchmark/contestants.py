@@ -101,12 +101,12 @@ class _CTranslate2:
 
 
 def _engine(precision: Precision) -> Callable[[Path, Path], Path]:
-    def prepare(model: Path, place: Path) -> Path:
+    def prepare(model: Path, folder: Path) -> Path:
         from bertram.exporting import export
 
         least = 0.0 if precision == "int8" else None
-        export(model, format="engine", out=place / "model.engine", precision=precision, min_agreement=least)
-        return place / "model.engine"
+        export(model, format="engine", out=folder / "model.engine", precision=precision, min_agreement=least)
+        return folder / "model.engine"
 
     return prepare
 
@@ -115,38 +115,38 @@ def _as_it_is(model: Path, _: Path) -> Path:
     return model
 
 
-def _onnx(model: Path, place: Path) -> Path:
+def _onnx(model: Path, folder: Path) -> Path:
     from bertram.formats.engine import tensors_of
     from bertram.formats.onnx import write_onnx
     from bertram.formats.residuals import untied
     from bertram.model_directory import ModelDirectory
 
     network = untied(ModelDirectory(model).read_model({}))
-    write_onnx(place / "model.onnx", network.config, [], *tensors_of(network))
-    return place / "model.onnx"
+    write_onnx(folder / "model.onnx", network.config, [], *tensors_of(network))
+    return folder / "model.onnx"
 
 
-def _onnx_int8(model: Path, place: Path) -> Path:
+def _onnx_int8(model: Path, folder: Path) -> Path:
     tools = _library("onnxruntime.quantization")
-    tools.quantize_dynamic(plain := _onnx(model, place), place / "int8.onnx", weight_type=tools.QuantType.QInt8)
+    tools.quantize_dynamic(plain := _onnx(model, folder), folder / "int8.onnx", weight_type=tools.QuantType.QInt8)
     plain.unlink()
-    return place / "int8.onnx"
+    return folder / "int8.onnx"
 
 
-def _openvino_int8(model: Path, place: Path) -> Path:
-    found = _quantized(_library("openvino").Core().read_model(plain := _onnx(model, place)), place)
+def _openvino_int8(model: Path, folder: Path) -> Path:
+    found = _quantized(_library("openvino").Core().read_model(plain := _onnx(model, folder)), folder)
     plain.unlink()
     return found
 
 
-def _openvino_converted_int8(model: Path, place: Path) -> Path:
+def _openvino_converted_int8(model: Path, folder: Path) -> Path:
     torch = _library("torch")
     network = _library("transformers").AutoModel.from_pretrained(model, dtype=torch.float32).eval()
     example = {name: torch.from_numpy(array) for name, array in _padded([[5] * 8, [5] * 6]).items()}
-    return _quantized(_library("openvino").convert_model(network, example_input=example), place)
+    return _quantized(_library("openvino").convert_model(network, example_input=example), folder)
 
 
-def _quantized(graph: Any, place: Path) -> Path:
+def _quantized(graph: Any, folder: Path) -> Path:
     """A graph of openvino's after nncf's post-training quantization."""
     openvino, nncf = _library("openvino"), _library("nncf")
     random, limit = np.random.default_rng(0), 100
@@ -154,21 +154,21 @@ def _quantized(graph: Any, place: Path) -> Path:
     quantized = nncf.quantize(
         graph, nncf.Dataset(seen), model_type=nncf.ModelType.TRANSFORMER, subset_size=_CALIBRATED_ON
     )
-    openvino.save_model(quantized, place / "int8.xml")
-    return place / "int8.xml"
+    openvino.save_model(quantized, folder / "int8.xml")
+    return folder / "int8.xml"
 
 
-def _ctranslate2(model: Path, place: Path) -> Path:
+def _ctranslate2(model: Path, folder: Path) -> Path:
     library = _library("ctranslate2")
-    copy = shutil.copytree(model, place / "model")
+    copy = shutil.copytree(model, folder / "model")
     settings = json.loads((copy / "config.json").read_text(encoding="utf-8"))
     # Its converter asks for what transformers 5 no longer has.
     write_json(copy / "config.json", settings | {"position_embedding_type": "absolute"})
     try:
-        library.converters.TransformersConverter(str(copy)).convert(str(place / "ct2"), quantization="int8")
+        library.converters.TransformersConverter(str(copy)).convert(str(folder / "ct2"), quantization="int8")
     except ValueError as error:
         raise BadInput(str(error).splitlines()[0]) from None
-    return place / "ct2"
+    return folder / "ct2"
 
 
 def _library(name: str) -> Any:

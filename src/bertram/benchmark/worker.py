@@ -29,7 +29,7 @@ def main(name: str, parent: int) -> None:
         try:
             match job["kind"]:
                 case "prepare":
-                    answer = str(SETTINGS[name].prepare(Path(job["model"]), Path(job["place"])))
+                    answer = str(SETTINGS[name].prepare(Path(job["model"]), Path(job["folder"])))
                 case "load":
                     loaded = SETTINGS[name].load(Path(job["path"]))
                     loaded.run(job["text"])

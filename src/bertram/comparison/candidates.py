@@ -58,13 +58,13 @@ def fitted(comparison: Comparison) -> Trained:
     """Fit tf-idf with a linear model, unless that was done."""
     task, (split, judged) = comparison.task, comparison.splits.final
     directory = f"runs/{BASELINE}"
-    place = comparison.out / directory
-    if (place / FIT).exists():
-        fit = json.loads((place / FIT).read_text(encoding="utf-8"))
+    folder = comparison.out / directory
+    if (folder / FIT).exists():
+        fit = json.loads((folder / FIT).read_text(encoding="utf-8"))
     else:
-        job = {"kind": "baseline", "task": task.to_dict(), "out": str(place), **comparison.source}
+        job = {"kind": "baseline", "task": task.to_dict(), "out": str(folder), **comparison.source}
         fit = comparison.done(job, "fitting the baseline", BASELINE)
-    score = task.scores(_logits(place, split), task.targets(judged.labels))[0].value
+    score = task.scores(_logits(folder, split), task.targets(judged.labels))[0].value
     return {
         "model": BASELINE,
         "directory": directory,
@@ -84,25 +84,26 @@ def trained(comparison: Comparison, name: str, training: EncoderTraining, seeds:
 
 def measured(comparison: Comparison, row: Trained, score: ScoreInterval | None) -> Candidate:
     """Measure what a candidate's shipped run costs: to answer with as an engine, to store and to compute."""
-    name, place = row["model"], comparison.out / row["directory"]
+    name, folder = row["model"], comparison.out / row["directory"]
     if name == BASELINE:
-        fit = json.loads((place / FIT).read_text(encoding="utf-8"))
+        fit = json.loads((folder / FIT).read_text(encoding="utf-8"))
         return {
             **row,
-            **_answering(comparison, name, place),
+            **_answering(comparison, name, folder),
             "parameters": fit["parameters"],
             "unique_parameters": fit["parameters"],
-            "bytes_on_disk": _bytes(*(place / file for file in baseline.FILES)),
+            "bytes_on_disk": _bytes(*(folder / file for file in baseline.FILES)),
             "flops_per_token": None,
             "engine": None,
             "score": score,
         }
-    files = [place / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
-    engine = _exported(comparison, name, place) if _finished(row) else None
+    files = [folder / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
+    engine = _exported(comparison, name, folder) if _finished(row) else None
+    model = folder
     if engine is not None:
-        place = engine_path(comparison.out, name)
-        files = [place]
-    answering = _answering(comparison, name, place)
+        model = engine_path(comparison.out, name)
+        files = [model]
+    answering = _answering(comparison, name, model)
     costs = describe(EncoderConfig(**row["config"]), max(1, round(answering["mean_tokens"] or 0)))
     return {
         **row,
@@ -141,12 +142,12 @@ def _of_runs(name: str, manifests: Mapping[str, dict[str, Any]], split: str) -> 
 
 def _train(comparison: Comparison, name: str, training: EncoderTraining) -> dict[str, Any]:
     """Train one model with one seed, unless that was done; what its bertram.json says."""
-    place = comparison.out / "runs" / name
-    finished = prepare_directory(place, model_names.local(training.model), training.settings, resume=True)
+    folder = comparison.out / "runs" / name
+    finished = prepare_directory(folder, model_names.local(training.model), training.settings, resume=True)
     if finished is not None:
         return finished
     job = training.settings | comparison.source
-    job |= {"kind": "train", "label": name, "out": str(place), "allow_pickle": training.allow_pickle}
+    job |= {"kind": "train", "label": name, "out": str(folder), "allow_pickle": training.allow_pickle}
     return comparison.done(job | {"model": str(training.model)}, f"training {name}", name)
 
 
@@ -192,17 +193,17 @@ def _sample(table: Table) -> dict[str, Any]:
     return asdict(table.select(rows.astype(int)))
 
 
-def _logits(place: Path, split: str) -> Logits:
+def _logits(folder: Path, split: str) -> Logits:
     """A run's logits of a split, [N, L].
 
     Raises:
         BadInput: they are not there or damaged.
     """
-    path = place / f"logits-{split}.npy"
+    path = folder / f"logits-{split}.npy"
     try:
         return np.asarray(np.load(path, allow_pickle=False), np.float32)
     except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{path}: {error}; delete {place} to repeat this run") from None
+        raise BadInput(f"{path}: {error}; delete {folder} to repeat this run") from None
 
 
 def _bytes(*files: Path) -> int:

@@ -20,7 +20,7 @@ from bertram.files import replacing, write_json
 from bertram.inference.kernels import machine
 from bertram.model_directory import ModelDirectory
 from bertram.run_directory import alone_in, is_occupied, keep, read_settings
-from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, learn
+from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, task_of
 from bertram.tasks.task import Task
 from bertram.text.rows import parse_columns
 from bertram.training.metrics_file import read_metrics
@@ -71,12 +71,12 @@ def compare(
         raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
     columns = parse_columns(columns) if isinstance(columns, str) else columns
     splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
-    learned = learn(task, splits)
-    splits.targets(learned)  # a label that cannot be scored is heard of before anything is trained
-    comparison = Comparison(out, learned, splits, _files(data, validation, test, columns, recipe.seed))
+    found = task_of(task, splits)
+    splits.targets(found)  # a label that cannot be scored is heard of before anything is trained
+    comparison = Comparison(out, found, splits, _files(data, validation, test, columns, recipe.seed))
     trainings = {
         name: EncoderTraining(
-            task=learned,
+            task=found,
             splits=splits,
             model=model,
             recipe=recipe,
@@ -88,15 +88,14 @@ def compare(
         for name, model in names.items()
     }
     with alone_in(out):
-        _begin(out, {"task": learned.to_dict(), "data": splits.description, "recipe": asdict(recipe)})
+        _begin(out, {"task": found.to_dict(), "data": splits.description, "recipe": asdict(recipe)})
         rows = [fitted(comparison)]
         rows += [trained(comparison, name, training, seeds) for name, training in trainings.items()]
         scores, comparisons = _judge(comparison, rows)
         candidates = [measured(comparison, row, scores[row["model"]]) for row in rows]
         results: Results = {
-            "task": learned.to_dict(),
-            "data": splits.description
-            | {"split": comparison.splits.final[0], "labels": _label_counts(splits, learned)},
+            "task": found.to_dict(),
+            "data": splits.description | {"split": comparison.splits.final[0], "labels": _label_counts(splits, found)},
             "recipe": asdict(recipe),
             "machine": machine(),
             "seeds": seeds,

@@ -38,7 +38,7 @@ _PIECE = re.compile(
 )
 
 
-class Place(NamedTuple):
+class Start(NamedTuple):
     """Where a document begins; by default the first."""
 
     file: int = 0  # its number among the files
@@ -47,7 +47,7 @@ class Place(NamedTuple):
     document: int = 0  # its number over all files
 
 
-_FIRST = Place()
+_FIRST = Start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Part:
 
     document: int  # counted from 0 over all files
     sentences: list[str]
-    place: Place = field(default=_FIRST, compare=False)
+    begins: Start = field(default=_FIRST, compare=False)
     """Where its document begins."""
 
     @property
@@ -99,7 +99,7 @@ def guess_documents(files: Sequence[Path]) -> Documents:
     return "file" if sum(kind_of(path) == ".txt" for path in files) > 1 else "blank-line"
 
 
-def read_parts(files: Sequence[Path], documents: Documents | None = None, start: Place = _FIRST) -> Iterator[Part]:
+def read_parts(files: Sequence[Path], documents: Documents | None = None, start: Start = _FIRST) -> Iterator[Part]:
     """The parts of all documents, in the files' order; the parts of one document follow each other.
 
     Documents without any text are skipped and not counted.
@@ -119,7 +119,7 @@ def read_parts(files: Sequence[Path], documents: Documents | None = None, start:
         before = (start.offset, start.lines) if file == start.file else (0, 0)
         for where, sentences in _documents(files[file], documents, *before):
             part = None
-            for part in _parts(Place(file, *where, number), sentences):
+            for part in _parts(Start(file, *where, number), sentences):
                 yield part
             number += part is not None
 
@@ -189,14 +189,14 @@ def _sentences(paragraph: str) -> Iterator[str]:
             yield from _PIECE.findall(sentence)
 
 
-def _parts(place: Place, sentences: Iterable[str]) -> Iterator[Part]:
+def _parts(start: Start, sentences: Iterable[str]) -> Iterator[Part]:
     held: list[str] = []
     size = 0
     for sentence in sentences:
         if size + len(sentence) > PART_CHARACTERS:
-            yield Part(place.document, held, place)
+            yield Part(start.document, held, start)
             held, size = [], 0
         held.append(sentence)
         size += len(sentence)
     if held:
-        yield Part(place.document, held, place)
+        yield Part(start.document, held, start)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertram.corpus import store
-from bertram.corpus.parts import Documents, Part, Place, read_parts
+from bertram.corpus.parts import Documents, Part, Start, read_parts
 from bertram.progress import Report
 
 _BYTES_A_TOKEN = 2.5  # of Chinese 3, of English more; with too few held out, they still come from all of it
@@ -20,14 +20,14 @@ class Corpus:
     files: list[Path]
     documents: Documents
 
-    def parts(self, start: Place) -> Iterator[Part]:
+    def parts(self, start: Start) -> Iterator[Part]:
         """As `read_parts`."""
         return read_parts(self.files, self.documents, start)
 
     def sentences(self, report: Report) -> Iterator[str]:
         """Every sentence, to learn a tokenizer from; `report` hears how many characters are done, now and then."""
         characters = 0
-        for number, part in enumerate(self.parts(Place())):
+        for number, part in enumerate(self.parts(Start())):
             yield from part.sentences
             characters += part.characters
             if number % 64 == 0:

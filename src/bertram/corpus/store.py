@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.corpus.parts import Part, Place
+from bertram.corpus.parts import Part, Start
 from bertram.errors import BadInput
 from bertram.files import discard_unfinished, write_json
 from bertram.text.tokenizer import Tokenizer
@@ -154,7 +154,7 @@ class _Writer:
 
 
 def build(
-    parts: Callable[[Place], Iterable[Part]],
+    parts: Callable[[Start], Iterable[Part]],
     tokenizer: Tokenizer,
     train: Path,
     validation: Path | None,
@@ -189,25 +189,25 @@ def build(
         for writer, sizes in zip(writers, saved["bytes"] or [{} for _ in writers], strict=True):
             writer.open(sizes)
         done, characters, unknown = saved["parts"], saved["characters"], saved["unknown"]
-        place, of_document = Place(*saved["place"]), saved["parts_of_document"]
-        remaining = islice(parts(place), of_document, None)
+        start, of_document = Start(*saved["start"]), saved["parts_of_document"]
+        remaining = islice(parts(start), of_document, None)
         for number, (chunk, pieces, lengths) in enumerate(_tokenized(tokenizer, _chunks(remaining)), 1):
             unknown += int(np.count_nonzero(pieces == tokenizer.unk_id))
             ends = np.cumsum(lengths)
             first = 0
             for part in chunk:
                 last = first + len(part.sentences)
-                begin, end = (int(ends[place - 1]) if place else 0 for place in (first, last))
+                begin, end = (int(ends[edge - 1]) if edge else 0 for edge in (first, last))
                 room = len(writers) > 1 and writers[1].tokens < HELD_OUT_TOKENS
                 held_out = room and _is_held_out(seed, done, held_out_of)
                 writers[held_out].add(part.document, pieces[begin:end], lengths[first:last])
                 characters += part.characters
                 first, done = last, done + 1
-                place, of_document = part.place, of_document + 1 if part.place == place else 1
+                start, of_document = part.begins, of_document + 1 if part.begins == start else 1
             report(characters)
             if number % _SAVED_EVERY == 0:
                 counts = {"parts": done, "characters": characters, "unknown": unknown}
-                stood = {"place": place, "parts_of_document": of_document}
+                stood = {"start": start, "parts_of_document": of_document}
                 write_json(train / _PROGRESS, counts | stood | {"bytes": [writer.flush() for writer in writers]})
         if not any(writer.tokens for writer in writers):
             raise BadInput("there is no text in the files")
@@ -232,7 +232,7 @@ def build(
 
 _NOTHING: Mapping[str, Any] = {
     **{"parts": 0, "characters": 0, "unknown": 0},
-    **{"place": Place(), "parts_of_document": 0},
+    **{"start": Start(), "parts_of_document": 0},
     "bytes": None,
 }
 

@@ -86,7 +86,7 @@ def _why_not(config: TransformerConfig) -> str:
 def _settings(config: TransformerConfig, target: list[str]) -> dict[str, Any]:
     """config.json; pad_token, which no output holds, is for our own runner."""
     start, end, pad = (
-        target[place] for place in (config.decoder_start_token_id, config.eos_token_id, config.pad_token_id)
+        target[token_id] for token_id in (config.decoder_start_token_id, config.eos_token_id, config.pad_token_id)
     )
     return {
         "layer_norm_epsilon": config.encoder.layer_norm_eps,

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from bertram.errors import BadInput
 from bertram.files import read_if_there, read_json
 
-WEIGHTS, SETTINGS, VOCABULARY_MAP = "model.bin", "config.json", "vmap.txt"
+WEIGHTS, CONFIG, VOCABULARY_MAP = "model.bin", "config.json", "vmap.txt"
 
 _VERSIONS = (6, "TransformerSpec", 7)  # of the file, and the specification's name and revision
 _MOST_VOCABULARY = 2**27  # bytes
@@ -40,7 +40,7 @@ _NUMBERS: dict[str, Collection[float] | None] = {
 }
 """The single numbers that describe a stack, and what each may be; None: anything."""
 _TOKENS = ("unk_token", "bos_token", "eos_token", "decoder_start_token", "pad_token")
-_SETTINGS = {*_TOKENS, "add_source_bos", "add_source_eos", "layer_norm_epsilon", "multi_query_attention"}
+_KEYS = {*_TOKENS, "add_source_bos", "add_source_eos", "layer_norm_epsilon", "multi_query_attention"}
 
 _EMBEDDINGS = {"encoder": "embeddings_0", "decoder": "embeddings"}
 
@@ -101,16 +101,16 @@ def vocabulary(side: str, tokens: Sequence[str], size: int) -> list[str]:
     if len(tokens) > size:
         raise BadInput(f"the {side} tokenizer has {len(tokens):,} entries, the model only {size:,}")
     taken, found = set(tokens), dict[str, None]()
-    for place in range(size):
-        token = tokens[place] if place < len(tokens) else ""
+    for token_id in range(size):
+        token = tokens[token_id] if token_id < len(tokens) else ""
         if not token or token in found:
-            token = next(name for name in _names(place) if name not in taken)
+            token = next(name for name in _names(token_id) if name not in taken)
         found[token] = None
     return list(found)
 
 
-def _names(place: int) -> Iterator[str]:
-    name = f"<id {place}>"
+def _names(token_id: int) -> Iterator[str]:
+    name = f"<id {token_id}>"
     while True:
         yield name
         name = f"<{name}>"
@@ -243,9 +243,9 @@ def _layers(arrays: dict[str, Shape], side: str) -> Iterator[str]:
 
 
 def _read_settings(directory: Path, target: list[str]) -> dict[str, Any]:
-    path = directory / SETTINGS
-    settings, known = read_if_there(directory / SETTINGS), set(target)
-    if unknown := sorted(settings.keys() ^ _SETTINGS):
+    path = directory / CONFIG
+    settings, known = read_if_there(path), set(target)
+    if unknown := sorted(settings.keys() ^ _KEYS):
         raise BadInput(f"{path}: {unknown[0]!r:.80} is missing, or stands where Bertram writes nothing")
     for name in _TOKENS:
         if not isinstance(settings[name], str) or settings[name] not in known:

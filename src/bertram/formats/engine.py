@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bertram.formats.engine_layout import MASKED, POOLED, layers_of, layout_of
+from bertram.formats.engine_layout import MASKED, POOLED, layer_names, layout_of
 from bertram.formats.quantization import Floats
 from bertram.models.heads import MaskedLanguageModelHead, Model, PooledHead
 from bertram.models.layers import Layer, ResidualLinear, sinusoids
@@ -43,7 +43,7 @@ def tensors_of(model: Model) -> tuple[dict[str, Floats], dict[str, Floats]]:
     if embeddings.projection is not None:
         add("projection", embeddings.projection)
     layers = cast(list[Layer], model.encoder.layers)
-    for layer, (attention, feed_forward) in zip(layers, layers_of(config), strict=True):
+    for layer, (attention, feed_forward) in zip(layers, layer_names(config), strict=True):
         if f"{attention}.norm.weight" not in vectors:
             add(f"{attention}.query_key_value", layer.attention.query, layer.attention.key_value)
             add(f"{attention}.output", layer.attention.output)

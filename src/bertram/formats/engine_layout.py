@@ -45,7 +45,7 @@ class Layout:
 def layout_of(config: EncoderConfig, heads: Mapping[str, int], *, pooler: bool) -> Layout:
     """The layout of an encoder with `heads`, which give each one's number of labels."""
     hidden, width, inner = config.hidden_size, config.embedding_width, config.intermediate_size
-    layers = layers_of(config)
+    layers = layer_names(config)
     matrices = {"tokens": (config.vocab_size, width), "positions": (config.max_position_embeddings, width)}
     if config.type_vocab_size:
         matrices["segments"] = (config.type_vocab_size, width)
@@ -85,17 +85,17 @@ def layout_of(config: EncoderConfig, heads: Mapping[str, int], *, pooler: bool) 
     return Layout(matrices, vectors, residuals)
 
 
-def layers_of(config: EncoderConfig) -> list[tuple[str, str]]:
+def layer_names(config: EncoderConfig) -> list[tuple[str, str]]:
     """Of every layer in run order, the names of its attention and of its feed-forward part."""
-    return [(f"attention.{place.attention}", f"feed_forward.{place.feed_forward}") for place in config.places]
+    return [(f"attention.{layer.attention}", f"feed_forward.{layer.feed_forward}") for layer in config.layer_parts]
 
 
 def _residuals(config: EncoderConfig) -> dict[str, Residual]:
     if not config.residual_rank:
         return {}
     found = {}
-    for place, (attention, feed_forward) in zip(config.places, layers_of(config), strict=True):
-        group = f"shared.{place.group}"
+    for layer, (attention, feed_forward) in zip(config.layer_parts, layer_names(config), strict=True):
+        group = f"shared.{layer.group}"
         parts = tuple(f"{attention}.{part}" for part in ("query", "key_value"))
         found[f"{attention}.query_key_value"] = Residual(f"{group}.query_key_value", parts)
         for name in (f"{attention}.output", f"{feed_forward}.up", f"{feed_forward}.down"):

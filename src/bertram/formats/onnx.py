@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import replacing
-from bertram.formats.engine_layout import EMBEDDING, MASKED, layers_of
+from bertram.formats.engine_layout import EMBEDDING, MASKED, layer_names
 from bertram.formats.quantization import Floats
 
 _OPSET, _IR_VERSION = 20, 10
@@ -138,7 +138,7 @@ class Graph:
         mask_bias = self("Mul", self("Sub", self.constant(np.float32(1)), real), self.constant(np.float32(-1e9)))
         mask_bias = self("Unsqueeze", mask_bias, self.constant(np.array([1, 2])))  # [B, 1, 1, S]
         before = self.config.normalize_before
-        for attention, feed_forward in layers_of(self.config):
+        for attention, feed_forward in layer_names(self.config):
             qkv = self.linear(f"{attention}.query_key_value", self.normalize(attention, x) if before else x)
             x = self("Add", x, self.linear(f"{attention}.output", self.attention(qkv, mask_bias)))
             x = x if before else self.normalize(attention, x)

@@ -32,7 +32,7 @@ class CTranslate2Runner:
             BadInput: ctranslate2 is not installed, or the directory is damaged or not Bertram's.
         """
         self.directory, self.description = directory, describe(directory)
-        self._ids = {token: place for place, token in enumerate(self.description.target_tokens)}
+        self._ids = {token: token_id for token_id, token in enumerate(self.description.target_tokens)}
         self._threads = threads or default_threads()
         self._translator = self._load()
         _RUNNERS.add(self)
@@ -68,7 +68,7 @@ class CTranslate2Runner:
             return [[Hypothesis([], 0.0)] for _ in range(len(batch))]
         if self._translator is None:
             self._translator = self._load()
-        tokens = [known.source_tokens[place] for place in batch.token_ids.tolist()]
+        tokens = [known.source_tokens[token_id] for token_id in batch.token_ids.tolist()]
         results = self._translator.translate_batch(
             [tokens[start:end] for start, end in pairwise(batch.offsets.tolist())],
             max_input_length=0,

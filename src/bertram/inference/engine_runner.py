@@ -14,7 +14,7 @@ from bertram.inference.kernels import NativeEncoder, fastest
 from bertram.inference.numpy_encoder import NumpyEncoder, normalize
 from bertram.inference.untying import untied
 
-_LEAST_LENGTH = 1e-12  # as in torch's normalize
+_LEAST_NORM = 1e-12  # as in torch's normalize
 
 
 class EngineRunner:
@@ -59,7 +59,7 @@ class EngineRunner:
         if not self.engine.config.normalize_pooling:
             return x
         lengths = np.linalg.norm(x, axis=1, keepdims=True)
-        return np.asarray(x / np.maximum(lengths, _LEAST_LENGTH), np.float32)
+        return np.asarray(x / np.maximum(lengths, _LEAST_NORM), np.float32)
 
     def _masked(self, hidden: Floats) -> Floats:
         """Scores of every vocabulary entry at tokens of the states [M, H]: [M, V]."""

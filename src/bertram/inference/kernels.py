@@ -16,7 +16,7 @@ import numpy as np
 from bertram.batch import Batch
 from bertram.config import EncoderConfig
 from bertram.environment import default_threads, environment
-from bertram.formats.engine_layout import layers_of
+from bertram.formats.engine_layout import layer_names
 from bertram.formats.quantization import Floats, Matrix
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class NativeEncoder:
         if library is None:
             raise RuntimeError("the kernels are not built")
         self.config, self._library, self._handle = config, library, None
-        steps = layers_of(config)
+        steps = layer_names(config)
         self._steps = len(steps)
         self._kept: list[Any] = [matrices, vectors]  # which the kernels read
         self._places = {name: place for place, name in enumerate(matrices)}

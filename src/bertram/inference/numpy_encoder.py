@@ -14,7 +14,7 @@ import numpy as np
 
 from bertram.batch import Batch
 from bertram.config import EncoderConfig
-from bertram.formats.engine_layout import layers_of
+from bertram.formats.engine_layout import layer_names
 from bertram.formats.quantization import Floats, Matrix, unpack
 
 _erf = np.vectorize(math.erf, otypes=[np.float32])
@@ -48,7 +48,7 @@ class NumpyEncoder:
         batch.check(config.vocab_size, config.max_position_embeddings, config.type_vocab_size)
         before, heads = config.normalize_before, config.num_attention_heads
         x = self._embedded(batch)
-        for attention, feed_forward in layers_of(config)[:steps]:
+        for attention, feed_forward in layer_names(config)[:steps]:
             inner = self.normalize(attention, x) if before else x
             q, k, v = np.split(self.linear(f"{attention}.query_key_value", inner), 3, axis=1)
             mixed = np.empty_like(q)

@@ -19,12 +19,12 @@ from bertram.models.dropout import keep_mask
 from bertram.models.layout import Block, Layout, Ragged, Side
 
 
-def attention(query: Tensor, pair: Tensor, layout: Layout, heads: int, dropout_prob: float) -> Tensor:
+def attention(query: Tensor, key_value: Tensor, layout: Layout, heads: int, dropout_prob: float) -> Tensor:
     """softmax(QKᵀ / √d) V for every sequence by itself.
 
     Args:
         query: queries [R, H].
-        pair: keys and values of every token side by side, [T, 2H]. In blocks, rows may follow in both
+        key_value: keys and values of every token side by side, [T, 2H]. In blocks, rows may follow in both
             that belong to no sequence.
         layout: from `layout.layout`.
         dropout_prob: of each of the softmax's weights (Devlin et al. 2018 drop them).
@@ -33,22 +33,22 @@ def attention(query: Tensor, pair: Tensor, layout: Layout, heads: int, dropout_p
     rows are read as they are; there is no mask wider than [b, 1, 1, s] or [r, s].
     """
     if isinstance(layout, Ragged):
-        return _ragged(query, pair, layout, heads, dropout_prob)
+        return _ragged(query, key_value, layout, heads, dropout_prob)
     if torch.is_grad_enabled():
-        mixed: Tensor = _Attention.apply(query, pair, layout, heads, dropout_prob)  # type: ignore[no-untyped-call]
+        mixed: Tensor = _Attention.apply(query, key_value, layout, heads, dropout_prob)  # type: ignore[no-untyped-call]
         return mixed
     out = _empty_rows(query, query.shape, layout[-1].queries)
     for block in layout:
-        q, (k, v) = _read(query, block.queries, heads), _read_pair(pair, block.keys, heads)
+        q, (k, v) = _read(query, block.queries, heads), _read_key_value(key_value, block.keys, heads)
         q, k, v = (x.view(-1, heads, *x.shape[1:]) for x in (q, k, v))
         mask = None if block.mask is None else block.mask.to(q.dtype)
         _write(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), block.queries, out)
     return out
 
 
-def _ragged(query: Tensor, pair: Tensor, layout: Ragged, heads: int, dropout_prob: float) -> Tensor:
+def _ragged(query: Tensor, key_value: Tensor, layout: Ragged, heads: int, dropout_prob: float) -> Tensor:
     """By torch's own kernel; what it has in public, `varlen_attn`, drops nothing."""
-    q, (k, v) = query.view(len(query), heads, -1), pair.view(len(pair), 2, heads, -1).unbind(1)
+    q, (k, v) = query.view(len(query), heads, -1), key_value.view(len(key_value), 2, heads, -1).unbind(1)
     starts, longest = (layout.query_starts, layout.key_starts), (layout.longest_query, layout.longest_key)
     mixed: Tensor = torch.ops.aten._flash_attention_forward(
         q, k, v, *starts, *longest, dropout_prob, layout.causal, return_debug_mask=False
@@ -60,11 +60,14 @@ class _Attention(torch.autograd.Function):
     """Keeps for the way back the slots of queries, keys and values, and the softmax's weights with what was dropped."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, pair: Tensor, layout: list[Block], heads: int, dropout_prob: float) -> Tensor:
-        ctx.layout, ctx.heads, ctx.kept_share, ctx.shapes = layout, heads, 1 - dropout_prob, (query.shape, pair.shape)
+    def forward(
+        ctx: Any, query: Tensor, key_value: Tensor, layout: list[Block], heads: int, dropout_prob: float
+    ) -> Tensor:
+        ctx.layout, ctx.heads, ctx.kept_share = layout, heads, 1 - dropout_prob
+        ctx.shapes = query.shape, key_value.shape
         out, saved = _empty_rows(query, query.shape, layout[-1].queries), []
         for block in layout:
-            q, (k, v) = _read(query, block.queries, heads), _read_pair(pair, block.keys, heads)
+            q, (k, v) = _read(query, block.queries, heads), _read_key_value(key_value, block.keys, heads)
             weights = _weights(q, k, block, heads)
             kept = keep_mask(weights.shape, dropout_prob, weights.device) if dropout_prob else None
             mixed = _product(_dropped(weights, kept, v.dtype), v, 1 / ctx.kept_share)
@@ -78,7 +81,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         heads = ctx.heads
         last = ctx.layout[-1]
-        grad_query, grad_pair = map(partial(_empty_rows, grad), ctx.shapes, (last.queries, last.keys))
+        grad_query, grad_key_value = map(partial(_empty_rows, grad), ctx.shapes, (last.queries, last.keys))
         for place, block in enumerate(ctx.layout):
             q, k, v, weights, kept = ctx.saved_tensors[5 * place : 5 * place + 5]
             scale = 1 / math.sqrt(q.shape[-1])
@@ -93,8 +96,8 @@ class _Attention(torch.autograd.Function):
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype).to(k.dtype)
             _product(grad_scores.mT, q, scale, out=grads[0])
             _write(_product(grad_scores, k, scale), block.queries, grad_query)
-            _write(grads, block.keys, grad_pair)
-        return grad_query, grad_pair, None, None, None
+            _write(grads, block.keys, grad_key_value)
+        return grad_query, grad_key_value, None, None, None
 
 
 def _weights(q: Tensor, k: Tensor, block: Block, heads: int) -> Tensor:
@@ -128,13 +131,13 @@ def _read(rows: Tensor, side: Side, heads: int) -> Tensor:
     return rows.view(-1, d).index_select(0, side.to_slots).view(-1, side.length, d)
 
 
-def _read_pair(rows: Tensor, side: Side, heads: int) -> Tensor:
+def _read_key_value(rows: Tensor, side: Side, heads: int) -> Tensor:
     """A block's part of [T, 2H] by head: [2, b * h, s, d]."""
     d = rows.shape[1] // (2 * heads)
     return rows.view(-1, d).index_select(0, side.to_slots).view(2, -1, side.length, d)
 
 
 def _write(slots: Tensor, side: Side, rows: Tensor) -> None:
-    """`_read` and `_read_pair` the other way round."""
+    """`_read` and `_read_key_value` the other way round."""
     d = slots.shape[-1]
     torch.index_select(slots.reshape(-1, d), 0, side.from_slots, out=rows[side.rows].view(-1, d))

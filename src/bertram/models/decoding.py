@@ -45,8 +45,8 @@ class Decoding:
         for layer in self.layers:
             part = layer.cross_attention
             if part not in self.sources:
-                pair = part.key_value(memory)[rows]  # [B, S, 2H]
-                self.sources[part] = pair.view(*rows.shape, 2, part.heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+                key_value = part.key_value(memory)[rows]  # [B, S, 2H]
+                self.sources[part] = key_value.view(*rows.shape, 2, part.heads, -1).permute(2, 0, 3, 1, 4).contiguous()
         self.written: list[Tensor] = []  # [2, R, h, capacity, d] each
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -75,11 +75,11 @@ class Decoding:
             if before == beams.shape[1] == 1 and len(sentences) == len(self.mask):  # greedy: all go on as they are
                 return
             rows = (sentences[:, None] * before + beams).flatten()
-            for place, pair in enumerate(self.written):  # one by one: together they would take twice the memory
-                self.written[place] = pair.index_select(1, rows)
+            for place, key_value in enumerate(self.written):  # one by one: together they would take twice the memory
+                self.written[place] = key_value.index_select(1, rows)
         if len(sentences) < len(self.mask):
             self.mask = self.mask[sentences]
-            self.sources = {part: pair.index_select(1, sentences) for part, pair in self.sources.items()}
+            self.sources = {part: key_value.index_select(1, sentences) for part, key_value in self.sources.items()}
 
     def _make_room(self, rows: int, like: Tensor) -> None:
         """Room for one more token."""
@@ -90,8 +90,8 @@ class Decoding:
                 heads = layer.attention.heads
                 self.written.append(like.new_empty(2, rows, heads, _CAPACITY, like.shape[1] // heads))
         else:
-            for place, pair in enumerate(self.written):
-                self.written[place] = F.pad(pair, (0, 0, 0, pair.shape[3]))  # twice as many
+            for place, key_value in enumerate(self.written):
+                self.written[place] = F.pad(key_value, (0, 0, 0, key_value.shape[3]))  # twice as many
 
     def _attend(self, part: Attention, x: Tensor, written: Tensor) -> Tensor:
         """Self-attention of the newest token, [R, H], whose keys and values join those written."""

@@ -139,8 +139,8 @@ class Attention(nn.Module):
         inner = self.norm(x) if self.normalize_before else x
         asking, residual = (inner, x) if first is None else (inner.index_select(0, first), x.index_select(0, first))
         dropped = self.attention_dropout_prob if self.training else 0.0
-        pair = self.key_value(inner if memory is None else memory)
-        return self.add(residual, attention(self.query(asking), pair, layout, self.heads, dropped))
+        key_value = self.key_value(inner if memory is None else memory)
+        return self.add(residual, attention(self.query(asking), key_value, layout, self.heads, dropped))
 
     def add(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Take what attention mixed, [T, H], through the last product and onto `x` [T, H]."""
@@ -205,7 +205,7 @@ class Layer(nn.Module):
 
 
 def layers_of(config: EncoderConfig, memory_width: int | None = None) -> list[Layer]:
-    """Layers in run order, each made of what its `places` name; what several of them name is made once.
+    """Layers in run order, each made of its parts; what several of them have is made once.
 
     With `memory_width` they also attend to an encoder's output of that width, and share that as they do the other.
     """
@@ -213,15 +213,15 @@ def layers_of(config: EncoderConfig, memory_width: int | None = None) -> list[La
     feed_forwards: dict[int, FeedForward] = {}
     weights: dict[object, nn.Linear] = {}
     layers = []
-    for place in config.places:
-        if place.attention not in attentions:
+    for parts in config.layer_parts:
+        if parts.attention not in attentions:
             cross = None if memory_width is None else Attention(config, memory_width)
-            attentions[place.attention] = Attention(config), cross
-        if place.feed_forward not in feed_forwards:
-            feed_forwards[place.feed_forward] = FeedForward(config)
-        layers.append(Layer(*attentions[place.attention], feed_forwards[place.feed_forward]))
+            attentions[parts.attention] = Attention(config), cross
+        if parts.feed_forward not in feed_forwards:
+            feed_forwards[parts.feed_forward] = FeedForward(config)
+        layers.append(Layer(*attentions[parts.attention], feed_forwards[parts.feed_forward]))
         if config.residual_rank:
-            _add_residuals(layers[-1], place.group, weights, config.residual_rank)
+            _add_residuals(layers[-1], parts.group, weights, config.residual_rank)
     return layers
 
 
@@ -230,10 +230,10 @@ def _add_residuals(layer: Layer, group: int, weights: dict[object, nn.Linear], r
     for part_name, part in layer.named_children():
         for name, product in part.named_children():
             if isinstance(product, nn.Linear):
-                place = group, part_name, name
-                if place not in weights:
-                    weights[place] = nn.Linear(product.in_features, product.out_features, bias=False)
-                setattr(part, name, ResidualLinear(weights[place], rank))
+                key = group, part_name, name
+                if key not in weights:
+                    weights[key] = nn.Linear(product.in_features, product.out_features, bias=False)
+                setattr(part, name, ResidualLinear(weights[key], rank))
 
 
 def initialize_weights(model: nn.Module, std: float | None) -> None:

@@ -75,9 +75,9 @@ def shrink(
     _check(recipe, lessons)
     source = model_names.trained(model, model_names.resolve_encoder(model, allow_pickle=allow_pickle))
     # What the model's small files tell comes before the texts, which may be many.
-    sizes = Dial(**(dial or {}))
-    student = sizes.of(source.config)
-    sizes = replace(sizes, depth=student.num_hidden_layers, embedding_size=student.embedding_width)
+    chosen = Dial(**(dial or {}))
+    student = chosen.of(source.config)
+    chosen = replace(chosen, depth=student.num_hidden_layers, embedding_size=student.embedding_width)
     if data is not None:
         _check_evaluated(source, data, columns)
     elif columns is not None:
@@ -87,7 +87,7 @@ def shrink(
         model=model,
         source=source,
         texts=[Path(file) for file in ([texts] if isinstance(texts, str | Path) else texts)],
-        dial=sizes,
+        dial=chosen,
         lessons=lessons,
         recipe=recipe.resolved(**_DEFAULTS),
         max_length=min(source.max_length, _LONGEST) if max_length is None else max_length,

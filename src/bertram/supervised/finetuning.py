@@ -123,7 +123,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
         network, tokenizer = _start(self, out)
         max_length = self.longest(network.config)
-        examples, truncated = learnable(task, tokenizer, splits.train, targets["train"], max_length)
+        examples, truncated = examples_of(task, tokenizer, splits.train, targets["train"], max_length)
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
@@ -164,12 +164,12 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         )
 
 
-def learnable(
+def examples_of(
     task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int
 ) -> tuple[Examples, int]:
     """A table as a task's head learns it, with `targets` [N], and how many texts were cut.
 
-    A task that reads two texts apart needs a table of pairs, which `learn` sees to.
+    A task that reads two texts apart needs a table of pairs, which `task_of` sees to.
 
     Raises:
         BadInput: as `Tokenizer.encode`.
@@ -199,7 +199,7 @@ def _start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
     return Model(replace(source, vocab_size=tokenizer.vocab_size), heads), tokenizer
 
 
-def learn(name: str | None, splits: LabelledSplits) -> Task:
+def task_of(name: str | None, splits: LabelledSplits) -> Task:
     """The task of that name, or the one that the labels look like, with what it learns from the labels.
 
     Raises:

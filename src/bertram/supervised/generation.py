@@ -129,7 +129,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         if isinstance(self.source, ModelDirectory) and self.source.is_transformer:
             search = self.source.search
         max_length = self.longest(network.config)
-        examples, truncated = learnable(self.splits.train, source, target, network.config, max_length)
+        examples, truncated = examples_of(self.splits.train, source, target, network.config, max_length)
         generator = Generator(self.task, source, target, TorchGenerator(network, processes.device), max_length, search)
 
         def evaluate() -> Evaluation:
@@ -147,7 +147,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         )
 
 
-def learnable(
+def examples_of(
     pairs: Pairs, source: Tokenizer, target: Tokenizer, config: TransformerConfig, max_length: int
 ) -> tuple[Examples, int]:
     """Pairs as a decoder learns them: given the start token and the tokens so far, it predicts the next token, and
@@ -210,8 +210,8 @@ def _tokenizers(training: EncoderDecoderTraining, preset: TransformerConfig, out
     sides = [training.splits.train.sources, training.splits.train.flat[1]]
     texts = sides if training.separate_vocabularies else [[*sides[0], *sides[1]]]
     found = [
-        learned_tokenizer(place, side, "transformer", preset.decoder.vocab_size, training.vocab_size)
-        for side, place in zip(texts, (out, out / TARGET), strict=False)
+        learned_tokenizer(folder, side, "transformer", preset.decoder.vocab_size, training.vocab_size)
+        for side, folder in zip(texts, (out, out / TARGET), strict=False)
     ]
     return found[0], found[-1]
 

@@ -8,7 +8,7 @@ from bertram import model_names
 from bertram.errors import BadInput
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
-from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, learn
+from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, task_of
 from bertram.supervised.generation import EncoderDecoderTraining, Files, read_splits, resolve_writing
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.rows import ROLES, parse_columns
@@ -86,7 +86,7 @@ def train(
         model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # likewise
         splits = LabelledSplits.read(table, *judged, columns=columns, seed=recipe.seed)
         training = EncoderTraining(
-            task=learn(task, splits),
+            task=task_of(task, splits),
             splits=splits,
             model=model,
             recipe=recipe,
@@ -96,8 +96,8 @@ def train(
             allow_pickle=allow_pickle,
         )
     if dry_run:
-        with scratch() as place:
-            return training.of_one_step.run(place, report)
+        with scratch() as folder:
+            return training.of_one_step.run(folder, report)
     with alone_in(out):
         finished = prepare_directory(out, model_names.local(model), training.settings, resume=resume)
         return training.run(out, report) if finished is None else finished

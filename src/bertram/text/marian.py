@@ -75,9 +75,9 @@ def _read_side(model_file: Path, vocabulary_file: Path, special: Mapping[str, st
     if any(piece.kind in (Kind.USER_DEFINED, Kind.BYTE) for piece in model.pieces):
         raise BadInput(f"{model_file}: holds user-defined or byte pieces, as Marian's models do not")
     vocabulary = read_object(vocabulary_file, MAX_BYTES)
-    for token, place in vocabulary.items():
-        if type(place) is not int or place < 0:
-            raise BadInput(f"{vocabulary_file}: the id of {token!r} must be a number from 0 on, not {place!r}")
+    for token, token_id in vocabulary.items():
+        if type(token_id) is not int or token_id < 0:
+            raise BadInput(f"{vocabulary_file}: the id of {token!r} must be a number from 0 on, not {token_id!r}")
     try:
         files = [model_file.with_name(_SETTINGS), vocabulary_file, model_file]
         return MarianTokenizer(_Backend(model, vocabulary, special), special, files)
@@ -109,7 +109,7 @@ class _Backend:
         self._unigram.add_special_tokens(
             [AddedToken(f" {token}", normalized=False, special=True) for token in self._special | self._codes]
         )
-        self._tokens = {place: token for token, place in vocabulary.items()}
+        self._tokens = {token_id: token for token, token_id in vocabulary.items()}
 
     @property
     def model(self) -> Any:
@@ -136,7 +136,7 @@ class _Backend:
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
-        tokens = [self._tokens.get(place, "") for place in ids]
+        tokens = [self._tokens.get(token_id, "") for token_id in ids]
         return "".join(token for token in tokens if token not in self._silent).replace(BOUNDARY, " ")
 
     def to_str(self, *, pretty: bool) -> str:

@@ -175,8 +175,8 @@ class Tokenizer:
     def tokens(self) -> list[str]:
         """Every token by its id, [vocab_size]; an id without one has an empty name."""
         names = [""] * self.vocab_size
-        for name, place in self._backend.get_vocab().items():
-            names[place] = name
+        for name, token_id in self._backend.get_vocab().items():
+            names[token_id] = name
         return names
 
     @cached_property
@@ -202,7 +202,7 @@ class Tokenizer:
             BadInput: the vocabulary has neither mark, as that of a byte-level BPE.
         """
         added = self._backend.get_added_tokens_decoder()
-        pieces = {piece: place for piece, place in self._backend.get_vocab().items() if place not in added}
+        pieces = {piece: token_id for piece, token_id in self._backend.get_vocab().items() if token_id not in added}
         prefix = getattr(self._backend.model, "continuing_subword_prefix", None)
         if not prefix and not any(piece.startswith(BOUNDARY) for piece in pieces):
             raise BadInput(f"this tokenizer does not mark where words begin: no '##' or '{BOUNDARY}' in its tokens")
@@ -211,8 +211,8 @@ class Tokenizer:
             return piece.startswith(prefix) if prefix else not (piece.startswith(BOUNDARY) or stands_alone(piece))
 
         flags = np.ones(self.vocab_size, np.bool_)
-        for piece, place in pieces.items():
-            flags[place] = not continues(piece)
+        for piece, token_id in pieces.items():
+            flags[token_id] = not continues(piece)
         return flags
 
     def check_pairs(self) -> None:

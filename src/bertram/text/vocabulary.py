@@ -42,7 +42,7 @@ def learn_wordpieces(texts: Iterable[str], vocab_size: int, *, cased: bool = Fal
         BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16 or above 2²⁴.
     """
     special = list(BERT_SPECIAL.values())
-    backend = bert({name: place for place, name in enumerate(special)}, lowercase=not cased, compose=cased)
+    backend = bert({name: token_id for token_id, name in enumerate(special)}, lowercase=not cased, compose=cased)
     words = _count_words(backend, texts, vocab_size, (vocab_size - len(special)) // 2)
     # Left to the trainer, characters would come in the order of a hash table, and so would merges of equal frequency.
     characters = set("".join(words)) | {_CONTINUING + character for character in set("".join(w[1:] for w in words))}
@@ -104,7 +104,7 @@ def learn_merges(texts: Iterable[str], vocab_size: int) -> tuple[dict[str, int],
         BadInput: the texts hold no characters or no valid Unicode, or `vocab_size` is below 16 or above 2²⁴.
     """
     special = list(TRANSFORMER_SPECIAL.values())
-    backend = transformer({name: place for place, name in enumerate(special)}, [])
+    backend = transformer({name: token_id for token_id, name in enumerate(special)}, [])
     # One place is the word boundary's.
     words = _count_words(backend, texts, vocab_size, vocab_size - len(special) - 1, BOUNDARY)
     trainer = trainers.BpeTrainer(

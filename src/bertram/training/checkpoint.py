@@ -70,11 +70,11 @@ def load_latest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | N
 def whole(directory: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
     """Tensors and state of every whole checkpoint, newest first; of a damaged one a warning."""
     for step in _steps(directory):
-        place = directory / f"step-{step}"
-        if _is_whole(place):
-            yield read_tensors(place / _TENSORS), json.loads((place / _STATE).read_text(encoding="utf-8"))
+        folder = directory / f"step-{step}"
+        if _is_whole(folder):
+            yield read_tensors(folder / _TENSORS), json.loads((folder / _STATE).read_text(encoding="utf-8"))
         else:
-            logger.warning("bertram: %s: this checkpoint is damaged; going on with the one before it", place)
+            logger.warning("bertram: %s: this checkpoint is damaged; going on with the one before it", folder)
 
 
 def discard_after(directory: Path, step: int) -> None:
@@ -90,13 +90,13 @@ def _steps(directory: Path) -> list[int]:
     return sorted((int(step) for step in found if step.isdecimal()), reverse=True)
 
 
-def _is_whole(place: Path) -> bool:
+def _is_whole(folder: Path) -> bool:
     try:
-        return bool(json.loads((place / _MANIFEST).read_text(encoding="utf-8")) == _checksums(place))
+        return bool(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")) == _checksums(folder))
     except (OSError, ValueError):
         return False
 
 
-def _checksums(place: Path) -> dict[str, str]:
+def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of the two files that a checkpoint consists of."""
-    return {name: fingerprint(place / name) for name in (_TENSORS, _STATE)}
+    return {name: fingerprint(folder / name) for name in (_TENSORS, _STATE)}

@@ -113,9 +113,9 @@ def scratch() -> Iterator[Path]:
     Raises:
         Interrupted: a signal came; the checkpoint that a training wrote here promises nothing.
     """
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            yield Path(place)
+            yield Path(folder)
         except Interrupted as stopped:
             raise Interrupted(stopped.number) from None
 
