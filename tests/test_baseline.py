@@ -119,6 +119,13 @@ def test_validation_chooses_the_length_of_runs():
     assert len(max(fit(train, train, Classification).vocabulary, key=len).split()) == 3
 
 
+def test_many_labels_leave_room_for_fewer_words(monkeypatch):
+    """What a fit takes grows with the labels times the words."""
+    table = verdicts(["good", "bad", "odd"], SUBJECTS)
+    monkeypatch.setattr("bertram.baseline._MOST_WEIGHTS", 3 * 10)
+    assert len(fit(table, table, Classification).vocabulary) == 10
+
+
 def test_same_data_same_baseline():
     table = verdicts(["good", "bad"], SUBJECTS)
     first, second = (fit(table, table, Classification) for _ in range(2))

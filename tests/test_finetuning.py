@@ -240,6 +240,12 @@ def test_the_hub_reads_a_card_without_scores(place, manifest, scores):
     assert 'predict([{"text": "a text", "text_b": "another"}])' in model_card(manifest | {"pairs": True})
 
 
+def test_the_hub_reads_a_card_with_any_name(manifest):
+    strange = "a\x7fb\x85\x9f: #\u2028"
+    card = ModelCard(model_card(manifest | {"data": manifest["data"] | {"train": strange}}))
+    assert card.data.eval_results[0].dataset_name == strange
+
+
 def test_a_rare_label_that_is_held_out_is_known(tmp_path):
     """One row of three labels falls into the held-out tenth, and its label is the task's all the same."""
     pairs = [(f"text {i}", "x" if i % 2 else "y") for i in range(20)]

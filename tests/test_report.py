@@ -236,7 +236,9 @@ class TestPage:
 
     def test_runs_that_diverged_and_few_rows_are_told_of(self):
         results, _ = comparison((USUAL[0], replace(USUAL[2], diverged=(1, 2))))
-        assert caveats(results) == ["albert-mini: 2 of 3 runs diverged; its score is of the others."]
+        unknown, lost = caveats(results)
+        assert unknown.startswith("One seed a model")
+        assert lost == "albert-mini: 2 of 3 runs diverged; its score is of the others."
         results["data"]["rows"]["test"] = 1
         assert "Only 1 row was judged: another sample may differ." in caveats(results)
 
@@ -249,6 +251,8 @@ class TestPage:
     def test_what_is_not_known_of_seeds_is_told(self):
         results, _ = comparison(USUAL[:2], seeds=2)
         assert any(words.startswith("With so few seeds") for words in caveats(results))
+        results["candidates"][1]["runs"][0] |= {"status": "diverged", "score": None}
+        assert any(words.startswith("One seed a model") for words in caveats(results))
         results, _ = comparison(USUAL, seeds=3)
         assert caveats(results) == []
         results["candidates"][1]["runs"][0]["score"] = 0.1
@@ -416,6 +420,16 @@ class TestTable:
         assert "of the process + of the GPU" in text
         assert "1,753+16,150" in page(results | {"candidates": rows}, curves)
         assert "GPU" not in printed(results, 80)
+
+    @pytest.mark.parametrize("width", [72, 80])
+    def test_no_figure_loses_a_digit(self, usual, width):
+        """Where a column has too little room, a figure goes on in the next line."""
+        results, _ = usual
+        large = {"training_memory_mb": 11753.2, "training_gpu_memory_mb": 16150.2, "tokens_per_second": 123_456.0}
+        rows = [row | large for row in results["candidates"]]
+        rows[0] = rows[0] | {"score": rows[0]["score"] | {"mean": 0.0432, "low": -0.0331, "high": 0.1204}}
+        digits = re.sub(r"\D", "", printed(results | {"candidates": rows}, 200))
+        assert sorted(re.sub(r"\D", "", printed(results | {"candidates": rows}, width))) == sorted(digits)
 
     def test_names_are_no_markup(self, nasty):
         assert "[red]plain[/red]" in printed(nasty[0], 200)

@@ -50,7 +50,7 @@ def over_seeds(runs):
 
 def exactly(scores, number=50_000):
     """Of runs whose scores are the same on any items."""
-    return Resamples(scores, np.tile(scores, (number, 1)), 100)
+    return Resamples(scores, np.tile(scores, (number, 1)), np.repeat(scores.mean(), 100)[:, None])
 
 
 @pytest.fixture
@@ -185,6 +185,11 @@ class TestPairedDifference:
         assert there["difference"] == -back["difference"] < 0
         assert there["low"] == pytest.approx(-back["high"], abs=0.01)
         assert there["p"] == pytest.approx(back["p"], abs=0.01)
+
+    @pytest.mark.parametrize(("items", "wrong"), [(6, 3), (10, 4), (20, 4), (15, 0)])
+    def test_is_not_below_a_sign_test_of_the_items_in_which_two_models_differ(self, items, wrong):
+        a, b = [answering(np.ones(items))], [answering((np.arange(items) >= wrong).astype(float))]
+        assert difference(a, b, ones(a[0]))["p"] == pytest.approx(min(1.0, 2.0 ** (1 - wrong)))
 
     def test_more_resamples_leave_room_for_many_comparisons(self):
         a, b = ([answering(np.full(50, value))] for value in (1, 0))

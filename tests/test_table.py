@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from decimal import Decimal
 from random import Random
 from types import SimpleNamespace
 
@@ -50,6 +51,12 @@ def test_parquet(tmp_path, name):
     found = read_rows(tmp_path / name, {})
     assert {role: found.columns[place] for role, place in found.places.items()} == {"text": "text", "label": "label"}
     assert sorted(found.columns) == ["image", "label", "text"]
+
+
+def test_parquet_of_decimals_and_of_one_column_for_two_roles(tmp_path):
+    polars.DataFrame({"a": ["x", "y"], "label": [Decimal("1.50"), Decimal(2)]}).write_parquet(tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet", {"text": "a", "text_b": "a"})
+    assert found == Table(["x", "y"], ["x", "y"], ["1.50", "2.00"])
 
 
 @pytest.mark.filterwarnings("ignore")

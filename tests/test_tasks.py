@@ -120,6 +120,10 @@ class TestClassification:
     def test_order_of_rows_is_no_matter(self, labels):
         assert Classification.from_labels(labels) == Classification.from_labels(labels[::-1])
 
+    def test_texts_in_the_place_of_labels_are_refused(self):
+        with pytest.raises(BadInput, match=r"a\.csv: 1,200 labels of 1,2..,... bytes look like texts; are the columns"):
+            Classification.from_labels([f"{number} {'a' * 1000}" for number in range(1200)], "a.csv")
+
     def test_targets_number_the_labels(self):
         targets = Classification(("no", "yes")).targets(["yes", "no", "yes"])
         assert (targets.tolist(), targets.dtype) == ([1, 0, 1], np.int64)

@@ -32,6 +32,7 @@ _RUN_LENGTHS = (1, 3)
 _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of logistic regression, 1 / alpha of ridge
 _NEVER = np.float32(-1e4)  # a logit that is finite, and below every other
 _VOCABULARY = 200_000  # the most frequent runs; all 572,000 of ChnSentiCorp scored no higher
+_MOST_WEIGHTS = 2**22  # of all labels; a fit takes some 165 bytes for each
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]"
 
@@ -60,7 +61,7 @@ class Baseline:
         targets, held_targets = task.targets(train.labels), task.targets(validation.labels)
         best, best_score = None, -np.inf
         for run_length in _RUN_LENGTHS:
-            vectorizer = _learned_vectorizer(run_length, train)
+            vectorizer = _learned_vectorizer(run_length, train, min(_VOCABULARY, _MOST_WEIGHTS // task.outputs))
             features = _features(vectorizer, train.texts, train.texts_b)
             held = _features(vectorizer, validation.texts, validation.texts_b)
             for strength in _STRENGTHS:
@@ -163,8 +164,9 @@ def _vectorizer(run_length: int, **settings: Any) -> Any:
     )
 
 
-def _learned_vectorizer(run_length: int, table: Table) -> Any:
-    vectorizer = _vectorizer(run_length, max_features=_VOCABULARY)
+def _learned_vectorizer(run_length: int, table: Table, most: int) -> Any:
+    """One of the `most` frequent runs of a table's texts."""
+    vectorizer = _vectorizer(run_length, max_features=most)
     try:
         return vectorizer.fit(table.all_texts)
     except ValueError:  # scikit-learn's "empty vocabulary"

@@ -1,6 +1,7 @@
 """The README.md of a trained model, with the metadata that the Hugging Face hub reads."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -187,5 +188,6 @@ def _card(
 
 
 def _quoted(text: str) -> str:
-    """A YAML scalar: JSON's strings are a part of YAML."""
-    return json.dumps(text, ensure_ascii=False)
+    """A YAML scalar: JSON's strings are a part of YAML, but for control characters beyond ASCII's first ones."""
+    written = json.dumps(text, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", written)

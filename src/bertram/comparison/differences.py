@@ -45,8 +45,6 @@ def paragraphs(results: Results) -> list[tuple[str, str]]:
 def caveats(results: Results) -> list[str]:
     """What to know before one believes the figures, a sentence or two each."""
     found, split = [], results["data"]["split"]
-    if results["seeds"] == 1:
-        found.append("One seed a model: how far another seed would lie from it is not known, and in no interval.")
     if (rows := results["data"]["rows"][split]) < _FEW:
         found.append(f"Only {several(rows, 'row')} {'was' if rows == 1 else 'were'} judged: another sample may differ.")
     if split == "validation":
@@ -68,7 +66,10 @@ def run_scores(candidates: Sequence[Trained]) -> dict[str, Floats]:
 def _seeds(candidates: Sequence[Candidate]) -> list[str]:
     """Whether a score is that of some of a candidate's runs, and what is known of how seeds vary."""
     found, noise = [], seed_noise(run_scores(candidates))
-    if 0 < max((own.freedom for own in noise.values()), default=0) < _LITTLE_KNOWN:
+    known = max((own.freedom for own in noise.values()), default=_LITTLE_KNOWN)
+    if not known:
+        found.append("One seed a model: how far another seed would lie from it is not known, and in no interval.")
+    elif known < _LITTLE_KNOWN:
         found.append("With so few seeds, their spread is hardly known: real differences may not show.")
     found += [
         f"{name} varies more from seed to seed than the others, so it is judged by its own seeds alone."

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bertram.errors import BertramError
+from bertram.errors import BadInput, BertramError
 from bertram.files import write_json
 from bertram.training.interruption import StopRequests
 
@@ -18,7 +18,8 @@ def done(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:
 
     Raises:
         Interrupted: a signal came; that process heard of it and has left.
-        BertramError: the job failed.
+        BadInput: the job cannot use what it was given.
+        BertramError: it failed.
     """
     write_json(job_file, job)
     if job["kind"] != "train":  # a training shows a progress bar of its own
@@ -39,7 +40,6 @@ def done(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:
         raise BertramError(f"{what}: failed, exit code {process.returncode}")
     answer: dict[str, Any] = json.loads(said.splitlines()[-1])
     if process.returncode:
-        error = BertramError(f"{what}: {answer['error']}")
-        error.exit_code = process.returncode
-        raise error
+        kind = BadInput if process.returncode == BadInput.exit_code else BertramError
+        raise kind(f"{what}: {answer['error']}")
     return answer

@@ -88,17 +88,20 @@ def seed_noise(scores: Mapping[str, Floats]) -> dict[str, SeedNoise]:
 
 @dataclass(frozen=True)
 class Resamples:
-    """The scores of one model's runs [S], and those of each run on each resample of the N items [R, S]."""
+    """The scores of one model's runs [S], those of each run on each resample of the N items [R, S], and the terms.
+
+    The terms are the means over the runs, [N, K].
+    """
 
     scores: Floats
     drawn: Floats
-    items: int
+    terms: Floats
 
     @classmethod
     def of(cls, task: Task, runs: Sequence[Logits], targets: Targets, number: int | None = None) -> "Resamples":
         """Of runs' logits, [N, L] each, against targets [N]. The items drawn depend on `number` and N alone."""
         terms = np.stack([task.terms(logits, targets) for logits in runs])
-        return cls(task.score_of(terms.mean(1)), resampled(terms, task.score_of, number or RESAMPLES), len(targets))
+        return cls(task.score_of(terms.mean(1)), resampled(terms, task.score_of, number or RESAMPLES), terms.mean(0))
 
     def means(self, seeds: SeedNoise, stream: int = 0) -> Floats:
         """The mean score of other items and other seeds, [R]. `stream` numbers the draws of seeds."""
@@ -141,14 +144,15 @@ def paired_difference(
 
     The paired bootstrap (Koehn 2004): each resample takes the same items for both. The p-value counts the resamples
     whose difference lies as far from the one measured as that lies from 0 (Efron and Tibshirani 1993, chapter 16), the
-    measured one among them, so that it is never 0; nor is it below what a sign test of so many items can give, which
-    are all alike in every resample if they go one way. Returns difference, low, high and p.
+    measured one among them, so that it is never 0; nor is it below what a sign test can give of the items in which the
+    two differ: if these go one way, they do so in every resample. Returns difference, low, high and p.
     """
     difference = float(a.scores.mean() - b.scores.mean())
     drawn = a.means(seeds_a, stream=0) - b.means(seeds_b, stream=1)
     low, high = percentiles(drawn)
     beyond = int((np.abs(drawn - difference) >= abs(difference) - _ROUNDING).sum())
-    p = max((1 + beyond) / (1 + len(drawn)), 2.0 ** (1 - a.items))
+    differing = int((a.terms != b.terms).any(1).sum())
+    p = min(1.0, max((1 + beyond) / (1 + len(drawn)), 2.0 ** (1 - differing)))
     return {"difference": difference, "low": float(low), "high": float(high), "p": p}
 
 

@@ -44,7 +44,7 @@ def _candidates(candidates: Sequence[Candidate], chosen: str | None) -> Table:
     metric = next((row["score"]["metric"] for row in candidates if row["score"] is not None), "score")
     table.add_column(_stacked("model", "engine"), overflow="fold", min_width=10)
     for upper, lower in _COLUMNS:
-        table.add_column(_stacked(metric if upper == "score" else upper, lower), justify="right", no_wrap=True)
+        table.add_column(_stacked(metric if upper == "score" else upper, lower), justify="right", overflow="fold")
     for row in candidates:
         cells = (_stacked(upper, lower) for upper, lower in _figures(row))
         table.add_row(_name(row, chosen), *cells, style="bold" if row["model"] == chosen else "")
@@ -81,7 +81,7 @@ def _differences(model: str, rows: Sequence[Scored], comparisons: Sequence[Diffe
     table = plain_table()
     table.add_column(Text(f"{model} minus"), overflow="fold", min_width=10)
     for heading in ("difference", "95% interval", "p", "p by Holm"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         if row["model"] != model:
             found = difference_of(model, row["model"], comparisons)

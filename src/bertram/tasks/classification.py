@@ -3,6 +3,7 @@
 Letters: N examples, L labels.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from bertram.tasks.task import Floats, Logits, Score, Targets, Task, parse_numbe
 
 _UNNAMED = re.compile(r"LABEL_\d+")  # transformers' labels without names
 _NAMED = 5  # labels that an error lists before it only counts them
+_MOST_BYTES = 2**20  # of all labels in JSON; the files of a model hold a few times that
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Classification(Task):
         distinct = set(labels)
         if len(distinct) < 2:
             raise BadInput(f"{source}: every label is {_listed(distinct)}; classification needs two or more")
+        if (size := len(json.dumps([*distinct]))) > _MOST_BYTES:
+            raise BadInput(
+                f"{source}: {len(distinct):,} labels of {size:,} bytes look like texts; are the columns swapped?"
+            )
         return cls(tuple(sorted(distinct, key=_place)))
 
     @classmethod

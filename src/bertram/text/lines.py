@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -93,7 +94,7 @@ def checked_cell(name: str, line: int, role: str, value: Any) -> str:
     Raises:
         BadInput: it is missing, no string, an empty label, or holds a NUL byte or an unpaired surrogate.
     """
-    if isinstance(value, int | float) and role == "label" and value == value:
+    if isinstance(value, int | float | Decimal) and role == "label" and value == value:
         value = str(value).lower() if isinstance(value, bool) else str(value)
     if not isinstance(value, str):
         raise BadInput(f"{name}: line {line}: {role} is {'missing' if value is None else f'no string: {value!r:.60}'}")
