@@ -21,7 +21,7 @@ from bertram.formats.engine_file import read_engine
 from bertram.formats.huggingface import write
 from bertram.model_directory import ModelDirectory
 from bertram.quantizing import Agreement, agreement, quantized
-from bertram.run_directory import MANIFEST, read_manifest
+from bertram.run_directory import MANIFEST, new_directory, read_manifest
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.interruption import Interrupted
 from tiny import model_directory, rows, run
@@ -93,6 +93,25 @@ def test_random_tokens_stand_between_special_ones(model, tmp_path, monkeypatch, 
     assert drawn.lengths.tolist() == [max_length] * 64
     assert set(drawn.token_ids[drawn.offsets[:-1]]) == {tokenizer.cls_id}
     assert set(drawn.token_ids[drawn.offsets[1:] - 1]) == {tokenizer.sep_id}
+
+
+def test_of_many_texts_a_bare_encoder_is_compared_on_the_first(tmp_path, monkeypatch):
+    """Hidden states of every token are held twice."""
+    place = model_directory(tmp_path / "model", {})
+    batch, _ = Tokenizer.load(place).encode(TEXTS, max_length=64)
+    width = ModelDirectory(place).config.hidden_size
+    monkeypatch.setattr("bertram.quantizing._MOST_SCORES", width * int(batch.offsets[3]))
+    found = export(place, format="engine", out=tmp_path / "a.engine", texts=TEXTS, min_agreement=0.0)
+    assert found.texts == 3
+
+
+def test_two_exports_to_one_directory_do_not_mix(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertram.run_directory._PATIENCE", 0.0)
+    with new_directory(tmp_path / "out") as folder:
+        (folder / "half").touch()
+        with pytest.raises(BadInput, match="another process is at work there"):
+            export(model, format="huggingface", out=tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["half"]
 
 
 def test_a_masked_language_model_is_compared_at_masks_alone(tmp_path, monkeypatch):

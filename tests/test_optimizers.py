@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bertram.batch import Batch
 from bertram.config import bert
 from bertram.models.heads import Model
+from bertram.models.layers import Embeddings, LayerNorm
 from bertram.models.tensors import to_tensors
 from bertram.training import optimizers
 from bertram.training.optimizers import Optimizer
@@ -237,6 +238,20 @@ def test_rows_of_a_table_are_as_good_as_the_table(rule: Rule) -> None:
     assert not torch.equal(sparse.table.weight, words().table.weight)
     for ours, theirs in zip(sparse.parameters(), dense.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_gradients_go_on_growing_within_a_pass() -> None:
+    """torch's own sums of 4,096 ones are 256 or 512 there."""
+    tokens = torch.zeros(4096, dtype=torch.long)
+    norm = LayerNorm(4)
+    norm(torch.zeros(len(tokens), 4, dtype=torch.bfloat16)).float().sum().backward()
+    assert norm.bias.grad is not None
+    assert (norm.bias.grad == 4096).all()
+    embeddings = Embeddings(replace(bert(2, 64), hidden_dropout_prob=0.0, normalize_embedding=False))
+    embeddings.tokens.to(torch.bfloat16)
+    embeddings(tokens, tokens, tokens, torch.bfloat16).float().sum().backward()
+    assert embeddings.tokens.weight.grad is not None
+    assert (embeddings.tokens.weight.grad[0] == 4096).all()
 
 
 def test_gathered_gradients_go_on_growing() -> None:

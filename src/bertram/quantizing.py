@@ -70,13 +70,14 @@ def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agree
     """The engine in int8, with as many of its weights in float32 as it takes to agree on `batch` by `least`.
 
     They are half of all at most, and those whose int8 form does most harm by itself come first. The last attempt is
-    returned where none agrees so far. A masked language model is compared where `batch` holds [MASK]; as each has a
-    score for every entry of the vocabulary, of many texts the first are looked at.
+    returned where none agrees so far. A masked language model is compared where `batch` holds [MASK], a bare encoder at
+    every token; as each of these has many numbers, of many texts the first are looked at.
     """
     if MASKED in engine.heads:
         masks = np.cumsum(batch.token_ids == engine.tokenizer.mask_id)[batch.offsets[1:] - 1]
-        seen = int(np.searchsorted(masks, _MOST_SCORES // engine.config.vocab_size, side="right"))
-        batch = batch.select(range(max(1, seen)))
+        batch = _first(batch, masks, _MOST_SCORES // engine.config.vocab_size)
+    elif not engine.heads:
+        batch = _first(batch, batch.offsets[1:], _MOST_SCORES // engine.config.hidden_size)
     runs = [batch.select(rows) for rows in budgeted(batch.lengths, _MAX_TOKENS)]
     exact = EngineRunner(engine)
     expected = _outputs(exact, runs)
@@ -97,8 +98,13 @@ def quantized(engine: Engine, batch: Batch, least: float) -> tuple[Engine, Agree
             share = agreement(expected, _outputs(EngineRunner(best), runs))
             if share >= least:
                 break
-    few = batch.select(range(max(1, int(np.searchsorted(batch.offsets, _LAYERS_TOKENS, side="right")) - 1)))
+    few = _first(batch, batch.offsets[1:], _LAYERS_TOKENS)
     return best, Agreement(share, _layer_errors(exact, EngineRunner(best), few), floats, len(batch))
+
+
+def _first(batch: Batch, counts: NDArray[np.integer], most: int) -> Batch:
+    """The first texts, as long as what they count together, [B] ascending, is at most so much; one at least."""
+    return batch.select(range(max(1, int(np.searchsorted(counts, most, side="right")))))
 
 
 def agreement(expected: Outputs, found: Outputs, *, soft: bool = False) -> float:

@@ -167,28 +167,33 @@ def new_directory(out: Path) -> Iterator[Path]:
     it. What a process that was killed left half-filled there goes.
 
     Raises:
-        BadInput: `out` holds something, or cannot be written.
+        BadInput: `out` holds something, another process fills it, or it cannot be written.
     """
-    held = [path for path in out.iterdir() if not path.name.startswith(_UNFINISHED)] if out.is_dir() else []
-    if held or out.is_file():
-        raise BadInput(f"{out}: already exists and is not an empty directory; name another --out")
     made = not out.exists()
-    make_directory(out)
-    for leftover in out.iterdir():
-        shutil.rmtree(leftover)
-    folder = Path(tempfile.mkdtemp(dir=out, prefix=_UNFINISHED))
-    try:
-        yield folder
-        for path in folder.rglob("*"):
-            if path.is_file():
-                flush(path)
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
-            path.replace(out / path.name)
-        flush_directory(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if made and not any(out.iterdir()):
-            out.rmdir()
+    if not made:
+        _check_empty(out)
+    with alone_in(out):
+        _check_empty(out)  # whoever was waited for may have filled it
+        for leftover in out.iterdir():
+            shutil.rmtree(leftover)
+        folder = Path(tempfile.mkdtemp(dir=out, prefix=_UNFINISHED))
+        try:
+            yield folder
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    flush(path)
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+                path.replace(out / path.name)
+            flush_directory(out)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            if made and not any(out.iterdir()):
+                out.rmdir()
+
+
+def _check_empty(out: Path) -> None:
+    if not out.is_dir() or any(not path.name.startswith(_UNFINISHED) for path in out.iterdir()):
+        raise BadInput(f"{out}: already exists and is not an empty directory; name another --out")
 
 
 @contextmanager

@@ -34,9 +34,45 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, H] → [T, H] in the precision of `x`."""
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
         if x.is_cuda:  # torch has no kernel for two precisions there
             return super().forward(x.to(self.weight.dtype)).to(x.dtype)
-        return super().forward(x)
+        normalised: Tensor = _Normalised.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        return normalised
+
+
+class _Normalised(torch.autograd.Function):
+    """A layer norm in 16 bits on a CPU, where torch's own sums its weights' gradients over tokens in 16 bits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        found, *moments = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
+        ctx.save_for_backward(x, *moments, weight, bias)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, mean, rstd, weight, bias = ctx.saved_tensors
+        grads = torch.ops.aten.native_layer_norm_backward(
+            grad.float(), x.float(), weight.shape, mean, rstd, weight, bias, [True] * 3
+        )
+        return grads[0].to(x.dtype), grads[1], grads[2], None
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of a table in 16 bits on a CPU, where torch's own sums their gradients over tokens in 16 bits."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.rows = len(table)
+        return F.embedding(ids, table)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        return torch.ops.aten.embedding_dense_backward(grad.float(), ids, ctx.rows, -1, False).to(grad.dtype), None
 
 
 class Embeddings(nn.Module):
@@ -62,7 +98,9 @@ class Embeddings(nn.Module):
         self, token_ids: Tensor, positions: Tensor, segment_ids: Tensor | None, precision: torch.dtype
     ) -> Tensor:
         """Embed T tokens by their ids, positions and segments, [T] each: [T, H] in `precision`."""
-        x = self.tokens(token_ids)
+        table = self.tokens.weight
+        coarse = table.dtype != torch.float32 and not table.is_cuda
+        x = _Rows.apply(table, token_ids) if coarse else self.tokens(token_ids)  # type: ignore[no-untyped-call]
         if self.scale != 1.0:
             x = x * self.scale
         x = x + (sinusoids(positions, x) if self.positions is None else self.positions(positions))
