@@ -509,7 +509,9 @@ def test_every_piece_of_a_long_text_says_which_language_to_write(
 ) -> None:
     monkeypatch.setattr(Tokenizer, "split_code", lambda self, text: ("two", text.removeprefix("two")))
     sentence = " ".join(["one"] * 4) + "."
-    assert echo.write([f"two {sentence} {sentence}", "two one."]) == [f"two {sentence} two {sentence}", "two one."]
+    expected = f"two {sentence} two {sentence}"
+    texts = [f"two {sentence} {sentence}", f"\t two {sentence} {sentence}", "two one."]
+    assert echo.write(texts) == [expected, expected, "two one."]
 
 
 def test_few_sources_are_searched_together_where_hypotheses_are_many(
@@ -530,6 +532,22 @@ def test_few_sources_are_searched_together_where_hypotheses_are_many(
     monkeypatch.setattr("bertram.inference.generator._MOST_SCORES", 3 * 5 * echo.target.vocab_size)
     assert echo.predict(texts, Search(beam_size=5)) == expected
     assert seen == [3] * 6 + [2]
+
+
+def test_one_long_text_does_not_pad_many_short_ones(echo: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every token written looks at the keys of all sources, which are padded to the longest."""
+    seen = []
+    generate = echo.runner.generate
+
+    def watched(batch: Batch, search: Search) -> list[list[Hypothesis]]:
+        seen.append(len(batch) * int(batch.lengths.max()))
+        return generate(batch, search)
+
+    monkeypatch.setattr(echo.runner, "generate", watched)
+    monkeypatch.setattr(echo, "max_tokens", 64)
+    texts = ["w"] * 12 + ["w " * 12]
+    assert echo.predict(texts)[:-1] == [echo.predict(["w"])[0]] * 12
+    assert max(seen) <= 128
 
 
 def test_a_model_whose_weights_are_no_numbers_writes_nothing(trained: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Letters: B sequences, T tokens of all of them together.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,10 +168,12 @@ def ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray
     return places + np.arange(len(places))
 
 
-def budgeted(lengths: Ints, max_tokens: int, max_rows: int | None = None) -> list[NDArray[np.int64]]:
+def budgeted(
+    lengths: Ints, max_tokens: int, max_rows: float = math.inf, max_padded: float = math.inf
+) -> list[NDArray[np.int64]]:
     """Split sequences, shortest first, into runs of at most `max_tokens` tokens; a longer sequence is a run of its own.
 
-    No run holds more than `max_rows` sequences, if that is given.
+    No run holds more than `max_rows` sequences, nor `max_padded` tokens when all are padded to the longest.
 
     Returns index arrays that together name every sequence once. Similar lengths stand together, which is what keeps
     padding inside attention small.
@@ -178,7 +181,8 @@ def budgeted(lengths: Ints, max_tokens: int, max_rows: int | None = None) -> lis
     order = np.argsort(lengths, kind="stable")
     runs, start, total = [], 0, 0
     for place, length in enumerate(lengths[order].tolist()):
-        if (total + length > max_tokens and place > start) or place - start == max_rows:
+        rows = place - start
+        if rows and (total + length > max_tokens or rows == max_rows or (rows + 1) * length > max_padded):
             runs.append(order[start:place])
             start, total = place, 0
         total += length

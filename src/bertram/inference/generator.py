@@ -95,7 +95,7 @@ class Generator:
         room = self.max_length - self.source.added
         if length <= room or not self.task.splits:
             return "", [text]
-        code, rest = self.source.split_code(text)
+        code, rest = self.source.split_code(text.lstrip())
         before = f"{code} " if code else ""
 
         def measure(pieces: list[str]) -> Sequence[int]:
@@ -108,7 +108,8 @@ class Generator:
         batch, _ = self.source.encode(texts, max_length=self.max_length)
         found: list[list[Hypothesis]] = [[]] * len(texts)
         most = max(1, _MOST_SCORES // (search.beam_size * self.target.vocab_size))
-        for rows in budgeted(batch.lengths, self.max_tokens, most):
+        # Every token written looks at all sources of a run, padded to the longest.
+        for rows in budgeted(batch.lengths, self.max_tokens, most, 2 * self.max_tokens):
             for row, hypotheses in zip(rows, self.runner.generate(batch.select(rows), search), strict=True):
                 found[row] = hypotheses or [Hypothesis([], 0.0)]
         return found
