@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from bertram.batch import Batch
-from bertram.benchmark.bench import LENGTHS
-from bertram.config import PRESETS
+from bertram.benchmark.subject import LENGTHS, drawn
+from bertram.config import PRESETS, EncoderConfig
 from bertram.environment import default_threads
 from bertram.formats.onnx import Graph
 from bertram.memory import peak_memory_mb
@@ -35,7 +35,7 @@ from turns import Worker
 
 PRODUCTS = "oneDNN int8, products alone"
 KINDS = ("engine int8", PRODUCTS, "onnxruntime int8", "onnxruntime fp32", "openvino", "openvino int8")
-TEXTS, BATCH, CALIBRATED_TOKENS = 192, 32, 1000
+BATCH = 32
 VECTORS, TABLES = ["tokens"], ["batch", "sequence"]
 INPUTS = {
     **dict.fromkeys(("input_ids", "position_ids", "token_type_ids", "back"), VECTORS),
@@ -158,8 +158,11 @@ def load(kind: str, folder: Path) -> Callable[[Ids], Any]:
 
 def quantize(folder: Path) -> None:
     """int8.xml of packed.onnx, by nncf's post-training quantization."""
+    from bertram.formats.engine_file import read_engine
+
     library, nncf = (importlib.import_module(name) for name in ("openvino", "nncf"))
-    seen = nncf.Dataset([inputs_of(texts[:8]) for texts in drawn(CALIBRATED_TOKENS)])
+    batches = batches_of(read_engine(folder / "model.engine").config)
+    seen = nncf.Dataset([inputs_of(texts[:8]) for texts in batches])
     graph = library.Core().read_model(folder / "packed.onnx")
     library.save_model(nncf.quantize(graph, seen, model_type=nncf.ModelType.TRANSFORMER), folder / "int8.xml")
 
@@ -176,17 +179,14 @@ def serve(kind: str, folder: Path) -> None:
         print(json.dumps(row), file=out, flush=True)
 
 
-def drawn(vocab_size: int) -> list[Ids]:
-    random = np.random.default_rng(0)
-    mean, deviation, most = LENGTHS["mixed"]
-    lengths = np.sort(np.exp(random.normal(mean, deviation, TEXTS)).round().clip(3, most).astype(int))
-    texts = [random.integers(0, vocab_size, length).tolist() for length in lengths]
-    return [texts[start : start + BATCH] for start in range(0, TEXTS, BATCH)]
+def batches_of(config: EncoderConfig) -> list[Ids]:
+    texts = sorted(drawn(config, "mixed"), key=len)
+    return [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
 
 
 def measure(preset: str, kinds: list[str], rounds: int) -> None:
-    batches = drawn(PRESETS[preset].vocab_size)
-    tokens = sum(len(text) for batch in batches for text in batch)
+    batches = batches_of(PRESETS[preset])
+    lengths = [len(text) for batch in batches for text in batch]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write(preset, folder)
@@ -201,10 +201,10 @@ def measure(preset: str, kinds: list[str], rounds: int) -> None:
                 found[kind].append(worker.ask(batches))
         for worker in workers.values():
             worker.end()
-    print(f"{preset}: {TEXTS} texts, {tokens / TEXTS:.1f} tokens on average")
+    print(f"{preset}: {len(lengths)} texts, {statistics.mean(lengths):.1f} tokens on average")
     for kind, rows in found.items():
         seconds, memory = (statistics.median(row[place] for row in rows) for place in (0, 1))
-        print(f"  {kind:28} {tokens / seconds:8,.0f} tokens/s   {memory:6,.0f} MB   mean |h| {rows[0][2]:.4f}")
+        print(f"  {kind:28} {sum(lengths) / seconds:8,.0f} tokens/s   {memory:6,.0f} MB   mean |h| {rows[0][2]:.4f}")
 
 
 def main() -> None:

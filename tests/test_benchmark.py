@@ -13,9 +13,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from bertram.batch import Batch
 from bertram.benchmark import bench as room
-from bertram.benchmark.bench import bench, render
-from bertram.benchmark.contestants import SETTINGS, _padded
+from bertram.benchmark import subject
+from bertram.benchmark.bench import bench, versus
+from bertram.benchmark.contestants import SETTINGS, padded
+from bertram.benchmark.process import alone, turn_of
+from bertram.benchmark.subject import encoded, prepare
+from bertram.benchmark.table import render_table
 from bertram.errors import BadInput, BertramError
 from bertram.exporting import export
 from bertram.formats.engine_file import read_engine, write_engine
@@ -29,8 +34,9 @@ from tiny import model_directory, rows, run
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    for name, value in {"_TEXTS": 8, "_SINGLES": 2, "_STREAM": 4}.items():
-        monkeypatch.setattr(room, name, value)
+    monkeypatch.setattr(subject, "_TEXTS", 8)
+    monkeypatch.setattr(room, "_SINGLES", 2)
+    monkeypatch.setattr(room, "_STREAM", 4)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -43,7 +49,7 @@ def place(tmp_path_factory):
 def test_a_directory_beside_another_library(place, tmp_path, capsys, monkeypatch):
     few = {name: SETTINGS[name] for name in ("bertram int8", "onnxruntime fp32")}
     few["onnxruntime none"] = SETTINGS["onnxruntime fp32"]  # which no worker knows by that name
-    monkeypatch.setattr(room, "SETTINGS", few)
+    monkeypatch.setattr(subject, "SETTINGS", few)
     (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text, _ in rows(20)))
     arguments = ["bench", place, "--texts", tmp_path / "texts.txt", "--rounds", 1, "--json"]
     assert run(*arguments, "--against", "onnxruntime") == 0
@@ -60,7 +66,7 @@ def test_a_directory_beside_another_library(place, tmp_path, capsys, monkeypatch
     assert 0 < settings["bertram int8"]["ceiling_share"] < 2
     assert 0 < found["agreement"] <= 1
     console = Console(width=80, file=io.StringIO())
-    console.print(render(found))
+    console.print(render_table(found))
     assert "onnxruntime none is left out: 'onnxruntime none'\n" in console.file.getvalue()
     assert "onnxruntime fp32" in console.file.getvalue()
 
@@ -72,9 +78,9 @@ def test_a_model_that_cannot_be_prepared_is_said(tmp_path):
         bench(broken, rounds=1)
 
 
-def test_one_that_fails_leaves_the_field(monkeypatch):
+def test_one_that_fails_leaves_the_field():
     workers, left_out = {"a": object(), "b": object()}, {}
-    with room._left_out("a", workers, left_out):
+    with turn_of("a", workers, left_out):
         raise BertramError("no memory")
     assert (list(workers), left_out) == (["b"], {"a": "no memory"})
 
@@ -82,8 +88,8 @@ def test_one_that_fails_leaves_the_field(monkeypatch):
 def test_a_reason_does_not_name_the_setting_again(place, tmp_path, monkeypatch):
     known = SETTINGS["bertram fp32"]
     unknown = known._replace(prepare=None)
-    monkeypatch.setattr(room, "SETTINGS", {"bertram fp32": known, "openvino none": unknown})
-    assert room._prepare(place, tmp_path, ["openvino"], allow_pickle=False)[1] == {"openvino none": "'openvino none'"}
+    monkeypatch.setattr(subject, "SETTINGS", {"bertram fp32": known, "openvino none": unknown})
+    assert prepare(place, tmp_path, ["openvino"])[1] == {"openvino none": "'openvino none'"}
 
 
 def test_a_library_that_is_not_installed_is_refused_before_the_work(monkeypatch):
@@ -110,22 +116,22 @@ def test_settings_that_read_one_file_share_it(place, tmp_path, monkeypatch):
             asked.append((kind, self.name))
             return str(tmp_path / "a.engine")
 
-    monkeypatch.setattr(room, "_Worker", Worker)
+    monkeypatch.setattr(subject, "Worker", Worker)
     (tmp_path / "scratch").mkdir()
-    subject, left_out = room._prepare(place, tmp_path / "scratch", ["openvino"], allow_pickle=False)
+    found, left_out = prepare(place, tmp_path / "scratch", ["openvino"])
     settings = ["bertram int8", "bertram fp32", "openvino default", "openvino int8", "openvino int8, own conversion"]
     assert [name for kind, name in asked if kind == "prepare"] == settings
-    assert subject.prepared.keys() == {*settings, "openvino fp32"}
+    assert found.prepared.keys() == {*settings, "openvino fp32"}
     assert left_out == {}
-    assert subject.agreement == read_engine(tmp_path / "a.engine").manifest["agreement"]
+    assert found.agreement == read_engine(tmp_path / "a.engine").manifest["agreement"]
 
 
 def test_an_engine_alone(tmp_path, monkeypatch):
     """Of a model that reads fewer tokens than most are measured with."""
     place = model_directory(tmp_path / "model", {"classification": 2}, max_position_embeddings=12)
     export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
-    alone, loads = room._alone, iter([5.0, 7.0])
-    monkeypatch.setattr(room, "_alone", lambda *arguments: (next(loads), alone(*arguments)[1]))
+    loads = iter([5.0, 7.0])
+    monkeypatch.setattr(room, "alone", lambda *arguments: (next(loads), alone(*arguments)[1]))
     found = bench(tmp_path / "a.engine", rounds=1, with_ceiling=False)
     [row] = found["rows"]
     assert (row["setting"], row["load_seconds"]) == ("bertram fp32", 5.0)
@@ -133,7 +139,7 @@ def test_an_engine_alone(tmp_path, monkeypatch):
     assert (found["threads"], found["agreement"]) == (1, None)
     for agreement, told in ((0.5, True), (0.98, False)):
         console = Console(width=80, file=io.StringIO())
-        console.print(render(found | {"agreement": agreement}))
+        console.print(render_table(found | {"agreement": agreement}))
         assert ("agrees with the model to 50.0%" in console.file.getvalue()) == told
     with pytest.raises(BadInput, match="is an engine file; other libraries need"):
         bench(tmp_path / "a.engine", against=["transformers"])
@@ -149,16 +155,16 @@ def figures(setting, speed, milliseconds, megabytes):
 def test_each_figure_is_compared_with_the_best_of_others():
     others = [figures("openvino int8, own conversion", 3000.0, 4.0, 400), figures("ctranslate2 int8", 2000.0, 9.0, 200)]
     rows = [figures("bertram int8", 4500.0, 2.0, 100), *others]
-    assert room._versus(rows[0], others)["vs_best_other"] == {
+    assert versus(rows[0], others)["vs_best_other"] == {
         **{"tokens_per_second": 1.5, "latency_ms": {8: 0.5, 16: 0.5}},
         "peak_mb": {"8 × 30": 0.5, "32 × 128": 0.5},
     }
-    assert room._versus(rows[0], []) == {}
+    assert versus(rows[0], []) == {}
     result = {"texts": 8, "mean_tokens": 9.0, "threads": 1, "rounds": 1, "agreement": None, "ceiling": {}}
     for compared in (others, []):
         console = Console(width=80, file=io.StringIO())
-        versus = [row | room._versus(row, compared) for row in rows]
-        console.print(render(result | {"rows": versus, "left_out": {}}))
+        compared_rows = [row | versus(row, compared) for row in rows]
+        console.print(render_table(result | {"rows": compared_rows, "left_out": {}}))
         lines = [line.split() for line in console.file.getvalue().splitlines()]
         assert (["ctranslate2", "int8", "0.67", "2.25", "2.25", "1.00", "1.00"] in lines) == bool(compared)
         assert any(line[:2] == ["vs", "best"] for line in lines) == bool(compared)
@@ -166,14 +172,14 @@ def test_each_figure_is_compared_with_the_best_of_others():
 
 @pytest.mark.parametrize("name", [ENGLISH, SENTIMENT])
 def test_an_own_engine_by_its_name(tmp_path, name):
-    assert room._prepare(name, tmp_path, (), False)[0].prepared == {"bertram int8": OWN / f"{name}.engine"}
+    assert prepare(name, tmp_path)[0].prepared == {"bertram int8": OWN / f"{name}.engine"}
 
 
 def test_an_engine_says_its_precision_by_its_weights(place, tmp_path):
     export(place, format="engine", out=tmp_path / "a.engine", min_agreement=0)
     engine = read_engine(tmp_path / "a.engine")
     write_engine(tmp_path / "b.engine", replace(engine, manifest={}))
-    assert room._prepare(tmp_path / "b.engine", tmp_path, (), False)[0].prepared.keys() == {"bertram int8"}
+    assert prepare(tmp_path / "b.engine", tmp_path)[0].prepared.keys() == {"bertram int8"}
 
 
 def test_pairs_are_measured_as_pairs(place, tmp_path):
@@ -181,34 +187,32 @@ def test_pairs_are_measured_as_pairs(place, tmp_path):
     tokenizer = Tokenizer.load(place)
     reading = Reading(tokenizer, 32, apart=False, pairs=None)
     expected, _ = tokenizer.encode(["a film", "a"], ["a long book", "b"], max_length=32)
-    assert [len(ids) for ids in room._encoded(pairs, reading)] == expected.lengths.tolist()
+    assert [len(ids) for ids in encoded(pairs, reading)] == expected.lengths.tolist()
     apart, _ = tokenizer.encode(["a film", "a", "a long book", "b"], max_length=32)
-    found = room._encoded(pairs, reading._replace(apart=True))
+    found = encoded(pairs, reading._replace(apart=True))
     assert [len(ids) for ids in found] == apart.lengths.tolist()
 
 
 def test_pickled_weights_are_read_where_that_is_allowed(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "SETTINGS", {"bertram fp32": SETTINGS["bertram fp32"]})
+    monkeypatch.setattr(subject, "SETTINGS", {"bertram fp32": SETTINGS["bertram fp32"]})
     pickled = shutil.copytree(place, tmp_path / "model")
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     with pytest.raises(BadInput, match="--allow-pickle"):
-        room._prepare(pickled, tmp_path / "a", (), False)
-    assert room._prepare(pickled, tmp_path / "b", (), True)[0].prepared["bertram fp32"].is_file()
+        prepare(pickled, tmp_path / "a")
+    assert prepare(pickled, tmp_path / "b", allow_pickle=True)[0].prepared["bertram fp32"].is_file()
 
 
 @pytest.mark.parametrize("name", ["bertram fp32", "onnxruntime fp32", "transformers default", "ctranslate2 int8"])
 def test_all_compute_the_same(place, tmp_path, name):
     """Batches of ids in, the same hidden states of real tokens out."""
-    from bertram.batch import Batch
-
     texts = [[5, 6, 7, 8], [9, 10], [11]]
     setting = SETTINGS[name]
     found = np.asarray(setting.load(setting.prepare(place, tmp_path)).run(texts))
     if found.ndim == 3:
-        found = found[_padded(texts)["attention_mask"].astype(bool)]
+        found = found[padded(texts)["attention_mask"].astype(bool)]
     expected = ModelDirectory(place).read_model({}).eval().encoder(to_tensors(Batch.pack(texts))).detach().numpy()
     np.testing.assert_allclose(found, expected, atol=0.1 if "int8" in name else 1e-4)
 

@@ -17,8 +17,8 @@ import pytest
 import bertram
 from bertram.artifacts import load
 from bertram.batch import Batch
-from bertram.benchmark.bench import _encoded, _prepare
 from bertram.benchmark.contestants import SETTINGS
+from bertram.benchmark.subject import encoded, prepare
 from bertram.config import PRESETS
 from bertram.errors import BadInput, BertramError
 from bertram.exporting import export
@@ -240,9 +240,9 @@ def peak_below(megabytes):
 def refused_by_bench(path):
     """What `bench` says of an engine file that it cannot measure; None if it does."""
     try:
-        subject, _ = _prepare(path, path.parent, (), False)
+        subject, _ = prepare(path, path.parent)
         (name,) = subject.prepared
-        SETTINGS[name].load(path).run(_encoded(TEXTS[:2], subject.reading))
+        SETTINGS[name].load(path).run(encoded(TEXTS[:2], subject.reading))
     except BertramError as error:
         return str(error)
     return None

@@ -85,8 +85,8 @@ NEEDS_TORCH = {
 REACHES_TORCH = {
     *(
         "artifacts",
-        "benchmark.bench",
         "benchmark.contestants",
+        "benchmark.subject",
         "benchmark.worker",
         "comparison.measure",
         "exporting",

@@ -19,7 +19,7 @@ from bertram.formats.engine_layout import layer_names, layout_of
 from bertram.formats.quantization import pack, unpack
 from bertram.inference import kernels
 from bertram.inference.kernels import NativeEncoder
-from bertram.inference.numpy_encoder import NumpyEncoder
+from bertram.inference.numpy_encoder import ACTIVATIONS, NumpyEncoder
 from bertram.models.heads import Model
 from bertram.models.tensors import to_tensors
 
@@ -183,8 +183,6 @@ def test_attention_of_int8_weights_loses_next_to_nothing(factor, extreme, heads,
 
 @pytest.mark.parametrize("activation", [name for name in kernels.ACTIVATIONS if name != "none"])
 def test_activations_are_accurate_everywhere(activation):
-    from bertram.inference.numpy_encoder import ACTIVATIONS
-
     config = CONFIGS["bert"]
     weights, vectors = tensors_of(model("bert"))
     weights["attention.0.output"] = np.eye(44, dtype=np.float32)

@@ -795,7 +795,7 @@ def bench(
         Rounds to measure; medians are reported. Loading and memory are measured once, before them.
     """
     from bertram.benchmark.bench import bench as measure
-    from bertram.benchmark.bench import render
+    from bertram.benchmark.table import render_table
 
     found = measure(
         model,
@@ -806,7 +806,7 @@ def bench(
         rounds=rounds,
         allow_pickle=allow_pickle,
     )
-    _show(found, render, as_json=json)
+    _show(found, render_table, as_json=json)
 
 
 @app.command(name="version")

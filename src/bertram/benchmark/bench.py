@@ -3,87 +3,35 @@
 Everybody has a process of its own; they take turns, and medians over the rounds are compared.
 """
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from rich.console import Group
-from rich.text import Text
 
-from bertram.benchmark.contestants import SETTINGS, Ids, not_installed
+from bertram.benchmark.contestants import INT8, SETTINGS, Ids, not_installed
+from bertram.benchmark.process import Worker, alone, turn_of
+from bertram.benchmark.subject import LENGTHS, drawn, encoded, prepare
 from bertram.config import PRESETS, EncoderConfig
 from bertram.environment import default_threads
-from bertram.errors import BadInput, BertramError, require_all
-from bertram.exporting import MIN_AGREEMENT, export
-from bertram.formats.engine_file import read_engine
+from bertram.errors import BadInput, BertramError
 from bertram.inference.kernels import machine
-from bertram.inference.predictor import Reading
 from bertram.inspection import flops_per_token
-from bertram.model_directory import ModelDirectory
-from bertram.model_names import ENGLISH, engine_of, resolve_encoder
-from bertram.tasks.task import Task
-from bertram.terminal import plain_table
-from bertram.text.inputs import Input, first_inputs
+from bertram.text.inputs import first_inputs
 from bertram.text.rows import parse_columns
-from bertram.text.tokenizer import Tokenizer
 
 LIBRARIES = ("transformers", "onnxruntime", "openvino", "ctranslate2")
-LENGTHS = {  # mean and deviation of the logarithms of the tokens of a text, and the most that one is cut to
-    "mixed": (3.34, 0.6, 113),
-    "sst2": (3.08, 0.55, 64),
-    "imdb": (5.42, 0.55, 256),
-}
-"""Distributions of lengths to draw from where no texts are given: that of docs/benchmarks.md, and such as are fitted to
-the lengths of two data sets, SST-2's dev sentences and IMDB's reviews."""
 
-_INT8 = "bertram int8"
-_TEXTS, _BATCH = 192, 32
+_MOST_TEXTS, _BATCH = 1536, 32
 _SINGLE_LENGTHS = (8, 16, 32, 128)
 _PASSES, _PASSES_SECONDS = 5, 6.0  # timed passes over all texts in a round: fewer if they took more seconds
 _SINGLES, _STREAM, _STREAM_LENGTH = 10, 100, 16
 _MEMORY_SHAPES = (8, 30), (32, 128)  # texts, and tokens of each where the model has as many positions
-
-
-class _Worker:
-    """A contestant's process."""
-
-    def __init__(self, name: str) -> None:
-        command = [sys.executable, "-P", "-m", "bertram.benchmark.worker", name, str(os.getpid())]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.name, self.process = name, subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
-
-    def __enter__(self) -> "_Worker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(BrokenPipeError), self.process:  # which closes its pipes; the process may be gone
-            self.process.kill()
-
-    def ask(self, kind: str, **job: Any) -> Any:
-        """Have the process do a job; its answer.
-
-        Raises:
-            BertramError: the job failed there.
-        """
-        try:
-            self.process.stdin.write(json.dumps({"kind": kind, **job}) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        answer = json.loads(line) if line else {"error": f"its process ended with {self.process.wait()}"}
-        if isinstance(answer, dict):
-            raise BertramError(answer["error"])
-        return answer
 
 
 def bench(
@@ -121,6 +69,45 @@ def bench(
     Raises:
         BadInput: the model, the texts or a library's name cannot be used, or a library is not installed.
     """
+    _check_options(model, texts, columns, lengths, against, rounds)
+    inputs = None if texts is None else first_inputs(texts, _MOST_TEXTS, parse_columns(columns) or {})
+    with tempfile.TemporaryDirectory() as scratch:
+        subject, left_out = prepare(model, Path(scratch), against, allow_pickle=allow_pickle)
+        config, reading = subject.config, subject.reading
+        if max_length is not None:
+            reading = reading._replace(max_length=max_length)
+        ids = drawn(config, lengths or "mixed") if inputs is None else encoded(inputs, reading)
+        ceiling = _ceiling() if with_ceiling else {}
+        # Before the others are there: a process that starts would be in the way.
+        loading = _loading_and_memory(subject.prepared, config.max_position_embeddings, left_out)
+        paths = {name: subject.prepared[name] for name in loading}
+        measured = _measure(paths, ids, config.max_position_embeddings, rounds, left_out)
+    if not measured:
+        raise BertramError(": ".join(next(iter(left_out.items()))))
+    rows = [{"setting": name} | loading[name] | figures for name, figures in measured.items()]
+    others = [row for row in rows if not row["setting"].startswith("bertram")]
+    return {
+        "model": str(model),
+        "texts": len(ids),
+        "mean_tokens": round(float(np.mean([*map(len, ids)])), 1),
+        "rounds": rounds,
+        "machine": machine(),
+        "threads": default_threads(),
+        "agreement": subject.agreement,
+        "ceiling": ceiling,
+        "rows": [row | _share(row, ceiling, config, ids) | versus(row, others) for row in rows],
+        "left_out": left_out,
+    }
+
+
+def _check_options(
+    model: str | Path,
+    texts: str | Path | None,
+    columns: str | None,
+    lengths: str | None,
+    against: Sequence[str],
+    rounds: int,
+) -> None:
     if unknown := [name for name in against if name not in LIBRARIES]:
         raise BadInput(f"--against {unknown[0]:.40}: must be one of {', '.join(LIBRARIES)}")
     if missing := [name for name in against if find_spec(name) is None]:
@@ -135,182 +122,86 @@ def bench(
         raise BadInput(f"--rounds {rounds}: must be at least 1")
     if texts is not None and str(model) in PRESETS:
         raise BadInput("--texts: a preset has no tokenizer")
-    inputs = None if texts is None else first_inputs(texts, 8 * _TEXTS, parse_columns(columns) or {})
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        directory = Path(scratch)
-        subject, left_out = _prepare(model, directory, against, allow_pickle)
-        prepared, config, reading = subject.prepared, subject.config, subject.reading
-        if max_length is not None:
-            reading = reading._replace(max_length=max_length)
-        ids = _drawn(config, lengths or "mixed") if inputs is None else _encoded(inputs, reading)
-        ceiling = _ceiling() if with_ceiling else {}
-        rows: dict[str, dict[str, Any]] = {name: {"setting": name} for name in prepared}
-        short = [[7] * min(_STREAM_LENGTH, config.max_position_embeddings)]
-        shapes = [(batch, min(longest, config.max_position_embeddings)) for batch, longest in _MEMORY_SHAPES]
-        for name in prepared:  # before the others are there: a process that starts would be in the way
-            sys.stderr.write(f"loading and memory: {name}\n")
-            with _left_out(name, rows, left_out):
-                alone = {
-                    f"{batch} × {length}": _alone(name, prepared[name], short, [[[7] * length] * batch] * 2)
-                    for batch, length in shapes
-                }
-                rows[name]["load_seconds"] = min(seconds for seconds, _ in alone.values())
-                rows[name]["peak_mb"] = {shape: peak for shape, (_, peak) in alone.items()}
-        workers = dict[str, _Worker]()
-        for name in rows:
-            with _left_out(name, workers, left_out):
-                workers[name] = stack.enter_context(_Worker(name))
-                workers[name].ask("load", path=str(prepared[name]), text=short)
-        measured = _measure(workers, left_out, ids, short, config, rounds)
-        if not measured:
-            raise BertramError(": ".join(next(iter(left_out.items()))))
-    found = [rows[name] | measured[name] for name in measured]
-    others = [row for row in found if not row["setting"].startswith("bertram")]
-    return {"model": str(model), "texts": len(ids), "mean_tokens": round(float(np.mean([*map(len, ids)])), 1)} | {
-        "rounds": rounds,
-        "machine": machine(),
-        "threads": default_threads(),
-        "agreement": subject.agreement,
-        "ceiling": ceiling,
-        "rows": [row | _share(row, ceiling, config, ids) | _versus(row, others) for row in found],
-        "left_out": left_out,
-    }
 
 
-class _Subject(NamedTuple):
-    """The model that is measured."""
-
-    prepared: dict[str, Path]
-    """What each setting reads."""
-    config: EncoderConfig
-    reading: Reading
-    agreement: float | None = None
-    """How far the int8 engine agrees with it; None for a preset, whose random weights answer nothing."""
+def _short(positions: int) -> Ids:
+    """The text of a stream, or as many of its tokens as the model reads."""
+    return [[7] * min(_STREAM_LENGTH, positions)]
 
 
-def _prepare(
-    model: str | Path, directory: Path, against: Sequence[str], allow_pickle: bool
-) -> tuple[_Subject, dict[str, str]]:
-    """What is measured, and the reasons of those settings that are left out."""
-    path = engine_of(model)
-    if path is not None and not (against and model == ENGLISH):  # which is there as a directory too
-        if against:
-            raise BadInput(f"{model}: is an engine file; other libraries need the model directory it was exported from")
-        engine = read_engine(path)
-        return _Subject({f"bertram {engine.precision}": path}, engine.config, Reading.of_engine(engine)), {}
-    source = resolve_encoder(model, allow_pickle=allow_pickle)
-    trained = not isinstance(source, EncoderConfig)
-    if isinstance(source, EncoderConfig):
-        source = _random_model(source, directory / "model")
-    elif allow_pickle:
-        export(source.path, format="huggingface", out=directory / "model", allow_pickle=True)  # no contestant unpickles
-        source = ModelDirectory(directory / "model")
-    tokenizer = Tokenizer.load(source.path)
-    wanted = [name for name in SETTINGS if name.split()[0] in ("bertram", *against)]
-    prepared, left_out = dict[str, Path](), dict[str, str]()
-    made = dict[Any, str]()  # by what made it: several settings read one file
-    for name in wanted:
-        sys.stderr.write(f"preparing: {name}\n")
-        (folder := directory / name.replace(" ", "-")).mkdir()
-        with _Worker(name) as worker:
-            try:
-                if (how := SETTINGS[name].prepare) not in made:
-                    made[how] = worker.ask("prepare", model=str(source), folder=str(folder))
-                prepared[name] = Path(made[how])
-                worker.ask("load", path=str(prepared[name]), text=[[7, 7, 7]])
-            except BertramError as error:
-                prepared.pop(name, None)
-                left_out[name] = str(error)
-    if not prepared:
-        raise BadInput(": ".join(next(iter(left_out.items()))))
-    task = source.task_if_known
-    reading = Reading(tokenizer, source.max_length, isinstance(task, Task) and task.apart, source.pairs)
-    agreement = read_engine(prepared[_INT8]).manifest["agreement"] if trained and _INT8 in prepared else None
-    return _Subject(prepared, source.config, reading, agreement), left_out
+def _loading_and_memory(
+    paths: Mapping[str, Path], positions: int, left_out: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """How long loading took each that answered batches of all shapes, and its peak memory with each shape."""
+    found = dict[str, dict[str, Any]]()
+    for name, path in paths.items():
+        sys.stderr.write(f"loading and memory: {name}\n")
+        with turn_of(name, found, left_out):
+            seconds, peaks = list[float](), dict[str, float]()
+            for texts, longest in _MEMORY_SHAPES:
+                length = min(longest, positions)
+                took, peaks[f"{texts} × {length}"] = alone(name, path, _short(positions), [[[7] * length] * texts] * 2)
+                seconds.append(took)
+            found[name] = {"load_seconds": min(seconds), "peak_mb": peaks}
+    return found
 
 
-def _random_model(config: EncoderConfig, directory: Path) -> ModelDirectory:
-    """A directory with random weights, and a tokenizer that nobody will ask.
+@dataclass
+class _Times:
+    """What one contestant took, in seconds."""
 
-    Raises:
-        BadInput: torch or safetensors is not installed.
-    """
-    require_all(("torch", "safetensors"), "train")
-    from bertram.formats.huggingface import write
-    from bertram.models.heads import Model
+    passes: list[float] = field(default_factory=list)
+    """Over all texts."""
+    singles: dict[int, list[float]] = field(default_factory=dict)
+    """For one text, by its tokens."""
+    stream: list[float] = field(default_factory=list)
+    """For each of many short texts."""
 
-    directory.mkdir()
-    write(Model(config, {}, pooler=False), directory)
-    Tokenizer.train(["a tokenizer of few words"], "bert", 64).save(directory)
-    return ModelDirectory(directory)
-
-
-def _drawn(config: EncoderConfig, lengths: str) -> Ids:
-    mean, deviation, most = LENGTHS[lengths]
-    random = np.random.default_rng(0)
-    sizes = np.exp(random.normal(mean, deviation, _TEXTS)).round().clip(3, min(most, config.max_position_embeddings))
-    return [random.integers(0, config.vocab_size, int(size)).tolist() for size in sizes]
-
-
-def _encoded(inputs: Sequence[Input], reading: Reading) -> Ids:
-    batch = reading.batch(inputs)
-    return [batch.token_ids[a:b].tolist() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
-
-
-def _alone(name: str, path: Path, first: Ids, batches: list[Ids]) -> tuple[float, float]:
-    """Seconds from a process' start to its first answer, and its peak memory in MB after some batches."""
-    began = time.perf_counter()
-    with _Worker(name) as worker:
-        worker.ask("load", path=str(path), text=first)
-        seconds = time.perf_counter() - began
-        worker.ask("run", batches=batches, times=1)
-        return round(seconds, 2), round(float(worker.ask("peak")), 1)
-
-
-@contextmanager
-def _left_out(name: str, field: dict[str, Any], left_out: dict[str, str]) -> Iterator[None]:
-    """One contestant's turn: where it fails, it leaves the field, and the others go on."""
-    try:
-        yield
-    except BertramError as error:
-        left_out[name] = str(error)
-        field.pop(name)
+    def figures(self, tokens: int) -> dict[str, Any]:
+        p50, p99 = np.percentile(self.stream, [50, 99]) * 1e3
+        return {
+            "tokens_per_second": round(tokens / float(np.median(self.passes)), 1),
+            "latency_ms": {length: round(float(np.median(took)) * 1e3, 2) for length, took in self.singles.items()},
+            "stream": {"p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "ratio": round(p99 / p50, 2)},
+        }
 
 
 def _measure(
-    workers: dict[str, _Worker], left_out: dict[str, str], ids: Ids, short: Ids, config: EncoderConfig, rounds: int
+    paths: Mapping[str, Path], ids: Ids, positions: int, rounds: int, left_out: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """What each that went through all rounds took."""
-    single = [length for length in _SINGLE_LENGTHS if length <= config.max_position_embeddings]
-    passes: dict[str, list[float]] = {name: [] for name in workers}
-    singles: dict[tuple[str, int], list[float]] = {(name, length): [] for name in workers for length in single}
-    streams: dict[str, list[float]] = {name: [] for name in workers}
-    for number in range(1, rounds + 1):
-        for name, worker in list(workers.items()):
-            sys.stderr.write(f"round {number} of {rounds}: {name}\n")
-            order = sorted(ids, key=len) if SETTINGS[name].by_length else ids
-            batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-            with _left_out(name, workers, left_out):
-                (warming_up,) = worker.ask("run", batches=batches, times=1)
-                times = max(1, min(_PASSES, int(_PASSES_SECONDS / warming_up)))
-                passes[name] += worker.ask("run", batches=batches, times=times)
-                for length in single:
-                    singles[name, length] += worker.ask("run", batches=[[ids[0][:1] * length]], times=_SINGLES + 2)[2:]
-                streams[name] += worker.ask("run", batches=[short], times=_STREAM + 2)[2:]
-    tokens, rows = sum(map(len, ids)), dict[str, dict[str, Any]]()
-    for name in workers:
-        p50, p99 = np.percentile(streams[name], [50, 99]) * 1e3
-        rows[name] = {
-            "tokens_per_second": round(tokens / float(np.median(passes[name])), 1),
-            "latency_ms": {length: round(float(np.median(singles[name, length])) * 1e3, 2) for length in single},
-            "stream": {"p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "ratio": round(p99 / p50, 2)},
-        }
-    return rows
+    """The figures of each that went through all rounds."""
+    with ExitStack() as stack:
+        workers = dict[str, Worker]()
+        for name, path in paths.items():
+            with turn_of(name, workers, left_out):
+                workers[name] = stack.enter_context(Worker(name))
+                workers[name].ask("load", path=str(path), text=_short(positions))
+        times = {name: _Times() for name in workers}
+        for number in range(1, rounds + 1):
+            for name, worker in list(workers.items()):
+                sys.stderr.write(f"round {number} of {rounds}: {name}\n")
+                with turn_of(name, workers, left_out):
+                    _round(worker, ids, positions, times[name])
+    return {name: times[name].figures(sum(map(len, ids))) for name in workers}
+
+
+def _round(worker: Worker, ids: Ids, positions: int, times: _Times) -> None:
+    """One contestant's part of a round."""
+    order = sorted(ids, key=len) if SETTINGS[worker.name].by_length else ids
+    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+    (warming_up,) = worker.ask("run", batches=batches, times=1)
+    passes = max(1, min(_PASSES, int(_PASSES_SECONDS / warming_up)))
+    times.passes += worker.ask("run", batches=batches, times=passes)
+    for length in _SINGLE_LENGTHS:
+        if length <= positions:
+            took = worker.ask("run", batches=[[ids[0][:1] * length]], times=_SINGLES + 2)[2:]
+            times.singles.setdefault(length, []).extend(took)
+    times.stream += worker.ask("run", batches=[_short(positions)], times=_STREAM + 2)[2:]
 
 
 def _ceiling() -> dict[str, float]:
     """10⁹ operations a second of products of large matrices; nothing where torch is not installed."""
-    with _Worker(_INT8) as worker, suppress(BertramError):
+    with Worker(INT8) as worker, suppress(BertramError):
         return {precision: round(worker.ask("ceiling", precision=precision), 1) for precision in ("int8", "fp32")}
     return {}
 
@@ -325,7 +216,7 @@ def _share(row: dict[str, Any], ceiling: dict[str, float], config: EncoderConfig
     return {"ceiling_share": round(row["tokens_per_second"] * flops / ceiling[precision] / 1e9, 3)}
 
 
-def _versus(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def versus(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The ratios of a row's figures to the best of other libraries', each by itself."""
     if not others:
         return {}
@@ -335,44 +226,3 @@ def _versus(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, 
     }
     fastest = max(other["tokens_per_second"] for other in others)
     return {"vs_best_other": {"tokens_per_second": round(row["tokens_per_second"] / fastest, 2)} | ratios}
-
-
-def render(result: dict[str, Any]) -> Group:
-    """What `rich` prints of `bench`'s result."""
-    rows = result["rows"]
-    lengths, shapes = list(rows[0]["latency_ms"]), list(rows[0]["peak_mb"])
-    times, peaks = [f"ms, {length}" for length in lengths], [f"MB, {shape}" for shape in shapes]
-    speed = plain_table("", "tokens a second", "of the ceiling", "stream's p99 / p50")
-    size = plain_table("", *times, "load, s", *peaks)
-    versus = plain_table("vs best other", "speed", *times, *peaks)
-    for row in rows:
-        speed.add_row(
-            Text(row["setting"]),
-            f"{row['tokens_per_second']:,.0f}",
-            f"{row['ceiling_share']:.0%}" if "ceiling_share" in row else "",
-            f"{row['stream']['ratio']:.2f}",
-        )
-        size.add_row(
-            Text(row["setting"]),
-            *(f"{row['latency_ms'][length]:.1f}" for length in lengths),
-            f"{row['load_seconds']:.2f}",
-            *(f"{row['peak_mb'][shape]:.0f}" for shape in shapes),
-        )
-        if ratios := row.get("vs_best_other"):
-            each = ratios["tokens_per_second"], *ratios["latency_ms"].values(), *ratios["peak_mb"].values()
-            versus.add_row(Text(row["setting"]), *(f"{ratio:.2f}" for ratio in each))
-    notes = [f"{name} is left out: {reason}" for name, reason in result["left_out"].items()]
-    if result["agreement"] is not None and result["agreement"] < MIN_AGREEMENT:
-        notes.append(
-            f"{_INT8} has all weights in int8 and agrees with the model to {result['agreement']:.1%} on drawn tokens; "
-            "bertram export --texts measures this on yours, and keeps weights in float32 where needed, which is slower"
-        )
-    how = (
-        f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, threads: {result['threads']}, "
-        f"medians of {result['rounds']} rounds; loading and memory once, before them"
-    )
-    if ceiling := ", ".join(f"{value:,.0f} in {precision}" for precision, value in result["ceiling"].items()):
-        how += f"; the machine multiplies matrices at 10⁹ operations a second: {ceiling}"
-    notes.append(how)
-    tables = [speed, size, *([versus] if versus.rows else [])]
-    return Group(*(part for table in tables for part in (Text(), table)), Text(), Text("\n".join(notes)))

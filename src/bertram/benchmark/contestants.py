@@ -64,7 +64,7 @@ class _Transformers:
         self.model = transformers.AutoModel.from_pretrained(path, dtype=getattr(self.torch, precision)).eval()
 
     def run(self, texts: Ids) -> object:
-        inputs = {name: self.torch.from_numpy(array) for name, array in _padded(texts).items()}
+        inputs = {name: self.torch.from_numpy(array) for name, array in padded(texts).items()}
         with self.torch.inference_mode():
             return self.model(**inputs).last_hidden_state
 
@@ -78,7 +78,7 @@ class _OnnxRuntime:
         self.output = self.session.get_outputs()[0].name
 
     def run(self, texts: Ids) -> object:
-        return self.session.run([self.output], _padded(texts))[0]
+        return self.session.run([self.output], padded(texts))[0]
 
 
 class _OpenVino:
@@ -88,7 +88,7 @@ class _OpenVino:
         self.model = library.Core().compile_model(path, "CPU", settings)
 
     def run(self, texts: Ids) -> object:
-        return self.model(_padded(texts))[0]
+        return self.model(padded(texts))[0]
 
 
 class _CTranslate2:
@@ -142,7 +142,7 @@ def _openvino_int8(model: Path, folder: Path) -> Path:
 def _openvino_converted_int8(model: Path, folder: Path) -> Path:
     torch = _library("torch")
     network = _library("transformers").AutoModel.from_pretrained(model, dtype=torch.float32).eval()
-    example = {name: torch.from_numpy(array) for name, array in _padded([[5] * 8, [5] * 6]).items()}
+    example = {name: torch.from_numpy(array) for name, array in padded([[5] * 8, [5] * 6]).items()}
     return _quantized(_library("openvino").convert_model(network, example_input=example), folder)
 
 
@@ -150,7 +150,7 @@ def _quantized(graph: Any, folder: Path) -> Path:
     """A graph of openvino's after nncf's post-training quantization."""
     openvino, nncf = _library("openvino"), _library("nncf")
     random, limit = np.random.default_rng(0), 100
-    seen = [_padded(random.integers(0, limit, (8, int(s))).tolist()) for s in random.integers(8, 64, _CALIBRATED_ON)]
+    seen = [padded(random.integers(0, limit, (8, int(s))).tolist()) for s in random.integers(8, 64, _CALIBRATED_ON)]
     quantized = nncf.quantize(
         graph, nncf.Dataset(seen), model_type=nncf.ModelType.TRANSFORMER, subset_size=_CALIBRATED_ON
     )
@@ -184,7 +184,7 @@ def not_installed(library: str) -> str:
     return f"{package} is not installed; it comes with: pip install {package}"
 
 
-def _padded(texts: Ids) -> dict[str, NDArray[np.int64]]:
+def padded(texts: Ids) -> dict[str, NDArray[np.int64]]:
     """input_ids, attention_mask and token_type_ids, [B, S] each."""
     ids = np.zeros((len(texts), max(map(len, texts))), np.int64)
     mask = np.zeros_like(ids)
@@ -193,8 +193,10 @@ def _padded(texts: Ids) -> dict[str, NDArray[np.int64]]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
 
 
+INT8 = "bertram int8"
+
 SETTINGS: dict[str, Setting] = {
-    "bertram int8": Setting(_engine("int8"), _Bertram, by_length=True),
+    INT8: Setting(_engine("int8"), _Bertram, by_length=True),
     "bertram fp32": Setting(_engine("fp32"), _Bertram, by_length=True),
     "transformers default": Setting(_as_it_is, lambda path: _Transformers(path, "float32"), by_length=False),
     "transformers fp32": Setting(_as_it_is, lambda path: _Transformers(path, "float32"), by_length=True),
