@@ -13,7 +13,7 @@ from bertram.comparison.differences import caveats
 from bertram.comparison.report import page, write_report
 from bertram.comparison.selection import Limits
 from bertram.comparison.table import render_table
-from bertram.pages import charts, figures
+from bertram.pages import axes, charts, figures, labels
 from bertram.pages.markup import POLICY
 from bertram.tasks.regression import Regression
 from bertram.tasks.similarity import Similarity
@@ -319,20 +319,19 @@ class TestLabels:
     @settings(max_examples=40, deadline=None)
     @given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(0.5, 0.95)), min_size=1, max_size=8), st.integers(3, 40))
     def test_never_overlap_each_other_nor_leave_the_drawing(self, points, length):
-        marks = [
-            charts.Mark(f"{i}" + "m" * length, x, y, y - 0.02, y + 0.02, i, i == 0, "")
-            for i, (x, y) in enumerate(points)
-        ]
         places = [(50 + 3.5 * x, 280 - 270 * y) for x, y in points]
-        boxes = charts._label_places(marks, places, [(y - 9, y + 9) for _, y in places], [])
+        widths = [labels.text_width(labels.short(f"{i}" + "m" * length), bold=i == 0) for i in range(len(points))]
+        reaches = [9.5 if i == 0 else 7.0 for i in range(len(points))]
+        whiskers = [(labels.Box(x - 1, y - 9, 2, 18), 25.0) for x, y in places]
+        boxes = labels.label_boxes(places, widths, reaches, whiskers)
         for i, box in enumerate(boxes):
             assert box.left >= 0
-            assert box.left + box.width <= charts._WIDTH
+            assert box.left + box.width <= axes.WIDTH
             assert all(box.overlap(other) == 0 for other in boxes[i + 1 :])
 
     @given(st.lists(st.floats(20, 250), min_size=1, max_size=12))
     def test_at_the_ends_of_lines_keep_their_distance_and_order(self, wanted):
-        places = charts._spread(sorted(wanted), 15.0, 24.0, 260.0)
+        places = labels.spread(sorted(wanted), 15.0, 24.0, 260.0)
         assert all(b - a >= 15 - 1e-6 for a, b in itertools.pairwise(places))
         assert places[0] >= 24 - 1e-6
         assert places[-1] <= 260 + 1e-6

@@ -87,14 +87,14 @@ def _scatters(results: Results, looks: Mapping[str, int | None]) -> list[Element
     def marks(cost: str, costs: Sequence[float]) -> list[charts.Mark]:
         return [
             charts.Mark(
-                row["model"],
-                value,
-                row["score"]["mean"],
-                row["score"]["low"],
-                row["score"]["high"],
-                looks[row["model"]],
-                row["model"] == chosen,
-                f"{row['model']}: {metric} {_scored(row)}, {quantity(value)} {cost}",
+                name=row["model"],
+                x=value,
+                y=row["score"]["mean"],
+                low=row["score"]["low"],
+                high=row["score"]["high"],
+                look=looks[row["model"]],
+                chosen=row["model"] == chosen,
+                note=f"{row['model']}: {metric} {_scored(row)}, {quantity(value)} {cost}",
             )
             for row, value in zip(rows, costs, strict=True)
         ]

@@ -100,9 +100,11 @@ def _whiskers(found: Row) -> tuple[float, float, float]:
 def _mark(
     row: Row, values: tuple[float, float, float], label: str, words: str, *, look: int | None, chosen: bool
 ) -> charts.Mark:
-    size = row["engine_bytes"]
-    note = f"{row['model']}: {label} {score(values[0])} ({interval(*values[1:])}), {megabytes(size)}; {words}"
-    return charts.Mark(row["model"], size / 1e6, *values, look, chosen, note)
+    (value, low, high), size = values, row["engine_bytes"]
+    note = f"{row['model']}: {label} {score(value)} ({interval(low, high)}), {megabytes(size)}; {words}"
+    return charts.Mark(
+        name=row["model"], x=size / 1e6, y=value, low=low, high=high, look=look, chosen=chosen, note=note
+    )
 
 
 def _curve(out: Path) -> list[Element]:
