@@ -4,7 +4,8 @@ Letters: B texts of S tokens with padding, H hidden width, h heads of d = H / h.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -137,15 +138,23 @@ class Graph:
         real = self("Cast", mask, to=TensorProto.FLOAT)
         mask_bias = self("Mul", self("Sub", self.constant(np.float32(1)), real), self.constant(np.float32(-1e9)))
         mask_bias = self("Unsqueeze", mask_bias, self.constant(np.array([1, 2])))  # [B, 1, 1, S]
-        before = self.config.normalize_before
         for attention, feed_forward in layer_names(self.config):
-            qkv = self.linear(f"{attention}.query_key_value", self.normalize(attention, x) if before else x)
-            x = self("Add", x, self.linear(f"{attention}.output", self.attention(qkv, mask_bias)))
-            x = x if before else self.normalize(attention, x)
-            inner = self.linear(f"{feed_forward}.up", self.normalize(feed_forward, x) if before else x)
-            x = self("Add", x, self.linear(f"{feed_forward}.down", self.activate(inner)))
-            x = x if before else self.normalize(feed_forward, x)
-        return self.normalize("final", x) if before else x
+            x = self.residual(attention, x, partial(self.multi_head_attention, mask_bias))
+            x = self.residual(feed_forward, x, self.feed_forward)
+        return self.normalize("final", x) if self.config.normalize_before else x
+
+    def residual(self, name: str, x: str, part: Callable[[str, str], str]) -> str:
+        """x + part(x), with the layer norm of `name` before the part or behind the sum."""
+        if self.config.normalize_before:
+            return self("Add", x, part(name, self.normalize(name, x)))
+        return self.normalize(name, self("Add", x, part(name, x)))
+
+    def multi_head_attention(self, mask_bias: str, name: str, x: str) -> str:
+        mixed = self.attention(self.linear(f"{name}.query_key_value", x), mask_bias)
+        return self.linear(f"{name}.output", mixed)
+
+    def feed_forward(self, name: str, x: str) -> str:
+        return self.linear(f"{name}.down", self.activate(self.linear(f"{name}.up", x)))
 
     def attention(self, qkv: str, mask_bias: str) -> str:
         """softmax(QKᵀ / √d) V of Q, K and V side by side, [B, S, 3 H] → [B, S, H]."""

@@ -9,6 +9,8 @@ Letters: T tokens, B texts, S tokens of one text, H hidden width, h heads of d =
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,21 +48,11 @@ class NumpyEncoder:
         """
         config = self.config
         batch.check(config.vocab_size, config.max_position_embeddings, config.type_vocab_size)
-        before, heads = config.normalize_before, config.num_attention_heads
         x = self._embedded(batch)
         for attention, feed_forward in layer_names(config)[:steps]:
-            inner = self.normalize(attention, x) if before else x
-            q, k, v = np.split(self.linear(f"{attention}.query_key_value", inner), 3, axis=1)
-            mixed = np.empty_like(q)
-            for start, end in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
-                mixed[start:end] = _attention(q[start:end], k[start:end], v[start:end], heads)
-            x = x + self.linear(f"{attention}.output", mixed)
-            x = x if before else self.normalize(attention, x)
-            inner = self.normalize(feed_forward, x) if before else x
-            inner = self.linear(f"{feed_forward}.up", inner, config.hidden_act)
-            x = x + self.linear(f"{feed_forward}.down", inner)
-            x = x if before else self.normalize(feed_forward, x)
-        return self.normalize("final", x) if before else x
+            x = self._residual(attention, x, partial(self._multi_head_attention, batch))
+            x = self._residual(feed_forward, x, self._feed_forward)
+        return self.normalize("final", x) if config.normalize_before else x
 
     def first(self, batch: Batch) -> Floats:
         """Hidden states of every text's first token, [B, H]."""
@@ -85,6 +77,23 @@ class NumpyEncoder:
         if config.normalize_embedding:
             x = self.normalize("embedding", x)
         return x if config.embedding_size is None else self.linear("projection", x)
+
+    def _residual(self, name: str, x: Floats, part: Callable[[str, Floats], Floats]) -> Floats:
+        """x + part(x), with the layer norm of `name` before the part or behind the sum."""
+        if self.config.normalize_before:
+            return x + part(name, self.normalize(name, x))
+        return self.normalize(name, x + part(name, x))
+
+    def _multi_head_attention(self, batch: Batch, name: str, x: Floats) -> Floats:
+        """Of every text by itself, [T, H]."""
+        q, k, v = np.split(self.linear(f"{name}.query_key_value", x), 3, axis=1)
+        mixed = np.empty_like(q)
+        for start, end in pairwise(batch.offsets):
+            mixed[start:end] = _attention(q[start:end], k[start:end], v[start:end], self.config.num_attention_heads)
+        return self.linear(f"{name}.output", mixed)
+
+    def _feed_forward(self, name: str, x: Floats) -> Floats:
+        return self.linear(f"{name}.down", self.linear(f"{name}.up", x, self.config.hidden_act))
 
 
 def rounded(x: Floats) -> Floats:

@@ -95,7 +95,7 @@ class Decoding:
 
     def _attend(self, part: Attention, x: Tensor, written: Tensor) -> Tensor:
         """Self-attention of the newest token, [R, H], whose keys and values join those written."""
-        inner = part.norm(x) if part.normalize_before else x
+        inner = part.normalized(x)
         query = part.query(inner).view(len(x), part.heads, 1, -1)
         written[:, :, :, self.length] = part.key_value(inner).view(len(x), 2, part.heads, -1).transpose(0, 1)
         keys, values = written[:, :, :, : self.length + 1]
@@ -103,7 +103,7 @@ class Decoding:
 
     def _attend_to_source(self, part: Attention, x: Tensor) -> Tensor:
         """Attention of the newest token to its source, [R, H]; the hypotheses of a source ask together."""
-        inner = part.norm(x) if part.normalize_before else x
+        inner = part.normalized(x)
         query = part.query(inner).view(len(self.mask), -1, part.heads, x.shape[1] // part.heads).transpose(1, 2)
         keys, values = self.sources[part]
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=self.mask).transpose(1, 2).reshape(x.shape)

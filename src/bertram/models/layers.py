@@ -174,11 +174,16 @@ class Attention(nn.Module):
 
         Keys and values come from `memory` [S, memory_width] where it is given, else from `x`.
         """
-        inner = self.norm(x) if self.normalize_before else x
+        inner = self.normalized(x)
         asking, residual = (inner, x) if first is None else (inner.index_select(0, first), x.index_select(0, first))
         dropped = self.attention_dropout_prob if self.training else 0.0
         key_value = self.key_value(inner if memory is None else memory)
         return self.add(residual, attention(self.query(asking), key_value, layout, self.heads, dropped))
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """What the products take of `x` [T, H], of the same shape."""
+        inner: Tensor = self.norm(x) if self.normalize_before else x
+        return inner
 
     def add(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Take what attention mixed, [T, H], through the last product and onto `x` [T, H]."""
