@@ -316,7 +316,8 @@ def test_a_length_that_the_model_cannot_read_is_refused(engine, tmp_path, length
     found = read_engine(engine)
     write_engine(tmp_path / "a.engine", replace(found, manifest={**found.manifest, "max_length": length}))
     said = refusal(tmp_path / "a.engine"), refused_by_bench(tmp_path / "a.engine")
-    assert said[0] == said[1] == f"{tmp_path / 'a.engine'}: damaged: max_length must be a whole number from 3 to 32"
+    told = f"damaged: max_length must be a whole number from 3 to 32, not {length!r}"
+    assert said[0] == said[1] == f"{tmp_path / 'a.engine'}: {told}"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bertram.baseline import Baseline, is_baseline
+from bertram.batch import checked_length
 from bertram.errors import BadInput
 from bertram.formats.ctranslate2_file import is_ctranslate2, vocabulary
 from bertram.formats.engine_file import read_engine
@@ -10,9 +11,9 @@ from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
-from bertram.model_directory import ModelDirectory, check_head, checked_length
+from bertram.model_directory import ModelDirectory, check_head
 from bertram.model_names import engine_of, resolve, trained
-from bertram.run_directory import MANIFEST, trained_on_pairs
+from bertram.run_directory import MANIFEST
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
@@ -88,7 +89,7 @@ def _load_engine(path: Path) -> Predictor | MaskFiller:
     if isinstance(task, Generation):
         raise BadInput(f"{path}: an engine does no {task.name}")
     check_head(path, task, engine.heads)
-    return _on_encoder(task, engine.tokenizer, EngineRunner(engine), engine.max_length, trained_on_pairs(manifest))
+    return _on_encoder(task, engine.tokenizer, EngineRunner(engine), engine.max_length, engine.pairs)
 
 
 def load_mask_filler(model: str | Path, *, allow_pickle: bool = False) -> MaskFiller:
@@ -108,7 +109,7 @@ def _load_generator(source: ModelDirectory, task: Generation) -> Generator:
         from bertram.inference.ctranslate2_runner import CTranslate2Runner
 
         runner = CTranslate2Runner(source.path)
-        max_length = checked_length(source.manifest.get("max_length"), source.path / MANIFEST)
+        max_length = checked_length(source.manifest.get("max_length"), f"{source.path / MANIFEST}: max_length")
         known = [runner.description.source_tokens, runner.description.target_tokens]
         tokenizers = source.read_tokenizers((len(known[0]), len(known[1])))
         for side, tokenizer, tokens in zip(("source", "target"), tokenizers, known, strict=True):

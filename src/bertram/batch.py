@@ -23,6 +23,21 @@ Position = tuple[int, ...]
 
 NO_PAIRS = "the model has no second segment (type_vocab_size < 2), so it cannot read pairs"
 
+LEAST_LENGTH = 3
+"""Tokens of the shortest text that is read: [CLS], one, [SEP]."""
+
+
+def checked_length(value: Any, what: str, positions: int | None = None) -> int:
+    """Tokens that texts are cut to, as a file says under the name `what`, if a model of so many positions reads them.
+
+    Raises:
+        BadInput: it does not, or they are no whole number.
+    """
+    if type(value) is not int or value < LEAST_LENGTH or (positions is not None and value > positions):
+        bound = "" if positions is None else f" to {positions}"
+        raise BadInput(f"{what} must be a whole number from {LEAST_LENGTH}{bound}, not {value!r:.40}")
+    return value
+
 
 def check_length(longest: int, positions: int) -> None:
     """Refuse texts that are longer than the positions that a model knows.

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertram.batch import LEAST_LENGTH, checked_length
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput, require_all
 from bertram.formats.config_json import overrides_of
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from bertram.models.transformer import Transformer
 
 logger = logging.getLogger(__name__)
-
-_LEAST_LENGTH = 3
-"""Tokens of the shortest text that is read: [CLS], one, [SEP]."""
 
 TARGET = "target"
 """Where in a model directory the tokenizer of what is written stands, if it is another than that of what is read."""
@@ -110,8 +108,8 @@ class ModelDirectory:
             BadInput: bertram.json says what cannot be.
         """
         positions = (self.transformer_config.encoder if self.is_transformer else self.config).max_position_embeddings
-        longest = min(read_max_length(self.path) or positions, positions)
-        return checked_length(self.manifest.get("max_length", longest), self.path / MANIFEST, positions)
+        longest = self.manifest.get("max_length", min(read_max_length(self.path) or positions, positions))
+        return checked_length(longest, f"{self.path / MANIFEST}: max_length", positions)
 
     @cached_property
     def search(self) -> Search:
@@ -286,18 +284,6 @@ def check_head(source: Path, task: Task | FillMask, labels: Mapping[str, int]) -
         raise BadInput(f"{source}: the weights are not those of a model for {task.name}{outputs}")
 
 
-def checked_length(value: Any, file: Path, positions: int | None = None) -> int:
-    """What `file` says of tokens that texts are cut to, if a model of so many positions can read them.
-
-    Raises:
-        BadInput: it cannot.
-    """
-    if type(value) is not int or value < _LEAST_LENGTH or (positions is not None and value > positions):
-        bound = "on" if positions is None else f"to {positions}"
-        raise BadInput(f"{file}: max_length must be a whole number from {_LEAST_LENGTH} {bound}")
-    return value
-
-
 def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None) -> None:
     """Refuse texts longer than the positions of a model, or with no room for a token between special ones.
 
@@ -306,8 +292,8 @@ def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None
     """
     if asked is not None and asked > config.max_position_embeddings:
         raise BadInput(f"--max-length {asked}: {model} has {config.max_position_embeddings} positions")
-    if asked is not None and asked < _LEAST_LENGTH:
-        raise BadInput(f"--max-length {asked}: leaves no room for text; it must be at least {_LEAST_LENGTH}")
+    if asked is not None and asked < LEAST_LENGTH:
+        raise BadInput(f"--max-length {asked}: leaves no room for text; it must be at least {LEAST_LENGTH}")
 
 
 def vocabularies(*tokenizers: Tokenizer) -> dict[str, list[str]]:

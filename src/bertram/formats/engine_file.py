@@ -17,15 +17,17 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from bertram.batch import checked_length
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import replacing
-from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED, layout_of
+from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED, Layout, layout_of
 from bertram.formats.quantization import Floats, Matrix, Precision, shape_of
+from bertram.run_directory import trained_on_pairs
 from bertram.text.tokenizer import Tokenizer
 
 MAGIC, VERSION = b"BERTRAM\x00", 1
@@ -33,7 +35,6 @@ _START = struct.Struct("<8sII32s")
 _ALIGNMENT = 64
 _MOST_SUMMED = 32  # bytes of layers with residuals, summed, a byte of the file: as deep as networks are
 _MOST_HEADER = 2**21  # bytes; at worst, parsed, they take some thirty times as many
-_LEAST_LENGTH = 3  # tokens: [CLS], one, [SEP]
 _MOST_RULES, _MOST_ENTRY = 2**19, 128  # bytes of a tokenizer, unpacked: without its entries, and of each of them
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
@@ -66,6 +67,11 @@ class Engine:
     def max_length(self) -> int:
         """Tokens that a text is cut to: as the manifest says, else as many as there are positions."""
         return int(self.manifest.get("max_length", self.config.max_position_embeddings))
+
+    @property
+    def pairs(self) -> bool | None:
+        """Whether the model was trained on pairs of texts; None where the manifest does not say."""
+        return trained_on_pairs(self.manifest)
 
 
 def is_engine(path: Path) -> bool:
@@ -151,7 +157,28 @@ def read_engine(path: Path) -> Engine:
         raise BadInput(f"{path}: damaged: {type(error).__name__} in its header") from None
 
 
+class _Header(NamedTuple):
+    """What the header says, checked."""
+
+    config: EncoderConfig
+    heads: dict[str, int]
+    pooler: bool
+    manifest: dict[str, Any]
+    layout: Layout
+    precisions: dict[str, Precision]
+    tokenizer: list[list[int]]
+    """Of each of the tokenizer's files, its bytes unpacked and compressed."""
+
+
 def _parsed(content: memoryview, length: int) -> Engine:
+    header = _header(content, length)
+    matrices, vectors, end = _arrays(content, _START.size + length, header)
+    tokenizer = _tokenizer(content[end:], header)
+    return Engine(header.config, header.heads, header.pooler, header.manifest, tokenizer, matrices, vectors)
+
+
+def _header(content: memoryview, length: int) -> _Header:
+    """The header, of so many bytes, if all that it says can be; nothing behind it is read yet."""
     header = json.loads(bytes(content[_START.size : _START.size + length]))
     config, heads, pooler = EncoderConfig(**header["config"]), header["heads"], header["pooler"]
     if not all(name in (*POOLED, MASKED, EMBEDDING) for name in heads) or not isinstance(pooler, bool):
@@ -163,50 +190,60 @@ def _parsed(content: memoryview, length: int) -> Engine:
     manifest, positions = header["manifest"], config.max_position_embeddings
     if not isinstance(manifest, dict):
         raise BadInput("its manifest is no object")
-    longest = manifest.get("max_length", positions)
-    if type(longest) is not int or not _LEAST_LENGTH <= longest <= positions:
-        raise BadInput(f"max_length must be a whole number from {_LEAST_LENGTH} to {positions}")
-    layout = layout_of(config, heads, pooler=pooler)
-    precisions = header["precisions"]
+    checked_length(manifest.get("max_length", positions), "max_length", positions)
+    layout, precisions = layout_of(config, heads, pooler=pooler), header["precisions"]
     if precisions.keys() != layout.matrices.keys() or not set(precisions.values()) <= set(get_args(Precision)):
         raise BadInput("its weights are not those of its configuration")
-    summed = layout_of(config.untied, heads, pooler=pooler).matrices if config.residual_rank else {}
-    origins = {name: layout.residuals[name].shared if name in layout.residuals else name for name in summed}
-    kinds = {name: precisions[origin] for name, origin in origins.items()}
-    if sum(_size(*tensor) for tensor in _tensors(summed, {}, kinds)) > _MOST_SUMMED * len(content):
+    found = _Header(config, heads, pooler, manifest, layout, precisions, header["tokenizer"])
+    if config.residual_rank and _untied_size(found) > _MOST_SUMMED * len(content):
         raise BadInput(f"its layers would expand to more than {_MOST_SUMMED} times the file's size")
-    sizes = header["tokenizer"]
+    sizes = found.tokenizer
     if len(sizes) != len(_TOKENIZER) or not all(type(n) is int and n >= 0 for pair in sizes for n in pair):
         raise BadInput("its tokenizer's sizes are invalid")
     if sum(whole for whole, _ in sizes) > _most_tokenizer(config):
         raise BadInput("its tokenizer would expand to more than its entries take")
+    return found
 
-    end = _START.size + length
-    places: list[tuple[int, tuple[int, ...], Any]] = []
+
+def _untied_size(header: _Header) -> int:
+    """Bytes of the weights once residuals are summed."""
+    summed = layout_of(header.config.untied, header.heads, pooler=header.pooler).matrices
+    residuals = header.layout.residuals
+    origins = {name: residuals[name].shared if name in residuals else name for name in summed}
+    kinds = {name: header.precisions[origin] for name, origin in origins.items()}
+    return sum(_size(*tensor) for tensor in _tensors(summed, {}, kinds))
+
+
+def _arrays(content: memoryview, start: int, header: _Header) -> tuple[dict[str, Matrix], dict[str, Floats], int]:
+    """The weights and vectors from `start` on, as they lie there, and where they end."""
+    layout, precisions = header.layout, header.precisions
+    end, places = start, list[tuple[int, tuple[int, ...], Any]]()
     for shape, kind in _tensors(layout.matrices, layout.vectors, precisions):
         end += -end % _ALIGNMENT
         places.append((end, shape, kind))
         end += _size(shape, kind)
-    if end + sum(packed for _, packed in sizes) != len(content):
+    if end + sum(packed for _, packed in header.tokenizer) != len(content):
         raise BadInput("it is not as long as its header makes it")
-
-    arrays = (np.frombuffer(content, kind, math.prod(shape), start).reshape(shape) for start, shape, kind in places)
+    arrays = (np.frombuffer(content, kind, math.prod(shape), place).reshape(shape) for place, shape, kind in places)
     matrices = {
         name: Matrix(next(arrays), next(arrays) if precisions[name] == "int8" else None, *size)
         for name, size in layout.matrices.items()
     }
-    vectors = {name: next(arrays) for name in layout.vectors}
+    return matrices, {name: next(arrays) for name in layout.vectors}, end
+
+
+def _tokenizer(packed: memoryview, header: _Header) -> Tokenizer:
+    """What is left of the file, unpacked."""
     files = []
-    for whole, packed in sizes:
-        unpacked = zlib.decompressobj().decompress(content[end : end + packed], whole + 1)
-        if len(unpacked) != whole:
+    for whole, size in header.tokenizer:
+        files.append(zlib.decompressobj().decompress(packed[:size], whole + 1))
+        if len(files[-1]) != whole:
             raise BadInput("its tokenizer is not as long as its header says")
-        files.append(unpacked)
-        end += packed
-    tokenizer = _loaded(files)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise BadInput(f"the tokenizer has {tokenizer.vocab_size:,} entries, the model only {config.vocab_size:,}")
-    return Engine(config, heads, pooler, manifest, tokenizer, matrices, vectors)
+        packed = packed[size:]
+    tokenizer, entries = _loaded(files), header.config.vocab_size
+    if tokenizer.vocab_size > entries:
+        raise BadInput(f"the tokenizer has {tokenizer.vocab_size:,} entries, the model only {entries:,}")
+    return tokenizer
 
 
 def _most_tokenizer(config: EncoderConfig) -> int:

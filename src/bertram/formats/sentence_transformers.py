@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from bertram.batch import checked_length
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import read_if_there, read_json, write_json
@@ -83,9 +84,7 @@ def read_max_length(directory: Path) -> int | None:
         if isinstance(length, float) and length.is_integer():  # 1e30, which says that there is no limit
             length = int(length)
         if length is not None:
-            if type(length) is not int or length < 3:
-                raise BadInput(f"{path}: {key} must be a whole number from 3, not {length!r:.40}")
-            return length
+            return checked_length(length, f"{path}: {key}")
     return None
 
 

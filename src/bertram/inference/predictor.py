@@ -13,7 +13,6 @@ from bertram.batch import Batch, budgeted
 from bertram.errors import BadInput
 from bertram.formats.engine_file import Engine
 from bertram.formats.engine_layout import EMBEDDING
-from bertram.run_directory import trained_on_pairs
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input, check_characters, columns_of
 from bertram.text.tokenizer import Tokenizer
@@ -166,7 +165,7 @@ class Reading(NamedTuple):
     @classmethod
     def of_engine(cls, engine: Engine) -> "Reading":
         """As the file says."""
-        return cls(engine.tokenizer, engine.max_length, EMBEDDING in engine.heads, trained_on_pairs(engine.manifest))
+        return cls(engine.tokenizer, engine.max_length, EMBEDDING in engine.heads, engine.pairs)
 
     def batch(self, inputs: Sequence[Input]) -> Batch:
         """Inputs as one batch, of pairs that are read apart all first texts and then the second.
