@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from bertram.batch import Batch
 from bertram.errors import BadInput
-from bertram.inference import predictor as module
 from bertram.inference.predictor import Predictor
 from bertram.tasks.regression import Regression
 from bertram.tasks.similarity import Similarity
@@ -53,7 +52,7 @@ TEXTS = st.lists(st.text(st.characters(max_codepoint=0x10000, exclude_categories
 def test_answers_come_in_order_and_within_the_budget(texts, chunk):
     predictor = make()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_CHUNK", chunk)
+        patch.setattr("bertram.batch._CHUNK", chunk)
         answers = predictor.predict(texts)
     assert [answer["score"] for answer in answers] == [total(text) for text in texts]
     assert all(tokens <= 64 or sequences == 1 for sequences, tokens in predictor.runner.sizes)

@@ -4,7 +4,7 @@ Letters: B sequences, T tokens of all of them together.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ NO_PAIRS = "the model has no second segment (type_vocab_size < 2), so it cannot 
 
 LEAST_LENGTH = 3
 """Tokens of the shortest text that is read: [CLS], one, [SEP]."""
+
+_CHUNK = 4096
 
 
 def checked_length(value: Any, what: str, positions: int | None = None) -> int:
@@ -181,6 +183,15 @@ def ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray
     ends = np.cumsum(lengths, dtype=np.int64)
     places = np.repeat(starts - ends + lengths, lengths)
     return places + np.arange(len(places))
+
+
+def chunked(texts: int) -> Iterator[slice]:
+    """Slices of so many texts, to tokenize one after the other.
+
+    Each is of enough texts to find like lengths among, and of few enough to take no more memory for more texts.
+    """
+    for start in range(0, texts, _CHUNK):
+        yield slice(start, start + _CHUNK)
 
 
 def budgeted(

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from bertram.batch import Batch, budgeted
+from bertram.batch import Batch, budgeted, chunked
 from bertram.search import Hypothesis, Search
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.inputs import Input, check_characters, singles_of
@@ -16,7 +16,6 @@ from bertram.text.tokenizer import Tokenizer
 
 _QUOTES = "“”‘’\"'"  # around Chinese sentences too, though not of its script's width
 _MOST_SCORES = 2**26  # of the vocabulary after every hypothesis of the sources that are searched together
-_CHUNK = 4096  # texts tokenized at a time: enough to find like lengths among, few enough for any number of texts
 
 
 class GeneratingRunner(Protocol):
@@ -62,8 +61,8 @@ class Generator:
         texts = singles_of(inputs, self.task.name)
         check_characters(texts)
         answers: list[dict[str, Any]] = []
-        for start in range(0, len(texts), _CHUNK):
-            answers += self._answers(texts[start : start + _CHUNK], search or self.search)
+        for chunk in chunked(len(texts)):
+            answers += self._answers(texts[chunk], search or self.search)
         return answers
 
     def write(self, texts: Sequence[str], search: Search | None = None) -> list[str]:

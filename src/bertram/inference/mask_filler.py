@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from bertram.batch import Batch, budgeted
+from bertram.batch import Batch, budgeted, chunked
 from bertram.errors import BadInput
 from bertram.inference.predictor import Runner, check_finite
 from bertram.tasks.fill_mask import FillMask
 from bertram.text.inputs import Input, check_characters, singles_of
 from bertram.text.tokenizer import Tokenizer
 
-_CHUNK = 4096  # as the Predictor's
 _CANDIDATES = 5
 
 
@@ -56,8 +55,8 @@ class MaskFiller:
         texts = singles_of(inputs, self.task.name)
         check_characters(texts)
         answers: list[dict[str, Any]] = []
-        for start in range(0, len(texts), _CHUNK):
-            answers += self._answers(texts[start : start + _CHUNK], start, top_k)
+        for chunk in chunked(len(texts)):
+            answers += self._answers(texts[chunk], chunk.start, top_k)
         return answers
 
     def answers(self, chunks: Iterable[Sequence[Input]], top_k: int = _CANDIDATES) -> Iterator[list[dict[str, Any]]]:

@@ -9,15 +9,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import Batch, budgeted
+from bertram.batch import Batch, budgeted, chunked
 from bertram.errors import BadInput
 from bertram.formats.engine_file import Engine
 from bertram.formats.engine_layout import EMBEDDING
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input, check_characters, columns_of
 from bertram.text.tokenizer import Tokenizer
-
-_CHUNK = 4096  # texts tokenized at a time: enough to find like lengths among, few enough for any number of texts
 
 
 class Runner(Protocol):
@@ -83,15 +81,14 @@ class Predictor:
         check_characters(texts)
         check_characters(texts_b or ())
         found = np.empty((len(texts), width or 0), np.float32)
-        for start in range(0, len(texts), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            seconds = None if texts_b is None else texts_b[part]
-            batch, _ = self.tokenizer.encode(texts[part], seconds, max_length=self.max_length)
+        for chunk in chunked(len(texts)):
+            seconds = None if texts_b is None else texts_b[chunk]
+            batch, _ = self.tokenizer.encode(texts[chunk], seconds, max_length=self.max_length)
             for rows in budgeted(batch.lengths, self.max_tokens):
                 values = self.runner.run(batch.select(rows))[self.task.head]
                 if not found.size:
                     found = np.empty((len(texts), values.shape[1]), np.float32)
-                found[start + rows] = values
+                found[chunk][rows] = values
         return found
 
     def predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
