@@ -370,13 +370,14 @@ def pretrain(
     config
         Override settings of the preset: hidden_size=320,intermediate_size=1280,num_attention_heads=5
     """
-    from bertram import pretraining
     from bertram.model_names import name_of
+    from bertram.pretraining.pretrain import pretrain as run_pretraining
+    from bertram.pretraining.pretrain import summary
     from bertram.progress import speaks, training_progress
     from bertram.run_directory import check_converged
 
     with training_progress(name_of(model)) as report:
-        manifest = pretraining.pretrain(
+        manifest = run_pretraining(
             corpus,
             model=model,
             out=out,
@@ -393,7 +394,7 @@ def pretrain(
             report=report,
         )
     if speaks():
-        _print(manifest, pretraining.summary(manifest), as_json=json)
+        _print(manifest, summary(manifest), as_json=json)
         check_converged(out, manifest)
 
 
