@@ -20,7 +20,7 @@ from rich.console import Group
 from rich.text import Text
 
 from bertram.benchmark.contestants import SETTINGS, Ids, not_installed
-from bertram.config import PRESETS, EncoderConfig
+from bertram.config import PRESETS, EncoderConfig, Lengths
 from bertram.environment import default_threads
 from bertram.errors import BadInput, BertramError, require_all
 from bertram.exporting import MIN_AGREEMENT, export
@@ -37,13 +37,14 @@ from bertram.text.rows import parse_columns
 from bertram.text.tokenizer import Tokenizer
 
 LIBRARIES = ("transformers", "onnxruntime", "openvino", "ctranslate2")
-LENGTHS = {  # mean and deviation of the logarithms of the tokens of a text, and the most that one is cut to
+LENGTHS: dict[Lengths, tuple[float, float, int]] = {
     "mixed": (3.34, 0.6, 113),
     "sst2": (3.08, 0.55, 64),
     "imdb": (5.42, 0.55, 256),
 }
 """Distributions of lengths to draw from where no texts are given: that of docs/benchmarks.md, and such as are fitted to
-the lengths of two data sets, SST-2's dev sentences and IMDB's reviews."""
+the lengths of two data sets, SST-2's dev sentences and IMDB's reviews. Each is the mean and the deviation of the
+logarithms of the tokens of a text, and the most that one is cut to."""
 
 _INT8 = "bertram int8"
 _TEXTS, _BATCH = 192, 32
@@ -92,7 +93,7 @@ def bench(
     texts: str | Path | None = None,
     columns: str | None = None,
     max_length: int | None = None,
-    lengths: str | None = None,
+    lengths: Lengths | None = None,
     against: Sequence[str] = (),
     rounds: int = 3,
     with_ceiling: bool = True,
@@ -245,7 +246,7 @@ def _random_model(config: EncoderConfig, directory: Path) -> ModelDirectory:
     return ModelDirectory(directory)
 
 
-def _drawn(config: EncoderConfig, lengths: str) -> Ids:
+def _drawn(config: EncoderConfig, lengths: Lengths) -> Ids:
     mean, deviation, most = LENGTHS[lengths]
     random = np.random.default_rng(0)
     sizes = np.exp(random.normal(mean, deviation, _TEXTS)).round().clip(3, min(most, config.max_position_embeddings))

@@ -18,14 +18,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from bertram.config import Documents
 from bertram.errors import BadInput, check_utf8
 from bertram.text.lines import checked_cell, kind_of, numbered_lines, object_of, opened
 from bertram.text.sentences import split_sentences
-
-Documents = Literal["file", "blank-line"]
-"""What parts the documents of text files."""
 
 PART_CHARACTERS = 8192
 """The most characters in the sentences of one part."""

@@ -21,11 +21,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from bertram.config import EncoderConfig
+from bertram.config import EncoderConfig, Precision
 from bertram.errors import BadInput
 from bertram.files import replacing
 from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED, layout_of
-from bertram.formats.quantization import Floats, Matrix, Precision, shape_of
+from bertram.formats.quantization import Floats, Matrix, shape_of
 from bertram.text.tokenizer import Tokenizer
 
 MAGIC, VERSION = b"BERTRAM\x00", 1

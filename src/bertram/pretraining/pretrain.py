@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bertram import model_names
-from bertram.config import EncoderConfig, Objectives, changed, check_published
-from bertram.corpus.parts import Documents, corpus_files, guess_documents
+from bertram.config import Documents, EncoderConfig, Objectives, changed, check_published
+from bertram.corpus.parts import corpus_files, guess_documents
 from bertram.corpus.source import Corpus
 from bertram.errors import BadInput, require_all
 from bertram.model_directory import ModelDirectory
