@@ -7,11 +7,14 @@ import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from bertram import __version__
+from bertram.cli import TaskName, WritingTask
 from bertram.comparison.selection import Limits
+from bertram.tasks.registry import GENERATIONS, TASKS
 from fake_comparison import comparison
 from tiny import bertram, model_directory, run, table
 
@@ -102,6 +105,11 @@ def test_models_separated_by_commas(place, capsys, monkeypatch):
 def test_help_has_an_example_or_says_what(command, capsys):
     assert run(command, "--help") == 0
     assert ("Example: " in capsys.readouterr().out) == (command != "version")
+
+
+def test_every_task_is_offered():
+    assert get_args(TaskName) == tuple(TASKS)
+    assert get_args(WritingTask) == tuple(GENERATIONS)
 
 
 def test_version(capsys):

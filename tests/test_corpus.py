@@ -166,26 +166,27 @@ def prose(characters, seed=0):
 
 @pytest.mark.parametrize("documents", ["file", "blank-line"])
 @pytest.mark.parametrize("end", ["", ".gz"])
-def test_reading_begins_at_any_document(tmp_path, documents, end):
-    """What stands before it, in the same file or in others, is not looked at; in a gzipped file it is unpacked."""
+def test_reading_begins_at_any_part(tmp_path, documents, end):
+    """What stands before its paragraph, in the same file or in others, is not looked at; a gzipped file is unpacked."""
     text = "\ufeffOne. Two.\r\nThree\r\n\r\n \n" + f"{prose(20_000)}\n{prose(20_000, 1)}\n\n\nFour: ä.\n\nFive"
     lines = "".join(f"{json.dumps({'text': text})}\n" for text in ("", "Six.\nSeven.", prose(20_000), "Eight", " "))
     contents = {"a.txt": text, "b.jsonl": f"{lines}\n{lines}", "c.txt": "\n\nNine.\n\nTen."}
     files = [write(tmp_path / f"{name}{end}", content) for name, content in contents.items()]
     parts = list(read_parts(files, documents))
+    begins = [part.begins for part in parts]
+    assert len(set(begins)) == len(parts)
     assert len({part.document for part in parts}) == (8 if documents == "file" else 12)
-    for start in dict.fromkeys(part.begins for part in parts):
+    for place, start in enumerate(begins):
         for number, file in enumerate(files[: start.file + 1]):
             if number < start.file:
                 file.write_bytes(b"")
             elif not end:
                 file.write_bytes(b"\xff" * start.offset + file.read_bytes()[start.offset :])
-        rest = [part for part in parts if part.document >= start.document]
         found = list(read_parts(files, documents, start))
-        assert found == rest
-        assert [part.begins for part in found] == [part.begins for part in rest]
+        assert found == parts[place:]
+        assert [part.begins for part in found] == begins[place:]
     with pytest.raises(BadInput, match="line 8: not JSON"):
-        list(read_parts([write(tmp_path / "bad.jsonl", f"{lines}\n\n!")], documents, Start(0, len(lines), 5, 0)))
+        list(read_parts([write(tmp_path / "bad.jsonl", f"{lines}\n\n!")], documents, Start(0, len(lines), 5)))
 
 
 @pytest.mark.parametrize("name", ["t.txt", "t.jsonl"])

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from bertram import pretraining, saving
+from bertram import saving
 from bertram.batch import Batch, Examples
+from bertram.corpus import store
 from bertram.errors import BadInput
 from bertram.models import heads
 from bertram.progress import speaks
@@ -335,7 +336,7 @@ def slow_checkpoints():
 
 
 def slow_store():
-    pretraining.store.build = lambda *arguments, **how: time.sleep(60)
+    store.build = lambda *arguments, **how: time.sleep(60)
 
 
 def other_weights():

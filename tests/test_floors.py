@@ -79,6 +79,7 @@ NEEDS_TORCH = {
             "torch_runner",
         )
     ),
+    "pretraining.training",
     *(f"shrinking.{name}" for name in ("agreement", "distillation", "initial", "teaching")),
 }
 """Rooms, and modules of rooms, that cannot be imported without torch."""
@@ -91,7 +92,7 @@ REACHES_TORCH = {
         "comparison.measure",
         "exporting",
         "model_directory",
-        "pretraining",
+        "pretraining.pretrain",
         "saving",
         "shrinking.outcome",
         "shrinking.plan",

@@ -15,7 +15,7 @@ from bertram.corpus.source import Corpus
 from bertram.errors import BadInput
 from bertram.model_directory import ModelDirectory
 from bertram.models.tensors import to_tensors
-from bertram.pretraining import summary
+from bertram.pretraining.pretrain import summary
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import Processes
 from bertram.training.metrics_file import read_metrics

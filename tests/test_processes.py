@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bertram import pretraining
+from bertram.pretraining import pretrain as pretraining
 from bertram.processes import share_cores
 from bertram.shrinking import shrink as shrinking
 from bertram.training.recipe import Recipe

@@ -3,25 +3,37 @@
 import json
 import os
 import tracemalloc
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bertram.corpus import store
-from bertram.corpus.parts import Part, Start
+from bertram.corpus.parts import PART_CHARACTERS, Part, Start, read_parts
 from bertram.corpus.store import TokenStore, build
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
 from tiny import made, rows
 
 TEXTS = [text for text, _ in rows(240)]
-PARTS = [Part(place // 2, TEXTS[3 * place : 3 * place + 3]) for place in range(80)]  # two parts a document
+PARTS = [
+    Part(place // 2, TEXTS[3 * place : 3 * place + 3], Start(offset=100 * place, document=place // 2))
+    for place in range(80)
+]
+"""Two a document."""
 TOKENIZER = Tokenizer.train(TEXTS, "bert", 200)
+
+
+def read_from(parts: Sequence[Part], start: Start, stop: int | None = None) -> Iterator[Part]:
+    """The parts from the one that begins at `start`, until so many of all are read and something interrupts it."""
+    for number, part in enumerate(parts):
+        if number == stop:
+            raise KeyboardInterrupt
+        if part.begins >= start:
+            yield part
 
 
 def part_ids(part: Part) -> list[list[int]]:
@@ -64,49 +76,56 @@ def test_building_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(store, "_CHUNK", 1)
     monkeypatch.setattr(store, "_SAVED_EVERY", 2)
     monkeypatch.setattr(store, "_AHEAD", 1)
-    read = []
-
-    def parts(stop: int) -> Iterator[Part]:
-        for number, part in enumerate(PARTS):
-            if number == stop:
-                raise KeyboardInterrupt
-            read.append(number)
-            yield part
-
     with pytest.raises(KeyboardInterrupt):
-        build(made(parts(last)), TOKENIZER, tmp_path / "train", tmp_path / "held")
+        build(partial(read_from, PARTS, stop=last), TOKENIZER, tmp_path / "train", tmp_path / "held")
     with (tmp_path / "train" / "tokens.bin").open("ab") as file:
         file.write(b"torn")
     with pytest.raises(BadInput, match="not a whole token store"):
         TokenStore.open(tmp_path / "train")
-    build(made(PARTS), TOKENIZER, tmp_path / "train", tmp_path / "held")
+    build(partial(read_from, PARTS), TOKENIZER, tmp_path / "train", tmp_path / "held")
     build(made(PARTS), TOKENIZER, tmp_path / "train-whole", tmp_path / "held-whole")
     for name in ("train", "held"):
         assert content(tmp_path / name) == content(tmp_path / f"{name}-whole")
 
 
-def test_building_goes_on_with_the_document_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing before it is read again; of the document itself, what is done is passed over."""
+def test_building_goes_on_with_the_part_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing before the last part that was saved is read again, not even of the same document."""
     for name, number in {"_CHUNK": 1, "_SAVED_EVERY": 3, "_AHEAD": 1}.items():
         monkeypatch.setattr(store, name, number)
-    placed = [replace(part, begins=Start(0, 100 * part.document, 0, part.document)) for part in PARTS]
     asked = []
 
-    def corpus(start: Start, stop: int = 80) -> Iterator[Part]:
+    def corpus(start: Start, stop: int | None = None) -> Iterator[Part]:
         asked.append(start)
-        for number, part in enumerate(placed):
-            if number == stop:
-                raise KeyboardInterrupt
-            if part.document >= start.document:
-                yield part
+        return read_from(PARTS, start, stop)
 
     with pytest.raises(KeyboardInterrupt):
-        build(partial(corpus, stop=60), TOKENIZER, tmp_path / "train", tmp_path / "held")
+        build(partial(corpus, stop=57), TOKENIZER, tmp_path / "train", tmp_path / "held")
     build(corpus, TOKENIZER, tmp_path / "train", tmp_path / "held")
     build(made(PARTS), TOKENIZER, tmp_path / "train-whole", tmp_path / "held-whole")
-    assert asked == [Start(), placed[56].begins]  # 57 parts were saved, the last the first of its document
+    assert asked == [Start(), PARTS[53].begins]  # 54 parts were saved, the last the second of its document
     for name in ("train", "held"):
         assert content(tmp_path / name) == content(tmp_path / f"{name}-whole")
+
+
+def test_what_is_done_of_a_document_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes of the same number that are no text, where the first half of a single long document was."""
+    for name, number in {"_CHUNK": 1, "_SAVED_EVERY": 1, "_AHEAD": 1}.items():
+        monkeypatch.setattr(store, name, number)
+    book = tmp_path / "book.txt"
+    book.write_text("\n\n".join(TEXTS * 10))
+    build(partial(read_parts, [book], "file"), TOKENIZER, tmp_path / "whole", None)
+
+    def stopped(start: Start) -> Iterator[Part]:
+        yield from islice(read_parts([book], "file", start), 5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(stopped, TOKENIZER, tmp_path / "killed", None)
+    offset = Start(*json.loads((tmp_path / "killed" / "progress.json").read_text())["start"]).offset
+    assert offset > 2 * PART_CHARACTERS
+    book.write_bytes(b"\xff" * offset + book.read_bytes()[offset:])
+    build(partial(read_parts, [book], "file"), TOKENIZER, tmp_path / "killed", None)
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
 def test_many_unknown_tokens_are_told_of(
@@ -117,15 +136,10 @@ def test_many_unknown_tokens_are_told_of(
     assert not caplog.text
     for name, number in {"_CHUNK": 1, "_SAVED_EVERY": 1, "_AHEAD": 1}.items():
         monkeypatch.setattr(store, name, number)
-    parts = [Part(0, ["☃ " * 200]), *PARTS]
-
-    def stopped() -> Iterator[Part]:
-        yield from parts[:10]
-        raise KeyboardInterrupt
-
+    parts = [Part(0, ["☃ " * 200]), *PARTS[1:]]
     with pytest.raises(KeyboardInterrupt):
-        build(made(stopped()), TOKENIZER, tmp_path / "strange", None)
-    build(made(parts), TOKENIZER, tmp_path / "strange", None)
+        build(partial(read_from, parts, stop=10), TOKENIZER, tmp_path / "strange", None)
+    build(partial(read_from, parts), TOKENIZER, tmp_path / "strange", None)
     share = 200 / len(TokenStore.open(tmp_path / "strange").tokens)
     assert f"{share:.0%} of the tokens are unknown to the tokenizer" in caplog.text
 
@@ -144,12 +158,8 @@ def test_a_store_is_built_anew_where_files_are_shorter_than_what_was_saved(
     monkeypatch.setattr(store, "_CHUNK", 1)
     monkeypatch.setattr(store, "_SAVED_EVERY", 1)
 
-    def stopped() -> Iterator[Part]:
-        yield from PARTS[:40]
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        build(made(stopped()), TOKENIZER, tmp_path / "torn", None)
+        build(partial(read_from, PARTS, stop=40), TOKENIZER, tmp_path / "torn", None)
     assert (tmp_path / "torn" / "progress.json").exists()
     os.truncate(tmp_path / "torn" / "tokens.bin", 3)
     build(made(PARTS), TOKENIZER, tmp_path / "torn", None)

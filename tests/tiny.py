@@ -103,7 +103,7 @@ class Fork:
     _context = multiprocessing.get_context("forkserver")
     _context.set_forkserver_preload(
         [
-            *("bertram.cli", "bertram.pretraining", "bertram.training.held_out", "bertram.training.loop", "pytest"),
+            *("bertram.cli", "bertram.pretraining.pretrain", "bertram.pretraining.training", "pytest"),
             *("bertram.supervised.finetuning", "bertram.training.torch_runner", "bertram.formats.huggingface"),
             *("sklearn.metrics", "scipy.stats"),
             *("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer"),

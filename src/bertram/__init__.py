@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load": "bertram.artifacts",
     "train": "bertram.supervised.train",
-    "pretrain": "bertram.pretraining",
+    "pretrain": "bertram.pretraining.pretrain",
     "compare": "bertram.comparison.compare",
     "shrink": "bertram.shrinking.shrink",
     "export": "bertram.exporting",

@@ -104,17 +104,16 @@ class Batch:
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Batch":
         """The sequences at `indices`, in that order, as a Batch of their own."""
-        return self._at(*self._places(indices))
-
-    def _at(self, offsets: Ints, tokens: NDArray[np.int64]) -> "Batch":
-        return Batch(self.token_ids[tokens], self.segment_ids[tokens], self.positions[tokens], offsets)
-
-    def _places(self, indices: Sequence[int] | NDArray[np.integer]) -> tuple[Ints, NDArray[np.int64]]:
-        """Offsets of the sequences at `indices` laid end to end, and where each of their tokens stands here."""
-        chosen = np.asarray(indices, dtype=np.int64)
+        chosen = np.asarray(indices, np.int64)
+        tokens = self.places_of_tokens(chosen)
         offsets = np.zeros(len(chosen) + 1, np.int32)
         np.cumsum(self.offsets[chosen + 1] - self.offsets[chosen], out=offsets[1:])
-        return offsets, ranges(self.offsets[chosen], np.diff(offsets))
+        return Batch(self.token_ids[tokens], self.segment_ids[tokens], self.positions[tokens], offsets)
+
+    def places_of_tokens(self, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
+        """Where the tokens of the sequences at `indices` stand among all, sequence behind sequence."""
+        chosen = np.asarray(indices, np.int64)
+        return ranges(self.offsets[chosen], self.offsets[chosen + 1] - self.offsets[chosen])
 
 
 @dataclass(frozen=True)
@@ -145,14 +144,14 @@ class Examples:
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Examples":
         """The examples at `indices`, in that order."""
-        offsets, tokens = self.inputs._places(indices)
-        inputs, inputs_b = self.inputs._at(offsets, tokens), self.inputs_b
-        if inputs_b is not None:
-            offsets, tokens = inputs_b._places(indices)
-            inputs_b = inputs_b._at(offsets, tokens)
-        labels = {head: values[np.asarray(indices, dtype=np.int64)] for head, values in self.labels.items()}
-        token_labels = {head: values[tokens] for head, values in self.token_labels.items()}
-        return Examples(inputs, labels, token_labels, inputs_b)
+        chosen = np.asarray(indices, np.int64)
+        labelled = self.inputs if self.inputs_b is None else self.inputs_b
+        return Examples(
+            self.inputs.select(chosen),
+            {head: values[chosen] for head, values in self.labels.items()},
+            {head: values[labelled.places_of_tokens(chosen)] for head, values in self.token_labels.items()},
+            None if self.inputs_b is None else self.inputs_b.select(chosen),
+        )
 
     def targets(self) -> dict[str, tuple[NDArray[np.int64] | None, NDArray[Any]]]:
         """Each head's targets, M of them: where they stand, [M] of the B sequences or T tokens, and what they are, [M].

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from bertram import __version__
-from bertram.config import Lesson, Objectives, parse_fields
-from bertram.errors import BadInput, BertramError, NoCandidateFits, check_utf8
+from bertram.config import Documents, Format, Lengths, Lesson, Objectives, Precision, parse_fields
+from bertram.errors import BadInput, BertramError, NoCandidateFits, check_utf8, line_of
 from bertram.search import SearchOptions
 from bertram.shrinking.dial import DialOptions
 from bertram.training.interruption import Interrupted, stoppable
@@ -336,7 +336,7 @@ def pretrain(
     out: Path,
     objectives: Annotated[Objectives, Parameter(name="*")] = Objectives(),  # noqa: B008  frozen
     recipe: Training = Recipe(),  # noqa: B008  frozen
-    documents: Literal["file", "blank-line"] | None = None,
+    documents: Documents | None = None,
     validation: Files = None,
     tokenizer: Path | None = None,
     vocab_size: VocabSize = None,
@@ -370,13 +370,14 @@ def pretrain(
     config
         Override settings of the preset: hidden_size=320,intermediate_size=1280,num_attention_heads=5
     """
-    from bertram import pretraining
     from bertram.model_names import name_of
+    from bertram.pretraining.pretrain import pretrain as run_pretraining
+    from bertram.pretraining.pretrain import summary
     from bertram.progress import speaks, training_progress
     from bertram.run_directory import check_converged
 
     with training_progress(name_of(model)) as report:
-        manifest = pretraining.pretrain(
+        manifest = run_pretraining(
             corpus,
             model=model,
             out=out,
@@ -393,7 +394,7 @@ def pretrain(
             report=report,
         )
     if speaks():
-        _print(manifest, pretraining.summary(manifest), as_json=json)
+        _print(manifest, summary(manifest), as_json=json)
         check_converged(out, manifest)
 
 
@@ -686,9 +687,9 @@ def summarize(
 def export(
     model: str,
     *,
-    format: Literal["engine", "onnx", "ctranslate2", "huggingface"],
+    format: Format,
     out: Path,
-    precision: Literal["fp32", "int8"] | None = None,
+    precision: Precision | None = None,
     texts: Path | None = None,
     columns: TableColumns = None,
     min_agreement: float | None = None,
@@ -769,7 +770,7 @@ def bench(
     *,
     texts: Path | None = None,
     columns: TableColumns = None,
-    lengths: Literal["mixed", "sst2", "imdb"] | None = None,
+    lengths: Lengths | None = None,
     against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     rounds: int = 3,
     allow_pickle: Pickle = False,
@@ -836,7 +837,7 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError:
         _fail("out of memory", 1)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+        _fail(line_of(error), 1)
     except Interrupted as stop:
         _fail(str(stop), stop.exit_code)
     except KeyboardInterrupt:

@@ -264,6 +264,15 @@ Lesson = Literal["states", "vectors", "similarities", "logits"]
 """What a model may teach another: its hidden states, its vectors of texts, their cosines, what its heads say."""
 LESSONS: tuple[Lesson, ...] = get_args(Lesson)
 
+Documents = Literal["file", "blank-line"]
+"""What parts the documents of text files."""
+Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
+"""What a trained model is exported to."""
+Precision = Literal["fp32", "int8"]
+"""What an exported model's weights are kept in."""
+Lengths = Literal["mixed", "sst2", "imdb"]
+"""How the lengths of random texts are distributed that speed is measured on."""
+
 
 def bert(layers: int, width: int) -> EncoderConfig:
     """Devlin et al. 2018, and the miniatures of Turc et al. 2019: heads 64 wide, feed-forward four times the width."""

@@ -10,14 +10,22 @@ from typing import Any
 from bertram import __version__
 
 _LIBRARIES = (
-    *("numpy", "tokenizers", "torch", "safetensors", "scikit-learn", "scipy", "polars"),
-    *("transformers", "huggingface_hub", "onnxruntime", "openvino", "ctranslate2"),
+    "numpy",
+    "tokenizers",
+    "torch",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "polars",
+    "transformers",
+    "huggingface_hub",
+    "onnxruntime",
+    "openvino",
+    "ctranslate2",
 )
-# What decides how fast products of matrices are: x86-64's, then Arm's.
-_FEATURES = (
-    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
-    *("asimddp", "i8mm", "bf16", "sve"),
-)
+# What decides how fast products of matrices are.
+_X86_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+_ARM_FEATURES = ("asimddp", "i8mm", "bf16", "sve")
 
 
 def environment() -> dict[str, Any]:
@@ -52,7 +60,7 @@ def _fields(source: Path) -> dict[str, str]:
 
 def _features(processor: dict[str, str]) -> list[str]:
     flags = (processor.get("flags") or processor.get("Features", "")).split()  # x86-64's word, then Arm's
-    return [feature for feature in _FEATURES if feature in flags]
+    return [feature for feature in (*_X86_FEATURES, *_ARM_FEATURES) if feature in flags]
 
 
 def default_threads() -> int:

@@ -46,6 +46,11 @@ def require(module: str, extra: str) -> ModuleType:
         ) from None
 
 
+def line_of(error: OSError) -> str:
+    """What the system refused, in one line: the file, where there is one, and why."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 @contextmanager
 def failing_as(reason: str) -> Iterator[None]:
     """Tell in one line what a library raises that has no narrower errors.

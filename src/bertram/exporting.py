@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
 from bertram import model_names
 from bertram.batch import IGNORED, Batch
-from bertram.config import check_published
+from bertram.config import Format, Precision, check_published
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require, require_all
 from bertram.formats.engine_file import Engine, write_engine
 from bertram.formats.engine_layout import MASKED
-from bertram.formats.quantization import Precision, pack
+from bertram.formats.quantization import pack
 from bertram.inference.predictor import Reading
 from bertram.model_directory import ModelDirectory, check_head
 from bertram.quantizing import Agreement, quantized
@@ -30,8 +30,6 @@ from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model, RegressionHead
-
-Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
 
 _FORMATS: Mapping[str, tuple[Format, ...]] = {
     "an encoder": ("engine", "onnx", "huggingface"),

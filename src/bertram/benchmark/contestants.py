@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertram.batch import Batch
+from bertram.config import Precision
 from bertram.environment import default_threads
 from bertram.errors import BadInput
 from bertram.files import write_json
-from bertram.formats.quantization import Precision
 
 Ids = list[list[int]]
 _CALIBRATED_ON = 64  # batches, which openvino's post-training quantization sees

@@ -9,7 +9,7 @@ import numpy as np
 
 from bertram.benchmark.contestants import INT8, SETTINGS, Ids
 from bertram.benchmark.process import Worker, turn_of
-from bertram.config import EncoderConfig
+from bertram.config import EncoderConfig, Lengths
 from bertram.errors import BadInput, require_all
 from bertram.exporting import export
 from bertram.formats.engine_file import read_engine
@@ -20,13 +20,14 @@ from bertram.tasks.task import Task
 from bertram.text.inputs import Input
 from bertram.text.tokenizer import Tokenizer
 
-LENGTHS = {  # mean and deviation of the logarithms of the tokens of a text, and the most that one is cut to
+LENGTHS: dict[Lengths, tuple[float, float, int]] = {
     "mixed": (3.34, 0.6, 113),
     "sst2": (3.08, 0.55, 64),
     "imdb": (5.42, 0.55, 256),
 }
 """Distributions of lengths to draw from where no texts are given: that of docs/benchmarks.md, and such as are fitted to
-the lengths of two data sets, SST-2's dev sentences and IMDB's reviews."""
+the lengths of two data sets, SST-2's dev sentences and IMDB's reviews. Each is the mean and the deviation of the
+logarithms of the tokens of a text, and the most that one is cut to."""
 
 _TEXTS = 192  # that are drawn
 
@@ -110,7 +111,7 @@ def _random_model(config: EncoderConfig, directory: Path) -> ModelDirectory:
     return ModelDirectory(directory)
 
 
-def drawn(config: EncoderConfig, lengths: str) -> Ids:
+def drawn(config: EncoderConfig, lengths: Lengths) -> Ids:
     """Random texts that a model of this configuration can read, always the same, their lengths from `LENGTHS`."""
     mean, deviation, most = LENGTHS[lengths]
     random = np.random.default_rng(0)

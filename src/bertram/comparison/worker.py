@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertram.errors import BadInput, BertramError
+from bertram.errors import BadInput, BertramError, line_of
 from bertram.files import write_array, write_json
 from bertram.memory import peak_memory_mb
 from bertram.processes import die_with
@@ -35,7 +35,7 @@ def main(job_file: str, parent: int) -> int:
     except (BertramError, Interrupted) as error:
         answer, code = {"error": str(error)}, error.exit_code
     except OSError as error:
-        answer, code = {"error": f"{error.filename}: {error.strerror}" if error.filename else str(error)}, 1
+        answer, code = {"error": line_of(error)}, 1
     sys.stdout.write(json.dumps(answer) + "\n")
     return code
 

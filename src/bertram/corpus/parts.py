@@ -9,23 +9,21 @@ Text files say where a document ends in one of two ways:
 JSONL files need neither: each object's `text` is a document, and line feeds in it end paragraphs. All may be gzipped.
 
 A document is handed on in parts of whole sentences, so that memory is bounded by the longest line, 16 MB, whatever the
-size of a file, a document or a paragraph. Reading can begin at any document: a file is not read before it, though a
-gzipped one is unpacked.
+size of a file, a document or a paragraph. Reading can begin at any part: what stands before its paragraph, or
+object, is not read, though a gzipped file is unpacked up to there.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from bertram.config import Documents
 from bertram.errors import BadInput, check_utf8
 from bertram.text.lines import checked_cell, kind_of, numbered_lines, object_of, opened
 from bertram.text.sentences import split_sentences
-
-Documents = Literal["file", "blank-line"]
-"""What parts the documents of text files."""
 
 PART_CHARACTERS = 8192
 """The most characters in the sentences of one part."""
@@ -39,11 +37,12 @@ _PIECE = re.compile(
 
 
 class Start(NamedTuple):
-    """Where a document begins; by default the first."""
+    """Where a part begins; by default the first."""
 
     file: int = 0  # its number among the files
-    offset: int = 0  # bytes of the file before it, unpacked
+    offset: int = 0  # bytes of the file before the paragraph that it begins in, unpacked
     lines: int = 0  # in these bytes
+    sentences: int = 0  # of the paragraph, before it
     document: int = 0  # its number over all files
 
 
@@ -57,7 +56,6 @@ class Part:
     document: int  # counted from 0 over all files
     sentences: list[str]
     begins: Start = field(default=_FIRST, compare=False)
-    """Where its document begins."""
 
     @property
     def characters(self) -> int:
@@ -107,33 +105,33 @@ def read_parts(files: Sequence[Path], documents: Documents | None = None, start:
     Args:
         files: as `corpus_files` gives them.
         documents: what parts the documents of text files; None guesses as `guess_documents` does.
-        start: the document to begin with.
+        start: the part to begin with.
 
     Raises:
         BadInput: a file cannot be read, is no whole gzip file, or has a line that is longer than 16 MB, no UTF-8, holds
             a NUL byte or, in JSONL, is no object with a string `text`.
     """
     documents = documents or guess_documents(files)
-    number = start.document
+    number, passed = start.document, start.sentences
     for file in range(start.file, len(files)):
         before = (start.offset, start.lines) if file == start.file else (0, 0)
-        for where, sentences in _documents(files[file], documents, *before):
+        for paragraphs in _documents(files[file], documents, *before):
             part = None
-            for part in _parts(Start(file, *where, number), sentences):
+            for part in _parts(file, number, paragraphs, passed):
                 yield part
-            number += part is not None
+            number, passed = number + (part is not None), 0
 
 
 _Line = tuple[tuple[int, int], str]
 """The bytes and lines before a line of a file, and what it says."""
+_Paragraph = tuple[tuple[int, int], Iterable[str]]
+"""The bytes and lines before a paragraph, or an object of JSONL, and its sentences."""
 
 
-def _documents(
-    path: Path, documents: Documents, offset: int, lines: int
-) -> Iterator[tuple[tuple[int, int], Iterable[str]]]:
-    """The bytes and lines before each document and its sentences, from a document on that has so many before it.
+def _documents(path: Path, documents: Documents, offset: int, lines: int) -> Iterator[Iterable[_Paragraph]]:
+    """The paragraphs of each document, from a paragraph on that has so many bytes and lines before it.
 
-    Each document must be read to its end before the next is asked for.
+    Each must be read to its end before the next is asked for.
     """
     found = _lines(path, offset, lines)
     if kind_of(path) == ".jsonl":
@@ -141,15 +139,14 @@ def _documents(
             if line:
                 number = before[1] + 1
                 text = checked_cell(str(path), number, "text", object_of(str(path), number, line).get("text"))
-                yield before, chain.from_iterable(map(_sentences, text.split("\n")))
+                yield [(before, chain.from_iterable(map(_sentences, text.split("\n"))))]
         return
     blocks = (block for filled, block in groupby(found, key=_is_filled) if filled)
     if documents == "file":
-        yield (0, 0), chain.from_iterable(_unwrapped(line for _, line in block) for block in blocks)
+        yield map(_unwrapped_block, blocks)
         return
     for block in blocks:
-        before, first = next(block)
-        yield before, chain.from_iterable(map(_sentences, chain([first], (line for _, line in block))))
+        yield ((before, _sentences(line)) for before, line in block)
 
 
 def _lines(path: Path, offset: int, lines: int) -> Iterator[_Line]:
@@ -164,6 +161,11 @@ def _lines(path: Path, offset: int, lines: int) -> Iterator[_Line]:
 
 def _is_filled(line: _Line) -> bool:
     return bool(line[1])
+
+
+def _unwrapped_block(block: Iterator[_Line]) -> _Paragraph:
+    before, first = next(block)
+    return before, _unwrapped(chain([first], (line for _, line in block)))
 
 
 def _unwrapped(lines: Iterable[str]) -> Iterator[str]:
@@ -189,14 +191,19 @@ def _sentences(paragraph: str) -> Iterator[str]:
             yield from _PIECE.findall(sentence)
 
 
-def _parts(start: Start, sentences: Iterable[str]) -> Iterator[Part]:
+def _parts(file: int, document: int, paragraphs: Iterable[_Paragraph], passed: int) -> Iterator[Part]:
+    """The parts of a document without so many sentences of its first paragraph."""
     held: list[str] = []
-    size = 0
-    for sentence in sentences:
-        if size + len(sentence) > PART_CHARACTERS:
-            yield Part(start.document, held, start)
-            held, size = [], 0
-        held.append(sentence)
-        size += len(sentence)
+    size, begins = 0, _FIRST
+    for before, sentences in paragraphs:
+        for number, sentence in islice(enumerate(sentences), passed, None):
+            if size + len(sentence) > PART_CHARACTERS:
+                yield Part(document, held, begins)
+                held, size = [], 0
+            if not held:
+                begins = Start(file, *before, number, document)
+            held.append(sentence)
+            size += len(sentence)
+        passed = 0
     if held:
-        yield Part(start.document, held, start)
+        yield Part(document, held, begins)

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bertram.config import Documents
 from bertram.corpus import store
-from bertram.corpus.parts import Documents, Part, Start, read_parts
+from bertram.corpus.parts import Part, Start, read_parts
 from bertram.progress import Report
 
 _BYTES_A_TOKEN = 2.5  # of Chinese 3, of English more; with too few held out, they still come from all of it

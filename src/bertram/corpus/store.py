@@ -1,7 +1,7 @@
 """Token stores: a tokenized corpus on the disk, mapped into memory when it is read.
 
 A store is a directory of plain arrays; store.json, written last, says how long they are. While it is being built,
-progress.json says up to where it is whole, so that building goes on after a stop with the document where it stood.
+progress.json says up to where it is whole, so that building goes on after a stop with the part where it stood.
 
 Letters: N tokens, S sentences, P parts.
 """
@@ -10,9 +10,9 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
@@ -170,7 +170,7 @@ def build(
     tokens that are unknown to the tokenizer.
 
     Args:
-        parts: the corpus from a document on.
+        parts: the corpus from a part on.
         validation: None holds nothing out.
         report: hears how many characters are done, now and then.
 
@@ -179,49 +179,28 @@ def build(
         OSError: the disk did not take them.
     """
     writers = [_Writer(directory, tokenizer.vocab_size) for directory in (train, validation) if directory is not None]
-    saved = _saved_progress(train)
+    progress = _Progress.read(train)
     for writer in writers:
         (writer.directory / MANIFEST).unlink(missing_ok=True)  # of one that is built anew for the other's sake
-    if saved["bytes"] is not None and not all(map(_Writer.holds, writers, saved["bytes"])):
-        saved = _NOTHING
+    if len(progress.bytes) != len(writers) or not all(map(_Writer.holds, writers, progress.bytes)):
+        progress = _Progress(bytes=[{} for _ in writers])
     discard_unfinished(train / _PROGRESS)
     try:
-        for writer, sizes in zip(writers, saved["bytes"] or [{} for _ in writers], strict=True):
+        for writer, sizes in zip(writers, progress.bytes, strict=True):
             writer.open(sizes)
-        done, characters, unknown = saved["parts"], saved["characters"], saved["unknown"]
-        start, of_document = Start(*saved["start"]), saved["parts_of_document"]
-        remaining = islice(parts(start), of_document, None)
-        for number, (chunk, pieces, lengths) in enumerate(_tokenized(tokenizer, _chunks(remaining)), 1):
-            unknown += int(np.count_nonzero(pieces == tokenizer.unk_id))
-            ends = np.cumsum(lengths)
-            first = 0
-            for part in chunk:
-                last = first + len(part.sentences)
-                begin, end = (int(ends[edge - 1]) if edge else 0 for edge in (first, last))
+        remaining = islice(parts(progress.start), 1 if progress.parts else 0, None)  # without the last one saved
+        for number, chunk in enumerate(_tokenized(tokenizer, _chunks(remaining)), 1):
+            for part, pieces, lengths in chunk:
                 room = len(writers) > 1 and writers[1].tokens < HELD_OUT_TOKENS
-                held_out = room and _is_held_out(seed, done, held_out_of)
-                writers[held_out].add(part.document, pieces[begin:end], lengths[first:last])
-                characters += part.characters
-                first, done = last, done + 1
-                start, of_document = part.begins, of_document + 1 if part.begins == start else 1
-            report(characters)
+                held_out = room and _is_held_out(seed, progress.parts, held_out_of)
+                writers[held_out].add(part.document, pieces, lengths)
+                progress.count(part, int(np.count_nonzero(pieces == tokenizer.unk_id)))
+            report(progress.characters)
             if number % _SAVED_EVERY == 0:
-                counts = {"parts": done, "characters": characters, "unknown": unknown}
-                stood = {"start": start, "parts_of_document": of_document}
-                write_json(train / _PROGRESS, counts | stood | {"bytes": [writer.flush() for writer in writers]})
-        if not any(writer.tokens for writer in writers):
-            raise BadInput("there is no text in the files")
-        if not all(writer.tokens for writer in writers):
-            raise BadInput(
-                "the text is too short to hold some of it out: give a --validation file, or, if it is read as fewer "
-                "documents than it has, separate them by blank lines (--documents blank-line)"
-            )
-        if (share := unknown / sum(writer.tokens for writer in writers)) > _MANY_UNKNOWN:
-            logger.warning(
-                "bertram: %.0f%% of the tokens are unknown to the tokenizer; a larger --vocab-size, another "
-                "--tokenizer or, where no spaces stand between words, an albert-* preset may know them",
-                100 * share,
-            )
+                progress.bytes = [writer.flush() for writer in writers]
+                write_json(train / _PROGRESS, asdict(progress))
+        _check_text(writers)
+        _warn_of_unknown(progress.unknown, sum(writer.tokens for writer in writers))
         for writer in reversed(writers):  # the one at `train` last: it says that both are whole
             writer.finish()
     finally:
@@ -230,19 +209,55 @@ def build(
     (train / _PROGRESS).unlink(missing_ok=True)
 
 
-_NOTHING: Mapping[str, Any] = {
-    **{"parts": 0, "characters": 0, "unknown": 0},
-    **{"start": Start(), "parts_of_document": 0},
-    "bytes": None,
-}
+@dataclass
+class _Progress:
+    """How far a build has come."""
+
+    parts: int = 0
+    characters: int = 0
+    unknown: int = 0  # tokens
+    start: Start = field(default_factory=Start)  # of the last of these parts
+    bytes: list[dict[str, int]] = field(default_factory=list)  # of each writer's files when it was saved
+
+    @classmethod
+    def read(cls, directory: Path) -> "_Progress":
+        """What was saved at `directory`; nothing where that is missing or cannot be read."""
+        try:
+            saved: dict[str, Any] = json.loads((directory / _PROGRESS).read_text(encoding="utf-8"))
+            return cls(**{**saved, "start": Start(*saved["start"])})
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls()
+
+    def count(self, part: Part, unknown: int) -> None:
+        """One more part is written, with so many tokens that are unknown."""
+        self.parts += 1
+        self.characters += part.characters
+        self.unknown += unknown
+        self.start = part.begins
 
 
-def _saved_progress(directory: Path) -> Mapping[str, Any]:
-    try:
-        progress: dict[str, Any] = json.loads((directory / _PROGRESS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        progress = {}
-    return progress if isinstance(progress, dict) and progress.keys() == _NOTHING.keys() else _NOTHING
+def _check_text(writers: Sequence[_Writer]) -> None:
+    """Check that every store has some.
+
+    Raises:
+        BadInput: there is no text, or too little to hold some out.
+    """
+    if not any(writer.tokens for writer in writers):
+        raise BadInput("there is no text in the files")
+    if not all(writer.tokens for writer in writers):
+        raise BadInput(
+            "the text is too short to hold some of it out: give a --validation file, or, if it is read as fewer "
+            "documents than it has, separate them by blank lines (--documents blank-line)"
+        )
+
+
+def _warn_of_unknown(unknown: int, tokens: int) -> None:
+    if unknown > _MANY_UNKNOWN * tokens:
+        logger.warning(
+            "bertram: %.0f%% of the tokens are unknown to the tokenizer; a larger --vocab-size, another "
+            "--tokenizer or, where no spaces stand between words, an albert-* preset may know them",
+            100 * unknown / tokens,
+        )
 
 
 def _is_held_out(seed: int, part: int, of: int) -> bool:
@@ -274,18 +289,21 @@ def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
         yield chunk
 
 
-_Tokenized = tuple[list[Part], NDArray[np.int32], NDArray[np.int64]]
-"""Parts, the pieces of all their sentences end to end, and how many each sentence has."""
+_Tokenized = tuple[Part, NDArray[np.int32], NDArray[np.int64]]
+"""A part, the pieces of its sentences end to end, and how many each sentence has."""
 
 
-def _tokenized(tokenizer: Tokenizer, chunks: Iterator[list[Part]]) -> Iterator[_Tokenized]:
+def _tokenized(tokenizer: Tokenizer, chunks: Iterator[list[Part]]) -> Iterator[list[_Tokenized]]:
     """Tokenize chunks in their order, the next few in threads meanwhile (the tokenizer itself uses all cores)."""
 
-    def tokenize(chunk: list[Part]) -> _Tokenized:
-        return chunk, *tokenizer.pieces([sentence for part in chunk for sentence in part.sentences])
+    def tokenize(chunk: list[Part]) -> list[_Tokenized]:
+        pieces, lengths = tokenizer.pieces([sentence for part in chunk for sentence in part.sentences])
+        of_parts = np.split(lengths, np.cumsum([len(part.sentences) for part in chunk])[:-1])
+        edges = np.cumsum([own.sum() for own in of_parts])[:-1]
+        return list(zip(chunk, np.split(pieces, edges), of_parts, strict=True))
 
     with ThreadPoolExecutor(_AHEAD) as pool:
-        waiting: deque[Future[_Tokenized]] = deque()
+        waiting: deque[Future[list[_Tokenized]]] = deque()
         for chunk in chunks:
             waiting.append(pool.submit(tokenize, chunk))
             if len(waiting) > _AHEAD:

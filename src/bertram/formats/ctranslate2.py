@@ -5,12 +5,12 @@ Letters: H hidden width, E embedding width, V vocabulary, P positions.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from bertram.config import TransformerConfig
+from bertram.config import Precision, TransformerConfig
 from bertram.errors import BadInput, require
 from bertram.formats.ctranslate2_file import VOCABULARY_MAP, vocabulary
 from bertram.models.decoder import Decoder
@@ -33,7 +33,7 @@ def write_ctranslate2(
     source_tokens: Sequence[str],
     target_tokens: Sequence[str],
     directory: Path,
-    precision: Literal["fp32", "int8"] = "fp32",
+    precision: Precision = "fp32",
     *,
     vocabulary_map: Path | None = None,
 ) -> None:

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from bertram.batch import checked_length
-from bertram.config import EncoderConfig
+from bertram.config import EncoderConfig, Precision
 from bertram.errors import BadInput
 from bertram.files import replacing
 from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED, Layout, layout_of
-from bertram.formats.quantization import Floats, Matrix, Precision, shape_of
+from bertram.formats.quantization import Floats, Matrix, shape_of
 from bertram.run_directory import trained_on_pairs
 from bertram.text.tokenizer import Tokenizer
 

@@ -4,12 +4,13 @@ Letters: N outputs and K inputs of a weight, P panels of 32 outputs.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Precision = Literal["fp32", "int8"]
+from bertram.config import Precision
+
 Floats = NDArray[np.float32]
 
 PANEL, GROUP = 32, 4

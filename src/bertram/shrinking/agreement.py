@@ -18,6 +18,7 @@ from bertram.models.heads import Head, Model
 from bertram.models.tensors import targets_of, to_tensors
 from bertram.shrinking.distillation import Answers, Distillation, DistillationFeed
 from bertram.tasks.similarity import Similarity
+from bertram.training.feed import first_epoch
 from bertram.training.interruption import check_stop
 
 
@@ -60,11 +61,8 @@ def side_by_side(distillation: Distillation, feed: DistillationFeed, device: tor
     own: list[Predictions] = []
     taught: list[Predictions] = []
     distillation.eval()
-    position = feed.start
-    while position[0] == 0:
+    for examples in first_epoch(feed):
         check_stop()
-        examples, position = feed.take(position)
-        examples = examples.select(np.argsort(examples.lengths, kind="stable"))
         inputs, targets = to_tensors(examples.inputs, device), targets_of(examples, device)
         expected = distillation.teacher.answers(inputs, targets, distillation.precision)
         found = distillation.answers(inputs, targets)

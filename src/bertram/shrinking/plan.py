@@ -92,10 +92,7 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
 
 def render_plan(rows: Sequence[Mapping[str, Any]]) -> Table:
     """What `rich` prints of a plan's rows, as `Row.to_dict` gives them."""
-    shown = plain_table(
-        *("groups", "embedding", "rank", "parameters", "MB in int8"),
-        *("energy kept: embeddings", "layers"),
-    )
+    shown = plain_table("groups", "embedding", "rank", "parameters", "MB in int8", "energy kept: embeddings", "layers")
     for row in rows:
         shown.add_row(
             *(str(row[name]) for name in ("groups", "embedding_size", "rank")),

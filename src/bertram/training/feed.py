@@ -1,5 +1,7 @@
 """Where a training's examples come from: a batch for every position, and the position after it."""
 
+import math
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +24,18 @@ class Feed(Protocol):
     def take(self, position: Position) -> tuple[Examples, Position]:
         """The batch at `position`, and where the next one begins."""
         ...
+
+
+def first_epoch(feed: Feed, tokens: float = math.inf) -> Iterator[Examples]:
+    """The batches that a model is judged on: all of a feed's first epoch, or the first ones, until they hold `tokens`.
+
+    In each, similar lengths stand together, which keeps padding inside attention small.
+    """
+    position, taken = feed.start, 0
+    while position[0] == 0 and taken < tokens:
+        examples, position = feed.take(position)
+        taken += examples.tokens
+        yield examples.select(np.argsort(examples.lengths, kind="stable"))
 
 
 class ShuffledRows:

@@ -2,13 +2,12 @@
 
 from typing import cast
 
-import numpy as np
 import torch
 
 from bertram.models.heads import Head, Model
 from bertram.models.tensors import targets_of, to_tensors
 from bertram.training.distributed import Processes
-from bertram.training.feed import Feed
+from bertram.training.feed import Feed, first_epoch
 from bertram.training.interruption import check_stop
 
 _EVALUATED_TOKENS = 2**16
@@ -21,15 +20,11 @@ def scores_on(network: Model, feed: Feed, processes: Processes) -> dict[str, flo
     """
     network.eval()
     sums: dict[str, list[float]] = {name: [0.0, 0.0, 0.0] for name in network.heads}  # losses, right answers, answers
-    position, tokens, number = feed.start, 0, 0
-    while position[0] == 0 and tokens < _EVALUATED_TOKENS:
-        batch, position = feed.take(position)
-        tokens, number = tokens + int(batch.inputs.offsets[-1]), number + 1
+    for number, batch in enumerate(first_epoch(feed, _EVALUATED_TOKENS), 1):
         if number % processes.size != processes.rank:
             continue
         if processes.size == 1:
             check_stop()
-        batch = batch.select(np.argsort(batch.inputs.lengths, kind="stable"))
         targets = {name: t for name, t in targets_of(batch, processes.device).items() if name in network.heads}
         with torch.inference_mode():
             logits = network.targeted(to_tensors(batch.inputs, processes.device), targets)

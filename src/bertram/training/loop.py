@@ -276,7 +276,9 @@ class Loop:
             if evaluations < recipe.evaluations and self.processes.rank == 0:
                 logger.warning(
                     "bertram: an evaluation takes %.0f s: --hours leaves time for %d, not %d",
-                    *(pace.evaluation_seconds, evaluations, recipe.evaluations),
+                    pace.evaluation_seconds,
+                    evaluations,
+                    recipe.evaluations,
                 )
         return State(total=total, evaluations=evaluations, position=self.feed.start)
 

@@ -6,11 +6,11 @@ from typing import Literal, cast, get_args
 
 from bertram.errors import BadInput
 
-Precision = Literal["auto", "fp32", "bf16"]
+TrainingPrecision = Literal["auto", "fp32", "bf16"]
 Rule = Literal["adamw", "lamb"]
 Schedule = Literal["polynomial", "inverse-sqrt"]
 
-_CHOICES = {"precision": Precision, "optimizer": Rule, "schedule": Schedule}
+_CHOICES = {"precision": TrainingPrecision, "optimizer": Rule, "schedule": Schedule}
 _FROM_0 = ("seed", "warmup", "weight_decay", "learning_rate", "encoder_learning_rate", "label_smoothing")
 _HIGHEST = {
     "seed": 2**31 - 1,
@@ -78,7 +78,7 @@ class Recipe:
     """Weight decay of matrices, apart from the gradient; biases and layer norms have none."""
     max_grad_norm: float = 1.0
     """If the norm of all gradients together is larger, they are scaled down to it."""
-    precision: Precision = "auto"
+    precision: TrainingPrecision = "auto"
     """bf16: matrix products in bfloat16, with float32 master weights. auto: bf16 if it is faster on this machine."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass, to save memory."""

@@ -1,0 +1,118 @@
+"""The training of a model on the token stores that were prepared for it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bertram import model_names
+from bertram.config import EncoderConfig
+from bertram.corpus.blocks import Blocks
+from bertram.corpus.source import Corpus
+from bertram.corpus.store import TokenStore
+from bertram.model_card import pretraining_card
+from bertram.model_directory import ModelDirectory
+from bertram.models.heads import Model
+from bertram.pretraining.settings import Pretraining
+from bertram.pretraining.stores import feeds
+from bertram.progress import Report, silent
+from bertram.run_directory import read_manifest
+from bertram.saving import save
+from bertram.text.lines import kind_of
+from bertram.text.tokenizer import Tokenizer
+from bertram.training.distributed import Processes
+from bertram.training.held_out import scores_on
+from bertram.training.loop import Evaluation, Loop
+
+
+def train(pretraining: Pretraining, out: Path, processes: Processes, report: Report) -> dict[str, Any]:
+    """Train on what was prepared at `out`, leave a model directory there, and return what bertram.json says of it.
+
+    Raises:
+        Interrupted: a signal came; the same call goes on from there.
+        Lost: another process ended.
+    """
+    source, objectives, recipe = pretraining.source, pretraining.objectives, pretraining.recipe
+    tokenizer, leads = Tokenizer.load(out), processes.rank == 0
+    feed, held_out = feeds(pretraining, out, tokenizer)
+    network = _network(pretraining, tokenizer)
+
+    def evaluate() -> Evaluation:
+        figures = scores_on(network, held_out["own"], processes)
+        losses = sum(value for name, value in figures.items() if name.endswith("_loss"))
+        return Evaluation(-losses, {f"validation_{name}": value for name, value in figures.items()})
+
+    outcome = Loop(
+        network,
+        feed,
+        recipe,
+        out,
+        evaluate=evaluate,
+        report=report if leads else silent,
+        processes=processes,
+        compile_unasked=True,
+    ).run()
+    scores = _scores(network, held_out, processes) if outcome.finished else {}
+    read_before = source.max_length if isinstance(source, ModelDirectory) else 0
+    manifest = {
+        **outcome.to_dict(),
+        "pretraining": asdict(objectives),
+        "max_length": max(objectives.max_length, read_before),
+        "base_model": model_names.name_of(pretraining.model),
+        "data": _data(pretraining, feed.store, held_out["own"].store),
+        "recipe": asdict(recipe),
+        "processes": processes.size,
+        "scores": {name: value for name, value in sorted(scores.items()) if math.isfinite(value)},
+    }
+    if leads:
+        save(network, tokenizer, out, manifest, pretraining_card(manifest, anew=isinstance(source, EncoderConfig)))
+    processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
+    return read_manifest(out)
+
+
+def _network(pretraining: Pretraining, tokenizer: Tokenizer) -> Model:
+    """The model before its first step."""
+    source, objective = pretraining.source, pretraining.sentence_objective
+    heads = {"masked_language_model": 0} | ({} if objective == "none" else {"sentence_pair": 2})
+    torch.manual_seed(pretraining.recipe.seed)
+    if isinstance(source, ModelDirectory):
+        network = source.read_model(heads)
+    else:
+        network = Model(replace(pretraining.config, vocab_size=tokenizer.vocab_size), heads)
+    network.config = replace(network.config, sentence_objective=objective)
+    return network
+
+
+def _scores(network: Model, held_out: Mapping[str, Blocks], processes: Processes) -> dict[str, float]:
+    """Figures of the own objective, and the accuracy of both objectives of sentences where they can be judged.
+
+    That of the trained one stands there once, by its name.
+    """
+    scores = scores_on(network, held_out["own"], processes)
+    scores.pop("sentence_pair_accuracy", None)
+    for name in ("nsp", "sop"):  # in one order on all processes, which sum what they found
+        found = scores_on(network, held_out[name], processes) if name in held_out else {}
+        if "sentence_pair_accuracy" in found:
+            scores[f"{name}_accuracy"] = found["sentence_pair_accuracy"]
+    return scores
+
+
+def _data(pretraining: Pretraining, train: TokenStore, validation: TokenStore) -> dict[str, Any]:
+    """Where each store's text comes from and how much it is, and what parted the documents of text files."""
+    corpus, held_out = pretraining.corpus, pretraining.held_out
+    sources = {"train": _named(corpus), "validation": _named(held_out) if held_out else "held out of the corpus"}
+    stores = {"train": train, "validation": validation}
+    data = {
+        name: {"source": sources[name], "tokens": len(text.tokens), "documents": text.document_count}
+        for name, text in stores.items()
+    }
+    plain = any(kind_of(file) == ".txt" for file in corpus.files)
+    return {**data, "documents": corpus.documents if plain else None}
+
+
+def _named(corpus: Corpus) -> str:
+    names = [file.name for file in corpus.files]
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more files"
