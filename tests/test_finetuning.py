@@ -62,7 +62,7 @@ def test_a_finished_training_leaves_no_checkpoints(place, tmp_path):
 
 
 def test_labels_are_smoothed_where_the_recipe_says_so(place, tmp_path):
-    splits = LabelledSplits.read(place / "good.csv")
+    splits = LabelledSplits.read({"train": [place / "good.csv"]})
     for smoothing in (0.1, None):
         recipe = replace(RECIPE, label_smoothing=smoothing)
         training = EncoderTraining(
@@ -246,7 +246,7 @@ def test_a_rare_label_that_is_held_out_is_known(tmp_path):
     for i in range(20):
         lines = [f"{t},{'rare' if j == i else y}" for j, (t, y) in enumerate(pairs)]
         (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
-        splits = LabelledSplits.read(tmp_path / "t.csv")
+        splits = LabelledSplits.read({"train": [tmp_path / "t.csv"]})
         assert set(splits.labels) == {"x", "y", "rare"}
 
 

@@ -1,7 +1,7 @@
 """One candidate of a comparison: trained with every seed, measured, and scored."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -33,13 +33,16 @@ class Comparison:
     out: Path
     task: Task
     splits: LabelledSplits
-    files: dict[str, Any]
-    """What `LabelledSplits.read` takes, for another process."""
+    files: Mapping[str, Sequence[Path]]
+    """Of each split, as `LabelledSplits.read` takes them."""
+    seed: int
+    """By which validation rows are drawn, if there is no file of them."""
 
     @property
     def source(self) -> dict[str, Any]:
         """The part of a job that says what data it is about."""
-        return {"files": self.files, "data": self.splits.description}
+        files = {name: [str(path.absolute()) for path in paths] for name, paths in self.files.items()}
+        return {"files": files, "seed": self.seed, "data": self.splits.description}
 
     def done(self, job: dict[str, Any], what: str, name: str) -> dict[str, Any]:
         """As `jobs.done`, by a name for the job's file."""

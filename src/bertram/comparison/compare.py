@@ -23,6 +23,7 @@ from bertram.run_directory import alone_in, is_occupied, keep, read_settings
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, task_of
 from bertram.tasks.task import Task
 from bertram.text.rows import parse_columns
+from bertram.text.splits import files_of
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 
@@ -70,10 +71,11 @@ def compare(
     if (vocab_size is not None or cased) and not any(model in PRESETS for model in names.values()):
         raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
     columns = parse_columns(columns) if isinstance(columns, str) else columns
-    splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
+    files = files_of(data, validation, test, most=1)
+    splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
     found = task_of(task, splits)
     splits.targets(found)  # a label that cannot be scored is heard of before anything is trained
-    comparison = Comparison(out, found, splits, _files(data, validation, test, columns, recipe.seed))
+    comparison = Comparison(out, found, splits, files, recipe.seed)
     trainings = {
         name: EncoderTraining(
             task=found,
@@ -144,19 +146,6 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     if not (out / _SETTINGS).exists() and is_occupied(out, _SETTINGS):
         raise BadInput(f"{out}: is not empty and holds no comparison; name another --out")
     keep(out / _SETTINGS, settings)
-
-
-def _files(
-    data: str | Path,
-    validation: str | Path | None,
-    test: str | Path | None,
-    columns: Mapping[str, str] | None,
-    seed: int,
-) -> dict[str, Any]:
-    """What `LabelledSplits.read` takes, for another process."""
-    files = {"data": data, "validation": validation, "test": test}
-    absolute = {name: None if file is None else str(Path(file).absolute()) for name, file in files.items()}
-    return absolute | {"columns": dict(columns or {}), "seed": seed}
 
 
 def _judge(comparison: Comparison, rows: Sequence[Trained]) -> tuple[dict[str, ScoreInterval | None], list[Difference]]:

@@ -47,8 +47,10 @@ def _splits(job: dict[str, Any]) -> "LabelledSplits":
         BadInput: a file holds something else than when the comparison read it.
     """
     from bertram.supervised.finetuning import LabelledSplits
+    from bertram.text.splits import listed
 
-    splits = LabelledSplits.read(**job["files"])
+    files = {name: listed(paths) for name, paths in job["files"].items()}
+    splits = LabelledSplits.read(files, columns=job["data"]["columns"], seed=job["seed"])
     if splits.description != job["data"]:
         raise BadInput("the data changed since the comparison began; compare it with another --out")
     return splits
