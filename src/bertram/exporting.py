@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
-from bertram import model_names
 from bertram.batch import IGNORED, Batch
 from bertram.config import check_published
 from bertram.corpus.masking import Masker
@@ -17,6 +16,7 @@ from bertram.formats.engine_layout import MASKED
 from bertram.formats.quantization import Precision, pack
 from bertram.inference.predictor import Reading
 from bertram.model_directory import ModelDirectory, check_head
+from bertram.model_names import resolve_trained
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import make_directory, new_directory, write_manifest
 from bertram.saving import save_files, save_tokenizers
@@ -82,7 +82,7 @@ def export(
     """
     out = Path(out)
     _check_options(format, precision, texts, columns, min_agreement, vocabulary_map)
-    source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
+    source = resolve_trained(model, allow_pickle=allow_pickle)
     kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
     if format not in _FORMATS[kind]:
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
@@ -136,9 +136,7 @@ def _check_options(
         raise BadInput(f"--format {format}: has no --vocabulary-map")
 
 
-def export_alike(
-    model: str | Path, out: Path, texts: Sequence[Input], *, allow_pickle: bool = False
-) -> Agreement | None:
+def export_alike(source: ModelDirectory, out: Path, texts: Sequence[Input]) -> Agreement | None:
     """Write an engine in int8 if that answers `texts` alike, else in float32, and return how far an int8 one agrees.
 
     One that is there already is replaced.
@@ -147,7 +145,6 @@ def export_alike(
         BadInput: as `export`.
         OSError: as `export`.
     """
-    source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
     try:
         return _export_engine(source, out, "int8", texts, MIN_AGREEMENT)
     except Disagreement:

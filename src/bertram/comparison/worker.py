@@ -106,9 +106,10 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.artifacts import load_predictor
     from bertram.evaluation import evaluate
     from bertram.exporting import export_alike
+    from bertram.model_directory import ModelDirectory
     from bertram.text.table import Table
 
-    found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).asked)
+    found = export_alike(ModelDirectory(Path(job["model"])), Path(job["out"]), Table(**job["sample"]).asked)
     _, judged = _splits(job).final
     score = evaluate(load_predictor(job["out"]), judged)[0].value
     precision, agreement = ("int8", found.share) if found else ("fp32", 1.0)

@@ -43,8 +43,8 @@ def outcome(
         write_text(lines, "".join(f"{json.dumps(given)}\n" for given in objects))
         engines = {"teacher": Path(scratch) / ENGINE, "student": out / ENGINE}
         rows = {}
-        for name, model in (("teacher", source.path), ("student", out)):
-            agreed = export_alike(model, engines[name], texts, allow_pickle=source.allow_pickle)
+        for name, model in (("teacher", source), ("student", ModelDirectory(out))):
+            agreed = export_alike(model, engines[name], texts)
             (measured,) = bench(engines[name], texts=lines, max_length=manifest["max_length"], with_ceiling=False)[
                 "rows"
             ]
@@ -60,8 +60,8 @@ def outcome(
             }
             if evaluate is not None:
                 rows[name]["scores"] = {
-                    kind: _scores(which, evaluate, columns, source.allow_pickle)
-                    for kind, which in (("model", model), ("engine", engines[name]))
+                    "model": _scores(model, evaluate, columns),
+                    "engine": _scores(engines[name], evaluate, columns),
                 }
     rows["teacher"]["sha256"] = fingerprint(source.find_weights())
     return {
@@ -79,9 +79,9 @@ def outcome(
     }
 
 
-def _scores(model: Path, data: Path, columns: str | None, allow_pickle: bool) -> list[dict[str, Any]]:
+def _scores(model: Path | ModelDirectory, data: Path, columns: str | None) -> list[dict[str, Any]]:
     """The scores of a model, the primary one first, which has its interval."""
-    predictor = artifacts.load_predictor(model, allow_pickle=allow_pickle)
+    predictor = artifacts.load_predictor(model)
     task, table = predictor.task, read_table(data, parse_columns(columns))
     targets, logits = task.targets(table.labels, str(data)), predictor.logits(*table.inputs)
     primary, *others = (asdict(score) for score in task.scores(logits, targets))

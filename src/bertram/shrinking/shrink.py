@@ -73,7 +73,7 @@ def shrink(
     out, data = Path(out), None if evaluate is None else Path(evaluate)
     lessons = tuple(LESSONS if lessons is None else lessons)
     _check(recipe, lessons)
-    source = model_names.trained(model, model_names.resolve_encoder(model, allow_pickle=allow_pickle))
+    source = model_names.resolve_trained_encoder(model, allow_pickle=allow_pickle)
     # What the model's small files tell comes before the texts, which may be many.
     chosen = Dial(**(dial or {}))
     student = chosen.of(source.config)

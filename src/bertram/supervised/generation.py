@@ -10,7 +10,7 @@ import numpy as np
 
 from bertram import model_names
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
-from bertram.config import EncoderConfig, TransformerConfig, changed
+from bertram.config import TransformerConfig, changed
 from bertram.errors import BadInput
 from bertram.evaluation import evaluate_writing
 from bertram.inference.generator import Generator
@@ -79,7 +79,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
     @cached_property
     def source(self) -> ModelDirectory | TransformerConfig:
         """As `Training.source`; an encoder's directory gets a new decoder."""
-        return resolve_writing(self.model, allow_pickle=self.allow_pickle)
+        return model_names.resolve_writing(self.model, allow_pickle=self.allow_pickle)
 
     @property
     def defaults(self) -> Mapping[str, float]:
@@ -154,18 +154,6 @@ def examples_of(
     following[ranges(offsets[:-1], kept)] = pieces
     outputs = Batch(written, np.zeros_like(written), positions, offsets)
     return Examples(inputs, token_labels={HEAD: following}, inputs_b=outputs), cut + int((lengths > kept).sum())
-
-
-def resolve_writing(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | TransformerConfig:
-    """`model_names.resolve` where a model is to learn to write texts.
-
-    Raises:
-        BadInput: nothing goes by that name, or it is an encoder's preset.
-    """
-    found = model_names.resolve(model, allow_pickle=allow_pickle)
-    if isinstance(found, EncoderConfig):
-        raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
-    return found
 
 
 def _start(training: EncoderDecoderTraining, out: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:

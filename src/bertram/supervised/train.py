@@ -9,7 +9,7 @@ from bertram.errors import BadInput
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, task_of
-from bertram.supervised.generation import EncoderDecoderTraining, read_splits, resolve_writing
+from bertram.supervised.generation import EncoderDecoderTraining, read_splits
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.rows import ROLES, parse_columns
 from bertram.text.splits import Files, files_of
@@ -68,7 +68,7 @@ def train(
         if cased:
             raise BadInput("--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
         files = files_of(data, validation, test, most=2)
-        resolve_writing(model, allow_pickle=allow_pickle)  # before anything is read or written
+        model_names.resolve_writing(model, allow_pickle=allow_pickle)  # before anything is read or written
         training = EncoderDecoderTraining(
             task=GENERATIONS[task](),
             splits=read_splits(task, files, columns=columns, seed=recipe.seed),
