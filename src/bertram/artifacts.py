@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bertram.baseline import Baseline, is_baseline
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.formats.ctranslate2_file import is_ctranslate2, vocabulary
 from bertram.formats.engine_file import read_engine
 from bertram.inference.engine_runner import EngineRunner
@@ -89,10 +89,8 @@ def _load_engine(path: Path) -> Predictor | MaskFiller:
     manifest = engine.manifest
     if "task" not in manifest:
         raise BadInput(f"{path}: its model was trained for no task")
-    try:
+    with failing_in(path):
         task = any_task_from_dict(manifest["task"])
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
     if isinstance(task, Generation):
         raise BadInput(f"{path}: an engine does no {task.name}")
     check_head(path, task, engine.heads)

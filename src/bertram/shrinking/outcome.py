@@ -10,7 +10,7 @@ from bertram import artifacts
 from bertram.batch import NO_PAIRS
 from bertram.benchmark.bench import bench
 from bertram.comparison.statistics import interval
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.exporting import export_alike
 from bertram.files import fingerprint, write_text
 from bertram.formats.engine_file import read_engine
@@ -104,10 +104,8 @@ def check_evaluated(source: ModelDirectory, data: Path, columns: str | None) -> 
     if not isinstance(task, Task):
         raise BadInput(f"{data}: a model for {task.name} is not scored on labels")
     task.targets(table.labels, str(data))
-    try:
+    with failing_in(data):
         check_inputs(task, table.texts_b is not None, trained_on=source.pairs)
-    except BadInput as error:
-        raise BadInput(f"{data}: {error}") from None
     if not task.apart and table.texts_b is not None and source.config.type_vocab_size < 2:
         raise BadInput(f"{source}: {NO_PAIRS}")
 
