@@ -1,6 +1,6 @@
 """A trained model in another format: what `bertram export` does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -20,6 +20,7 @@ from bertram.model_names import resolve_trained
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import make_directory, new_directory, write_manifest
 from bertram.saving import save_files, save_tokenizers
+from bertram.tasks.classification import Classification
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
@@ -33,10 +34,8 @@ if TYPE_CHECKING:
 
 Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
 
-_FORMATS: Mapping[str, tuple[Format, ...]] = {
-    "an encoder": ("engine", "onnx", "huggingface"),
-    "an encoder–decoder model": ("ctranslate2", "huggingface"),
-}
+_OF_ENCODERS: tuple[Format, ...] = ("engine", "onnx", "huggingface")
+_OF_TRANSFORMERS: tuple[Format, ...] = ("ctranslate2", "huggingface")
 MIN_AGREEMENT = 0.98
 _MOST_TEXTS = 512  # that agreement is measured on
 _DRAWN_TEXTS, _DRAWN_TOKENS = 64, 32
@@ -83,9 +82,9 @@ def export(
     out = Path(out)
     _check_options(format, precision, texts, columns, min_agreement, vocabulary_map)
     source = resolve_trained(model, allow_pickle=allow_pickle)
-    kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
-    if format not in _FORMATS[kind]:
-        raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
+    if format not in (formats := _OF_TRANSFORMERS if source.is_transformer else _OF_ENCODERS):
+        kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
+        raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(formats)}")
     if isinstance(texts, str | Path):
         texts = first_inputs(texts, _MOST_TEXTS, parse_columns(columns) or {})
     if format in ("engine", "onnx"):
@@ -99,10 +98,10 @@ def export(
         return _export_engine(source, out, precision or "int8", texts, least)
     if format == "onnx":
         _export_onnx(source, out)
-    elif kind == "an encoder":
-        _export_encoder(source, out)
-    else:
+    elif source.is_transformer:
         _export_transformer(source, out, format, precision, vocabulary_map)
+    else:
+        _export_encoder(source, out)
     return None
 
 
@@ -247,7 +246,7 @@ def _export_encoder(source: ModelDirectory, out: Path) -> None:
     _answer_in_unit_of_labels(network, task)
     if isinstance(task, Regression):
         kept["task"] = Regression(0.0, 1.0).to_dict()
-    labels = getattr(task, "labels", None)
+    labels = task.labels if isinstance(task, Classification) else None
     with new_directory(out) as folder:
         write_manifest(folder, kept | save_files(network, tokenizer, folder, kept["max_length"], labels))
 

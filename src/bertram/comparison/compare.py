@@ -21,6 +21,7 @@ from bertram.inference.kernels import machine
 from bertram.model_directory import ModelDirectory
 from bertram.run_directory import alone_in, is_occupied, keep, read_settings
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, task_of
+from bertram.tasks.classification import Classification
 from bertram.tasks.task import Task
 from bertram.text.rows import parse_columns
 from bertram.text.splits import files_of
@@ -181,6 +182,7 @@ def _ship(out: Path, candidates: Sequence[Candidate], model: str | None) -> None
 
 
 def _label_counts(splits: LabelledSplits, task: Task) -> dict[str, int] | None:
-    labels = getattr(task, "labels", None)
+    if not isinstance(task, Classification):
+        return None
     counts = Counter(splits.train.labels)
-    return None if labels is None else {label: counts[label] for label in labels}
+    return {label: counts[label] for label in task.labels}

@@ -17,6 +17,7 @@ from bertram.model_card import model_card
 from bertram.model_directory import ModelDirectory, check_max_length
 from bertram.saving import learned_tokenizer, save
 from bertram.supervised.base import Training, TrainingSetup
+from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.splits import Splits
@@ -178,7 +179,8 @@ def _start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
     task, source = training.task, training.source
     heads = {task.head: task.outputs}
     if isinstance(source, ModelDirectory):
-        return source.read_model(heads, labels=getattr(task, "labels", None)), source.read_tokenizer()
+        labels = task.labels if isinstance(task, Classification) else None
+        return source.read_model(heads, labels=labels), source.read_tokenizer()
     from bertram.models.heads import Model
 
     tokenizer = learned_tokenizer(
