@@ -132,7 +132,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             values = predictor.logits(*splits.judged[name].inputs)
             write_array(out / f"logits-{name}.npy", values)
             label = task.only_answer(values, targets[name]) if name == "validation" else None
-            if label is not None and self.recipe != self.recipe.of_one_step:  # a trial is not there to learn
+            if label is not None and not self.trial:
                 logger.warning(
                     "bertram: %s: all %d validation texts got the label %.60r: the model tells no texts apart; "
                     "use pre-trained weights, or more data or steps",
