@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from bertram.checking.tables import check_tables, render
+from bertram.checking import tables
+from bertram.checking.tables import render
 from bertram.config import PRESETS
 from bertram.errors import BadInput
+from bertram.text.splits import files_of
 from bertram.text.tokenizer import Tokenizer
 from tiny import run
 
@@ -23,6 +25,11 @@ def table(path, *rows):
 def clean(path, *more):
     """Ten rows of each of two labels, which nothing is wrong with, and `more`."""
     return table(path, *((f"text number {i}", "ab"[i % 2]) for i in range(20)), *more)
+
+
+def check_tables(data, validation=None, test=None, **options):
+    """As `tables.check_tables`, of the files of each split."""
+    return tables.check_tables(files_of(data, validation, test, most=1), **options)
 
 
 def found_about(found, word):

@@ -97,7 +97,7 @@ def test_an_encoder_that_gets_a_decoder(tmp_path):
             "train.de: one file too many; labelled texts stand in one",
         ),
         (["train.en", "train.de", "--test", "a", "b", "c"], "c: one file too many; pairs stand in one table or in two"),
-        (["train.en", "train.de", "--model", "bert-tiny"], "bert-tiny: this preset is an encoder"),
+        (["train.en", "train.de", "--model", "bert-tiny"], "bert-tiny: is an encoder's preset"),
         (["train.en", "--task", "translation"], "needs a second file"),
     ],
 )

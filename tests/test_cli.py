@@ -44,6 +44,8 @@ def test_evaluate(place, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [score["metric"] for score in found] == ["accuracy", "macro-f1", "matthews"]
     assert all("n:100" in score["signature"] for score in found)
+    assert run("evaluate", place / "out", place / "good.csv", place / "good.csv") == 2
+    assert "good.csv: one file too many; labelled texts stand in one table" in capsys.readouterr().err
 
 
 def test_predict_answers_in_order(place, capsys, monkeypatch):

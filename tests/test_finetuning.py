@@ -62,7 +62,7 @@ def test_a_finished_training_leaves_no_checkpoints(place, tmp_path):
 
 
 def test_labels_are_smoothed_where_the_recipe_says_so(place, tmp_path):
-    splits = LabelledSplits.read(place / "good.csv")
+    splits = LabelledSplits.read({"train": [place / "good.csv"]})
     for smoothing in (0.1, None):
         recipe = replace(RECIPE, label_smoothing=smoothing)
         training = EncoderTraining(
@@ -216,11 +216,11 @@ def test_a_diverged_training_is_called_so(place, tmp_path):
 
 
 def test_a_model_that_tells_no_texts_apart_is_warned_of(place, tmp_path, caplog):
-    """But not where it is only tried whether all goes well, nor where it learned."""
+    """After the one step that was asked for too, but not where it is only tried out, nor where it learned."""
     given = {"model": place / "bare", "out": tmp_path / "out"}
     train("classification", place / "good.csv", **given, dry_run=True)
     assert "tells no texts apart" not in caplog.text
-    train("classification", place / "good.csv", **given, recipe=Recipe(steps=2, learning_rate=0.0))
+    train("classification", place / "good.csv", **given, recipe=Recipe(steps=1, evaluations=1, learning_rate=0.0))
     said = f"{tmp_path / 'out'}: all 20 validation texts got the label "
     assert said in caplog.text
     assert "tells no texts apart; use pre-trained weights, or more data or steps" in caplog.text
@@ -252,7 +252,7 @@ def test_a_rare_label_that_is_held_out_is_known(tmp_path):
     for i in range(20):
         lines = [f"{t},{'rare' if j == i else y}" for j, (t, y) in enumerate(pairs)]
         (tmp_path / "t.csv").write_text("\n".join(["text,label", *lines]))
-        splits = LabelledSplits.read(tmp_path / "t.csv")
+        splits = LabelledSplits.read({"train": [tmp_path / "t.csv"]})
         assert set(splits.labels) == {"x", "y", "rare"}
 
 

@@ -86,7 +86,7 @@ def test_tokens_are_smoothed_and_untrained_writing_is_no_measure(tmp_path: Path)
     """Of what later evaluations take: --hours makes as many as are asked for."""
     training = generation.EncoderDecoderTraining(
         task=Translation(),
-        splits=generation.read_splits("translation", write_pairs(tmp_path, 40)),
+        splits=generation.read_splits("translation", {"train": write_pairs(tmp_path, 40)}),
         model="transformer-tiny",
         config=SIZES,
         recipe=Recipe(steps=1),
@@ -423,7 +423,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ([*train, german, *to, "--config", "layers=3"], "no field 'layers'"),
         ([*train, german, *to, "--max-length", 2], "--max-length 2: leaves no room for text"),
         ([*train, german, *to, "--max-length", 1000], "--max-length 1000: transformer-tiny has 512 positions"),
-        (["train", "classification", english, german, *to], "a second file"),
+        (["train", "classification", english, german, *to], "train.de: one file too many; labelled texts stand in one"),
+        ([*train, german, "--test", english, german, "c", *to], "c: one file too many; pairs stand in one table or in"),
         (["translate", trained, english, "--beam-size", 0], "--beam-size 0"),
         (["translate", trained, english, "--text", "eins"], "not both"),
         (["translate", trained, tmp_path / "no news.en"], "no news.en"),

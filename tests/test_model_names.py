@@ -9,7 +9,7 @@ from bertram.baseline import FILES
 from bertram.errors import BadInput
 from bertram.exporting import export
 from bertram.formats.ctranslate2_file import WEIGHTS
-from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, name_of, resolve, trained
+from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, name_of, resolve, resolve_trained
 from tiny import model_directory
 
 
@@ -84,8 +84,8 @@ def test_a_directory_that_is_called_like_a_preset(tmp_path: Path, monkeypatch: p
     model_directory(tmp_path / "bert-tiny")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match=r"write \./bert-tiny for the directory"):
-        trained("bert-tiny", resolve("bert-tiny"))
-    assert trained("./bert-tiny", resolve("./bert-tiny")).path == Path("bert-tiny")
+        resolve_trained("bert-tiny")
+    assert resolve_trained("./bert-tiny").path == Path("bert-tiny")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_directory_that_is_called_like_a_preset(tmp_path: Path, monkeypatch: p
 )
 def test_a_preset_is_to_be_trained_first(name: str, commands: list[str]) -> None:
     with pytest.raises(BadInput) as caught:
-        trained(name, resolve(name))
+        resolve_trained(name)
     assert all(command in str(caught.value) for command in commands)
 
 

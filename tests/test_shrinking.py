@@ -385,7 +385,7 @@ def test_a_shrunken_model_is_compared_by_its_engine_and_shown(
         write_json(tmp_path / "dial" / name / "results.json", results | said)
     (tmp_path / "dial" / "odd" / "results.json").mkdir(parents=True)  # which cannot be read
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bertram.shrinking.shrink._texts", lambda files: pytest.fail("read again"))
+        patch.setattr("bertram.shrinking.settings._texts", lambda files: pytest.fail("read again"))
         assert tiny.run(*command, "--resume") == 0
     page = (out / "report.html").read_text()
     assert [name for name in neighbours if name in page] == ["narrow", "other-texts"]

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from bertram.errors import BadInput
 from bertram.text.inputs import read_documents, read_inputs, read_lines
 from bertram.text.rows import parse_columns, read_rows
-from bertram.text.splits import split
+from bertram.text.splits import files_of, split
 from bertram.text.table import Table, read_table
 
 TABLE = Table(["a, b", 'say "hi"', "two\nlines", "评论"], None, ["x", "y", "x", "<b>"])
@@ -206,6 +207,14 @@ def test_split_parts_every_row_once(number, seed):
     assert len(held) == max(1, round(number * 0.1))
     assert kept.texts == sorted(kept.texts, key=int)
     assert split(table, 0.1, seed) == (kept, held)
+
+
+def test_a_split_without_files_is_not_there():
+    assert files_of("a.csv", None, [], most=1) == {"train": [Path("a.csv")]}
+    assert files_of(["a.en", "a.de"], test="b.csv", most=2) == {
+        "train": [Path("a.en"), Path("a.de")],
+        "test": [Path("b.csv")],
+    }
 
 
 def test_one_row_is_not_split():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bertram.baseline import Baseline, is_baseline
 from bertram.batch import checked_length
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.formats.ctranslate2_file import is_ctranslate2, vocabulary
 from bertram.formats.engine_file import read_engine
 from bertram.inference.engine_runner import EngineRunner
@@ -12,7 +12,7 @@ from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
 from bertram.model_directory import ModelDirectory, check_head
-from bertram.model_names import engine_of, resolve, trained
+from bertram.model_names import engine_of, resolve_trained
 from bertram.run_directory import MANIFEST
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import any_task_from_dict
@@ -31,7 +31,15 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     """
     if (engine := engine_of(model)) is not None:
         return _load_engine(engine)
-    source = trained(model, resolve(model, allow_pickle=allow_pickle, answers=True))
+    return load_directory(resolve_trained(model, allow_pickle=allow_pickle, answers=True))
+
+
+def load_directory(source: ModelDirectory) -> Predictor | Generator | MaskFiller | Baseline:
+    """`load` where the directory of the model was found already.
+
+    Raises:
+        BadInput: it is damaged, or trained for nothing.
+    """
     if is_baseline(source.path):
         return Baseline.load(source.path)
     task = source.task
@@ -51,13 +59,13 @@ def _on_encoder(
     return Predictor(task, tokenizer, runner, max_length, pairs=pairs)
 
 
-def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
-    """`load` where an encoder is wanted, for its logits or its vectors.
+def load_predictor(model: str | Path | ModelDirectory, *, allow_pickle: bool = False) -> Predictor:
+    """`load` or `load_directory` where an encoder is wanted, for its logits or its vectors.
 
     Raises:
         BadInput: as `load`, or the model is none.
     """
-    found = load(model, allow_pickle=allow_pickle)
+    found = load_directory(model) if isinstance(model, ModelDirectory) else load(model, allow_pickle=allow_pickle)
     if isinstance(found, Baseline):
         raise BadInput(f"{model}: is a tf-idf baseline, which predicts and makes no vectors")
     if isinstance(found, Generator | MaskFiller):
@@ -82,10 +90,8 @@ def _load_engine(path: Path) -> Predictor | MaskFiller:
     manifest = engine.manifest
     if "task" not in manifest:
         raise BadInput(f"{path}: its model was trained for no task")
-    try:
+    with failing_in(path):
         task = any_task_from_dict(manifest["task"])
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
     if isinstance(task, Generation):
         raise BadInput(f"{path}: an engine does no {task.name}")
     check_head(path, task, engine.heads)

@@ -157,8 +157,8 @@ def check(
     files = [data] if data2 is None else [data, data2]
     found, page = look(
         files,
-        validation or [],
-        test or [],
+        validation,
+        test,
         task=task,
         model=model,
         columns=columns,
@@ -227,8 +227,8 @@ def train(
             [data] if data2 is None else [data, data2],
             model=model,
             out=out,
-            validation=validation or None,
-            test=test or None,
+            validation=validation,
+            test=test,
             columns=columns,
             recipe=recipe,
             vocab_size=vocab_size,

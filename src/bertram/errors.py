@@ -69,6 +69,19 @@ def failing_as(reason: str) -> Iterator[None]:
         raise BadInput(f"{reason} ({said:.200})") from None
 
 
+@contextmanager
+def failing_in(place: object) -> Iterator[None]:
+    """Say where it is that something is refused: `place`, such as a file, comes before the reason.
+
+    Raises:
+        BadInput: something was refused.
+    """
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{place}: {error}") from None
+
+
 def check_utf8(argument: str) -> None:
     """Refuse an argument that is not valid UTF-8, such as a name from an old archive; no file of ours could hold it.
 

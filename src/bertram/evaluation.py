@@ -14,6 +14,7 @@ from bertram.tasks.registry import COLUMNS
 from bertram.tasks.task import Score
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.rows import parse_columns
+from bertram.text.splits import listed
 from bertram.text.table import Table, read_table
 
 
@@ -52,13 +53,12 @@ def evaluate_files(
             raise BadInput(f"--n-best {wanted}: only one output per text is scored")
         require_all(("sacrebleu",) if model.task.name == "translation" else (), "train")
         names = COLUMNS[model.task.name]
-        pairs = read_pairs(*files, columns=parse_columns(columns, names), names=names)
+        pairs = read_pairs(*listed(files, most=2), columns=parse_columns(columns, names), names=names)
         return evaluate_writing(model, pairs, replace(model.search, **(search or {})))
     if isinstance(model, MaskFiller):
         raise BadInput(f"{files[0]}: a model for {model.task.name} is not scored on labels")
     if search:
         raise BadInput(f"--{next(iter(search)).replace('_', '-')}: is for models that write texts")
-    if len(files) > 1:
-        raise BadInput(f"{files[1]}: {model.task.name} reads one table")
+    (table,) = listed(files, most=1)
     require_all(("sklearn", "scipy"), "train")
-    return evaluate(model, read_table(files[0], parse_columns(columns)), str(files[0]))
+    return evaluate(model, read_table(table, parse_columns(columns)), str(table))

@@ -1,13 +1,12 @@
 """A trained model in another format: what `bertram export` does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
-from bertram import model_names
 from bertram.batch import IGNORED, Batch
 from bertram.config import Format, Precision, check_published
 from bertram.corpus.masking import Masker
@@ -17,9 +16,11 @@ from bertram.formats.engine_layout import MASKED
 from bertram.formats.quantization import pack
 from bertram.inference.predictor import Reading
 from bertram.model_directory import ModelDirectory, check_head
+from bertram.model_names import resolve_trained
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import make_directory, new_directory, write_manifest
 from bertram.saving import save_files, save_tokenizers
+from bertram.tasks.classification import Classification
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
@@ -31,10 +32,8 @@ from bertram.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from bertram.models.heads import Model, RegressionHead
 
-_FORMATS: Mapping[str, tuple[Format, ...]] = {
-    "an encoder": ("engine", "onnx", "huggingface"),
-    "an encoder–decoder model": ("ctranslate2", "huggingface"),
-}
+_OF_ENCODERS: tuple[Format, ...] = ("engine", "onnx", "huggingface")
+_OF_TRANSFORMERS: tuple[Format, ...] = ("ctranslate2", "huggingface")
 MIN_AGREEMENT = 0.98
 _MOST_TEXTS = 512  # that agreement is measured on
 _DRAWN_TEXTS, _DRAWN_TOKENS = 64, 32
@@ -80,10 +79,10 @@ def export(
     """
     out = Path(out)
     _check_options(format, precision, texts, columns, min_agreement, vocabulary_map)
-    source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
-    kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
-    if format not in _FORMATS[kind]:
-        raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(_FORMATS[kind])}")
+    source = resolve_trained(model, allow_pickle=allow_pickle)
+    if format not in (formats := _OF_TRANSFORMERS if source.is_transformer else _OF_ENCODERS):
+        kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
+        raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(formats)}")
     if isinstance(texts, str | Path):
         texts = first_inputs(texts, _MOST_TEXTS, parse_columns(columns) or {})
     if format in ("engine", "onnx"):
@@ -97,10 +96,10 @@ def export(
         return _export_engine(source, out, precision or "int8", texts, least)
     if format == "onnx":
         _export_onnx(source, out)
-    elif kind == "an encoder":
-        _export_encoder(source, out)
-    else:
+    elif source.is_transformer:
         _export_transformer(source, out, format, precision, vocabulary_map)
+    else:
+        _export_encoder(source, out)
     return None
 
 
@@ -134,9 +133,7 @@ def _check_options(
         raise BadInput(f"--format {format}: has no --vocabulary-map")
 
 
-def export_alike(
-    model: str | Path, out: Path, texts: Sequence[Input], *, allow_pickle: bool = False
-) -> Agreement | None:
+def export_alike(source: ModelDirectory, out: Path, texts: Sequence[Input]) -> Agreement | None:
     """Write an engine in int8 if that answers `texts` alike, else in float32, and return how far an int8 one agrees.
 
     One that is there already is replaced.
@@ -145,7 +142,6 @@ def export_alike(
         BadInput: as `export`.
         OSError: as `export`.
     """
-    source = model_names.trained(model, model_names.resolve(model, allow_pickle=allow_pickle))
     try:
         return _export_engine(source, out, "int8", texts, MIN_AGREEMENT)
     except Disagreement:
@@ -248,7 +244,7 @@ def _export_encoder(source: ModelDirectory, out: Path) -> None:
     _answer_in_unit_of_labels(network, task)
     if isinstance(task, Regression):
         kept["task"] = Regression(0.0, 1.0).to_dict()
-    labels = getattr(task, "labels", None)
+    labels = task.labels if isinstance(task, Classification) else None
     with new_directory(out) as folder:
         write_manifest(folder, kept | save_files(network, tokenizer, folder, kept["max_length"], labels))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertram.batch import LEAST_LENGTH, checked_length
 from bertram.config import EncoderConfig, TransformerConfig
-from bertram.errors import BadInput, require_all
+from bertram.errors import BadInput, failing_in, require_all
 from bertram.formats.config_json import overrides_of
 from bertram.formats.huggingface_config import Description, read_description
 from bertram.formats.marian_config import read_search
@@ -151,10 +151,8 @@ class ModelDirectory:
             BadInput: bertram.json names none that is known.
         """
         if "task" in self.manifest:
-            try:
+            with failing_in(self.path / MANIFEST):
                 return any_task_from_dict(self.manifest["task"])
-            except BadInput as error:
-                raise BadInput(f"{self.path / MANIFEST}: {error}") from None
         if is_marian(self.path):
             return Translation()
         return Similarity() if has_pooling(self.path) else self._task_of_class()

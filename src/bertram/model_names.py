@@ -122,12 +122,37 @@ def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> ModelDi
     return found
 
 
-def trained(model: str | Path, found: ModelDirectory | EncoderConfig | TransformerConfig) -> ModelDirectory:
-    """What a model argument was found to name, where a preset will not do.
+def resolve_writing(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | TransformerConfig:
+    """`resolve` where a model is to learn to write texts; an encoder's directory gets a decoder.
 
     Raises:
-        BadInput: it is a preset, which has learned nothing.
+        BadInput: nothing goes by that name, or it is an encoder's preset.
     """
+    found = resolve(model, allow_pickle=allow_pickle)
+    if isinstance(found, EncoderConfig):
+        raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
+    return found
+
+
+def resolve_trained(model: str | Path, *, allow_pickle: bool = False, answers: bool = False) -> ModelDirectory:
+    """`resolve` where a preset will not do, which has learned nothing.
+
+    Raises:
+        BadInput: as `resolve`, or it is a preset.
+    """
+    return _trained(model, resolve(model, allow_pickle=allow_pickle, answers=answers))
+
+
+def resolve_trained_encoder(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory:
+    """`resolve_encoder` where a preset will not do.
+
+    Raises:
+        BadInput: as `resolve_encoder`, or it is a preset.
+    """
+    return _trained(model, resolve_encoder(model, allow_pickle=allow_pickle))
+
+
+def _trained(model: str | Path, found: ModelDirectory | EncoderConfig | TransformerConfig) -> ModelDirectory:
     if isinstance(found, ModelDirectory):
         return found
     if exists(Path(model)):

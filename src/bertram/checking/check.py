@@ -1,6 +1,5 @@
 """What files of examples hold, before anyone trains on them: what `bertram check` does."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from bertram.config import PRESETS, TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.rows import parse_columns, read_rows
-from bertram.text.splits import NAMES
+from bertram.text.splits import Files, files_of, listed
 
 
 def check(
-    data: Sequence[Path],
-    validation: Sequence[Path] = (),
-    test: Sequence[Path] = (),
+    data: Files,
+    validation: Files | None = None,
+    test: Files | None = None,
     *,
     task: str | None = None,
     model: str | None = None,
@@ -34,24 +33,17 @@ def check(
     """
     if (vocab_size is not None or cased) and model not in {*PRESETS, *TRANSFORMERS}:
         raise BadInput("--vocab-size and --cased are for the tokenizer that a preset learns; give a preset as --model")
-    files = {part: paths for part, paths in zip(NAMES, (data, validation, test), strict=True) if paths}
     if task is None:
-        task = "translation" if len(data) > 1 else _by_columns(data[0], columns)
-    most = 2 if task in GENERATIONS else 1
-    for paths in files.values():
-        if len(paths) > most:
-            where = "pairs stand in one table or in two files" if most > 1 else "labelled texts stand in one table"
-            raise BadInput(f"{paths[most]}: one file too many; {where}")
+        table, *more = listed(data)
+        task = "translation" if more else _by_columns(table, columns)
     if task in GENERATIONS:
         if cased:
             raise BadInput("--cased is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
-        named = parse_columns(columns, COLUMNS[task])
+        files, named = files_of(data, validation, test, most=2), parse_columns(columns, COLUMNS[task])
         found = pairs.check_pairs(task, files, model=model, columns=named, vocab_size=vocab_size)
         return found, pairs.render(found)
-    parts = (next(iter(paths), None) for paths in (validation, test))
-    found = tables.check_tables(
-        data[0], *parts, task=task, model=model, columns=parse_columns(columns), vocab_size=vocab_size, cased=cased
-    )
+    files, named = files_of(data, validation, test, most=1), parse_columns(columns)
+    found = tables.check_tables(files, task=task, model=model, columns=named, vocab_size=vocab_size, cased=cased)
     return found, tables.render(found)
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from bertram import model_names
 from bertram.checking import page
 from bertram.checking.reader import Reader
-from bertram.config import EncoderConfig, TransformerConfig
-from bertram.errors import BadInput
+from bertram.config import TransformerConfig
 from bertram.tasks.registry import COLUMNS
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.tokenizer import Tokenizer
@@ -79,9 +78,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _reader(model: str | Path, train: Pairs, vocab_size: int | None) -> Reader:
-    found, name = model_names.resolve(model), model_names.name_of(model)
-    if isinstance(found, EncoderConfig):
-        raise BadInput(f"{model}: this preset is an encoder, which cannot write texts; take transformer-tiny")
+    found, name = model_names.resolve_writing(model), model_names.name_of(model)
     if isinstance(found, TransformerConfig):
         sources, targets = train.flat
         size = found.decoder.vocab_size if vocab_size is None else vocab_size

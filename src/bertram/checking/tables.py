@@ -29,9 +29,7 @@ Labels = dict[Example, set[str | float | None]]
 
 
 def check_tables(
-    data: str | Path,
-    validation: str | Path | None = None,
-    test: str | Path | None = None,
+    files: Mapping[str, Sequence[Path]],
     *,
     task: str | None = None,
     model: str | Path | None = None,
@@ -41,10 +39,11 @@ def check_tables(
 ) -> dict[str, Any]:
     """Count what stands in the tables and what is wrong with them.
 
-    `task` is one of `bertram.tasks.registry.TASKS`; None guesses from the training labels. Texts are equal if every
-    character is; a pair counts as one text. Lengths are in characters and words between white space, with `model` also
-    in its tokens, special ones included, where of two texts that the task reads apart the longer counts; those of a
-    preset are learned from all training texts, a tokenizer of at most `vocab_size` entries, `cased` or not.
+    `files` are a table for "train", perhaps for "validation" and "test". `task` is one of
+    `bertram.tasks.registry.TASKS`; None guesses from the training labels. Texts are equal if every character is; a pair
+    counts as one text. Lengths are in characters and words between white space, with `model` also in its tokens,
+    special ones included, where of two texts that the task reads apart the longer counts; those of a preset are learned
+    from all training texts, a tokenizer of at most `vocab_size` entries, `cased` or not.
 
     Returns:
         "task": its name; "guessed": whether by the labels; "model": name, vocabulary and length, or None; "tables": for
@@ -54,11 +53,10 @@ def check_tables(
     Raises:
         BadInput: a file or the model cannot be used.
     """
-    given = {"train": data, "validation": validation, "test": test}
-    files = {part: Path(file) for part, file in given.items() if file is not None}
-    names = page.told_apart({part: file.name for part, file in files.items()})
-    rows = {part: read_rows(file, columns or {}) for part, file in files.items()}
-    tables = {part: table_of(str(files[part]), found) for part, found in rows.items()}
+    paths = {part: path for part, (path,) in files.items()}
+    names = page.told_apart({part: path.name for part, path in paths.items()})
+    rows = {part: read_rows(path, columns or {}) for part, path in paths.items()}
+    tables = {part: table_of(str(paths[part]), found) for part, found in rows.items()}
     kind = kind_of_task(task, tables["train"].labels)
     reader = None if model is None else _reader(model, tables["train"], vocab_size, cased)
     described = reader and reader.described
@@ -74,7 +72,7 @@ def check_tables(
             **_labels(table, tables["train"], kind),
             "blank": sum(not all(text.strip() for text in example if text is not None) for example in _examples(table)),
             "repeated": len(table) - len(known[part]),
-            "quoted": page.count_quoted(files[part], *(texts for texts in table.inputs if texts is not None)),
+            "quoted": page.count_quoted(paths[part], *(texts for texts in table.inputs if texts is not None)),
             "contradictory": sum(len(known[part][example]) > 1 for example in _examples(table)),
             "also_in": {other: _overlap(table, kind, known[other]) for other in earlier},
             **_lengths(table, kind, reader),

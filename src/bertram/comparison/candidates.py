@@ -1,7 +1,7 @@
 """One candidate of a comparison: trained with every seed, measured, and scored."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +10,7 @@ import numpy as np
 
 from bertram import baseline, model_names
 from bertram.comparison.jobs import done
-from bertram.comparison.results import Answering, Candidate, Run, ScoreInterval, ShippedEngine, Trained
+from bertram.comparison.results import Answering, Candidate, Run, ScoreInterval, ShippedEngine, Trained, finished
 from bertram.comparison.selection import BASELINE
 from bertram.comparison.worker import FIT
 from bertram.config import EncoderConfig
@@ -33,13 +33,16 @@ class Comparison:
     out: Path
     task: Task
     splits: LabelledSplits
-    files: dict[str, Any]
-    """What `LabelledSplits.read` takes, for another process."""
+    files: Mapping[str, Sequence[Path]]
+    """Of each split, as `LabelledSplits.read` takes them."""
+    seed: int
+    """By which validation rows are drawn, if there is no file of them."""
 
     @property
     def source(self) -> dict[str, Any]:
         """The part of a job that says what data it is about."""
-        return {"files": self.files, "data": self.splits.description}
+        files = {name: [str(path.absolute()) for path in paths] for name, paths in self.files.items()}
+        return {"files": files, "seed": self.seed, "data": self.splits.description}
 
     def done(self, job: dict[str, Any], what: str, name: str) -> dict[str, Any]:
         """As `jobs.done`, by a name for the job's file."""
@@ -51,7 +54,7 @@ class Comparison:
         Raises:
             BadInput: it is not there or damaged.
         """
-        return [_logits(self.out / run["directory"], self.splits.final[0]) for run in _finished(row)]
+        return [_logits(self.out / run["directory"], self.splits.final[0]) for run in finished(row)]
 
 
 def fitted(comparison: Comparison) -> Trained:
@@ -98,7 +101,7 @@ def measured(comparison: Comparison, row: Trained, score: ScoreInterval | None) 
             "score": score,
         }
     files = [folder / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
-    engine = _exported(comparison, name, folder) if _finished(row) else None
+    engine = _exported(comparison, name, folder) if finished(row) else None
     model = folder
     if engine is not None:
         model = engine_path(comparison.out, name)
@@ -165,10 +168,6 @@ def _run(directory: str, manifest: Mapping[str, Any], split: str) -> Run:
         "training_memory_mb": manifest["peak_memory_mb"],
         "training_gpu_memory_mb": manifest.get("gpu_peak_memory_mb"),
     }
-
-
-def _finished(row: Trained) -> list[Run]:
-    return [run for run in row["runs"] if run["status"] == "finished"]
 
 
 def _score(manifest: Mapping[str, Any], split: str) -> float | None:

@@ -21,8 +21,10 @@ from bertram.inference.kernels import machine
 from bertram.model_directory import ModelDirectory
 from bertram.run_directory import alone_in, is_occupied, keep, read_settings
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, task_of
+from bertram.tasks.classification import Classification
 from bertram.tasks.task import Task
 from bertram.text.rows import parse_columns
+from bertram.text.splits import files_of
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 
@@ -70,10 +72,11 @@ def compare(
     if (vocab_size is not None or cased) and not any(model in PRESETS for model in names.values()):
         raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
     columns = parse_columns(columns) if isinstance(columns, str) else columns
-    splits = LabelledSplits.read(data, validation, test, columns=columns, seed=recipe.seed)
+    files = files_of(data, validation, test, most=1)
+    splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
     found = task_of(task, splits)
     splits.targets(found)  # a label that cannot be scored is heard of before anything is trained
-    comparison = Comparison(out, found, splits, _files(data, validation, test, columns, recipe.seed))
+    comparison = Comparison(out, found, splits, files, recipe.seed)
     trainings = {
         name: EncoderTraining(
             task=found,
@@ -146,19 +149,6 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     keep(out / _SETTINGS, settings)
 
 
-def _files(
-    data: str | Path,
-    validation: str | Path | None,
-    test: str | Path | None,
-    columns: Mapping[str, str] | None,
-    seed: int,
-) -> dict[str, Any]:
-    """What `LabelledSplits.read` takes, for another process."""
-    files = {"data": data, "validation": validation, "test": test}
-    absolute = {name: None if file is None else str(Path(file).absolute()) for name, file in files.items()}
-    return absolute | {"columns": dict(columns or {}), "seed": seed}
-
-
 def _judge(comparison: Comparison, rows: Sequence[Trained]) -> tuple[dict[str, ScoreInterval | None], list[Difference]]:
     """Every candidate's score, None where all its runs diverged, and how each two compare."""
     task, (split, judged) = comparison.task, comparison.splits.final
@@ -192,6 +182,7 @@ def _ship(out: Path, candidates: Sequence[Candidate], model: str | None) -> None
 
 
 def _label_counts(splits: LabelledSplits, task: Task) -> dict[str, int] | None:
-    labels = getattr(task, "labels", None)
+    if not isinstance(task, Classification):
+        return None
     counts = Counter(splits.train.labels)
-    return None if labels is None else {label: counts[label] for label in labels}
+    return {label: counts[label] for label in task.labels}

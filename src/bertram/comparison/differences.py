@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bertram.checking.page import NOTABLE
-from bertram.comparison.results import Candidate, Results, Scored, Trained, scored
+from bertram.comparison.results import Candidate, Results, Scored, Trained, diverged, finished, scored
 from bertram.comparison.selection import BASELINE, SIGNIFICANT, difference_of
 from bertram.comparison.statistics import seed_noise
 from bertram.pages.figures import count, interval, megabytes, p_equals, quantity, relative, score, several
@@ -56,7 +56,7 @@ def caveats(results: Results) -> list[str]:
 def run_scores(candidates: Sequence[Trained]) -> dict[str, Floats]:
     """The scores of every encoder's runs, by its name, of which one or more finished."""
     scores = {
-        row["model"]: np.array([run["score"] for run in row["runs"] if run["status"] == "finished"])
+        row["model"]: np.array([run["score"] for run in finished(row)])
         for row in candidates
         if row["model"] != BASELINE
     }
@@ -77,7 +77,7 @@ def _seeds(candidates: Sequence[Candidate]) -> list[str]:
         if own.pool
     ]
     for row in candidates:
-        lost = sum(run["status"] != "finished" for run in row["runs"])
+        lost = len(diverged(row))
         if 0 < lost < len(row["runs"]):
             found.append(f"{row['model']}: {lost} of {len(row['runs'])} runs diverged; its score is of the others.")
     return found

@@ -77,10 +77,8 @@ def _baseline(model: Path) -> tuple[Answer, float, list[int] | None]:
 
 def _of_all_lengths(sample: Table) -> list[int]:
     """Rows at even steps from the shortest text to the longest."""
-    seconds = sample.texts_b or [""] * len(sample)
-    lengths = [len(text) + len(second) for text, second in zip(sample.texts, seconds, strict=True)]
     places = np.linspace(0, len(sample) - 1, min(_SINGLE_TEXTS, len(sample))).round().astype(int)
-    rows: list[int] = np.argsort(lengths, kind="stable")[places].tolist()
+    rows: list[int] = np.argsort(sample.lengths, kind="stable")[places].tolist()
     return rows
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from bertram.comparison.cells import engine, training_memory
 from bertram.comparison.differences import caveats, paragraphs, run_scores
-from bertram.comparison.results import Candidate, Results, Run, Scored, ShippedEngine, scored
+from bertram.comparison.results import Candidate, Results, Run, Scored, ShippedEngine, diverged, scored
 from bertram.comparison.selection import BASELINE
 from bertram.comparison.statistics import seed_noise
 from bertram.files import write_text
@@ -159,7 +159,7 @@ def _candidates(results: Results, looks: Mapping[str, int | None]) -> list[Eleme
             count(row["texts_per_second"]),
             count(row["tokens_per_second"]),
         ]
-        lost = sum(run["status"] == "diverged" for run in row["runs"])
+        lost = len(diverged(row))
         aside = [element("span", f"{lost} of {len(row['runs'])} diverged", class_="aside")] if lost else []
         name = element("th", charts.swatch(looks[row["model"]]), row["model"], *aside, scope="row")
         classes = {"class_": "chosen"} if row["model"] == results["choice"]["model"] else {}
@@ -182,7 +182,7 @@ def _engine(found: ShippedEngine | None) -> Element:
 
 
 def _curves(curves: Curves, candidates: Sequence[Candidate], looks: Mapping[str, int | None]) -> list[Element]:
-    diverged = {(row["model"], run["seed"]) for row in candidates for run in row["runs"] if run["status"] == "diverged"}
+    lost = {(row["model"], run["seed"]) for row in candidates for run in diverged(row)}
 
     def lines(measure: str) -> list[charts.Curve]:
         found = []
@@ -191,7 +191,7 @@ def _curves(curves: Curves, candidates: Sequence[Candidate], looks: Mapping[str,
                 points = [(line["step"], line[measure]) for line in measured if line.get(measure) is not None]
                 if points:
                     shown = charts.smoothed(points) if measure == "loss" else points
-                    found.append(charts.Curve(model, looks[model], shown, (model, seed) in diverged))
+                    found.append(charts.Curve(model, looks[model], shown, (model, seed) in lost))
         return found
 
     drawn = []
@@ -247,8 +247,7 @@ def _diverged(candidates: Sequence[Candidate]) -> list[Element]:
             element("td", run["reason"] or MISSING, class_="words"),
         )
         for row in candidates
-        for run in row["runs"]
-        if run["status"] == "diverged"
+        for run in diverged(row)
     ]
     if not rows:
         return []

@@ -130,6 +130,16 @@ class Results(TypedDict):
     choice: Choice
 
 
+def finished(row: Trained) -> list[Run]:
+    """The runs of a candidate that have a score."""
+    return [run for run in row["runs"] if run["status"] == "finished"]
+
+
+def diverged(row: Trained) -> list[Run]:
+    """The runs of a candidate that have none."""
+    return [run for run in row["runs"] if run["status"] == "diverged"]
+
+
 def scored(candidates: Iterable[Candidate]) -> list[Scored]:
     """Those that have a score."""
     return [cast("Scored", row) for row in candidates if row["score"] is not None]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from bertram.comparison.results import Candidate, Choice, Difference, Scored, scored
+from bertram.comparison.results import Candidate, Choice, Difference, Scored, diverged, scored
 from bertram.errors import BadInput
 from bertram.pages.figures import interval, megabytes, p_equals, quantity, score, several
 
@@ -194,8 +194,8 @@ def _as_good_as_the_best(
 def _of_its_runs(chosen: Scored) -> str:
     """What its mean score does not say: of runs that diverged, and of an engine that lost some of its model's."""
     words, runs = "", chosen["runs"]
-    if diverged := sum(run["status"] != "finished" for run in runs):
-        words += f" {diverged} of its {len(runs)} runs diverged."
+    if lost := len(diverged(chosen)):
+        words += f" {lost} of its {len(runs)} runs diverged."
     model = next(run["score"] for run in runs if run["directory"] == chosen["directory"])
     ships = None if chosen["engine"] is None else chosen["engine"]["score"]
     if ships is not None and model is not None and ships < model and score(ships) != score(model):

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from bertram.comparison.cells import engine, training_memory
 from bertram.comparison.differences import caveats
-from bertram.comparison.results import Candidate, Difference, Results, Scored, scored
+from bertram.comparison.results import Candidate, Difference, Results, Scored, diverged, scored
 from bertram.comparison.selection import difference_of
 from bertram.pages.figures import MISSING, count, interval, p_value, quantity, score
 from bertram.terminal import plain_table
@@ -56,12 +56,11 @@ def _stacked(upper: str, lower: str) -> Text:
 
 
 def _name(row: Candidate, chosen: str | None) -> Text:
-    diverged = sum(run["status"] == "diverged" for run in row["runs"])
     name = Text(f"{'→ ' if row['model'] == chosen else ''}{row['model']}")
     if found := row["engine"]:
         name.append(f"\n{engine(found)}", style="dim")
-    if diverged:
-        name.append(f"\n{diverged} of {len(row['runs'])} diverged", style="red")
+    if lost := len(diverged(row)):
+        name.append(f"\n{lost} of {len(row['runs'])} diverged", style="red")
     return name
 
 

@@ -47,8 +47,10 @@ def _splits(job: dict[str, Any]) -> "LabelledSplits":
         BadInput: a file holds something else than when the comparison read it.
     """
     from bertram.supervised.finetuning import LabelledSplits
+    from bertram.text.splits import listed
 
-    splits = LabelledSplits.read(**job["files"])
+    files = {name: listed(paths) for name, paths in job["files"].items()}
+    splits = LabelledSplits.read(files, columns=job["data"]["columns"], seed=job["seed"])
     if splits.description != job["data"]:
         raise BadInput("the data changed since the comparison began; compare it with another --out")
     return splits
@@ -104,9 +106,10 @@ def _export(job: dict[str, Any]) -> dict[str, Any]:
     from bertram.artifacts import load_predictor
     from bertram.evaluation import evaluate
     from bertram.exporting import export_alike
+    from bertram.model_directory import ModelDirectory
     from bertram.text.table import Table
 
-    found = export_alike(job["model"], Path(job["out"]), Table(**job["sample"]).asked)
+    found = export_alike(ModelDirectory(Path(job["model"])), Path(job["out"]), Table(**job["sample"]).asked)
     _, judged = _splits(job).final
     score = evaluate(load_predictor(job["out"]), judged)[0].value
     precision, agreement = ("int8", found.share) if found else ("fp32", 1.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.config import EncoderConfig, TransformerConfig
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.files import read_if_there
 from bertram.formats.config_json import ACTIVATIONS
 from bertram.search import Search
@@ -179,10 +179,8 @@ def read_search(directory: Path) -> Search:
     usual = _UNLIKE | {"bad_words_ids": [[content.get("pad_token_id")]]}
     if unlike := [name for name, value in usual.items() if content.get(name) not in (None, value)]:
         logger.warning("%s: %s would change what is found, and is not followed here", path, ", ".join(unlike))
-    try:
+    with failing_in(path):
         return Search(**found)
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
 
 
 def _why_not(config: TransformerConfig) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from bertram import model_names
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require_all
 from bertram.formats.engine_layout import layout_of
+from bertram.model_names import resolve_trained_encoder
 from bertram.shrinking.dial import LEAST_WIDTH, Dial, DialOptions
 from bertram.terminal import plain_table
 
@@ -59,7 +59,7 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
     from bertram.shrinking.initial import embedding_energy, layer_energy
 
     fixed = fixed or {}
-    source = model_names.trained(model, model_names.resolve_encoder(model, allow_pickle=allow_pickle))
+    source = resolve_trained_encoder(model, allow_pickle=allow_pickle)
     teacher = source.read_model({})
     width, layers = teacher.config.hidden_size, fixed.get("depth", teacher.config.num_hidden_layers)
     Dial(embedding_size=LEAST_WIDTH, depth=layers).of(teacher.config)  # what no setting makes fit

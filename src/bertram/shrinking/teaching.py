@@ -20,14 +20,13 @@ from bertram.saving import save
 from bertram.shrinking.agreement import agreement, side_by_side
 from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
 from bertram.shrinking.initial import student_of
+from bertram.shrinking.settings import Shrinking
 from bertram.tasks.task import Task
-from bertram.text.table import Table
 from bertram.training.distributed import alone
 from bertram.training.loop import Evaluation, Loop
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model
-    from bertram.shrinking.shrink import Shrinking
 
 _MEASURED = 64
 """Texts that the teacher's variances are measured on."""
@@ -36,7 +35,7 @@ _RARE = 0.1
 """What a token counts for besides its occurrences, lest those that the texts lack come out as nothing."""
 
 
-def teach(shrinking: "Shrinking", train: Table, held_out: Table, out: Path, report: Report) -> dict[str, Any]:
+def teach(shrinking: Shrinking, out: Path, report: Report) -> dict[str, Any]:
     """Teach a student, leave it at `out`, and return what bertram.json says of it.
 
     Raises:
@@ -44,6 +43,7 @@ def teach(shrinking: "Shrinking", train: Table, held_out: Table, out: Path, repo
         Interrupted: a signal came; the same call goes on from there.
     """
     source, recipe, processes = shrinking.source, shrinking.recipe, alone()
+    train, held_out = shrinking.examples
     device = processes.device
     with begun(out, shrinking.settings):
         teacher, tokenizer = source.read_model(), source.read_tokenizer()
@@ -95,7 +95,7 @@ def teach(shrinking: "Shrinking", train: Table, held_out: Table, out: Path, repo
     return read_manifest(out)
 
 
-def _distillation(teacher: "Model", shrinking: "Shrinking", train: Batch, device: torch.device) -> Distillation:
+def _distillation(teacher: "Model", shrinking: Shrinking, train: Batch, device: torch.device) -> Distillation:
     """A student beside its teacher, both as they are before the first step."""
     config = shrinking.dial.of(teacher.config)
     counts = np.bincount(train.token_ids, minlength=config.vocab_size) + _RARE

@@ -60,6 +60,8 @@ class Training(ABC, Generic[T, S]):
     vocab_size: int | None = None
     max_length: int | None = None
     allow_pickle: bool = False
+    trial: bool = False
+    """Whether it is there to see if it would run, not to learn."""
 
     libraries: ClassVar[tuple[str, ...]]
 
@@ -102,9 +104,8 @@ class Training(ABC, Generic[T, S]):
     @property
     def of_one_step(self) -> Self:
         """A trial of this training: one step on the longest rows, which take most memory."""
-        return replace(
-            self, recipe=self.recipe.of_one_step, splits=self.splits.longest(self.recipe.trial_rows, BATCH_SIZE)
-        )
+        splits = self.splits.longest(self.recipe.trial_rows, BATCH_SIZE)
+        return replace(self, trial=True, recipe=self.recipe.of_one_step, splits=splits)
 
     @abstractmethod
     def begin(self, out: Path, processes: "Processes") -> TrainingSetup:

@@ -1,7 +1,7 @@
 """From labelled texts and a model argument to a trained encoder's directory."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from bertram.model_card import model_card
 from bertram.model_directory import ModelDirectory, check_max_length
 from bertram.saving import learned_tokenizer, save
 from bertram.supervised.base import Training, TrainingSetup
+from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
-from bertram.text.splits import NAMES, Splits
+from bertram.text.splits import Splits
 from bertram.text.table import Table, read_table
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import BATCH_SIZE
@@ -40,28 +41,21 @@ class LabelledSplits(Splits[Table]):
     @classmethod
     def read(
         cls,
-        data: str | Path,
-        validation: str | Path | None = None,
-        test: str | Path | None = None,
+        files: Mapping[str, Sequence[Path]],
         *,
         columns: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> "LabelledSplits":
-        """Read the tables; without a validation file a seeded tenth of the training data is held out.
+        """Read a table for each split, as `files_of` has them; without validation a seeded tenth is held out.
 
         Raises:
             BadInput: a file cannot be used.
         """
-        given = zip(NAMES, (data, validation, test), strict=True)
-        files = {name: Path(file) for name, file in given if file is not None}
-        tables = {name: read_table(file, columns) for name, file in files.items()}
-        for name, table in tables.items():
-            if (table.texts_b is None) != (tables["train"].texts_b is None):
-                raise BadInput(f"of {data} and {files[name]} one holds pairs of texts and the other single texts")
-        names = {name: file.name for name, file in files.items()}
-        splits = cls.of(tables, names, {name: [file] for name, file in files.items()}, seed)
-        splits.description["columns"] = dict(columns or {})
-        return splits
+        tables = {name: read_table(file, columns) for name, (file,) in files.items()}
+        for name, (file,) in files.items():
+            if (tables[name].texts_b is None) != (tables["train"].texts_b is None):
+                raise BadInput(f"of {files['train'][0]} and {file} one holds pairs of texts and the other single texts")
+        return cls.of_files(tables, files, columns, seed)
 
     @property
     def labels(self) -> list[str]:
@@ -138,7 +132,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             values = predictor.logits(*splits.judged[name].inputs)
             write_array(out / f"logits-{name}.npy", values)
             label = task.only_answer(values, targets[name]) if name == "validation" else None
-            if label is not None and self.recipe != self.recipe.of_one_step:  # a trial is not there to learn
+            if label is not None and not self.trial:
                 logger.warning(
                     "bertram: %s: all %d validation texts got the label %.60r: the model tells no texts apart; "
                     "use pre-trained weights, or more data or steps",
@@ -185,7 +179,8 @@ def _start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
     task, source = training.task, training.source
     heads = {task.head: task.outputs}
     if isinstance(source, ModelDirectory):
-        return source.read_model(heads, labels=getattr(task, "labels", None)), source.read_tokenizer()
+        labels = task.labels if isinstance(task, Classification) else None
+        return source.read_model(heads, labels=labels), source.read_tokenizer()
     from bertram.models.heads import Model
 
     tokenizer = learned_tokenizer(

@@ -10,7 +10,7 @@ import numpy as np
 
 from bertram import model_names
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
-from bertram.config import EncoderConfig, TransformerConfig, changed
+from bertram.config import TransformerConfig, changed
 from bertram.errors import BadInput
 from bertram.evaluation import evaluate_writing
 from bertram.inference.generator import Generator
@@ -22,7 +22,7 @@ from bertram.supervised.base import Training, TrainingSetup
 from bertram.tasks.registry import COLUMNS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.pairs import Pairs, read_pairs
-from bertram.text.splits import NAMES, Splits
+from bertram.text.splits import Splits
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -32,39 +32,23 @@ if TYPE_CHECKING:
 _FINE_TUNING_RATE, _RATE = 5e-5, 1e-3  # of a trained model, and of random weights
 _MOST_DECODER_LAYERS = 6
 
-Files = str | Path | Sequence[str | Path]
-"""A table, or two files of aligned lines."""
-
 
 def read_splits(
     task: str,
-    data: Files,
-    validation: Files | None = None,
-    test: Files | None = None,
+    files: Mapping[str, Sequence[Path]],
     *,
     columns: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Splits[Pairs]:
-    """Read the pairs; without validation files a seeded tenth of the training data is held out.
+    """Read the pairs of each split, as `files_of` has them; without validation a seeded tenth is held out.
 
     Raises:
         BadInput: a file cannot be used.
     """
-    given = zip(NAMES, (data, validation, test), strict=True)
-    files = {name: _paths(value) for name, value in given if value is not None}
     found = {name: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for name, paths in files.items()}
-    names = {name: " and ".join(path.name for path in paths) for name, paths in files.items()}
-    splits = Splits.of(found, names, files, seed)
-    splits.description["columns"] = dict(columns or {})
+    splits = Splits.of_files(found, files, columns, seed)
     splits.description["empty_pairs"] = sum(pairs.dropped for pairs in found.values())
     return splits
-
-
-def _paths(files: Files) -> list[Path]:
-    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
-    if len(paths) > 2:
-        raise BadInput(f"{paths[2]}: pairs stand in one table or in two files, not in {len(paths)}")
-    return paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +79,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
     @cached_property
     def source(self) -> ModelDirectory | TransformerConfig:
         """As `Training.source`; an encoder's directory gets a new decoder."""
-        return resolve_writing(self.model, allow_pickle=self.allow_pickle)
+        return model_names.resolve_writing(self.model, allow_pickle=self.allow_pickle)
 
     @property
     def defaults(self) -> Mapping[str, float]:
@@ -170,18 +154,6 @@ def examples_of(
     following[ranges(offsets[:-1], kept)] = pieces
     outputs = Batch(written, np.zeros_like(written), positions, offsets)
     return Examples(inputs, token_labels={HEAD: following}, inputs_b=outputs), cut + int((lengths > kept).sum())
-
-
-def resolve_writing(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | TransformerConfig:
-    """`model_names.resolve` where a model is to learn to write texts.
-
-    Raises:
-        BadInput: nothing goes by that name, or it is an encoder's preset.
-    """
-    found = model_names.resolve(model, allow_pickle=allow_pickle)
-    if isinstance(found, EncoderConfig):
-        raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
-    return found
 
 
 def _start(training: EncoderDecoderTraining, out: Path) -> tuple["Transformer", Tokenizer, Tokenizer]:

@@ -9,9 +9,10 @@ from bertram.errors import BadInput
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, task_of
-from bertram.supervised.generation import EncoderDecoderTraining, Files, read_splits, resolve_writing
+from bertram.supervised.generation import EncoderDecoderTraining, read_splits
 from bertram.tasks.registry import COLUMNS, GENERATIONS
 from bertram.text.rows import ROLES, parse_columns
+from bertram.text.splits import Files, files_of
 from bertram.training.interruption import scratch
 from bertram.training.recipe import Recipe
 
@@ -66,10 +67,11 @@ def train(
     if task in GENERATIONS:
         if cased:
             raise BadInput("--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
-        resolve_writing(model, allow_pickle=allow_pickle)  # before anything is read or written
+        files = files_of(data, validation, test, most=2)
+        model_names.resolve_writing(model, allow_pickle=allow_pickle)  # before anything is read or written
         training = EncoderDecoderTraining(
             task=GENERATIONS[task](),
-            splits=read_splits(task, data, validation, test, columns=columns, seed=recipe.seed),
+            splits=read_splits(task, files, columns=columns, seed=recipe.seed),
             model=model,
             recipe=recipe,
             vocab_size=vocab_size,
@@ -82,9 +84,9 @@ def train(
         option = "--config" if config else "--separate-vocabularies"
         raise BadInput(f"{option}: is for {' and '.join(GENERATIONS)} alone")
     else:
-        table, judged = _one(data), [None if given is None else _one(given) for given in (validation, test)]
+        files = files_of(data, validation, test, most=1)
         model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # likewise
-        splits = LabelledSplits.read(table, *judged, columns=columns, seed=recipe.seed)
+        splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
         training = EncoderTraining(
             task=task_of(task, splits),
             splits=splits,
@@ -101,14 +103,6 @@ def train(
     with alone_in(out):
         finished = prepare_directory(out, model_names.local(model), training.settings, resume=resume)
         return training.run(out, report) if finished is None else finished
-
-
-def _one(files: Files) -> str | Path:
-    if isinstance(files, str | Path):
-        return files
-    if len(files) > 1:
-        raise BadInput(f"{files[1]}: a second file; labelled texts stand in one table")
-    return files[0]
 
 
 def summary(manifest: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import AddedToken, models, pre_tokenizers
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.files import read_object, replacing
 from bertram.text.backends import BOUNDARY, MAX_BYTES, TRANSFORMER_SPECIAL, read_settings
 from bertram.text.sentencepiece import Charsmap, Kind, UnigramModel, read_unigram
@@ -78,11 +78,9 @@ def _read_side(model_file: Path, vocabulary_file: Path, special: Mapping[str, st
     for token, token_id in vocabulary.items():
         if type(token_id) is not int or token_id < 0:
             raise BadInput(f"{vocabulary_file}: the id of {token!r} must be a number from 0 on, not {token_id!r}")
-    try:
-        files = [model_file.with_name(_SETTINGS), vocabulary_file, model_file]
+    files = [model_file.with_name(_SETTINGS), vocabulary_file, model_file]
+    with failing_in(vocabulary_file):
         return MarianTokenizer(_Backend(model, vocabulary, special), special, files)
-    except BadInput as error:
-        raise BadInput(f"{vocabulary_file}: {error}") from None
 
 
 class _Pieces(NamedTuple):

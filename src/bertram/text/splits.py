@@ -15,6 +15,9 @@ from bertram.files import fingerprint
 NAMES = ("train", "validation", "test")
 HELD_OUT = 0.1
 
+Files = str | Path | Sequence[str | Path]
+"""A file, or several that belong together."""
+
 
 class Selectable(Protocol):
     """Examples read from files."""
@@ -72,6 +75,20 @@ class Splits(Generic[R]):
         }
         return cls(rows["train"], rows["validation"], rows.get("test"), description)
 
+    @classmethod
+    def of_files(
+        cls,
+        found: Mapping[str, R],
+        files: Mapping[str, Sequence[Path]],
+        columns: Mapping[str, str] | None,
+        seed: int,
+    ) -> Self:
+        """As `of`, of what was read from `files`, as `files_of` has them; the description names `columns` too."""
+        names = {name: " and ".join(path.name for path in paths) for name, paths in files.items()}
+        splits = cls.of(found, names, files, seed)
+        splits.description["columns"] = dict(columns or {})
+        return splits
+
     @property
     def judged(self) -> dict[str, R]:
         """The splits that scores are reported on."""
@@ -96,6 +113,31 @@ class Splits(Generic[R]):
             for name, part in self.all.items()
         }
         return replace(self, **chosen)
+
+
+def listed(files: Files | None, most: int | None = None) -> list[Path]:
+    """A file, several or none, as a list.
+
+    Raises:
+        BadInput: there are more than `most`: 1 of labelled texts, 2 of pairs.
+    """
+    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files or ())]
+    if most is not None and len(paths) > most:
+        where = "labelled texts stand in one table" if most == 1 else "pairs stand in one table or in two files"
+        raise BadInput(f"{paths[most]}: one file too many; {where}")
+    return paths
+
+
+def files_of(
+    data: Files, validation: Files | None = None, test: Files | None = None, *, most: int
+) -> dict[str, list[Path]]:
+    """The files of each split that is given, by its name.
+
+    Raises:
+        BadInput: a split has more than `most`, as in `listed`.
+    """
+    parts = {name: listed(given, most) for name, given in zip(NAMES, (data, validation, test), strict=True)}
+    return {name: paths for name, paths in parts.items() if paths}
 
 
 def split(examples: R, share: float, seed: int) -> tuple[R, R]:

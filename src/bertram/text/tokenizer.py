@@ -29,7 +29,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from bertram.batch import Batch, laid_out, ranges
-from bertram.errors import BadInput, failing_as
+from bertram.errors import BadInput, failing_as, failing_in
 from bertram.files import write_json, write_text
 from bertram.text.backends import (
     ALBERT_SPECIAL,
@@ -122,11 +122,9 @@ class Tokenizer:
             backend = read_backend(file, settings)
         except OSError as error:
             raise BadInput(f"{error.filename or path}: cannot be read ({error.strerror})") from None
-        try:
+        with failing_in(file):
             special = special_names(file, backend.get_vocab(), settings)
             return cls(backend, special, takes_pairs=add_special(backend, special))
-        except BadInput as error:
-            raise BadInput(f"{file}: {error}") from None
 
     @classmethod
     def train(cls, texts: Iterable[str], family: Family, vocab_size: int, *, cased: bool = False) -> "Tokenizer":

@@ -1,0 +1,149 @@
+"""What is asked of a shrinking: a model, texts for it, and settings, checked before anything is written."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bertram import model_names
+from bertram.batch import NO_PAIRS
+from bertram.config import LESSONS, Lesson
+from bertram.errors import BadInput
+from bertram.files import fingerprint
+from bertram.inference.predictor import check_kind
+from bertram.model_directory import ModelDirectory, check_max_length
+from bertram.shrinking.dial import Dial, DialOptions
+from bertram.tasks.task import Task
+from bertram.text.inputs import read_inputs
+from bertram.text.splits import split
+from bertram.text.table import Table
+from bertram.training.recipe import BATCH_SIZE, Recipe
+
+_DEFAULTS = {"learning_rate": 5e-4, "batch_size": BATCH_SIZE}
+"""Where a recipe gives none."""
+
+_LEAST_TEXTS = 100
+_HELD_OUT, _MOST_HELD_OUT = 0.1, 1000
+_LONGEST = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shrinking:
+    """What is to be shrunken, how far, and how it is taught."""
+
+    model: str | Path
+    source: ModelDirectory
+    texts: Sequence[Path]
+    dial: Dial
+    lessons: tuple[Lesson, ...]
+    recipe: Recipe
+    max_length: int
+
+    @classmethod
+    def of(
+        cls,
+        model: str | Path,
+        texts: Sequence[Path],
+        *,
+        dial: DialOptions,
+        recipe: Recipe,
+        lessons: Collection[Lesson] | None,
+        max_length: int | None,
+        allow_pickle: bool,
+    ) -> "Shrinking":
+        """The shrinking that these arguments of `shrink` ask for; its texts, which may be many, are not read yet.
+
+        Raises:
+            BadInput: the model or a setting cannot be used.
+        """
+        lessons = tuple(LESSONS if lessons is None else lessons)
+        _check(recipe, lessons)
+        source = model_names.resolve_trained_encoder(model, allow_pickle=allow_pickle)
+        chosen = Dial(**dial)
+        student = chosen.of(source.config)
+        check_max_length(model, source.config, max_length)
+        return cls(
+            model=model,
+            source=source,
+            texts=texts,
+            dial=replace(chosen, depth=student.num_hidden_layers, embedding_size=student.embedding_width),
+            lessons=lessons,
+            recipe=recipe.resolved(**_DEFAULTS),
+            max_length=min(source.max_length, _LONGEST) if max_length is None else max_length,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the training depends on, for training.json."""
+        return {
+            "model": model_names.identity(self.model),
+            "texts": [(file.name, fingerprint(file)) for file in self.texts],
+            "shrinking": asdict(self.dial) | {"lessons": self.lessons},
+            "recipe": asdict(self.recipe),
+            "max_length": self.max_length,
+        }
+
+    @cached_property
+    def examples(self) -> tuple[Table, Table]:
+        """The texts to learn from, and those held out.
+
+        Raises:
+            BadInput: they cannot be read, are too few, or not such as the model reads.
+        """
+        read = _texts(self.texts)
+        _check_texts(self.source, pairs=read.texts_b is not None)
+        return split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), self.recipe.seed)
+
+
+def _check(recipe: Recipe, lessons: Collection[str]) -> None:
+    """Check what does not depend on the model.
+
+    Raises:
+        BadInput: a setting is not one that shrinking takes.
+    """
+    recipe.require_budget()
+    if recipe.encoder_learning_rate is not None:
+        raise BadInput("--encoder-learning-rate: shrink trains one stack; give --learning-rate")
+    if recipe.label_smoothing:
+        raise BadInput("--label-smoothing: a student learns what its teacher says, not labels")
+    if unknown := [name for name in lessons if name not in LESSONS]:
+        raise BadInput(f"no lesson named {unknown[0]!r:.40}; lessons are {', '.join(LESSONS)}")
+
+
+def _check_texts(source: ModelDirectory, *, pairs: bool) -> None:
+    """Check that a model reads such texts.
+
+    Raises:
+        BadInput: the model does not read pairs of texts, or nothing else.
+    """
+    if isinstance(task := source.task_if_known, Task) and task.apart:
+        if pairs:
+            raise BadInput(
+                f"{source}: this model reads single texts; give --texts without a text_b, each text on its own line"
+            )
+        return
+    check_kind(pairs, trained_on=source.pairs)
+    if pairs and source.config.type_vocab_size < 2:
+        raise BadInput(f"{source}: {NO_PAIRS}")
+
+
+def _texts(files: Sequence[Path]) -> Table:
+    """Every text or pair that is not blank, once, in the files' order, with no labels.
+
+    Raises:
+        BadInput: a file cannot be read, some hold pairs and others do not, or there are too few texts.
+    """
+    if not files:
+        raise BadInput("shrink teaches on texts: give --texts FILE")
+    found: dict[tuple[str, ...], None] = {}
+    for file in files:
+        for chunk in read_inputs(str(file)):
+            inputs = [(given,) if isinstance(given, str) else tuple(given.values()) for given in chunk]
+            found |= dict.fromkeys(given for given in inputs if any(text.strip() for text in given))
+        if len({len(given) for given in found}) > 1:
+            raise BadInput(f"{file}: all --texts must have a text_b, or none")
+    if len(found) < _LEAST_TEXTS:
+        raise BadInput(f"{len(found)} different texts are too few to learn from; at least {_LEAST_TEXTS} are needed")
+    texts, *texts_b = ([*column] for column in zip(*found, strict=True))
+    return Table(texts, texts_b[0] if texts_b else None, [""] * len(texts))
