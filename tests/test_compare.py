@@ -251,6 +251,11 @@ def test_models_that_differ_in_their_tokenizers_alone(place, results, tmp_path):
     assert module._names([str(other)], place / "out", False) == {"bare-3": str(other)}
 
 
+def test_one_model_in_two_places_takes_part_once(place, tmp_path):
+    copy = shutil.copytree(place / "bare", tmp_path / "copy")
+    assert module._names([str(place / "bare"), str(copy)], tmp_path / "out", False) == {"bare": str(place / "bare")}
+
+
 def test_a_model_is_called_as_its_link_is(place, results, tmp_path, monkeypatch):
     (tmp_path / "linked").symlink_to(model_directory(tmp_path / "target", num_hidden_layers=1))
     given = arguments(place) | {"models": [str(tmp_path / "linked")], "out": tmp_path / "out"}
@@ -320,6 +325,14 @@ def test_data_that_changed_meanwhile_is_refused(place, tmp_path, monkeypatch):
     monkeypatch.setattr(candidates, "done", change)
     with pytest.raises(BadInput, match="fitting the baseline: the data changed since"):
         compare(**arguments(place) | {"test": test}, out=tmp_path / "out")
+
+
+def test_what_never_began_to_train_is_begun_with_other_data(place, tmp_path, monkeypatch):
+    given = arguments(place) | {"out": tmp_path / "out", "models": [str(place / "bare")]}
+    (blank := tmp_path / "blank.csv").write_text("text,label\n" + " ,good\n ,bad\n" * 20)
+    with pytest.raises(BadInput, match="the training texts are blank"):
+        compare(**given | {"data": blank, "test": None})
+    assert next_job(monkeypatch, **given)["kind"] == "baseline"
 
 
 @pytest.mark.parametrize(("options", "said"), [({"seeds": 2}, "--seed"), ({"models": "none"}, "none")])

@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 
 import bertram
+from bertram import model_names
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.model_card import model_card
@@ -154,6 +155,18 @@ def test_a_dry_run_is_on_the_longest_rows_and_nothing_to_go_on_from(place, tmp_p
     assert [len(text) for text in splits.longest(2, 1).train.texts] == [21, 17]
     with pytest.raises(BadInput, match="--dry-run: leaves nothing to --resume"):
         train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", dry_run=True, resume=True)
+
+
+def test_a_model_that_is_trained_within_its_own_directory_is_still_the_same(place, tmp_path):
+    model = shutil.copytree(place / "bare", tmp_path / "model")
+    before = model_names.identity(model)
+    given = {"model": model, "out": model / "runs", "recipe": Recipe(steps=1, evaluations=1)}
+    manifest = train("classification", place / "good.csv", **given)
+    (model / "results.json").write_text("{}")
+    assert model_names.identity(model) == before
+    assert train("classification", place / "good.csv", **given, resume=True) == manifest
+    (model / "tokenizer_config.json").write_text("{}")
+    assert model_names.identity(model) != before
 
 
 def test_a_resume_with_another_option_names_it(place, tmp_path):

@@ -12,15 +12,22 @@ from bertram.errors import BadInput, require
 from bertram.files import fingerprint
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import is_engine, read_engine
-from bertram.model_directory import ModelDirectory
+from bertram.model_directory import TARGET, ModelDirectory
+from bertram.run_directory import MANIFEST
 
 OWN = Path(__file__).parent / "own"
 ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
 """Models that come with Bertram: vectors of English texts, and how people feel who wrote them; docs/own-models.md."""
 _ON_HUB = re.compile(r"bert-(base|large)-([a-z-]*cased|chinese)[a-z-]*|albert-(base|large|xlarge|xxlarge)-v[12]")
 """Published models that others call by their names alone."""
-_FILES, _PICKLED = ("*.json", "*.safetensors", "*.spm", "vocab.txt", "spiece.model"), "pytorch_model.bin"
-"""What a model directory is read from."""
+_FILES = (
+    *("config.json", "generation_config.json", MANIFEST, "*.safetensors", "*.index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "target_vocab.json", "spiece.model", "*.spm", f"{TARGET}/tokenizer*.json"),
+    *("modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+)
+_PICKLED = "pytorch_model.bin"
+"""What a model directory is read from; others, such as what was trained from it, may lie beside these."""
 _TYPO = 0.87
 """How alike names are, of 1, where one is a mistyped other: bert_base and bert-base, not roberta-base and bert-base."""
 _READABLE = (
@@ -93,7 +100,7 @@ def identity(model: str | Path) -> str:
     folder = OWN / ENGLISH if model == ENGLISH else local(model)
     if folder is None:
         return str(model)
-    files = {file for pattern in (*_FILES, _PICKLED, "*/*.json") for file in folder.glob(pattern) if file.is_file()}
+    files = {file for pattern in (*_FILES, _PICKLED) for file in folder.glob(pattern) if file.is_file()}
     prints = [f"{_fingerprint(file.resolve(), file.stat().st_mtime_ns)}  {file.name}\n" for file in sorted(files)]
     return hashlib.sha256("".join(prints).encode()).hexdigest()
 

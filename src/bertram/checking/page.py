@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from rich.cells import cell_len
 
+from bertram.pages.labels import short
 from bertram.text.lines import kind_of
 
 NOTABLE = 0.01
@@ -116,7 +117,7 @@ def share(count: int, table: Found) -> str:
 
 def named(labels: Iterable[str]) -> str:
     """Some labels or columns by name, each cut to what fits a line, and how many more there are."""
-    names = [f"{label!r:.40}" for label in labels]
+    names = [repr(short(label, 38)) for label in labels]
     rest = [f"{len(names) - _NAMED:,} more"] if len(names) > _NAMED else []
     return ", ".join(names[:_NAMED] + rest)
 

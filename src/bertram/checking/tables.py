@@ -12,6 +12,7 @@ from bertram import model_names
 from bertram.checking import page
 from bertram.checking.reader import Reader
 from bertram.config import EncoderConfig
+from bertram.pages.labels import short
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Task, parse_number
@@ -237,7 +238,7 @@ def _label_rows(found: dict[str, Any]) -> Iterator[list[str]]:
         return
     labels = list(dict.fromkeys(label for table in tables for label in table["labels"]))
     for label in labels[:_LISTED_LABELS]:
-        yield [f"label {label!r:.20}", *(page.share(table["labels"].get(label, 0), table) for table in tables)]
+        yield [f"label {short(label, 18)!r}", *(page.share(table["labels"].get(label, 0), table) for table in tables)]
     if rest := labels[_LISTED_LABELS:]:
         counts = [sum(table["labels"].get(label, 0) for label in rest) for table in tables]
         yield [f"{len(rest):,} more labels", *map(page.share, counts, tables)]

@@ -120,18 +120,17 @@ def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[
     """
     runs = [(run.name.rpartition("-seed-")[0], read_settings(run)) for run in (out / "runs").glob("*-seed-*")]
     known = {settings["model"]: name for name, settings in runs if "model" in settings}
-    asked: dict[Any, str] = {}
+    asked: dict[str, str] = {}
     for given in models:
         model = given if isinstance(given, str) else str(given.absolute())  # not the preset of that name
-        place = model_names.local(model)
-        asked.setdefault(model if place is None else place.resolve(), model)
+        asked.setdefault(model_names.identity(model), model)
     names: dict[str, str] = {}
-    for model in asked.values():
+    for identity, model in asked.items():
         if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), ModelDirectory):
             source.read_tokenizer()
             source.find_weights()
         base = model_names.name_of(model)
-        name, number = known.get(identity := model_names.identity(model), base), 2
+        name, number = known.get(identity, base), 2
         while name in names or (identity not in known and name in (BASELINE, *known.values())):
             name, number = f"{base}-{number}", number + 1
         names[name] = model
@@ -142,10 +141,12 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     """Begin a comparison at `out`, or go on with the one that is there.
 
     Raises:
-        BadInput: `out` holds something else, such as a comparison of other data.
+        BadInput: `out` holds something else, such as a comparison of other data that has got somewhere.
     """
     if not (out / _SETTINGS).exists() and is_occupied(out, _SETTINGS):
         raise BadInput(f"{out}: is not empty and holds no comparison; name another --out")
+    if not (out / "runs").exists():
+        (out / _SETTINGS).unlink(missing_ok=True)
     keep(out / _SETTINGS, settings)
 
 
