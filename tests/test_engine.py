@@ -43,8 +43,8 @@ from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner
 from test_damage import refusal
-from test_floors import run_without_torch
 from tiny import model_directory, rows, run, table
+from torchless import run_without_torch
 
 ALBERT = {"embedding_size": 16, "num_hidden_groups": 1, "sentence_objective": "sop"}
 TEXTS = [text for text, _ in rows(100, seed=5)]

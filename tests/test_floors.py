@@ -4,9 +4,7 @@ A room is a module of the package's top folder, or a folder of it with all that 
 """
 
 import ast
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bertram.inference.kernels import fastest
+from torchless import WITHOUT_TORCH, run_python, run_without_torch
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "bertram"
@@ -108,16 +107,6 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-WITHOUT_TORCH = """
-import sys
-
-class NoTorch:
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] == "torch":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, NoTorch())
-"""
 
 
 def room(module: str) -> str:
@@ -166,19 +155,6 @@ def own_imports(module: str, **options: bool) -> set[str]:
     if module == "__init__":
         return set()  # names the public functions' rooms in strings, and imports them when a user asks
     return {name for name in imports(MODULES[module].read_text(encoding="utf-8"), **options) if name in MODULES}
-
-
-def run_python(program: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False, timeout=120
-    )
-
-
-def run_without_torch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `bertram …` where torch cannot be imported."""
-    program = f"{WITHOUT_TORCH}from bertram.cli import main; main({list(map(str, arguments))})"
-    return run_python(program)
 
 
 EXTRAS = (
