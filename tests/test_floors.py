@@ -207,6 +207,13 @@ def test_imports_are_found_wherever_they_stand():
     assert set(imports(SOURCE, for_types=False)) == always
 
 
+def test_no_test_module_imports_another():
+    """What they share stands in modules beside them, such as tiny.py."""
+    modules = Path(__file__).parent.glob("*.py")
+    names = {name for path in modules for name in imports(path.read_text(encoding="utf-8"))}
+    assert not [name for name in names if name.startswith("test_")]
+
+
 def test_every_room_has_a_floor():
     assert FLOORS.keys() == {room(module) for module in MODULES}
 
