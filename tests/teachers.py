@@ -20,10 +20,9 @@ def teacher(path: Path, heads: dict[str, int] | None = None, **settings: object)
     """A BERT of four layers whose embeddings have few directions, as trained ones do, and whose layers differ."""
     directory = tiny.model_directory(path, heads, num_hidden_layers=4, **settings)
     network = read(directory, heads=heads or {})
+    tiny.unsettle(network, seed=1)
     torch.manual_seed(1)
     with torch.no_grad():
-        for weight in network.parameters():
-            weight += 0.1 * torch.randn_like(weight)
         rows = network.encoder.embeddings.tokens.weight
         rows.copy_(torch.randn(len(rows), 6) @ torch.randn(6, rows.shape[1]))
         network.encoder.embeddings.positions.weight.mul_(0.1)

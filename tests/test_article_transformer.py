@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from test_transformer import as_torch
+from encoder_decoders import as_torch
+from tiny import unsettle
 
 ARTICLE = Path(__file__).parents[1] / "docs" / "article.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -32,9 +33,7 @@ def make(namespace: dict[str, Any], emb_dim: int) -> Any:
     model = namespace["Transformer"](
         **SIZES, num_positions=POSITIONS, dropout=0.1, emb_dim=emb_dim, vocab_size=VOCABULARY
     ).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # no bias at 0, no norm at 1
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    unsettle(model)
     return model
 
 

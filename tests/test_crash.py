@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from teachers import teacher, texts
-from test_generation import TINY, write_pairs
 from tiny import (
     Fork,
     also_slowly,
@@ -36,6 +35,7 @@ from tiny import (
     table,
     wait_for,
 )
+from translating import TINY, write_pairs
 
 OPTIONS = ["--batch-size", "4", "--save-every", "7", "--log-every", "1", "--evaluations", "6"]
 

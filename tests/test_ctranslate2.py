@@ -23,8 +23,8 @@ from bertram.models.decoding import Decoding
 from bertram.models.tensors import to_tensors
 from bertram.models.transformer import Transformer
 from bertram.search import Hypothesis, Search
-from test_floors import WITHOUT_TORCH, run_python
 from tiny import harm
+from torchless import WITHOUT_TORCH, run_python
 
 PAD, END, VOCABULARY = 0, 1, 50
 GREEDY = Search(beam_size=1, max_length=16)

@@ -28,6 +28,7 @@ from bertram.models.heads import Model
 from bertram.models.layers import ACTIVATIONS, Layer
 from bertram.models.layout import Block, Layout, layout
 from bertram.models.tensors import Targets, to_tensors
+from tiny import random_batch
 
 SMALL = EncoderConfig(
     vocab_size=50,
@@ -47,14 +48,6 @@ def make_model(config: EncoderConfig, heads: dict[str, int] | None = None) -> Mo
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model
-
-
-def random_batch(lengths: list[int], config: EncoderConfig = SMALL, seed: int = 0) -> Batch:
-    random = np.random.default_rng(seed)
-    return Batch.pack(
-        [random.integers(config.vocab_size, size=length).tolist() for length in lengths],
-        [random.integers(config.type_vocab_size, size=length).tolist() for length in lengths],
-    )
 
 
 # Sizes
@@ -135,7 +128,7 @@ def test_a_sequence_does_not_see_its_neighbours(
 ) -> None:
     dtype, rounding = precision
     model = make_model(config, {"masked_language_model": 0, "classification": 3}).to(dtype)
-    batch, order = random_batch(lengths, seed=seed), np.random.default_rng(seed).permutation(len(lengths))
+    batch, order = random_batch(SMALL, lengths, seed=seed), np.random.default_rng(seed).permutation(len(lengths))
     alone = [outputs(model, batch.select([place])) for place in range(len(lengths))]
     for company, places in ((batch, range(len(lengths))), (batch.select(order), order)):
         together = outputs(model, company)
@@ -162,7 +155,7 @@ def test_long_and_short_together_need_no_more_memory_than_apart() -> None:
     """One sequence of 512 tokens among 2,000 of 4: a mask over all pairs of tokens would have 72 million elements."""
     config = replace(SMALL, max_position_embeddings=512, num_hidden_layers=1)
     model = make_model(config).train()
-    batch = random_batch([4] * 1000 + [512] + [4] * 1000, config)
+    batch = random_batch(config, [4] * 1000 + [512] + [4] * 1000)
     with LargestTensor() as largest:
         model(to_tensors(batch))["hidden"].sum().backward()
     assert largest.elements <= max(512 * 512 * 3, len(batch.token_ids) // 4 * 16 * 2 * 12)
@@ -183,9 +176,9 @@ class LargestTensor(TorchDispatchMode):
 
 def test_more_tokens_than_positions_are_refused() -> None:
     model = make_model(SMALL)
-    assert len(outputs(model, random_batch([16, 3]))["hidden"]) == 19
+    assert len(outputs(model, random_batch(SMALL, [16, 3]))["hidden"]) == 19
     with pytest.raises(BadInput, match=r"17 tokens .* 16"):
-        outputs(model, random_batch([17, 3]))
+        outputs(model, random_batch(SMALL, [17, 3]))
 
 
 @pytest.mark.filterwarnings("ignore")  # of what the compiler does inside
@@ -207,10 +200,10 @@ def test_layers_are_compiled_once_for_all_and_all_lengths(monkeypatch: pytest.Mo
             results = []
             for model.encoder.compiled in (False, True):
                 torch.manual_seed(0)
-                results.append(model(to_tensors(random_batch(lengths)))["hidden"])
+                results.append(model(to_tensors(random_batch(SMALL, lengths)))["hidden"])
             torch.testing.assert_close(*results)
         assert graphs["unique_graphs"] == 1
-        outputs(model, random_batch([4, 6]))
+        outputs(model, random_batch(SMALL, [4, 6]))
         assert graphs["unique_graphs"] == 2
 
 
@@ -218,7 +211,7 @@ def test_layers_are_compiled_once_for_all_and_all_lengths(monkeypatch: pytest.Mo
 def test_arithmetic_is_what_torch_counts(name: str) -> None:
     """A text of 128 tokens, with gradients on: attention is then products that the counter knows."""
     config = replace(PRESETS[name], vocab_size=50)
-    batch = to_tensors(random_batch([128] * 2, config))
+    batch = to_tensors(random_batch(config, [128] * 2))
     with FlopCounterMode(display=False) as counter:
         Encoder(config).eval()(batch)
     assert counter.get_total_flops() == 256 * flops_per_token(config, 128)
@@ -288,7 +281,7 @@ def test_dropout_stands_where_the_papers_have_it(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(module, "dropout", record)
     config = replace(ALBERT, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2, classifier_dropout=0.3)
     heads = {"masked_language_model": 0, "sentence_pair": 2, "classification": 3}
-    model, batch = make_model(config, heads).train(), to_tensors(random_batch([5, 5]))
+    model, batch = make_model(config, heads).train(), to_tensors(random_batch(SMALL, [5, 5]))
     model(batch)
     layer = [((2 * 3, 16, 16), 0.2), ((32, 12), 0.1), ((32, 12), 0.1)]
     assert sites == [((10, 7), 0.1), *layer * 4, ((2, 12), 0.3)]
@@ -303,7 +296,7 @@ def test_the_same_seed_gives_the_same_result(config: EncoderConfig) -> None:
     def step(seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
         model = Model(config, {"classification": 3}).train()
-        logits = model(to_tensors(random_batch([3, 9, 9, 1])))["classification"]
+        logits = model(to_tensors(random_batch(SMALL, [3, 9, 9, 1])))["classification"]
         loss = model.heads["classification"].loss(logits, torch.tensor([0, 1, 2, 0]))
         return [loss, *torch.autograd.grad(loss, list(model.parameters()))]
 
@@ -322,7 +315,7 @@ def test_checkpointing_gives_the_same_gradients(config: EncoderConfig) -> None:
     def gradients(checkpointing: bool) -> list[Tensor]:
         model.encoder.gradient_checkpointing = checkpointing
         torch.manual_seed(5)
-        out = model(to_tensors(random_batch([3, 9, 9, 1])))
+        out = model(to_tensors(random_batch(SMALL, [3, 9, 9, 1])))
         return list(torch.autograd.grad(out["masked_language_model"].sum() + out["classification"].sum(), parameters))
 
     parameters = list(model.parameters())
@@ -337,7 +330,7 @@ def test_checkpointing_keeps_fewer_activations(config: EncoderConfig) -> None:
         model = make_model(config).train()
         model.encoder.gradient_checkpointing = checkpointing
         with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
-            model(to_tensors(random_batch([16] * 4)))
+            model(to_tensors(random_batch(SMALL, [16] * 4)))
         return sum(sizes)
 
     assert kept(True) < 0.5 * kept(False)
@@ -360,14 +353,15 @@ def test_the_masked_language_model_computes_masked_positions_alone() -> None:
     head = model.heads["masked_language_model"]
     head.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     rows = torch.tensor([2, 5, 11])
-    model.losses(to_tensors(random_batch([6, 8])), {"masked_language_model": Targets(rows, torch.tensor([3, 4, 5]))})
+    targets = Targets(rows, torch.tensor([3, 4, 5]))
+    model.losses(to_tensors(random_batch(SMALL, [6, 8])), {"masked_language_model": targets})
     assert seen == [3]
 
 
 def test_gradients_reach_every_parameter() -> None:
     config = replace(ALBERT, **NO_DROPOUT)
     model = make_model(config, {"masked_language_model": 0, "sentence_pair": 2, "classification": 3}).train()
-    out = model(to_tensors(random_batch([3, 9, 9, 1])))
+    out = model(to_tensors(random_batch(SMALL, [3, 9, 9, 1])))
     sum(out[name].square().sum() for name in model.heads).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -404,7 +398,7 @@ def test_first_tokens_alone_are_as_among_all() -> None:
     """The last layer's short cut changes neither what a pooled head says nor any gradient."""
     for config in (SMALL, replace(ALBERT, inner_group_num=2)):
         model = make_model(replace(config, **NO_DROPOUT), {"classification": 3}).double().train()
-        batch, parameters = to_tensors(random_batch([3, 9, 9, 1])), list(model.encoder.parameters())
+        batch, parameters = to_tensors(random_batch(SMALL, [3, 9, 9, 1])), list(model.encoder.parameters())
         short = model.encoder(batch, first_only=True)
         whole = model.encoder(batch)[batch.first]
         torch.testing.assert_close(short, whole, rtol=0, atol=1e-12)

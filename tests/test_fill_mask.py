@@ -19,7 +19,7 @@ from bertram.model_directory import ModelDirectory
 from bertram.shrinking.shrink import shrink
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
-from test_floors import run_without_torch
+from torchless import run_without_torch
 
 HEADS = {"masked_language_model": 0, "sentence_pair": 2}
 TEXTS = ["a [MASK] room", "[MASK]", "dull song and a cold meal in the grey [MASK]", "the [MASK] film, awful!"]

@@ -4,9 +4,7 @@ A room is a module of the package's top folder, or a folder of it with all that 
 """
 
 import ast
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bertram.inference.kernels import fastest
+from torchless import WITHOUT_TORCH, run_python, run_without_torch
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "bertram"
@@ -109,16 +108,6 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-WITHOUT_TORCH = """
-import sys
-
-class NoTorch:
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] == "torch":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, NoTorch())
-"""
 
 
 def room(module: str) -> str:
@@ -169,19 +158,6 @@ def own_imports(module: str, **options: bool) -> set[str]:
     return {name for name in imports(MODULES[module].read_text(encoding="utf-8"), **options) if name in MODULES}
 
 
-def run_python(program: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False, timeout=120
-    )
-
-
-def run_without_torch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `bertram …` where torch cannot be imported."""
-    program = f"{WITHOUT_TORCH}from bertram.cli import main; main({list(map(str, arguments))})"
-    return run_python(program)
-
-
 EXTRAS = (
     *("torch", "safetensors", "sklearn", "scipy", "polars", "sacrebleu", "tensorboard"),
     *("huggingface_hub", "ctranslate2", "onnx"),
@@ -230,6 +206,13 @@ def test_imports_are_found_wherever_they_stand():
     always = {"numpy", "config", "__init__", "artifacts", "text.tokenizer", "json", "errors", "comparison.worker"}
     assert set(imports(SOURCE)) == always | {"models.heads"}
     assert set(imports(SOURCE, for_types=False)) == always
+
+
+def test_no_test_module_imports_another():
+    """What they share stands in modules beside them, such as tiny.py."""
+    modules = Path(__file__).parent.glob("*.py")
+    names = {name for path in modules for name in imports(path.read_text(encoding="utf-8"))}
+    assert not [name for name in names if name.startswith("test_")]
 
 
 def test_every_room_has_a_floor():

@@ -22,6 +22,7 @@ from bertram.inference.kernels import NativeEncoder
 from bertram.inference.numpy_encoder import ACTIVATIONS, NumpyEncoder
 from bertram.models.heads import Model
 from bertram.models.tensors import to_tensors
+from tiny import random_batch, unsettle
 
 pytestmark = pytest.mark.skipif(not kernels.fastest(), reason="no C++ compiler built the kernels here")
 
@@ -60,21 +61,13 @@ def usable():
 def model(name):
     torch.manual_seed(len(name))
     made = Model(CONFIGS[name]).eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    unsettle(made)
     return made
 
 
 def encoder(name, precision, kind=NativeEncoder, **options):
     weights, vectors = tensors_of(model(name))
     return kind(CONFIGS[name], {key: pack(weight, precision) for key, weight in weights.items()}, vectors, **options)
-
-
-def batch(name, lengths=LENGTHS, seed=0):
-    random, types = np.random.default_rng(seed), max(1, CONFIGS[name].type_vocab_size)
-    rows = [random.integers(0, 90, length).tolist() for length in lengths]
-    return Batch.pack(rows, [random.integers(0, types, length).tolist() for length in lengths])
 
 
 USABLE = usable() if kernels.fastest() else []
@@ -95,7 +88,7 @@ def test_each_variant_runs_where_the_processor_has_its_instructions():
 @pytest.mark.parametrize("variant", USABLE)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_states_are_those_of_torch(name, variant):
-    given = batch(name)
+    given = random_batch(CONFIGS[name], LENGTHS)
     with torch.inference_mode():
         expected = model(name).encoder(to_tensors(given)).numpy()
     for threads in (1, 3):
@@ -107,7 +100,7 @@ def test_states_are_those_of_torch(name, variant):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_plain_numpy_says_the_same(name):
-    given = batch(name, [1, 7, 40])
+    given = random_batch(CONFIGS[name], [1, 7, 40])
     np.testing.assert_allclose(
         encoder(name, "fp32", NumpyEncoder).hidden(given), encoder(name, "fp32").hidden(given), atol=2e-5
     )
@@ -120,7 +113,7 @@ def test_plain_numpy_says_the_same(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_int8_differs_by_its_rounding_alone(name, variant):
     """Weights and inputs are rounded likewise in numpy; what is left is attention in int16, and ties."""
-    given = batch(name, [1, 5, 40, 200])
+    given = random_batch(CONFIGS[name], [1, 5, 40, 200])
     expected = encoder(name, "int8", NumpyEncoder).hidden(given)
     found = encoder(name, "int8", variant=variant).hidden(given)
     assert 0 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.01
@@ -171,7 +164,7 @@ def test_attention_of_int8_weights_loses_next_to_nothing(factor, extreme, heads,
         weights["attention.0.query_key_value"][:88] = factor
     precision = {"attention.0.query_key_value": "int8"}
     matrices = {name: pack(weight, precision.get(name, "fp32")) for name, weight in weights.items()}
-    given = batch("pre-norm", [1, 2, 15, 16, 17, 200, 350, 500, 512])
+    given = random_batch(config, [1, 2, 15, 16, 17, 200, 350, 500, 512])
     expected = NumpyEncoder(config, matrices, vectors).hidden(given)
     encoder = NativeEncoder(config, matrices, vectors, variant=variant)
     for found, wanted in (
@@ -220,7 +213,7 @@ def test_packing_loses_nothing_but_the_rounding(shape, precision):
 
 
 def test_texts_do_not_see_one_another():
-    given, found = batch("albert"), encoder("albert", "int8")
+    given, found = random_batch(CONFIGS["albert"], LENGTHS), encoder("albert", "int8")
     together = found.hidden(given)
     for text in range(len(given)):
         alone = found.hidden(given.select([text]))
@@ -229,7 +222,7 @@ def test_texts_do_not_see_one_another():
 
 def test_many_tokens_are_taken_in_parts():
     lengths = [500, 3, 400, 130, 520, 1, 7] * 3
-    given = batch("bert", lengths)
+    given = random_batch(CONFIGS["bert"], lengths)
     with torch.inference_mode():
         expected = model("bert").encoder(to_tensors(given)).numpy()
     np.testing.assert_allclose(encoder("bert", "fp32").hidden(given), expected, atol=2e-5)
@@ -238,10 +231,10 @@ def test_many_tokens_are_taken_in_parts():
 @pytest.mark.parametrize("busy", [False, True])
 def test_it_answers_in_a_fork(busy):
     """A fork has none of the threads, nor one that was answering and held the lock."""
-    found, given = encoder("bert", "int8", threads=3), batch("bert", [3, 40, 100])
+    found, given = encoder("bert", "int8", threads=3), random_batch(CONFIGS["bert"], [3, 40, 100])
     expected = found.hidden(given)
     reading, writing = os.pipe()
-    long, done = batch("bert", [500] * 8), threading.Event()
+    long, done = random_batch(CONFIGS["bert"], [500] * 8), threading.Event()
 
     def answer():
         while not done.is_set():
@@ -282,7 +275,7 @@ def test_it_answers_in_a_fork(busy):
     ],
 )
 def test_what_the_model_does_not_know_never_reaches_it(what, change):
-    given = batch("bert", [4, 4])
+    given = random_batch(CONFIGS["bert"], [4, 4])
     arrays = {key: getattr(given, key).copy() for key in ("token_ids", "segment_ids", "positions", "offsets")}
     for name, value in change.items():
         arrays[name][-1] = value
@@ -292,7 +285,7 @@ def test_what_the_model_does_not_know_never_reaches_it(what, change):
 
 
 def test_offsets_whose_differences_wrap_are_refused():
-    given = batch("bert", [3, 3, 4])
+    given = random_batch(CONFIGS["bert"], [3, 3, 4])
     wrapped = np.array([0, 2_000_000_000, -2_000_000_000, 10], np.int32)
     with pytest.raises(BadInput, match="must not be negative"):
         encoder("bert", "fp32").hidden(Batch(given.token_ids, given.segment_ids, given.positions, wrapped))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import MarianConfig, MarianMTModel
 
 import bertram
-import test_marian_tokenizer
+import spm
 import tiny
 from bertram import artifacts
 from bertram.batch import Batch
@@ -26,8 +26,8 @@ from bertram.models.tensors import pairs_to_tensors
 from bertram.run_directory import MANIFEST
 from bertram.search import Search
 from bertram.training.torch_runner import TorchGenerator
-from test_generation import SHORT, SIZES, write_pairs
-from test_transformer import CONFIGS, batches, make
+from encoder_decoders import CONFIGS, batches, make
+from translating import SHORT, SIZES, write_pairs
 
 PAD, END = 39, 0
 
@@ -43,11 +43,8 @@ def marian(seed: int, **changes: Any) -> MarianMTModel:
     }
     torch.manual_seed(seed)
     model = MarianMTModel(MarianConfig(**settings | changes)).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "embed_positions" not in name:
-                parameter.add_(0.15 * torch.randn_like(parameter))
-        model.final_logits_bias.normal_()
+    tiny.unsettle(model, seed, 0.15)  # but not the sinusoids
+    model.final_logits_bias.normal_()
     return model
 
 
@@ -297,7 +294,7 @@ def test_a_directory_as_it_is_published_translates_trains_and_is_exported(
     """Its SentencePiece models beside vocab.json; what it writes is what transformers writes, from texts to texts."""
     place = tmp_path / "published"
     place.mkdir()
-    test_marian_tokenizer.write(place)
+    spm.write(place)
     numbers = json.loads((place / "vocab.json").read_text())
     special = {"pad_token_id": numbers["<pad>"], "decoder_start_token_id": numbers["<pad>"]}
     theirs = marian(0, vocab_size=max(numbers.values()) + 1, max_position_embeddings=128, **special)
@@ -305,8 +302,8 @@ def test_a_directory_as_it_is_published_translates_trains_and_is_exported(
     settings |= {"bad_words_ids": [[special["pad_token_id"]]]}
     theirs.generation_config.update(num_beams=2, **settings)
     theirs.save_pretrained(place)
-    texts = [*test_marian_tokenizer.SOURCE, "a small dog"]
-    tokenizer = test_marian_tokenizer.marian(place)
+    texts = [*spm.SOURCE, "a small dog"]
+    tokenizer = spm.their_tokenizer(place)
     rows = theirs.generate(**tokenizer(texts, return_tensors="pt", padding=True))
     (tmp_path / "texts.en").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     assert tiny.run("translate", place, tmp_path / "texts.en", "--max-length", 39) == 0
@@ -323,7 +320,7 @@ def test_a_directory_as_it_is_published_translates_trains_and_is_exported(
     data = write_pairs(tmp_path, 40)
     bertram.train("translation", data, model=place, out=tmp_path / "trained", recipe=SHORT)
     assert tiny.run("export", tmp_path / "trained", "--format", "huggingface", "--out", tmp_path / "back") == 0
-    again = test_marian_tokenizer.marian(tmp_path / "back")
+    again = spm.their_tokenizer(tmp_path / "back")
     assert again(texts)["input_ids"] == tokenizer(texts)["input_ids"]
     theirs = MarianMTModel.from_pretrained(tmp_path / "back").eval()
     (row,) = theirs.generate(**again(["one"], return_tensors="pt"), num_beams=1, max_new_tokens=39)

@@ -1,34 +1,19 @@
 """Marian's tokenizers: ids and texts equal to transformers' MarianTokenizer, on models that SentencePiece trains."""
 
-import io
 import json
-from functools import cache
 
 import pytest
 import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import MarianTokenizer
 
 from bertram.errors import BadInput
 from bertram.text import marian as module
 from bertram.text.marian import read_marian
 from bertram.text.sentencepiece import read_unigram
 from bertram.text.tokenizer import Tokenizer
+from spm import CODES, SOURCE, TARGET, their_tokenizer, train, write
 
-# No letter or digit stands three times in a row: were "0" and "00" pieces, two ways to cut "000" would be equally
-# probable, and SentencePiece's rounding would decide which is taken.
-SOURCE = """
-The café's naïve regulars — Zoë, José & co. — paid £12.50 (or ¥1,900) for "coffee".
-A small dog runs over the lowest towers; it isn't far, it's 3,250 km.
-Slowly the slower ones glow, and the lower tower shows a low light.
-""".strip().splitlines()
-TARGET = """
-Ein kleiner Hund läuft über die niedrigsten Türme; es ist nicht weit, nur 3.250 km.
-Die fröhlichen Gäste — „Zoë“, José & Co. — zahlten 12,50 £ für den Kaffee.
-Langsam glühen die langsameren, und der niedrigere Turm zeigt ein schwaches Licht.
-""".strip().splitlines()
-CODES = [">>fr<<", ">>pt_br<<"]
 ALPHABET = (
     "abcdefghirst ABT éßüöÉ ﬁ①ｆ＜＞≫ e\u0301u\u0308 \u0344\u1112\u1161\u11ab "
     "\t\n\u00a0\u3000\u200b\u00ad\x00\x07\u2581 "
@@ -36,54 +21,6 @@ ALPHABET = (
 )
 PARTS = [*SOURCE, *TARGET, *CODES, ">>xx<<", ">>", "<<", "</s>", "<unk>", "<pad>", "<s>", "fröh", " ", "　", "▁"]
 TEXT = st.lists(st.one_of(st.sampled_from(PARTS), st.text(ALPHABET, max_size=12)), max_size=5).map("".join)
-
-
-@cache
-def spm(lines, vocab_size, **options):
-    """A model file as SentencePiece trains one by default, with its own table of characters."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*lines] * 4),
-        model_writer=model,
-        vocab_size=vocab_size,
-        hard_vocab_limit=options.get("model_type") == "bpe",
-        minloglevel=2,
-        **options,
-    )
-    return model.getvalue()
-
-
-def pieces(data):
-    processor = sentencepiece.SentencePieceProcessor(model_proto=data)
-    return [processor.IdToPiece(place) for place in range(processor.GetPieceSize())]
-
-
-def numbered(tokens):
-    """A vocabulary as Marian makes it: </s> and <unk> first, the end filled up by transformers' conversion."""
-    first = ["</s>", "<unk>"]
-    rest = sorted(set(tokens) - {*first, "<s>"})
-    return {token: place for place, token in enumerate([*first, *rest, "<pad>"])}
-
-
-def write(directory, *, separate=False, config=(), **options):
-    """A model directory; a seventh of the pieces that were learnt has no number."""
-    source, target = (spm(tuple(lines), 120, **options) for lines in (SOURCE, TARGET))
-    kept = [[piece for place, piece in enumerate(pieces(data)) if place % 7 != 6] for data in (source, target)]
-    if separate:
-        vocabularies = [numbered([*kept[0], *CODES]), numbered(kept[1])]
-        vocabularies[0].pop("<pad>")  # transformers looks the target's special tokens up here
-        vocabularies[1] |= {"<pad>": len(vocabularies[1]) + 40}
-        vocabularies[0]["<pad>"] = vocabularies[1]["<pad>"]
-    else:
-        vocabularies = [numbered([*kept[0], *kept[1], *CODES])]
-    (directory / "source.spm").write_bytes(source)
-    (directory / "target.spm").write_bytes(target)
-    for name, vocabulary in zip(("vocab.json", "target_vocab.json"), vocabularies, strict=False):
-        (directory / name).write_text(json.dumps(vocabulary))
-    content = {"separate_vocabs": separate, "source_lang": "en", "target_lang": "de", **dict(config)}
-    (directory / "tokenizer_config.json").write_text(json.dumps(content))
-    return directory
-
 
 KINDS = {
     "one vocabulary": {},
@@ -99,12 +36,7 @@ KINDS = {
 def both(request, tmp_path_factory):
     """Ours, source and target, and transformers'."""
     directory = write(tmp_path_factory.mktemp("marian"), **KINDS[request.param])
-    return read_marian(directory), marian(directory)
-
-
-def marian(directory):
-    with pytest.warns(UserWarning, match="pip install sacremoses"):  # which it would not use for ids
-        return MarianTokenizer.from_pretrained(directory)
+    return read_marian(directory), their_tokenizer(directory)
 
 
 def ids(tokenizer, texts, max_length=400):
@@ -144,7 +76,7 @@ class TestEqualToTransformers:
 def test_texts_are_prepared_as_by_sentencepiece(tmp_path_factory, text, kind):
     options = {name: value for name, value in KINDS[kind].items() if name != "separate"}
     file = tmp_path_factory.getbasetemp() / "prepared.spm"
-    file.write_bytes(spm(tuple(SOURCE), 120, **options))
+    file.write_bytes(train(tuple(SOURCE), 120, **options))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
     assert module._preparation(read_unigram(file))(text) == processor.Normalize(text)
 
@@ -212,7 +144,7 @@ class TestRefused:
     )
     def test_other_models(self, tmp_path, options, message):
         write(tmp_path)
-        (tmp_path / "target.spm").write_bytes(spm(tuple(TARGET), **({"vocab_size": 80} | options)))
+        (tmp_path / "target.spm").write_bytes(train(tuple(TARGET), **({"vocab_size": 80} | options)))
         self.refused(tmp_path, message)
 
     @pytest.mark.parametrize(

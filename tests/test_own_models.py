@@ -16,8 +16,8 @@ from bertram.formats.engine_file import read_engine
 from bertram.formats.sentence_transformers import read_max_length
 from bertram.model_names import ENGLISH, OWN, SENTIMENT
 from bertram.run_directory import read_manifest
-from test_floors import run_without_torch
 from tiny import model_directory, run, table
+from torchless import run_without_torch
 
 TEXTS = ["a dog runs through the grass", "the puppy is running on a lawn", "interest rates rose again on friday"]
 

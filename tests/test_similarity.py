@@ -35,7 +35,7 @@ from bertram.training.feed import ShuffledRows
 from bertram.training.loop import Evaluation, Loop
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner
-from test_floors import run_without_torch
+from torchless import run_without_torch
 
 STSB = Path(__file__).parents[1].parent / "shared" / "data" / "glue" / "STS-B"
 MINILM = 0.8147

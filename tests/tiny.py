@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from bertram import cli
+from bertram.batch import Batch
 from bertram.comparison import candidates
 from bertram.config import EncoderConfig
 from bertram.corpus.parts import Part, Start
@@ -54,12 +55,20 @@ def table(path: Path, number: int = 64, seed: int = 0) -> Path:
     return path
 
 
-def unsettle(model: torch.nn.Module, seed: int = 0) -> None:
-    """Move every weight: fresh biases are 0, norms 1 and residuals nothing, which would hide a mix-up."""
+def unsettle(model: torch.nn.Module, seed: int = 0, scale: float = 0.1) -> None:
+    """Move every weight that learns: fresh biases are 0, norms 1 and residuals nothing, which would hide a mix-up."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            if parameter.requires_grad:
+                parameter += scale * torch.randn(parameter.shape, generator=generator)
+
+
+def random_batch(config: EncoderConfig, lengths: Iterable[int], seed: int = 0) -> Batch:
+    """Texts of random ids in random segments."""
+    random, segments = np.random.default_rng(seed), max(1, config.type_vocab_size)
+    rows = [random.integers(config.vocab_size, size=length).tolist() for length in lengths]
+    return Batch.pack(rows, [random.integers(segments, size=len(row)).tolist() for row in rows])
 
 
 def model_directory(
