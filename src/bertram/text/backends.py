@@ -148,7 +148,7 @@ def ids_by_role(vocabulary: Mapping[str, int], special: Mapping[str, str]) -> di
     """
     for role, name in special.items():
         if name not in vocabulary:
-            raise BadInput(f"the vocabulary lacks the {role} token {name!r}")
+            raise BadInput(f"the vocabulary lacks the {role} token {name!r:.80}")
     return {role: vocabulary[name] for role, name in special.items()}
 
 
@@ -202,14 +202,14 @@ def read_settings(file: Path) -> dict[str, Any]:
     for key, value in content.items():
         if key in _FLAGS and value is not None:
             if not isinstance(value, bool):
-                raise BadInput(f"{file}: {key} must be true or false, not {value!r}")
+                raise BadInput(f"{file}: {key} must be true or false, not {value!r:.80}")
             settings[key] = value
         elif key == "truncation_side" and value == "left":
             logger.warning("%s: truncation_side is left, but Bertram cuts texts at their end", file)
         elif (key in _SPECIAL or key == "tokenizer_class") and value is not None:
             settings[key] = value.get("content") if isinstance(value, dict) else value
             if not isinstance(settings[key], str):
-                raise BadInput(f"{file}: {key} must be a string, not {value!r}")
+                raise BadInput(f"{file}: {key} must be a string, not {value!r:.80}")
     return settings
 
 
