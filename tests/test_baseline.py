@@ -124,6 +124,8 @@ def test_many_labels_leave_room_for_fewer_words(monkeypatch):
     table = verdicts(["good", "bad", "odd"], SUBJECTS)
     monkeypatch.setattr("bertram.baseline._MOST_WEIGHTS", 3 * 10)
     assert len(fit(table, table, Classification).vocabulary) == 10
+    pairs = Table(table.texts, table.texts, table.labels)
+    assert len(fit(pairs, pairs, Classification).vocabulary) == 3
 
 
 def test_same_data_same_baseline():

@@ -123,7 +123,7 @@ class TestPage:
         one[0]["data"]["split"] = "validation"
         for (results, curves), told in ((several, 0), (one, 1)):
             page_text, table_text = "".join(Page(page(results, curves)).text), printed(results, 200)
-            for words in ("One seed a model", "chose the checkpoints too"):
+            for words in ("One run a model", "chose the checkpoints too"):
                 assert page_text.count(words) == table_text.count(words) == told
             assert ("over items and seeds" in page_text) != bool(told)
             assert ("by Student's t" in page_text) != bool(told)
@@ -237,7 +237,7 @@ class TestPage:
     def test_runs_that_diverged_and_few_rows_are_told_of(self):
         results, _ = comparison((USUAL[0], replace(USUAL[2], diverged=(1, 2))))
         unknown, lost = caveats(results)
-        assert unknown.startswith("One seed a model")
+        assert unknown.startswith("One run a model")
         assert lost == "albert-mini: 2 of 3 runs diverged; its score is of the others."
         results["data"]["rows"]["test"] = 1
         assert "Only 1 row was judged: another sample may differ." in caveats(results)
@@ -252,7 +252,7 @@ class TestPage:
         results, _ = comparison(USUAL[:2], seeds=2)
         assert any(words.startswith("With so few seeds") for words in caveats(results))
         results["candidates"][1]["runs"][0] |= {"status": "diverged", "score": None}
-        assert any(words.startswith("One seed a model") for words in caveats(results))
+        assert any(words.startswith("One run a model") for words in caveats(results))
         results, _ = comparison(USUAL, seeds=3)
         assert caveats(results) == []
         results["candidates"][1]["runs"][0]["score"] = 0.1

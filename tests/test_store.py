@@ -108,7 +108,7 @@ def test_building_goes_on_with_the_part_where_it_stood(tmp_path: Path, monkeypat
 
 
 def test_what_is_done_of_a_document_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes of the same number that are no text, where the first half of a single long document was."""
+    """What is done is overwritten with bytes that are no text."""
     for name, number in {"_CHUNK": 1, "_SAVED_EVERY": 1, "_AHEAD": 1}.items():
         monkeypatch.setattr(store, name, number)
     book = tmp_path / "book.txt"

@@ -121,7 +121,7 @@ class TestClassification:
         assert Classification.from_labels(labels) == Classification.from_labels(labels[::-1])
 
     def test_texts_in_the_place_of_labels_are_refused(self):
-        with pytest.raises(BadInput, match=r"a\.csv: 1,200 labels of 1,2..,... bytes look like texts; are the columns"):
+        with pytest.raises(BadInput, match=r"a\.csv: 1,200 labels take 1,2..,... bytes, more than 1,0"):
             Classification.from_labels([f"{number} {'a' * 1000}" for number in range(1200)], "a.csv")
 
     def test_targets_number_the_labels(self):

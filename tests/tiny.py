@@ -46,7 +46,7 @@ def rows(number: int, seed: int = 0) -> list[tuple[str, str]]:
 
 
 def made(parts: Iterable[Part]) -> Callable[[Start], Iterable[Part]]:
-    """A corpus for a store that is handed on from its beginning, whatever document is asked for."""
+    """A corpus for a store that is handed on from its beginning, whatever part is asked for."""
     return lambda start: parts
 
 

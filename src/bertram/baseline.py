@@ -60,8 +60,9 @@ class Baseline:
         """
         targets, held_targets = task.targets(train.labels), task.targets(validation.labels)
         best, best_score = None, -np.inf
+        weights = task.outputs * (1 if train.texts_b is None else 3)  # of a run of tokens
         for run_length in _RUN_LENGTHS:
-            vectorizer = _learned_vectorizer(run_length, train, min(_VOCABULARY, _MOST_WEIGHTS // task.outputs))
+            vectorizer = _learned_vectorizer(run_length, train, min(_VOCABULARY, _MOST_WEIGHTS // weights))
             features = _features(vectorizer, train.texts, train.texts_b)
             held = _features(vectorizer, validation.texts, validation.texts_b)
             for strength in _STRENGTHS:

@@ -30,10 +30,10 @@ _CHUNK = 4096
 
 
 def checked_length(value: Any, what: str, positions: int | None = None) -> int:
-    """Tokens that texts are cut to, as a file says under the name `what`, if a model of so many positions reads them.
+    """A file's `value` for the tokens that texts are cut to; errors call it `what`, the file and the key.
 
     Raises:
-        BadInput: it does not, or they are no whole number.
+        BadInput: it is no whole number, too small, or more than the positions of the model.
     """
     if type(value) is not int or value < LEAST_LENGTH or (positions is not None and value > positions):
         bound = "" if positions is None else f" to {positions}"

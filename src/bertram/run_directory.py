@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,16 +203,26 @@ def alone_in(out: Path) -> Iterator[None]:
     Raises:
         BadInput: another process works there, or it cannot be written.
     """
-    make_directory(out)
-    handle, until = os.open(out, os.O_RDONLY), time.monotonic() + _PATIENCE
+    until = time.monotonic() + _PATIENCE
+    while (handle := _locked(out)) is None:
+        if time.monotonic() > until:
+            raise BadInput(f"{out}: another process is at work there; wait for it, or name another --out")
+        time.sleep(0.05)
     try:
-        while not _held(handle):
-            if time.monotonic() > until:
-                raise BadInput(f"{out}: another process is at work there; wait for it, or name another --out")
-            time.sleep(0.05)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(out: Path) -> int | None:
+    """The lock of a directory, as an open file; None where another process has it."""
+    make_directory(out)
+    handle = os.open(out, os.O_RDONLY)
+    with suppress(FileNotFoundError):  # whoever had it may have removed it meanwhile, or somebody made another
+        if _held(handle) and os.path.samestat(os.fstat(handle), out.stat()):
+            return handle
+    os.close(handle)
+    return None
 
 
 def _held(handle: int) -> bool:

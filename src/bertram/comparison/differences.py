@@ -66,10 +66,10 @@ def run_scores(candidates: Sequence[Trained]) -> dict[str, Floats]:
 def _seeds(candidates: Sequence[Candidate]) -> list[str]:
     """Whether a score is that of some of a candidate's runs, and what is known of how seeds vary."""
     found, noise = [], seed_noise(run_scores(candidates))
-    known = max((own.freedom for own in noise.values()), default=_LITTLE_KNOWN)
-    if not known:
-        found.append("One seed a model: how far another seed would lie from it is not known, and in no interval.")
-    elif known < _LITTLE_KNOWN:
+    known = max((own.freedom for own in noise.values()), default=0)
+    if noise and not known:
+        found.append("One run a model: how far another seed would lie from it is not known, and in no interval.")
+    elif 0 < known < _LITTLE_KNOWN:
         found.append("With so few seeds, their spread is hardly known: real differences may not show.")
     found += [
         f"{name} varies more from seed to seed than the others, so it is judged by its own seeds alone."

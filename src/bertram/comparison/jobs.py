@@ -40,6 +40,7 @@ def done(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:
         raise BertramError(f"{what}: failed, exit code {process.returncode}")
     answer: dict[str, Any] = json.loads(said.splitlines()[-1])
     if process.returncode:
-        kind = BadInput if process.returncode == BadInput.exit_code else BertramError
-        raise kind(f"{what}: {answer['error']}")
+        error = (BadInput if process.returncode == BadInput.exit_code else BertramError)(f"{what}: {answer['error']}")
+        error.exit_code = process.returncode
+        raise error
     return answer

@@ -131,7 +131,7 @@ _Paragraph = tuple[tuple[int, int], Iterable[str]]
 def _documents(path: Path, documents: Documents, offset: int, lines: int) -> Iterator[Iterable[_Paragraph]]:
     """The paragraphs of each document, from a paragraph on that has so many bytes and lines before it.
 
-    Each must be read to its end before the next is asked for.
+    Each paragraph must be read to its end before the next is asked for. An object of JSONL is a document of one.
     """
     found = _lines(path, offset, lines)
     if kind_of(path) == ".jsonl":
@@ -192,7 +192,7 @@ def _sentences(paragraph: str) -> Iterator[str]:
 
 
 def _parts(file: int, document: int, paragraphs: Iterable[_Paragraph], passed: int) -> Iterator[Part]:
-    """The parts of a document without so many sentences of its first paragraph."""
+    """The parts of a document, without the `passed` sentences that its first paragraph begins with."""
     held: list[str] = []
     size, begins = 0, _FIRST
     for before, sentences in paragraphs:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 MANIFEST, _PROGRESS = "store.json", "progress.json"
 _CHUNK = 2**21  # characters tokenized at a time
 _AHEAD = 3  # chunks
-_SAVED_EVERY = 32  # chunks
+_SAVED_EVERY = 4  # chunks
 HELD_OUT_OF = 10
 HELD_OUT_TOKENS = 2**20
 _MANY_UNKNOWN = 0.01
@@ -229,7 +229,7 @@ class _Progress:
             return cls()
 
     def count(self, part: Part, unknown: int) -> None:
-        """One more part is written, with so many tokens that are unknown."""
+        """One more part is done, with so many tokens that are unknown."""
         self.parts += 1
         self.characters += part.characters
         self.unknown += unknown
@@ -237,7 +237,7 @@ class _Progress:
 
 
 def _check_text(writers: Sequence[_Writer]) -> None:
-    """Check that every store has some.
+    """Check that every store has some text.
 
     Raises:
         BadInput: there is no text, or too little to hold some out.

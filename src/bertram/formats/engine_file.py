@@ -166,7 +166,7 @@ class _Header(NamedTuple):
     manifest: dict[str, Any]
     layout: Layout
     precisions: dict[str, Precision]
-    tokenizer: list[list[int]]
+    tokenizer_sizes: list[list[int]]
     """Of each of the tokenizer's files, its bytes unpacked and compressed."""
 
 
@@ -197,7 +197,7 @@ def _header(content: memoryview, length: int) -> _Header:
     found = _Header(config, heads, pooler, manifest, layout, precisions, header["tokenizer"])
     if config.residual_rank and _untied_size(found) > _MOST_SUMMED * len(content):
         raise BadInput(f"its layers would expand to more than {_MOST_SUMMED} times the file's size")
-    sizes = found.tokenizer
+    sizes = found.tokenizer_sizes
     if len(sizes) != len(_TOKENIZER) or not all(type(n) is int and n >= 0 for pair in sizes for n in pair):
         raise BadInput("its tokenizer's sizes are invalid")
     if sum(whole for whole, _ in sizes) > _most_tokenizer(config):
@@ -222,7 +222,7 @@ def _arrays(content: memoryview, start: int, header: _Header) -> tuple[dict[str,
         end += -end % _ALIGNMENT
         places.append((end, shape, kind))
         end += _size(shape, kind)
-    if end + sum(packed for _, packed in header.tokenizer) != len(content):
+    if end + sum(packed for _, packed in header.tokenizer_sizes) != len(content):
         raise BadInput("it is not as long as its header makes it")
     arrays = (np.frombuffer(content, kind, math.prod(shape), place).reshape(shape) for place, shape, kind in places)
     matrices = {
@@ -235,7 +235,7 @@ def _arrays(content: memoryview, start: int, header: _Header) -> tuple[dict[str,
 def _tokenizer(packed: memoryview, header: _Header) -> Tokenizer:
     """What is left of the file, unpacked."""
     files = []
-    for whole, size in header.tokenizer:
+    for whole, size in header.tokenizer_sizes:
         files.append(zlib.decompressobj().decompress(packed[:size], whole + 1))
         if len(files[-1]) != whole:
             raise BadInput("its tokenizer is not as long as its header says")

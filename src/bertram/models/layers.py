@@ -38,11 +38,11 @@ class LayerNorm(nn.LayerNorm):
             return super().forward(x)
         if x.is_cuda:  # torch has no kernel for two precisions there
             return super().forward(x.to(self.weight.dtype)).to(x.dtype)
-        normalised: Tensor = _Normalised.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
-        return normalised
+        normalized: Tensor = _Normalized.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        return normalized
 
 
-class _Normalised(torch.autograd.Function):
+class _Normalized(torch.autograd.Function):
     """A layer norm in 16 bits on a CPU, where torch's own sums its weights' gradients over tokens in 16 bits."""
 
     @staticmethod
@@ -61,7 +61,7 @@ class _Normalised(torch.autograd.Function):
 
 
 class _Rows(torch.autograd.Function):
-    """Rows of a table in 16 bits on a CPU, where torch's own sums their gradients over tokens in 16 bits."""
+    """Rows of a table in 16 bits on a CPU, where torch's own sums their gradients over tokens in 16 bits too."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, ids: Tensor) -> Tensor:
@@ -71,8 +71,9 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (ids,) = ctx.saved_tensors
-        return torch.ops.aten.embedding_dense_backward(grad.float(), ids, ctx.rows, -1, False).to(grad.dtype), None
+        read, numbers = ctx.saved_tensors[0].unique(return_inverse=True)
+        sums = torch.zeros(len(read), grad.shape[1]).index_add_(0, numbers, grad.float())
+        return grad.new_zeros(ctx.rows, grad.shape[1]).index_copy_(0, read, sums.to(grad.dtype)), None
 
 
 class Embeddings(nn.Module):
@@ -99,7 +100,7 @@ class Embeddings(nn.Module):
     ) -> Tensor:
         """Embed T tokens by their ids, positions and segments, [T] each: [T, H] in `precision`."""
         table = self.tokens.weight
-        coarse = table.dtype != torch.float32 and not table.is_cuda
+        coarse = table.dtype == torch.bfloat16 and not table.is_cuda
         x = _Rows.apply(table, token_ids) if coarse else self.tokens(token_ids)  # type: ignore[no-untyped-call]
         if self.scale != 1.0:
             x = x * self.scale

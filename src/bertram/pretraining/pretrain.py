@@ -75,18 +75,18 @@ def pretrain(
     out = Path(out)
     with together() as processes, ExitStack() as stack:
         text, held_out = _texts(corpus, validation, documents)
-        _check(recipe)
+        _check_recipe(recipe)
         source = _source(model, allow_pickle=allow_pickle)
-        trained = _config(source, config or {})
+        sizes = _config(source, config or {})
         objectives = objectives or Objectives()
-        objective = objectives.sentence_objective or trained.sentence_objective
+        objective = objectives.sentence_objective or sizes.sentence_objective
         rate = _FURTHER_LEARNING_RATE if isinstance(source, ModelDirectory) else _LEARNING_RATE
         pretraining = Pretraining(
             corpus=text,
             held_out=held_out,
             model=model,
             source=source,
-            config=trained,
+            config=sizes,
             objectives=replace(objectives, sentence_objective=objective),
             recipe=recipe.resolved(learning_rate=rate, batch_size=BATCH_SIZE),
             tokenizer=tokenizer,
@@ -119,11 +119,11 @@ def _texts(
     return Corpus(files, kind), Corpus(judged, kind) if judged else None
 
 
-def _check(recipe: Recipe) -> None:
-    """Check what does not depend on the model.
+def _check_recipe(recipe: Recipe) -> None:
+    """Check that pre-training takes the recipe.
 
     Raises:
-        BadInput: the recipe has no budget, or a setting that pre-training does not take.
+        BadInput: it has no budget, or a setting that is not for pre-training.
     """
     recipe.require_budget()
     if recipe.label_smoothing:

@@ -16,7 +16,7 @@ from bertram.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """All that a pre-training is asked for, with nothing left to defaults.
+    """All that a pre-training is asked for; objectives and recipe say everything, none of their fields is None.
 
     Raises:
         BadInput: the settings do not go together.

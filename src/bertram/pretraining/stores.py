@@ -30,14 +30,14 @@ def prepare(pretraining: Pretraining, out: Path, report: Report) -> None:
         if pretraining.sentence_objective != "none":
             tokenizer.check_pairs()
         _build_stores(pretraining, out, tokenizer, report)
-        feeds(pretraining, out, tokenizer)
+        feeds(pretraining, out, tokenizer)  # refuses text that cannot serve the objective
 
 
 def _find_tokenizer(pretraining: Pretraining, out: Path, report: Report) -> Tokenizer:
     """The one that is there already, is given or is the model's own, or one learned from the corpus.
 
     Raises:
-        BadInput: it cannot be used, or has more entries than the model.
+        BadInput: it cannot be used.
     """
     source, config = pretraining.source, pretraining.config
     if (out / "tokenizer.json").exists():

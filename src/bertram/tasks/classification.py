@@ -42,9 +42,10 @@ class Classification(Task):
         distinct = set(labels)
         if len(distinct) < 2:
             raise BadInput(f"{source}: every label is {_listed(distinct)}; classification needs two or more")
-        if (size := len(json.dumps([*distinct]))) > _MOST_BYTES:
+        if (size := len(json.dumps([*distinct], ensure_ascii=False).encode())) > _MOST_BYTES:
             raise BadInput(
-                f"{source}: {len(distinct):,} labels of {size:,} bytes look like texts; are the columns swapped?"
+                f"{source}: {len(distinct):,} labels take {size:,} bytes, more than {_MOST_BYTES:,}; are they "
+                "texts, and the columns swapped?"
             )
         return cls(tuple(sorted(distinct, key=_place)))
 
