@@ -104,16 +104,15 @@ class Batch:
 
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Batch":
         """The sequences at `indices`, in that order, as a Batch of their own."""
+        return self.taken(indices)[0]
+
+    def taken(self, indices: Sequence[int] | NDArray[np.integer]) -> tuple["Batch", NDArray[np.int64]]:
+        """`select`, and where the tokens of that Batch stand here, [T]."""
         chosen = np.asarray(indices, np.int64)
-        tokens = self.places_of_tokens(chosen)
         offsets = np.zeros(len(chosen) + 1, np.int32)
         np.cumsum(self.offsets[chosen + 1] - self.offsets[chosen], out=offsets[1:])
-        return Batch(self.token_ids[tokens], self.segment_ids[tokens], self.positions[tokens], offsets)
-
-    def places_of_tokens(self, indices: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
-        """Where the tokens of the sequences at `indices` stand among all, sequence behind sequence."""
-        chosen = np.asarray(indices, np.int64)
-        return ranges(self.offsets[chosen], self.offsets[chosen + 1] - self.offsets[chosen])
+        tokens = ranges(self.offsets[chosen], np.diff(offsets))
+        return Batch(self.token_ids[tokens], self.segment_ids[tokens], self.positions[tokens], offsets), tokens
 
 
 @dataclass(frozen=True)
@@ -145,13 +144,11 @@ class Examples:
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Examples":
         """The examples at `indices`, in that order."""
         chosen = np.asarray(indices, np.int64)
-        labelled = self.inputs if self.inputs_b is None else self.inputs_b
-        return Examples(
-            self.inputs.select(chosen),
-            {head: values[chosen] for head, values in self.labels.items()},
-            {head: values[labelled.places_of_tokens(chosen)] for head, values in self.token_labels.items()},
-            None if self.inputs_b is None else self.inputs_b.select(chosen),
-        )
+        (inputs, tokens), inputs_b = self.inputs.taken(chosen), self.inputs_b
+        if inputs_b is not None:
+            inputs_b, tokens = inputs_b.taken(chosen)
+        labels = {head: values[chosen] for head, values in self.labels.items()}
+        return Examples(inputs, labels, {head: values[tokens] for head, values in self.token_labels.items()}, inputs_b)
 
     def targets(self) -> dict[str, tuple[NDArray[np.int64] | None, NDArray[Any]]]:
         """Each head's targets, M of them: where they stand, [M] of the B sequences or T tokens, and what they are, [M].
