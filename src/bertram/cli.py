@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from bertram import __version__
-from bertram.config import Documents, Format, Lengths, Lesson, Objectives, Precision, parse_fields
+from bertram.config import Documents, ExportFormat, LengthDistribution, Lesson, Objectives, Precision, parse_fields
 from bertram.errors import BadInput, BertramError, NoCandidateFits, check_utf8, line_of
 from bertram.search import SearchOptions
 from bertram.shrinking.dial import DialOptions
@@ -687,7 +687,7 @@ def summarize(
 def export(
     model: str,
     *,
-    format: Format,
+    format: ExportFormat,
     out: Path,
     precision: Precision | None = None,
     texts: Path | None = None,
@@ -770,7 +770,7 @@ def bench(
     *,
     texts: Path | None = None,
     columns: TableColumns = None,
-    lengths: Lengths | None = None,
+    lengths: LengthDistribution | None = None,
     against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     rounds: int = 3,
     allow_pickle: Pickle = False,

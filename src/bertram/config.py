@@ -1,4 +1,4 @@
-"""What a model is made of: frozen configurations and the presets, sizes as published.
+"""What a model is made of: frozen configurations and presets, sizes as published; and the choices that options take.
 
 Field names are those of Hugging Face's config.json. BERT (Devlin et al. 2018), ALBERT (Lan et al. 2019) and either half
 of the Transformer (Vaswani et al. 2017) are settings of the same fields; `bert`, `albert` and `transformer` below are
@@ -266,11 +266,11 @@ LESSONS: tuple[Lesson, ...] = get_args(Lesson)
 
 Documents = Literal["file", "blank-line"]
 """What parts the documents of text files."""
-Format = Literal["engine", "onnx", "ctranslate2", "huggingface"]
+ExportFormat = Literal["engine", "onnx", "ctranslate2", "huggingface"]
 """What a trained model is exported to."""
 Precision = Literal["fp32", "int8"]
 """What an exported model's weights are kept in."""
-Lengths = Literal["mixed", "sst2", "imdb"]
+LengthDistribution = Literal["mixed", "sst2", "imdb"]
 """How the lengths of random texts are distributed that speed is measured on."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import numpy as np
 
 from bertram.batch import IGNORED, Batch
-from bertram.config import Format, Precision, check_published
+from bertram.config import ExportFormat, Precision, check_published
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput, require, require_all
 from bertram.formats.engine_file import Engine, write_engine
@@ -32,8 +32,8 @@ from bertram.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from bertram.models.heads import Model, RegressionHead
 
-_OF_ENCODERS: tuple[Format, ...] = ("engine", "onnx", "huggingface")
-_OF_TRANSFORMERS: tuple[Format, ...] = ("ctranslate2", "huggingface")
+_OF_ENCODERS: tuple[ExportFormat, ...] = ("engine", "onnx", "huggingface")
+_OF_TRANSFORMERS: tuple[ExportFormat, ...] = ("ctranslate2", "huggingface")
 MIN_AGREEMENT = 0.98
 _MOST_TEXTS = 512  # that agreement is measured on
 _DRAWN_TEXTS, _DRAWN_TOKENS = 64, 32
@@ -46,7 +46,7 @@ class Disagreement(BadInput):
 def export(
     model: str | Path,
     *,
-    format: Format,
+    format: ExportFormat,
     out: str | Path,
     precision: Precision | None = None,
     texts: str | Path | Sequence[Input] | None = None,
@@ -104,7 +104,7 @@ def export(
 
 
 def _check_options(
-    format: Format,
+    format: ExportFormat,
     precision: Precision | None,
     texts: str | Path | Sequence[Input] | None,
     columns: str | None,
@@ -116,8 +116,8 @@ def _check_options(
     Raises:
         BadInput: there is such an option.
     """
-    if format not in get_args(Format):
-        raise BadInput(f"--format {format!s:.40}: must be one of {', '.join(get_args(Format))}")
+    if format not in get_args(ExportFormat):
+        raise BadInput(f"--format {format!s:.40}: must be one of {', '.join(get_args(ExportFormat))}")
     if precision not in (None, *get_args(Precision)):
         raise BadInput(f"--precision {precision!s:.40}: must be one of {', '.join(get_args(Precision))}")
     if precision == "int8" and format in ("onnx", "huggingface"):
@@ -263,7 +263,7 @@ def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:
 def _export_transformer(
     source: ModelDirectory,
     out: Path,
-    format: Format,
+    format: ExportFormat,
     precision: Precision | None,
     vocabulary_map: str | Path | None,
 ) -> None:

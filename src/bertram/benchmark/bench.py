@@ -17,7 +17,7 @@ import numpy as np
 from bertram.benchmark.contestants import INT8, SETTINGS, Ids, not_installed
 from bertram.benchmark.process import Worker, alone, turn_of
 from bertram.benchmark.subject import LENGTHS, drawn, encoded, prepare
-from bertram.config import PRESETS, EncoderConfig, Lengths
+from bertram.config import PRESETS, EncoderConfig, LengthDistribution
 from bertram.environment import default_threads
 from bertram.errors import BadInput, BertramError
 from bertram.inference.kernels import machine
@@ -40,7 +40,7 @@ def bench(
     texts: str | Path | None = None,
     columns: str | None = None,
     max_length: int | None = None,
-    lengths: Lengths | None = None,
+    lengths: LengthDistribution | None = None,
     against: Sequence[str] = (),
     rounds: int = 3,
     with_ceiling: bool = True,
@@ -104,7 +104,7 @@ def _check_options(
     model: str | Path,
     texts: str | Path | None,
     columns: str | None,
-    lengths: Lengths | None,
+    lengths: LengthDistribution | None,
     against: Sequence[str],
     rounds: int,
 ) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bertram.benchmark.contestants import INT8, SETTINGS, Ids
 from bertram.benchmark.process import Worker, turn_of
-from bertram.config import EncoderConfig, Lengths
+from bertram.config import EncoderConfig, LengthDistribution
 from bertram.errors import BadInput, require_all
 from bertram.exporting import export
 from bertram.formats.engine_file import read_engine
@@ -20,7 +20,7 @@ from bertram.tasks.task import Task
 from bertram.text.inputs import Input
 from bertram.text.tokenizer import Tokenizer
 
-LENGTHS: dict[Lengths, tuple[float, float, int]] = {
+LENGTHS: dict[LengthDistribution, tuple[float, float, int]] = {
     "mixed": (3.34, 0.6, 113),
     "sst2": (3.08, 0.55, 64),
     "imdb": (5.42, 0.55, 256),
@@ -111,7 +111,7 @@ def _random_model(config: EncoderConfig, directory: Path) -> ModelDirectory:
     return ModelDirectory(directory)
 
 
-def drawn(config: EncoderConfig, lengths: Lengths) -> Ids:
+def drawn(config: EncoderConfig, lengths: LengthDistribution) -> Ids:
     """Random texts that a model of this configuration can read, always the same, their lengths from `LENGTHS`."""
     mean, deviation, most = LENGTHS[lengths]
     random = np.random.default_rng(0)
