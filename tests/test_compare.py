@@ -333,6 +333,9 @@ def test_what_never_began_to_train_is_begun_with_other_data(place, tmp_path, mon
     with pytest.raises(BadInput, match="the training texts are blank"):
         compare(**given | {"data": blank, "test": None})
     assert next_job(monkeypatch, **given)["kind"] == "baseline"
+    (given["out"] / "results.json").touch()  # as where somebody deleted the runs
+    with pytest.raises(BadInput, match="began with another --steps"):
+        compare(**given | {"recipe": replace(RECIPE, steps=31)})
 
 
 @pytest.mark.parametrize(("options", "said"), [({"seeds": 2}, "--seed"), ({"models": "none"}, "none")])

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 
 import bertram
-from bertram import model_names
+from bertram import model_names, run_directory
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.model_card import model_card
@@ -155,6 +155,19 @@ def test_a_dry_run_is_on_the_longest_rows_and_nothing_to_go_on_from(place, tmp_p
     assert [len(text) for text in splits.longest(2, 1).train.texts] == [21, 17]
     with pytest.raises(BadInput, match="--dry-run: leaves nothing to --resume"):
         train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", dry_run=True, resume=True)
+
+
+def test_a_directory_that_is_removed_while_one_waits_for_it_is_made_again(tmp_path, monkeypatch):
+    held = run_directory._held
+
+    def removed(handle):
+        monkeypatch.setattr(run_directory, "_held", held)
+        (tmp_path / "out").rmdir()
+        return held(handle)
+
+    monkeypatch.setattr(run_directory, "_held", removed)
+    with alone_in(tmp_path / "out"):
+        assert (tmp_path / "out").is_dir()
 
 
 def test_a_model_that_is_trained_within_its_own_directory_is_still_the_same(place, tmp_path):

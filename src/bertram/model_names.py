@@ -6,7 +6,7 @@ import re
 from functools import cache, lru_cache
 from pathlib import Path
 
-from bertram.baseline import is_baseline
+from bertram import baseline
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
 from bertram.errors import BadInput, require
 from bertram.files import fingerprint
@@ -21,13 +21,15 @@ ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
 _ON_HUB = re.compile(r"bert-(base|large)-([a-z-]*cased|chinese)[a-z-]*|albert-(base|large|xlarge|xxlarge)-v[12]")
 """Published models that others call by their names alone."""
 _FILES = (
+    *baseline.FILES,
     *("config.json", "generation_config.json", MANIFEST, "*.safetensors", "*.index.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "target_vocab.json", "spiece.model", "*.spm", f"{TARGET}/tokenizer*.json"),
     *("modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
 )
+"""What a model directory is read from, pickled weights aside. Other files may lie there too, such as what was trained
+from the model."""
 _PICKLED = "pytorch_model.bin"
-"""What a model directory is read from; others, such as what was trained from it, may lie beside these."""
 _TYPO = 0.87
 """How alike names are, of 1, where one is a mistyped other: bert_base and bert-base, not roberta-base and bert-base."""
 _READABLE = (
@@ -58,7 +60,7 @@ def resolve(
         if path.is_dir():
             if is_ctranslate2(path) and not answers:
                 raise BadInput(f"{path}: a CTranslate2 export only answers; give the model that it was made from")
-            if is_baseline(path) and not answers:
+            if baseline.is_baseline(path) and not answers:
                 raise BadInput(f"{path}: the tf-idf baseline of a comparison only answers")
             return ModelDirectory(path, allow_pickle=allow_pickle)
         if is_engine(path):
@@ -93,7 +95,7 @@ def may_be(model: str) -> bool:
 
 
 def identity(model: str | Path) -> str:
-    """What settings keep of a model argument: its name or, of a directory, a fingerprint of its files.
+    """What settings keep of a model argument: its name or, of a directory, a fingerprint of those that it is read from.
 
     So a directory may be spelled otherwise, linked to or moved with what was trained of it.
     """

@@ -209,16 +209,26 @@ def alone_in(out: Path) -> Iterator[None]:
             raise BadInput(f"{out}: another process is at work there; wait for it, or name another --out")
         time.sleep(0.05)
     try:
+        make_directory(out)  # which tries whether it can be written
         yield
     finally:
         os.close(handle)
 
 
 def _locked(out: Path) -> int | None:
-    """The lock of a directory, as an open file; None where another process has it."""
-    make_directory(out)
-    handle = os.open(out, os.O_RDONLY)
-    with suppress(FileNotFoundError):  # whoever had it may have removed it meanwhile, or somebody made another
+    """The lock of a directory, as an open file; None where another process has it, or has just removed the directory.
+
+    Raises:
+        BadInput: `out` cannot be made or opened.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
+    with suppress(FileNotFoundError):
         if _held(handle) and os.path.samestat(os.fstat(handle), out.stat()):
             return handle
     os.close(handle)

@@ -146,9 +146,9 @@ def _of_runs(name: str, manifests: Mapping[str, dict[str, Any]], split: str) -> 
 def _train(comparison: Comparison, name: str, training: EncoderTraining) -> dict[str, Any]:
     """Train one model with one seed, unless that was done; what its bertram.json says."""
     folder = comparison.out / "runs" / name
-    finished = prepare_directory(folder, model_names.local(training.model), training.settings, resume=True)
-    if finished is not None:
-        return finished
+    manifest = prepare_directory(folder, model_names.local(training.model), training.settings, resume=True)
+    if manifest is not None:
+        return manifest
     job = training.settings | comparison.source
     job |= {"kind": "train", "label": name, "out": str(folder), "allow_pickle": training.allow_pickle}
     return comparison.done(job | {"model": str(training.model)}, f"training {name}", name)

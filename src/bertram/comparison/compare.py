@@ -113,22 +113,23 @@ def compare(
 
 
 def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[str, str]:
-    """Every model argument by a short name of its own, which is the one that it has at `out` already.
+    """Every model by a short name of its own, which is the one that it has at `out` already; each once.
 
     Raises:
         BadInput: there is no such model, or what can be seen of it without reading its weights is damaged or refused.
     """
     runs = [(run.name.rpartition("-seed-")[0], read_settings(run)) for run in (out / "runs").glob("*-seed-*")]
     known = {settings["model"]: name for name, settings in runs if "model" in settings}
-    asked: dict[str, str] = {}
+    names: dict[str, str] = {}
+    taken = set[str]()
     for given in models:
         model = given if isinstance(given, str) else str(given.absolute())  # not the preset of that name
-        asked.setdefault(model_names.identity(model), model)
-    names: dict[str, str] = {}
-    for identity, model in asked.items():
         if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), ModelDirectory):
             source.read_tokenizer()
             source.find_weights()
+        if (identity := model_names.identity(model)) in taken:
+            continue
+        taken.add(identity)
         base = model_names.name_of(model)
         name, number = known.get(identity, base), 2
         while name in names or (identity not in known and name in (BASELINE, *known.values())):
@@ -141,12 +142,12 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     """Begin a comparison at `out`, or go on with the one that is there.
 
     Raises:
-        BadInput: `out` holds something else, such as a comparison of other data that has got somewhere.
+        BadInput: `out` holds something else, such as a comparison of other data that has got beyond its first job.
     """
     if not (out / _SETTINGS).exists() and is_occupied(out, _SETTINGS):
         raise BadInput(f"{out}: is not empty and holds no comparison; name another --out")
-    if not (out / "runs").exists():
-        (out / _SETTINGS).unlink(missing_ok=True)
+    if {path.name for path in out.iterdir()} == {_SETTINGS, "jobs"}:
+        (out / _SETTINGS).unlink()
     keep(out / _SETTINGS, settings)
 
 

@@ -134,9 +134,11 @@ def files_of(
     """The files of each split that is given, by its name.
 
     Raises:
-        BadInput: a split has more than `most`, as in `listed`.
+        BadInput: a split has more than `most`, as in `listed`, or there is nothing to train on.
     """
     parts = {name: listed(given, most) for name, given in zip(NAMES, (data, validation, test), strict=True)}
+    if not parts["train"]:
+        raise BadInput("data: no file is given")
     return {name: paths for name, paths in parts.items() if paths}
 
 
