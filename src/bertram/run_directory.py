@@ -223,15 +223,13 @@ def _locked(out: Path) -> int | None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
+        with suppress(FileNotFoundError):
+            handle = os.open(out, os.O_RDONLY)
+            if _held(handle) and out.exists() and os.path.samestat(os.fstat(handle), out.stat()):
+                return handle
+            os.close(handle)
     except OSError as error:
         raise BadInput(f"{out}: cannot be written: {error.strerror}") from None
-    with suppress(FileNotFoundError):
-        if _held(handle) and os.path.samestat(os.fstat(handle), out.stat()):
-            return handle
-    os.close(handle)
     return None
 
 
