@@ -215,13 +215,12 @@ def train(
     dry_run
         Run one batch through training, validation and test, and write nothing.
     """
-    from bertram.model_names import name_of
     from bertram.progress import training_progress
     from bertram.run_directory import check_converged
     from bertram.supervised.train import summary
     from bertram.supervised.train import train as train_model
 
-    with training_progress(name_of(model)) as report:
+    with training_progress(out.resolve().name) as report:
         manifest = train_model(
             task,
             [data] if data2 is None else [data, data2],
@@ -370,13 +369,12 @@ def pretrain(
     config
         Override settings of the preset: hidden_size=320,intermediate_size=1280,num_attention_heads=5
     """
-    from bertram.model_names import name_of
     from bertram.pretraining.pretrain import pretrain as run_pretraining
     from bertram.pretraining.pretrain import summary
     from bertram.progress import speaks, training_progress
     from bertram.run_directory import check_converged
 
-    with training_progress(name_of(model)) as report:
+    with training_progress(out.resolve().name) as report:
         manifest = run_pretraining(
             corpus,
             model=model,
@@ -456,12 +454,11 @@ def shrink(
         return
     if out is None:
         raise BadInput("shrink needs --out, or --plan to see the possible sizes first")
-    from bertram.model_names import name_of
     from bertram.progress import training_progress
     from bertram.shrinking.shrink import shrink as run
     from bertram.shrinking.table import render_table
 
-    with training_progress(name_of(model)) as report:
+    with training_progress(out.resolve().name) as report:
         results = run(
             model,
             texts or [],

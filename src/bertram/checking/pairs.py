@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bertram import model_names
 from bertram.checking import page
 from bertram.checking.reader import Reader
-from bertram.config import TransformerConfig
+from bertram.model_names import Preset, resolve_writing
 from bertram.tasks.registry import COLUMNS
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.tokenizer import Tokenizer
@@ -78,15 +77,15 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _reader(model: str | Path, train: Pairs, vocab_size: int | None) -> Reader:
-    found, name = model_names.resolve_writing(model), model_names.name_of(model)
-    if isinstance(found, TransformerConfig):
-        sources, targets = train.flat
-        size = found.decoder.vocab_size if vocab_size is None else vocab_size
+    found = resolve_writing(model)
+    if isinstance(found, Preset):
+        config, (sources, targets) = found.transformer_config, train.flat
+        size = config.decoder.vocab_size if vocab_size is None else vocab_size
         shared = Tokenizer.train([*sources, *targets], "transformer", size)
-        return Reader(name, shared, shared, found.max_position_embeddings, learned_here=True)
+        return Reader(found.name, shared, shared, config.max_position_embeddings, learned_here=True)
     if found.is_transformer:
-        return Reader(name, *found.read_tokenizers(), found.max_length)
-    return Reader.of_encoder(name, found)
+        return Reader(found.name, *found.read_tokenizers(), found.max_length)
+    return Reader.of_encoder(found)
 
 
 def _odd_lengths(task: str, sources: Sequence[str], targets: Sequence[str]) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bertram import model_names
 from bertram.checking import page
 from bertram.checking.reader import Reader
-from bertram.config import EncoderConfig
+from bertram.model_directory import ModelDirectory
+from bertram.model_names import resolve_encoder
 from bertram.pages.labels import short
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
@@ -95,12 +95,13 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _reader(model: str | Path, train: Table, vocab_size: int | None, cased: bool) -> Reader:
-    source, name = model_names.resolve_encoder(model), model_names.name_of(model)
-    if isinstance(source, EncoderConfig):
-        size = source.vocab_size if vocab_size is None else vocab_size
-        tokenizer = Tokenizer.train(train.all_texts, source.model_type, size, cased=cased)
-        return Reader(name, tokenizer, tokenizer, source.max_position_embeddings, learned_here=True)
-    return Reader.of_encoder(name, source)
+    source = resolve_encoder(model)
+    if isinstance(source, ModelDirectory):
+        return Reader.of_encoder(source)
+    config = source.config
+    size = config.vocab_size if vocab_size is None else vocab_size
+    tokenizer = Tokenizer.train(train.all_texts, config.model_type, size, cased=cased)
+    return Reader(source.name, tokenizer, tokenizer, config.max_position_embeddings, learned_here=True)
 
 
 def _examples(table: Table) -> list[Example]:

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from bertram import model_names
-from bertram.config import EncoderConfig
 from bertram.corpus.blocks import Blocks
 from bertram.corpus.source import Corpus
 from bertram.corpus.store import TokenStore
 from bertram.model_card import pretraining_card
 from bertram.model_directory import ModelDirectory
+from bertram.model_names import Preset
 from bertram.models.heads import Model
 from bertram.pretraining.settings import Pretraining
 from bertram.pretraining.stores import feeds
@@ -61,14 +60,14 @@ def train(pretraining: Pretraining, out: Path, processes: Processes, report: Rep
         **outcome.to_dict(),
         "pretraining": asdict(objectives),
         "max_length": max(objectives.max_length, read_before),
-        "base_model": model_names.name_of(pretraining.model),
+        "base_model": source.name,
         "data": _data(pretraining, feed.store, held_out["own"].store),
         "recipe": asdict(recipe),
         "processes": processes.size,
         "scores": {name: value for name, value in sorted(scores.items()) if math.isfinite(value)},
     }
     if leads:
-        save(network, tokenizer, out, manifest, pretraining_card(manifest, anew=isinstance(source, EncoderConfig)))
+        save(network, tokenizer, out, manifest, pretraining_card(manifest, anew=isinstance(source, Preset)))
     processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
     return read_manifest(out)
 

@@ -32,7 +32,6 @@ _LONGEST = 128
 class Shrinking:
     """What is to be shrunken, how far, and how it is taught."""
 
-    model: str | Path
     source: ModelDirectory
     texts: Sequence[Path]
     dial: Dial
@@ -62,9 +61,8 @@ class Shrinking:
         source = model_names.resolve_trained_encoder(model, allow_pickle=allow_pickle)
         chosen = Dial(**dial)
         student = chosen.of(source.config)
-        check_max_length(model, source.config, max_length)
+        check_max_length(str(source), source.config, max_length)
         return cls(
-            model=model,
             source=source,
             texts=texts,
             dial=replace(chosen, depth=student.num_hidden_layers, embedding_size=student.embedding_width),
@@ -77,7 +75,7 @@ class Shrinking:
     def settings(self) -> dict[str, Any]:
         """All that the training depends on, for training.json."""
         return {
-            "model": model_names.identity(self.model),
+            "model": self.source.identity,
             "texts": [(file.name, fingerprint(file)) for file in self.texts],
             "shrinking": asdict(self.dial) | {"lessons": self.lessons},
             "recipe": asdict(self.recipe),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bertram import model_names
 from bertram.batch import Batch
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput
@@ -48,7 +47,7 @@ def teach(shrinking: Shrinking, out: Path, report: Report) -> dict[str, Any]:
     with begun(out, shrinking.settings):
         teacher, tokenizer = source.read_model(), source.read_tokenizer()
         if not (names := loss_names(teacher, shrinking.lessons)):
-            raise BadInput(f"{shrinking.model}: has no head whose logits could be taught; name other --lessons")
+            raise BadInput(f"{source}: has no head whose logits could be taught; name other --lessons")
         if isinstance(task := source.task_if_known, Task):
             check_head(source.path, task, teacher.labels())  # or the engine is refused in the end
         batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
@@ -72,7 +71,7 @@ def teach(shrinking: Shrinking, out: Path, report: Report) -> dict[str, Any]:
     outcome = loop.run()
     networks = {"teacher": teacher, "student": distillation.student}
     manifest = {
-        "base_model": model_names.name_of(shrinking.model),
+        "base_model": source.name,
         "max_length": shrinking.max_length,
         "truncated_texts": truncated,
         "data": {

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from bertram import model_names
 from bertram.batch import Examples
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import require_all
 from bertram.model_directory import ModelDirectory
+from bertram.model_names import Preset
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import begun, read_manifest
@@ -55,11 +55,10 @@ class Training(ABC, Generic[T, S]):
 
     task: T
     splits: S
-    model: str | Path
+    source: ModelDirectory | Preset
     recipe: Recipe
     vocab_size: int | None = None
     max_length: int | None = None
-    allow_pickle: bool = False
     trial: bool = False
     """Whether it is there to see if it would run, not to learn."""
 
@@ -67,15 +66,6 @@ class Training(ABC, Generic[T, S]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", self.recipe.resolved(**self.defaults))
-
-    @property
-    @abstractmethod
-    def source(self) -> ModelDirectory | EncoderConfig | TransformerConfig:
-        """What `model` names.
-
-        Raises:
-            BadInput: nothing goes by that name, or something that cannot be trained so.
-        """
 
     def longest(self, config: EncoderConfig | TransformerConfig) -> int:
         """Tokens that texts are cut to for a network of this configuration: those asked for, or all that it reads."""
@@ -96,7 +86,7 @@ class Training(ABC, Generic[T, S]):
             "task": self.task.to_dict(),
             "data": self.splits.description,
             "recipe": asdict(self.recipe),
-            "model": model_names.identity(self.model),
+            "model": self.source.identity,
             "vocab_size": self.vocab_size,
             "max_length": self.max_length,
         }
@@ -151,7 +141,7 @@ class Training(ABC, Generic[T, S]):
         manifest = {
             **outcome.to_dict(),
             "task": self.task.to_dict(),
-            "base_model": model_names.name_of(self.model),
+            "base_model": self.source.name,
             **setup.facts,
             "data": self.splits.description,
             "recipe": asdict(recipe),

@@ -3,13 +3,10 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bertram import model_names
 from bertram.batch import NO_PAIRS, Examples
-from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import write_array
 from bertram.inference.predictor import Predictor
@@ -74,7 +71,7 @@ class LabelledSplits(Splits[Table]):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderTraining(Training[Task, LabelledSplits]):
-    """An encoder's training on labelled texts."""
+    """An encoder's training on labelled texts; `source` is an encoder's."""
 
     cased: bool = False
 
@@ -91,16 +88,10 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         if self.recipe.label_smoothing and self.task.head != "classification":
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
         if (self.vocab_size is not None or self.cased) and isinstance(source, ModelDirectory):
-            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and --cased are for presets")
-        config = source.config if isinstance(source, ModelDirectory) else source
-        if self.splits.train.texts_b is not None and not self.task.apart and config.type_vocab_size < 2:
-            raise BadInput(f"{self.model}: {NO_PAIRS}")
-        check_max_length(self.model, config, self.max_length)
-
-    @cached_property
-    def source(self) -> ModelDirectory | EncoderConfig:
-        """As `Training.source`; an encoder."""
-        return model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
+            raise BadInput(f"{source}: has its tokenizer already; --vocab-size and --cased are for presets")
+        if self.splits.train.texts_b is not None and not self.task.apart and source.config.type_vocab_size < 2:
+            raise BadInput(f"{source}: {NO_PAIRS}")
+        check_max_length(str(source), source.config, self.max_length)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -186,12 +177,12 @@ def _start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
     tokenizer = learned_tokenizer(
         out,
         training.splits.train.all_texts,
-        source.model_type,
-        source.vocab_size,
+        source.config.model_type,
+        source.config.vocab_size,
         training.vocab_size,
         cased=training.cased,
     )
-    return Model(replace(source, vocab_size=tokenizer.vocab_size), heads), tokenizer
+    return Model(replace(source.config, vocab_size=tokenizer.vocab_size), heads), tokenizer
 
 
 def task_of(name: str | None, splits: LabelledSplits) -> Task:

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertram import model_names
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import TransformerConfig, changed
 from bertram.errors import BadInput
@@ -53,7 +51,7 @@ def read_splits(
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
-    """An encoder–decoder model's training on pairs of texts."""
+    """An encoder–decoder model's training on pairs of texts; an encoder's directory as `source` gets a new decoder."""
 
     separate_vocabularies: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -64,22 +62,16 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         super().__post_init__()
         source = self.source
         if isinstance(source, ModelDirectory) and (self.vocab_size is not None or self.separate_vocabularies):
-            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and its like are for presets")
-        if isinstance(source, TransformerConfig):
-            stacks = [changed(stack, self.config) for stack in (source.encoder, source.decoder)]
-        elif not source.is_transformer:
+            raise BadInput(f"{source}: has its tokenizer already; --vocab-size and its like are for presets")
+        if not source.is_transformer:
             stacks = [source.config, changed(source.config, self.config)]
-        elif self.config:
-            raise BadInput(f"{self.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
+        elif self.config and isinstance(source, ModelDirectory):
+            raise BadInput(f"{source}: is a trained encoder–decoder model, whose sizes cannot be changed")
         else:
-            stacks = [source.transformer_config.encoder, source.transformer_config.decoder]
+            sizes = source.transformer_config
+            stacks = [changed(stack, self.config) for stack in (sizes.encoder, sizes.decoder)]
         for stack in stacks:
-            check_max_length(self.model, stack, self.max_length)
-
-    @cached_property
-    def source(self) -> ModelDirectory | TransformerConfig:
-        """As `Training.source`; an encoder's directory gets a new decoder."""
-        return model_names.resolve_writing(self.model, allow_pickle=self.allow_pickle)
+            check_max_length(str(source), stack, self.max_length)
 
     @property
     def defaults(self) -> Mapping[str, float]:
@@ -165,10 +157,11 @@ def _start(training: EncoderDecoderTraining, out: Path) -> tuple["Transformer", 
         if not given.is_transformer:
             return _on_encoder(given, training.config)
         return given.read_transformer(), *given.read_tokenizers()
-    source, target = _tokenizers(training, given, out)
+    preset = given.transformer_config
+    source, target = _tokenizers(training, preset, out)
     sizes = TransformerConfig(
-        encoder=replace(changed(given.encoder, training.config), vocab_size=source.vocab_size),
-        decoder=replace(changed(given.decoder, training.config), vocab_size=target.vocab_size),
+        encoder=replace(changed(preset.encoder, training.config), vocab_size=source.vocab_size),
+        decoder=replace(changed(preset.decoder, training.config), vocab_size=target.vocab_size),
         share_encoder_decoder_embeddings=source is target,
         pad_token_id=target.pad_id,
         eos_token_id=target.end_id,
