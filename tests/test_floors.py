@@ -74,6 +74,7 @@ NEEDS_TORCH = {
             "loop",
             "optimizers",
             "precision",
+            "setup",
             "step",
             "torch_runner",
         )

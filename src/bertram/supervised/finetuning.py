@@ -13,7 +13,7 @@ from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
 from bertram.model_directory import ModelDirectory, check_max_length
 from bertram.saving import learned_tokenizer, save
-from bertram.supervised.base import Training, TrainingSetup
+from bertram.supervised.base import Training
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
@@ -25,6 +25,7 @@ from bertram.training.recipe import BATCH_SIZE
 if TYPE_CHECKING:
     from bertram.models.heads import Head, Model
     from bertram.training.distributed import Processes
+    from bertram.training.setup import TrainingSetup
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +99,12 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         """As `Training.settings`."""
         return super().settings | {"cased": self.cased}
 
-    def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
+    def begin(self, out: Path, processes: "Processes") -> "TrainingSetup":
         """As `Training.begin`; later the logits of every judged split are left at `out`."""
         import torch
 
         from bertram.training.loop import Evaluation
+        from bertram.training.setup import TrainingSetup
         from bertram.training.torch_runner import TorchRunner
 
         task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
@@ -136,11 +138,12 @@ class EncoderTraining(Training[Task, LabelledSplits]):
 
         return TrainingSetup(
             network=network,
-            examples=examples,
+            feed=self.feed(examples),
             evaluate=evaluate,
-            scores=scores,
+            results=lambda: self.results(scores),
             save=leave,
             facts={
+                **self.facts,
                 "max_length": max_length,
                 "truncated_texts": truncated,
                 "pairs": splits.train.texts_b is not None,

@@ -16,7 +16,7 @@ from bertram.model_card import model_card
 from bertram.model_directory import TARGET, ModelDirectory, check_max_length
 from bertram.saving import learned_tokenizer, save_transformer
 from bertram.search import Search
-from bertram.supervised.base import Training, TrainingSetup
+from bertram.supervised.base import Training
 from bertram.tasks.registry import COLUMNS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.pairs import Pairs, read_pairs
@@ -26,6 +26,7 @@ from bertram.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from bertram.models.transformer import Transformer
     from bertram.training.distributed import Processes
+    from bertram.training.setup import TrainingSetup
 
 _FINE_TUNING_RATE, _RATE = 5e-5, 1e-3  # of a trained model, and of random weights
 _MOST_DECODER_LAYERS = 6
@@ -91,12 +92,13 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         own = {"separate_vocabularies": self.separate_vocabularies, "config": dict(self.config)}
         return super().settings | own
 
-    def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
+    def begin(self, out: Path, processes: "Processes") -> "TrainingSetup":
         """As `Training.begin`.
 
         Evaluations while training are greedy; the finished model searches as the one it began with, if that says how.
         """
         from bertram.training.loop import Evaluation
+        from bertram.training.setup import TrainingSetup
         from bertram.training.torch_runner import TorchGenerator
 
         network, source, target = _start(self, out)
@@ -114,11 +116,11 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
 
         return TrainingSetup(
             network=network,
-            examples=examples,
+            feed=self.feed(examples),
             evaluate=evaluate,
-            scores=lambda name: evaluate_writing(generator, self.splits.judged[name]),
+            results=lambda: self.results(lambda name: evaluate_writing(generator, self.splits.judged[name])),
             save=lambda manifest: save_transformer(network, source, target, out, manifest, model_card(manifest)),
-            facts={"max_length": max_length, "truncated_texts": truncated, "search": asdict(search)},
+            facts={**self.facts, "max_length": max_length, "truncated_texts": truncated, "search": asdict(search)},
             fewer_evaluations=False,  # an untrained decoder writes until it is stopped
         )
 
