@@ -328,6 +328,12 @@ def test_a_model_of_one_segment_refuses_pairs(tmp_path):
         train("classification", pairs, model=model, out=tmp_path / "other", recipe=recipe)
 
 
+def test_a_mistyped_role_trains_on_no_other_column(place, tmp_path):
+    with pytest.raises(BadInput, match="--columns: no role 'lable'; roles are text, text_b, label"):
+        train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", columns={"lable": "text"})
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("file", "columns", "task"),

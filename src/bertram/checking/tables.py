@@ -16,7 +16,7 @@ from bertram.pages.labels import short
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Task, parse_number
-from bertram.text.rows import Rows, read_rows
+from bertram.text.rows import Columns, Rows, checked_columns, read_rows
 from bertram.text.table import Table, table_of
 from bertram.text.tokenizer import Tokenizer
 
@@ -34,7 +34,7 @@ def check_tables(
     *,
     task: str | None = None,
     model: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns = None,
     vocab_size: int | None = None,
     cased: bool = False,
 ) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def check_tables(
     """
     paths = {part: path for part, (path,) in files.items()}
     names = page.told_apart({part: path.name for part, path in paths.items()})
-    rows = {part: read_rows(path, columns or {}) for part, path in paths.items()}
+    named = checked_columns(columns)
+    rows = {part: read_rows(path, named) for part, path in paths.items()}
     tables = {part: table_of(str(paths[part]), found) for part, found in rows.items()}
     kind = kind_of_task(task, tables["train"].labels)
     reader = None if model is None else _reader(model, tables["train"], vocab_size, cased)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bertram.run_directory import alone_in, is_occupied, keep, read_settings
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, task_of
 from bertram.tasks.classification import Classification
 from bertram.tasks.task import Task
-from bertram.text.rows import parse_columns
+from bertram.text.rows import Columns
 from bertram.text.splits import files_of
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -40,7 +40,7 @@ def compare(
     task: str | None = None,
     validation: str | Path | None = None,
     test: str | Path | None = None,
-    columns: str | Mapping[str, str] | None = None,
+    columns: Columns = None,
     recipe: Recipe | None = None,
     seeds: int = 1,
     vocab_size: int | None = None,
@@ -71,7 +71,6 @@ def compare(
     sources = _sources([models] if isinstance(models, str | Path) else models, out, allow_pickle)
     if (vocab_size is not None or cased) and not any(isinstance(source, Preset) for source in sources.values()):
         raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
-    columns = parse_columns(columns) if isinstance(columns, str) else columns
     files = files_of(data, validation, test, most=1)
     splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
     found = task_of(task, splits)

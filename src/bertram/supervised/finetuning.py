@@ -17,6 +17,7 @@ from bertram.supervised.base import Training
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
+from bertram.text.rows import Columns
 from bertram.text.splits import Splits
 from bertram.text.table import Table, read_table
 from bertram.text.tokenizer import Tokenizer
@@ -41,7 +42,7 @@ class LabelledSplits(Splits[Table]):
         cls,
         files: Mapping[str, Sequence[Path]],
         *,
-        columns: Mapping[str, str] | None = None,
+        columns: Columns = None,
         seed: int = 0,
     ) -> "LabelledSplits":
         """Read a table for each split, as `files_of` has them; without validation a seeded tenth is held out.

@@ -17,9 +17,10 @@ from bertram.model_directory import TARGET, ModelDirectory, check_max_length
 from bertram.saving import learned_tokenizer, save_transformer
 from bertram.search import Search
 from bertram.supervised.base import Training
-from bertram.tasks.registry import COLUMNS
+from bertram.tasks.registry import GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.pairs import Pairs, read_pairs
+from bertram.text.rows import Columns
 from bertram.text.splits import Splits
 from bertram.text.tokenizer import Tokenizer
 
@@ -36,7 +37,7 @@ def read_splits(
     task: str,
     files: Mapping[str, Sequence[Path]],
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns = None,
     seed: int = 0,
 ) -> Splits[Pairs]:
     """Read the pairs of each split, as `files_of` has them; without validation a seeded tenth is held out.
@@ -44,7 +45,8 @@ def read_splits(
     Raises:
         BadInput: a file cannot be used.
     """
-    found = {name: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for name, paths in files.items()}
+    names = GENERATIONS[task].columns
+    found = {part: read_pairs(*paths, columns=columns, names=names) for part, paths in files.items()}
     splits = Splits.of_files(found, files, columns, seed)
     splits.description["empty_pairs"] = sum(pairs.dropped for pairs in found.values())
     return splits

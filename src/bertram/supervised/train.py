@@ -10,8 +10,8 @@ from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, task_of
 from bertram.supervised.generation import EncoderDecoderTraining, read_splits
-from bertram.tasks.registry import COLUMNS, GENERATIONS
-from bertram.text.rows import ROLES, parse_columns
+from bertram.tasks.registry import GENERATIONS
+from bertram.text.rows import Columns
 from bertram.text.splits import Files, files_of
 from bertram.training.interruption import scratch
 from bertram.training.recipe import Recipe
@@ -25,7 +25,7 @@ def train(
     out: str | Path,
     validation: Files | None = None,
     test: Files | None = None,
-    columns: str | Mapping[str, str] | None = None,
+    columns: Columns = None,
     recipe: Recipe | None = None,
     vocab_size: int | None = None,
     cased: bool = False,
@@ -61,8 +61,6 @@ def train(
     out, recipe = Path(out), recipe or Recipe()
     if dry_run and resume:
         raise BadInput("--dry-run: leaves nothing to --resume")
-    if isinstance(columns, str):
-        columns = parse_columns(columns, COLUMNS.get(task or "", ROLES))
     training: EncoderTraining | EncoderDecoderTraining
     if task in GENERATIONS:
         if cased:
