@@ -60,11 +60,13 @@ def checked_columns(columns: Columns, roles: Sequence[str] = ROLES) -> Mapping[s
     """The columns that a user has named, if any, where the roles are these.
 
     Raises:
-        BadInput: one has another role.
+        BadInput: one has another role, or is not named by a text.
     """
     named = columns or {}
     if unknown := [role for role in named if role not in roles]:
         raise BadInput(f"--columns: no role {unknown[0]!r:.40}; roles are {', '.join(roles)}")
+    if unnamed := [name for name in named.values() if not isinstance(name, str)]:
+        raise BadInput(f"--columns: {unnamed[0]!r:.40} is no text; columns counted from 1 are named '1', '2' and so on")
     return named
 
 
