@@ -4,12 +4,9 @@ Letters: T tokens, B sequences, H hidden width, E embedding width, I intermediat
 """
 
 import math
-import os
 from collections.abc import Callable
-from functools import cache, partial
-from importlib.util import find_spec
-from shutil import which
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +15,7 @@ from torch import Tensor, nn
 from bertram.config import EncoderConfig
 from bertram.models.attention import attention
 from bertram.models.dropout import dropout
-from bertram.models.layout import Layout, Ragged
+from bertram.models.layout import Layout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -315,31 +312,3 @@ def initialize_weights(model: nn.Module, std: float | None) -> None:
             nn.init.zeros_(module.bias)
     for up in residuals:  # last, as they are Linears too
         nn.init.zeros_(up.weight)
-
-
-def run_layer(
-    layer: Layer, x: Tensor, layout: Layout, *, keep_activations: bool, compiled: bool, **arguments: Any
-) -> Tensor:
-    """Run a layer; without its activations kept, the backward pass computes them again (Chen et al. 2016).
-
-    With `compiled`, by kernels compiled for it, where attention reads packed rows and there is a compiler: blocks would
-    be compiled anew for every batch.
-    """
-    run = partial(_compiled(), layer) if compiled and isinstance(layout, Ragged) and _has_compiler() else layer
-    if keep_activations:
-        return cast(Tensor, run(x, layout, **arguments))
-    out: Tensor = torch.utils.checkpoint.checkpoint(run, x, layout, **arguments, use_reentrant=False)
-    return out
-
-
-@cache
-def _compiled() -> Callable[..., Tensor]:
-    """One for all layers, whose weights it takes as arguments."""
-    return torch.compile(Layer.forward, dynamic=True)
-
-
-@cache
-def _has_compiler() -> bool:
-    """Whether Triton is there, and what it looks for itself to build its launchers with."""
-    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
-    return find_spec("triton") is not None and any(map(which, compilers))
