@@ -13,7 +13,7 @@ from bertram.errors import BadInput
 
 Sharing = Literal["all", "attention", "ffn", "none"]
 SentenceObjective = Literal["nsp", "sop", "none"]
-Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]
+Activation = Literal["gelu", "gelu_new", "relu", "silu"]
 Masking = Literal["token", "word", "ngram"]
 Pooling = Literal["mean", "cls"]
 
