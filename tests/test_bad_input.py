@@ -124,7 +124,8 @@ class TestSettings:
             ("--max-length", "2", "--max-length 2: leaves no room for text; it must be at least 3"),
             ("--max-length", "0", "--max-length 0: leaves no room"),
             ("--max-length", "1000", "has 32 positions"),
-            ("--columns", "text=a,words=b", "write it like text=sentence,label=2"),
+            ("--columns", "text", "Invalid value for --columns: 'text': write it like text=sentence,label=2"),
+            ("--columns", "text=a,words=b", "--columns: no role 'words'; roles are text, text_b, label"),
             ("--colour", "red", "--colour"),
         ],
     )

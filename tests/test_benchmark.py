@@ -252,7 +252,7 @@ def test_a_preset_wants_torch(monkeypatch):
         ("--against keras", {"against": ["keras"]}),
         ("--lengths long", {"lengths": "long"}),
         ("--lengths: is for random texts", {"lengths": "imdb", "texts": "texts.txt"}),
-        ("--columns: says what columns of --texts", {"columns": "text=1"}),
+        ("--columns: says what columns of --texts", {"columns": {"text": "1"}}),
         ("--rounds 0", {"rounds": 0}),
         ("has no tokenizer", {"model": "bert-tiny", "texts": "x"}),
     ],

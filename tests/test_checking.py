@@ -243,6 +243,8 @@ def test_columns_are_those_of_the_file(tmp_path):
     assert counted["rows"] == 20
     assert (counted["columns"], counted["other_columns"]) == ({"text": "2", "label": "3"}, ["1", "4"])
     assert "columns     text, label" in render(check_tables(clean(tmp_path / "clean.tsv"))).splitlines()
+    with pytest.raises(BadInput, match="no role 'lable'; roles are text, text_b, label"):
+        check_tables(train, columns={**named, "lable": "id"})
 
 
 def test_a_task_that_is_named_is_not_guessed(tmp_path):

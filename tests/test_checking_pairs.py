@@ -6,7 +6,8 @@ import pytest
 
 from bertram.checking.check import check
 from bertram.checking.pairs import check_pairs
-from bertram.tasks.registry import COLUMNS
+from bertram.errors import BadInput
+from bertram.tasks.registry import GENERATIONS
 from tiny import model_directory, run
 
 SENTENCES = [(f"sentence number {i} is here", f"Satz Nummer {i} ist hier") for i in range(40)]
@@ -33,14 +34,16 @@ def test_nothing_to_warn_of(tmp_path):
 
 @pytest.mark.parametrize("task", ["translation", "summarization"])
 def test_a_table_tells_its_task_by_its_columns(tmp_path, task):
-    rows = [COLUMNS[task], *SENTENCES]
+    rows = [GENERATIONS[task].columns, *SENTENCES]
     (tmp_path / "t.tsv").write_text("".join(f"{first}\t{second}\n" for first, second in rows))
     found, _ = check([tmp_path / "t.tsv"])
     assert found["task"] == task
     (tmp_path / "named.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in [("en", "de"), *SENTENCES]))
-    first, second = COLUMNS[task]
-    named, _ = check([tmp_path / "named.tsv"], columns=f"{first}=en,{second}=de")
+    first, second = GENERATIONS[task].columns
+    named, _ = check([tmp_path / "named.tsv"], columns={first: "en", second: "de"})
     assert (named["task"], named["tables"]["train"]["rows"]) == (task, 40)
+    with pytest.raises(BadInput, match="no role 'sorce'; roles are text, text_b, label"):
+        check([tmp_path / "named.tsv"], columns={"sorce": "en"})
 
 
 def test_what_is_wrong_is_counted(tmp_path):
@@ -66,7 +69,7 @@ def test_a_summary_longer_than_its_document(tmp_path):
     rows = [("a long document of many words", ["short", "brief"]), ("hm", "a summary that tells more than there is")]
     table = tmp_path / "mails.jsonl"
     table.write_text("".join(f"{json.dumps({'body': a, 'summary': b})}\n" for a, b in rows))
-    found, page = check([table], task="summarization", columns="document=body")
+    found, page = check([table], task="summarization", columns={"document": "body"})
     assert found["tables"]["train"]["rows"] == 3
     assert found["warnings"] == ["1 of 3 rows of mails.jsonl holds a summary longer than the document"]
     assert "train       document, characters" in page

@@ -225,35 +225,41 @@ def test_every_model_gets_the_same_hours(place, tmp_path):
         assert 3 < run["seconds"] < 15  # of a machine on which something else may begin after speed was measured
 
 
+def named(models, out):
+    """What the worker is told to train, by the names of the candidates."""
+    return {name: source.argument for name, source in module._sources(models, out, False).items()}
+
+
 def test_models_keep_the_names_of_their_runs(place, results):
     """Also where another of the same name is not asked for, comes first or is new."""
     bare, shared, new = (str(place / name / "bare") for name in ("", "shared", "new"))
     model_directory(Path(new), num_hidden_layers=1)
-    assert module._names([shared], place / "out", False) == {"bare-2": shared}
-    assert module._names([f"{shared}/"], place / "out", False) == {"bare-2": f"{shared}/"}
-    assert module._names([new, shared, bare], place / "out", False) == {"bare-3": new, "bare-2": shared, "bare": bare}
-    assert module._names([new, f"{new}/"], place / "out", False) == {"bare-3": new}
+    assert named([shared], place / "out") == {"bare-2": shared}
+    assert named([f"{shared}/"], place / "out") == {"bare-2": shared}
+    assert named([new, shared, bare], place / "out") == {"bare-3": new, "bare-2": shared, "bare": bare}
+    assert named([new, f"{new}/"], place / "out") == {"bare-3": new}
 
 
 def test_a_comparison_may_be_moved(place, results, tmp_path, monkeypatch):
     shutil.copytree(place, tmp_path / "moved")
     monkeypatch.chdir(tmp_path / "moved")
     Path("linked").symlink_to("shared/bare")
-    assert module._names(["shared/bare", "bare"], Path("out"), False) == {"bare-2": "shared/bare", "bare": "bare"}
-    assert module._names(["linked", "shared/bare"], Path("out"), False) == {"bare-2": "linked"}
+    shared, bare, linked = (str(Path(name).absolute()) for name in ("shared/bare", "bare", "linked"))
+    assert named(["shared/bare", "bare"], Path("out")) == {"bare-2": shared, "bare": bare}
+    assert named(["linked", "shared/bare"], Path("out")) == {"bare-2": linked}
 
 
 def test_models_that_differ_in_their_tokenizers_alone(place, results, tmp_path):
     other = shutil.copytree(place / "bare", tmp_path / "bare")
     Tokenizer.train(["other texts"], "bert", 30).save(other)
-    names = module._names([str(place / "bare"), str(other)], tmp_path / "out", False)
+    names = named([str(place / "bare"), str(other)], tmp_path / "out")
     assert names == {"bare": str(place / "bare"), "bare-2": str(other)}
-    assert module._names([str(other)], place / "out", False) == {"bare-3": str(other)}
+    assert named([str(other)], place / "out") == {"bare-3": str(other)}
 
 
 def test_one_model_in_two_places_takes_part_once(place, tmp_path):
     copy = shutil.copytree(place / "bare", tmp_path / "copy")
-    assert module._names([str(place / "bare"), str(copy)], tmp_path / "out", False) == {"bare": str(place / "bare")}
+    assert named([str(place / "bare"), str(copy)], tmp_path / "out") == {"bare": str(place / "bare")}
 
 
 def test_a_model_is_called_as_its_link_is(place, results, tmp_path, monkeypatch):
@@ -267,7 +273,7 @@ def test_a_model_is_called_as_its_link_is(place, results, tmp_path, monkeypatch)
 def test_a_path_is_a_directory_whatever_it_is_called(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "bare", "bert-mini")
-    assert module._names([Path("bert-mini"), "bert-mini"], tmp_path / "out", False) == {
+    assert named([Path("bert-mini"), "bert-mini", "./bert-mini"], tmp_path / "out") == {
         "bert-mini": str(tmp_path / "bert-mini"),
         "bert-mini-2": "bert-mini",
     }
@@ -296,8 +302,8 @@ def test_what_a_model_cannot_do_is_told_before_anything_is_trained(tmp_path, opt
 def test_what_a_tokenizer_learns_by_is_for_the_presets(place, tmp_path, monkeypatch):
     seen = {}
 
-    def training(*, model, vocab_size, cased, **rest):
-        seen[model] = vocab_size, cased
+    def training(*, source, vocab_size, cased, **rest):
+        seen[str(source)] = vocab_size, cased
 
     def begin(out, settings):
         raise Asked

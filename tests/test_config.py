@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertram.config import PRESETS, EncoderConfig, Objectives, parse_fields
+from bertram.config import PRESETS, EncoderConfig, Objectives, assignments, parse_fields
 from bertram.errors import BadInput
 from bertram.search import Search
 from bertram.training.recipe import Recipe
@@ -158,11 +158,20 @@ def test_whole_numbers_may_be_numpys() -> None:
 
 
 def test_fields_on_the_command_line_have_their_types() -> None:
-    found = parse_fields(
-        "hidden_size=64,hidden_dropout_prob=0.1,shared=attention,normalize_before=true,scale_embedding=False"
-    )
+    said = "hidden_size=64, hidden_dropout_prob=0.1,shared=attention,normalize_before=true,scale_embedding=False"
+    found = parse_fields(assignments(said, "hidden_size=320"))
     assert list(found.values()) == [64, 0.1, "attention", True, False]
     assert replace(TINY, normalize_before=found["normalize_before"]).normalize_before
+
+
+def test_what_is_assigned_stands_as_it_is_written() -> None:
+    assert assignments("text=a=b ,label= 2", "") == {"text": "a=b ", "label": " 2"}
+
+
+@pytest.mark.parametrize("text", ["", "text", "text=", "=a", "text=a,", "text=a,text=b"])
+def test_what_is_no_assignment_is_shown_how_to_write_one(text: str) -> None:
+    with pytest.raises(BadInput, match=r"^'.*': write it like text=sentence,label=2$"):
+        assignments(text, "text=sentence,label=2")
 
 
 def test_a_long_value_makes_no_long_message() -> None:

@@ -340,7 +340,7 @@ def test_errors_by_layer_are_those_of_the_first_tokens(model, tmp_path):
         ("--texts: is for an int8 engine", {"texts": "empty.txt", "precision": "fp32"}),
         ("--min-agreement: is for an int8 engine", {"min_agreement": 0.5, "format": "onnx"}),
         ("--vocabulary-map", {"vocabulary_map": "x"}),
-        ("--columns: says what columns of --texts", {"columns": "text=1"}),
+        ("--columns: says what columns of --texts", {"columns": {"text": "1"}}),
     ],
 )
 def test_refusals(model, tmp_path, said, options):

@@ -12,10 +12,11 @@ import torch
 from huggingface_hub import ModelCard
 
 import bertram
-from bertram import model_names, run_directory
+from bertram import run_directory
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.model_card import model_card
+from bertram.model_directory import ModelDirectory
 from bertram.models.heads import ClassificationHead
 from bertram.run_directory import SETTINGS, alone_in
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, task_of
@@ -67,7 +68,7 @@ def test_labels_are_smoothed_where_the_recipe_says_so(place, tmp_path):
     for smoothing in (0.1, None):
         recipe = replace(RECIPE, label_smoothing=smoothing)
         training = EncoderTraining(
-            task=task_of("classification", splits), splits=splits, model=place / "bare", recipe=recipe
+            task=task_of("classification", splits), splits=splits, source=ModelDirectory(place / "bare"), recipe=recipe
         )
         setup = training.begin(tmp_path, alone())
         assert setup.network.heads["classification"].label_smoothing == (smoothing or 0.0)
@@ -172,14 +173,14 @@ def test_a_directory_that_is_removed_while_one_waits_for_it_is_made_again(tmp_pa
 
 def test_a_model_that_is_trained_within_its_own_directory_is_still_the_same(place, tmp_path):
     model = shutil.copytree(place / "bare", tmp_path / "model")
-    before = model_names.identity(model)
+    before = ModelDirectory(model).identity
     given = {"model": model, "out": model / "runs", "recipe": Recipe(steps=1, evaluations=1)}
     manifest = train("classification", place / "good.csv", **given)
     (model / "results.json").write_text("{}")
-    assert model_names.identity(model) == before
+    assert ModelDirectory(model).identity == before
     assert train("classification", place / "good.csv", **given, resume=True) == manifest
     (model / "tokenizer_config.json").write_text("{}")
-    assert model_names.identity(model) != before
+    assert ModelDirectory(model).identity != before
 
 
 def test_a_resume_with_another_option_names_it(place, tmp_path):
@@ -325,6 +326,12 @@ def test_a_model_of_one_segment_refuses_pairs(tmp_path):
     pairs.write_text("text,text_b,label\n" + "a,b,x\nc,d,y\n" * 4)
     with pytest.raises(BadInput, match="no second segment"):
         train("classification", pairs, model=model, out=tmp_path / "other", recipe=recipe)
+
+
+def test_a_mistyped_role_trains_on_no_other_column(place, tmp_path):
+    with pytest.raises(BadInput, match="--columns: no role 'lable'; roles are text, text_b, label"):
+        train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", columns={"lable": "text"})
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.data

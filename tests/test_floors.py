@@ -75,6 +75,7 @@ NEEDS_TORCH = {
             "loop",
             "optimizers",
             "precision",
+            "setup",
             "step",
             "torch_runner",
         )

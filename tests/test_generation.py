@@ -26,6 +26,7 @@ from bertram.errors import BadInput
 from bertram.exporting import export
 from bertram.inference.generator import Generator
 from bertram.model_directory import ModelDirectory
+from bertram.model_names import Preset
 from bertram.search import Hypothesis, Search
 from bertram.supervised import generation
 from bertram.tasks.sequence_to_sequence import Summarization, Translation
@@ -64,7 +65,7 @@ def test_tokens_are_smoothed_and_untrained_writing_is_no_measure(tmp_path: Path)
     training = generation.EncoderDecoderTraining(
         task=Translation(),
         splits=generation.read_splits("translation", {"train": write_pairs(tmp_path, 40)}),
-        model="transformer-tiny",
+        source=Preset("transformer-tiny"),
         config=SIZES,
         recipe=Recipe(steps=1),
     )

@@ -1,5 +1,6 @@
 """What a model argument may name."""
 
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from bertram.baseline import FILES
 from bertram.errors import BadInput
 from bertram.exporting import export
 from bertram.formats.ctranslate2_file import WEIGHTS
-from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, name_of, resolve, resolve_trained
+from bertram.model_directory import ModelDirectory
+from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, resolve, resolve_trained
 from tiny import model_directory
 
 
 def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its files are fetched, pickled weights where they are allowed; and only a name with one slash is asked for."""
+    """Its files are fetched, pickled weights where they are allowed; and only a name with one slash is asked for.
+
+    It goes by that name, wherever they are kept.
+    """
     place = model_directory(tmp_path / "cache", {"classification": 2})
     asked: list[list[str]] = []
 
@@ -25,7 +30,9 @@ def test_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return str(place)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert str(resolve("owner/name")) == str(place)
+    found = resolve("owner/name")
+    assert (found.path, found.name) == (place, "name")
+    assert str(found) == found.argument == found.identity == "owner/name"
     resolve("owner/name", allow_pickle=True)
     files = [file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file()]
     assert all(any(fnmatch(file, pattern) for pattern in asked[0]) for file in files)
@@ -104,5 +111,12 @@ def test_a_preset_is_to_be_trained_first(name: str, commands: list[str]) -> None
 def test_no_model_is_nameless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "reviews" / "inner").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "reviews" / "inner")
-    names = {".": "inner", "..": "reviews", "../../reviews/": "reviews", "owner/name": "name", "bert-tiny": "bert-tiny"}
-    assert {model: name_of(model) for model in names} == names
+    names = {".": "inner", "..": "reviews", "../../reviews/": "reviews", "bert-tiny": "bert-tiny", ENGLISH: ENGLISH}
+    assert {model: resolve(model).name for model in names} == names
+
+
+def test_a_preset_is_known_by_its_name_and_a_directory_by_its_files(tmp_path: Path) -> None:
+    place, copy = model_directory(tmp_path / "a"), shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert resolve("bert-tiny").identity == "bert-tiny"
+    assert resolve(ENGLISH).identity == ModelDirectory(OWN / ENGLISH).identity
+    assert resolve(place).identity == resolve(copy).identity != resolve(ENGLISH).identity

@@ -98,7 +98,9 @@ def test_what_is_asked_of_which_model(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(BadInput, match="not both"):
         asked("predict", str(model), str(file), "a text", None, "own")
     with pytest.raises(BadInput, match="--columns: is for a table"):
-        asked("predict", str(model), None, "a text", "text=review", "own")
+        asked("predict", str(model), None, "a text", {"text": "review"}, "own")
+    with pytest.raises(BadInput, match="no role 'txt'; roles are text, text_b, label"):
+        asked("predict", str(model), str(file), None, {"txt": "review"}, "own")
     with pytest.raises(BadInput, match="word: no such file; for one text write --text 'word'"):
         found(str(model), "word", None)
     with pytest.raises(BadInput, match=r"old news\.en: no such file"):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from bertram.errors import BadInput
 from bertram.text.pairs import Pairs, read_pairs
-from bertram.text.rows import parse_columns
 from bertram.text.splits import split
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -145,9 +144,12 @@ def test_tables_and_lines_do_not_mix(tmp_path):
 
 
 def test_columns_are_named_by_the_roles_of_pairs(tmp_path):
-    assert parse_columns("summary=subject,document=body", NAMES) == {"summary": "subject", "document": "body"}
-    with pytest.raises(BadInput, match=r"write it like document=sentence,summary=2; roles are document, summary"):
-        parse_columns("text=body", NAMES)
+    table = write(tmp_path / "mails.tsv", "document\tbody\tsubject\na\tb\tc\n")
+    named = {"summary": "subject", "document": "body"}
+    assert read_pairs(table, columns=named, names=NAMES) == Pairs(["b"], [["c"]])
+    for mistyped in ({"text": "body"}, named | {"text": "body"}):
+        with pytest.raises(BadInput, match=r"^--columns: no role 'text'; roles are document, summary$"):
+            read_pairs(table, columns=mistyped, names=NAMES)
     with pytest.raises(BadInput, match="name the source's and the target's column by numbers from 1"):
         read_pairs(write(tmp_path / "t.tsv", "a\tb\n"), columns={"source": "1"})
 

@@ -346,8 +346,23 @@ def test_what_train_made_keeps_its_labels(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="trained on single texts"):  # before anything is taught
         shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, evaluate=tmp_path / "pairs.csv")
     with pytest.raises(BadInput, match="--columns: says what columns of --evaluate"):
-        shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, columns="text=1,label=2")
+        shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, columns={"text": "1", "label": "2"})
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_teacher_with_pickled_weights_is_scored_too(tmp_path: Path) -> None:
+    source, data = teacher(tmp_path / "teacher", {"classification": 2}), tmp_path / "named.csv"
+    data.write_text("said,label\na warm room,LABEL_0\na cold room,LABEL_1\n")
+    torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": replace(RECIPE, steps=2, evaluations=1)}
+    given = source, [texts(tmp_path / "texts.txt")], tmp_path / "out"
+    with pytest.raises(BadInput, match="no role 'lable'"):
+        shrink(*given, **how, allow_pickle=True, evaluate=data, columns={"text": "said", "lable": "label"})
+    found = shrink(*given, **how, allow_pickle=True, evaluate=data, columns={"text": "said"})
+    assert found["evaluated"]["columns"] == {"text": "said"}
+    assert found["teacher"]["scores"].keys() == found["student"]["scores"].keys() == {"model", "engine"}
 
 
 def test_a_shrunken_model_is_compared_by_its_engine_and_shown(

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertram.errors import BadInput
-from bertram.text.inputs import read_documents, read_inputs, read_lines
-from bertram.text.rows import parse_columns, read_rows
+from bertram.text.inputs import first_inputs, read_documents, read_inputs, read_lines
+from bertram.text.rows import read_rows
 from bertram.text.splits import files_of, split
 from bertram.text.table import Table, read_table
 
@@ -84,30 +84,30 @@ def test_tsv_knows_no_quotes(tmp_path):
 
 def test_columns_by_name_and_by_number(tmp_path):
     named = write(tmp_path / "n.tsv", "s1\ts2\tscore\na\tb\t1.5\n")
-    assert read_table(named, parse_columns("text=s1,text_b=s2,label=score")) == Table(["a"], ["b"], ["1.5"])
+    assert read_table(named, {"text": "s1", "text_b": "s2", "label": "score"}) == Table(["a"], ["b"], ["1.5"])
     plain = write(tmp_path / "p.tsv", "0\ta\tb\t1.5\n1\tc\td\t2\n")
-    assert read_table(plain, parse_columns("text=2,text_b=3,label=4")) == Table(["a", "c"], ["b", "d"], ["1.5", "2"])
+    assert read_table(plain, {"text": "2", "text_b": "3", "label": "4"}) == Table(["a", "c"], ["b", "d"], ["1.5", "2"])
 
 
 @pytest.mark.parametrize(("name", "separator"), [("t.csv", ","), ("t.tsv", "\t")])
 def test_a_number_beside_a_name_counts_columns_below_a_header(tmp_path, name, separator):
     lines = [("id", "sentence", "id"), ("7", "a", "x"), ("8", "b", "y")]
     path = write(tmp_path / name, "".join(separator.join(line) + "\n" for line in lines))
-    assert read_table(path, parse_columns("text=sentence,label=3")) == Table(["a", "b"], None, ["x", "y"])
+    assert read_table(path, {"text": "sentence", "label": "3"}) == Table(["a", "b"], None, ["x", "y"])
     for number in ("0", "4"):
         with pytest.raises(BadInput, match=f"no column '{number}'"):
-            read_table(path, parse_columns(f"text=sentence,label={number}"))
+            read_table(path, {"text": "sentence", "label": number})
 
 
 def test_a_column_that_is_called_by_a_number_comes_before_the_one_of_that_number(tmp_path):
     path = write(tmp_path / "t.csv", "text,more,2\na,b,c\n")
-    assert read_table(path, parse_columns("text=text,label=2")) == Table(["a"], None, ["c"])
+    assert read_table(path, {"text": "text", "label": "2"}) == Table(["a"], None, ["c"])
 
 
-@pytest.mark.parametrize("columns", ["text=1,label=2", "text=text,label=2"])
+@pytest.mark.parametrize("columns", [{"text": "1", "label": "2"}, {"text": "text", "label": "2"}])
 def test_fields_of_objects_have_names_alone(tmp_path, columns):
     with pytest.raises(BadInput, match=r"no column '\d' \(it has 'text', 'label'\)"):
-        read_table(write(tmp_path / "t.jsonl", '{"text": "a", "label": "b"}\n'), parse_columns(columns))
+        read_table(write(tmp_path / "t.jsonl", '{"text": "a", "label": "b"}\n'), columns)
     path = write(tmp_path / "n.jsonl", '{"1": "a", "2": "b"}\n')
     assert read_table(path, {"text": "1", "label": "2"}) == Table(["a"], None, ["b"])
 
@@ -187,16 +187,18 @@ def test_lines_have_a_limit(tmp_path):
         read_table(path)
 
 
-@pytest.mark.parametrize("text", ["", "text", "text=", "words=a", "text=a,text=b"])
-def test_bad_columns(text):
-    with pytest.raises(BadInput, match="--columns"):
-        parse_columns(text)
+@pytest.mark.parametrize("columns", [{"lable": "nothing"}, {"text": "text", "lable": "label"}])
+def test_a_mistyped_role_is_not_passed_over(tmp_path, columns):
+    path = write(tmp_path / "t.csv", "text,label\na,b\n")
+    for read in (read_table, lambda *given: first_inputs(given[0], 1, given[1])):
+        with pytest.raises(BadInput, match=r"^--columns: no role 'lable'; roles are text, text_b, label$"):
+            read(path, columns)
 
 
-@pytest.mark.parametrize("text", ["text=1", "label=2", "text=0,label=1"])
-def test_bad_column_numbers(tmp_path, text):
+@pytest.mark.parametrize("columns", [{"text": "1"}, {"label": "2"}, {"text": "0", "label": "1"}])
+def test_bad_column_numbers(tmp_path, columns):
     with pytest.raises(BadInput, match="by numbers from 1"):
-        read_table(write(tmp_path / "t.tsv", "a\tb\n"), parse_columns(text))
+        read_table(write(tmp_path / "t.tsv", "a\tb\n"), columns)
 
 
 @given(st.integers(2, 200), st.integers(0, 5))
@@ -319,6 +321,18 @@ def test_inputs_of_columns_that_are_called_otherwise(tmp_path):
     for read in (read_inputs, read_lines):
         with pytest.raises(BadInput, match=r"--columns: .*t\.txt is no table"):
             list(read(str(write(tmp_path / "t.txt", "a\n")), {"text": "review"}))
+
+
+def test_the_first_inputs_are_given_or_read(tmp_path):
+    assert first_inputs(None, 2) is None
+    assert first_inputs(["a", "b", "c"], 2) == ["a", "b"]
+    assert first_inputs(write(tmp_path / "t.txt", "a\nb\nc\n"), 2) == ["a", "b"]
+    assert first_inputs(write(tmp_path / "t.csv", "said\na\nb\n"), 1, {"text": "said"}) == [{"text": "a"}]
+    for texts in (None, ["a"]):
+        with pytest.raises(BadInput, match="--columns: says what columns of --texts to read, which is not given"):
+            first_inputs(texts, 2, {"text": "said"})
+    with pytest.raises(BadInput, match="texts: none are given"):
+        first_inputs([], 2)
 
 
 def test_a_line_unlike_the_first_is_refused(tmp_path):

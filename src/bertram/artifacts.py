@@ -27,19 +27,11 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     """Load a trained model, an engine file, a comparison's baseline or one of Bertram's own, ready to `predict`.
 
     Raises:
-        BadInput: there is none, it is damaged, or it is a bare preset, which has learned nothing.
+        BadInput: there is none, it is damaged or trained for nothing, or a bare preset, which has learned nothing.
     """
     if (engine := engine_of(model)) is not None:
         return _load_engine(engine)
-    return load_directory(resolve_trained(model, allow_pickle=allow_pickle, answers=True))
-
-
-def load_directory(source: ModelDirectory) -> Predictor | Generator | MaskFiller | Baseline:
-    """`load` where the directory of the model was found already.
-
-    Raises:
-        BadInput: it is damaged, or trained for nothing.
-    """
+    source = resolve_trained(model, allow_pickle=allow_pickle, answers=True)
     if is_baseline(source.path):
         return Baseline.load(source.path)
     task = source.task
@@ -59,13 +51,13 @@ def _on_encoder(
     return Predictor(task, tokenizer, runner, max_length, pairs=pairs)
 
 
-def load_predictor(model: str | Path | ModelDirectory, *, allow_pickle: bool = False) -> Predictor:
-    """`load` or `load_directory` where an encoder is wanted, for its logits or its vectors.
+def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
+    """`load` where an encoder is wanted, for its logits or its vectors.
 
     Raises:
         BadInput: as `load`, or the model is none.
     """
-    found = load_directory(model) if isinstance(model, ModelDirectory) else load(model, allow_pickle=allow_pickle)
+    found = load(model, allow_pickle=allow_pickle)
     if isinstance(found, Baseline):
         raise BadInput(f"{model}: is a tf-idf baseline, which predicts and makes no vectors")
     if isinstance(found, Generator | MaskFiller):

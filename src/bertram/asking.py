@@ -8,25 +8,25 @@ from typing import Any
 from bertram.errors import BadInput
 from bertram.formats.engine_file import is_engine
 from bertram.model_names import engine_of, exists, may_be
-from bertram.tasks.registry import COLUMNS
+from bertram.tasks.sequence_to_sequence import Summarization, Translation
 from bertram.text.inputs import Input, read_documents, read_inputs, read_lines, read_texts
 from bertram.text.lines import kind_of
-from bertram.text.rows import ROLES, Columns, is_table, parse_columns
+from bertram.text.rows import ROLES, Columns, checked_columns, is_table
 
 Reader = Callable[[str, Columns], Iterator[Any]]
 _READERS: Mapping[str, tuple[Reader, Sequence[str]]] = {
     "predict": (read_inputs, ROLES),
     "embed": (read_texts, ROLES),
     "fill-mask": (read_texts, ROLES),
-    "translate": (read_lines, COLUMNS["translation"]),
-    "summarize": (read_documents, COLUMNS["summarization"]),
+    "translate": (read_lines, Translation.columns),
+    "summarize": (read_documents, Summarization.columns),
 }
 """How the commands that answer read a source, and the columns that may be named: those that training reads too."""
 _FILE_ENDING = re.compile(r"\.[A-Za-z]\w{0,5}")
 
 
 def asked(
-    verb: str, model: str | None, source: str | None, text: str | None, columns: str | None, own: str
+    verb: str, model: str | None, source: str | None, text: str | None, columns: Columns, own: str
 ) -> tuple[str, Iterable[Sequence[Input]]]:
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
@@ -48,17 +48,18 @@ def asked(
     return own if model is None else model, chunks_of(verb, source, text, columns)
 
 
-def chunks_of(verb: str, source: str | None, text: str | None, columns: str | None) -> Iterable[Sequence[Input]]:
+def chunks_of(verb: str, source: str | None, text: str | None, columns: Columns) -> Iterable[Sequence[Input]]:
     """What is asked of a model: one text, or what stands in a source; without either, in standard input.
 
     A source that has white space in it, names nothing and does not end as file names do is a text. `verb` is the
-    command's name; `columns` are as the command line has them.
+    command's name.
 
     Raises:
-        BadInput: both a source and a text are given, there is no such source, or `columns` cannot be read.
+        BadInput: both a source and a text are given; there is no such source; `columns` has a role that the command
+            does not read, or is given with a text.
     """
     read, roles = _READERS[verb]
-    names = parse_columns(columns, roles)
+    named = checked_columns(columns, roles)
     if source is not None and text is not None:
         raise BadInput(f"{source}: give a source or --text, not both")
     if source is not None and _is_text(source):
@@ -66,8 +67,8 @@ def chunks_of(verb: str, source: str | None, text: str | None, columns: str | No
     elif source not in (None, "-") and not exists(Path(source)):
         raise BadInput(f"{source}: no such file; for one text write --text {source!r:.80}")
     if text is None:
-        return read("-" if source is None else source, names or {})
-    if names is not None:
+        return read("-" if source is None else source, named)
+    if named:
         raise BadInput("--columns: is for a table, and this is a text")
     return [[text]]
 

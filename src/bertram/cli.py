@@ -6,7 +6,7 @@ Heavy rooms are imported inside the commands, so that `bertram --help` answers a
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from io import TextIOWrapper
@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from bertram import __version__
-from bertram.config import Documents, ExportFormat, LengthDistribution, Lesson, Objectives, Precision, parse_fields
+from bertram.config import (
+    Documents,
+    ExportFormat,
+    LengthDistribution,
+    Lesson,
+    Objectives,
+    Precision,
+    assignments,
+    parse_fields,
+)
 from bertram.errors import BadInput, BertramError, NoCandidateFits, check_utf8, line_of
 from bertram.search import SearchOptions
 from bertram.shrinking.dial import DialOptions
@@ -60,6 +69,14 @@ def _task(kind: Any, tokens: Sequence[Token]) -> Any:
     return convert(kind, tokens)
 
 
+def _column_names(_: object, tokens: Sequence[Token]) -> Mapping[str, str]:
+    return assignments(tokens[0].value, "text=sentence,label=2")
+
+
+def _fields(_: object, tokens: Sequence[Token]) -> Mapping[str, Any]:
+    return parse_fields(assignments(tokens[0].value, "hidden_size=320,num_attention_heads=5"))
+
+
 Data = Annotated[
     Path,
     Parameter(
@@ -75,21 +92,23 @@ Data2 = Annotated[
     ),
 ]
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
+ColumnNames = Annotated[Mapping[str, str] | None, Parameter(converter=_column_names, n_tokens=1, accepts_keys=False)]
 TableColumns = Annotated[
-    str | None,
+    ColumnNames,
     Parameter(
         help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2. If every column is "
         "given by number, the file has no header row."
     ),
 ]
 Columns = Annotated[
-    str | None,
+    ColumnNames,
     Parameter(
         help="Which columns of a table to read, by name or counted from 1: text=sentence,label=2; for translation "
         "source=en,target=de, for summarization document=body,summary=title. If every column is given by number, the "
         "file has no header row."
     ),
 ]
+Config = Annotated[Mapping[str, Any] | None, Parameter(converter=_fields, n_tokens=1, accepts_keys=False)]
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Flag = Annotated[bool, Parameter(negative="")]
 Pickle = Annotated[
@@ -183,7 +202,7 @@ def train(
     vocab_size: VocabSize = None,
     cased: Cased = False,
     separate_vocabularies: Flag = False,
-    config: str | None = None,
+    config: Config = None,
     max_length: MaxLength = None,
     resume: Resume = False,
     dry_run: Flag = False,
@@ -215,13 +234,12 @@ def train(
     dry_run
         Run one batch through training, validation and test, and write nothing.
     """
-    from bertram.model_names import name_of
     from bertram.progress import training_progress
     from bertram.run_directory import check_converged
     from bertram.supervised.train import summary
     from bertram.supervised.train import train as train_model
 
-    with training_progress(name_of(model)) as report:
+    with training_progress(out.resolve().name) as report:
         manifest = train_model(
             task,
             [data] if data2 is None else [data, data2],
@@ -234,7 +252,7 @@ def train(
             vocab_size=vocab_size,
             cased=cased,
             separate_vocabularies=separate_vocabularies,
-            config=None if config is None else parse_fields(config),
+            config=config,
             max_length=max_length,
             resume=resume,
             dry_run=dry_run,
@@ -341,7 +359,7 @@ def pretrain(
     tokenizer: Path | None = None,
     vocab_size: VocabSize = None,
     cased: Cased = False,
-    config: str | None = None,
+    config: Config = None,
     resume: Resume = False,
     allow_pickle: Pickle = False,
     json: Json = False,
@@ -370,13 +388,12 @@ def pretrain(
     config
         Override settings of the preset: hidden_size=320,intermediate_size=1280,num_attention_heads=5
     """
-    from bertram.model_names import name_of
     from bertram.pretraining.pretrain import pretrain as run_pretraining
     from bertram.pretraining.pretrain import summary
     from bertram.progress import speaks, training_progress
     from bertram.run_directory import check_converged
 
-    with training_progress(name_of(model)) as report:
+    with training_progress(out.resolve().name) as report:
         manifest = run_pretraining(
             corpus,
             model=model,
@@ -388,7 +405,7 @@ def pretrain(
             tokenizer=tokenizer,
             vocab_size=vocab_size,
             cased=cased,
-            config=None if config is None else parse_fields(config),
+            config=config,
             resume=resume,
             allow_pickle=allow_pickle,
             report=report,
@@ -409,7 +426,7 @@ def shrink(
     lessons: Annotated[list[Lesson] | None, Parameter(consume_multiple=True, negative="")] = None,
     max_length: int | None = None,
     evaluate: Path | None = None,
-    columns: str | None = None,
+    columns: ColumnNames = None,
     plan: Flag = False,
     resume: Flag = False,
     allow_pickle: Pickle = False,
@@ -456,12 +473,11 @@ def shrink(
         return
     if out is None:
         raise BadInput("shrink needs --out, or --plan to see the possible sizes first")
-    from bertram.model_names import name_of
     from bertram.progress import training_progress
     from bertram.shrinking.shrink import shrink as run
     from bertram.shrinking.table import render_table
 
-    with training_progress(name_of(model)) as report:
+    with training_progress(out.resolve().name) as report:
         results = run(
             model,
             texts or [],

@@ -328,17 +328,25 @@ class Objectives:
         check_fields(self, {"max_length": Interval(8, 2**20)}, bad_option)
 
 
-def parse_fields(text: str) -> dict[str, bool | int | float | str]:
-    """Read `hidden_size=320,hidden_dropout_prob=0.1,shared=attention,normalize_before=true`.
+def assignments(text: str, example: str) -> dict[str, str]:
+    """What `text` assigns to which name; it is written like `example`, name=value,name=value.
 
     Raises:
-        BadInput: it does not read like that.
+        BadInput: it is not, or assigns to a name twice.
     """
-    found: dict[str, bool | int | float | str] = {}
+    found: dict[str, str] = {}
     for part in text.split(","):
-        name, equals, value = part.strip().partition("=")
-        if not equals or not name or not value or name in found:
-            raise BadInput(f"--config {text!r:.80}: write it like hidden_size=320,num_attention_heads=5")
+        name, equals, value = part.partition("=")
+        if not equals or not (name := name.strip()) or not value or name in found:
+            raise BadInput(f"{text!r:.80}: write it like {example}")
+        found[name] = value
+    return found
+
+
+def parse_fields(values: Mapping[str, str]) -> dict[str, bool | int | float | str]:
+    """The values of fields as what they are written like: true and false, numbers, or text."""
+    found: dict[str, bool | int | float | str] = {}
+    for name, value in values.items():
         found[name] = {"true": True, "false": False}.get(value.lower(), value)
         for kind in (float, int):  # the narrowest that reads it
             try:

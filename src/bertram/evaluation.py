@@ -10,10 +10,9 @@ from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor
 from bertram.search import Search, SearchOptions
-from bertram.tasks.registry import COLUMNS
 from bertram.tasks.task import Score
 from bertram.text.pairs import Pairs, read_pairs
-from bertram.text.rows import parse_columns
+from bertram.text.rows import Columns
 from bertram.text.splits import listed
 from bertram.text.table import Table, read_table
 
@@ -40,10 +39,10 @@ def evaluate_writing(generator: Generator, pairs: Pairs, search: Search | None =
 def evaluate_files(
     model: Predictor | Generator | MaskFiller | Baseline,
     files: Sequence[Path],
-    columns: str | None,
+    columns: Columns,
     search: SearchOptions | None,
 ) -> list[Score]:
-    """Scores on a table, or on two files of aligned lines; `columns` and `search` as the command line has them.
+    """Scores on a table, or on two files of aligned lines; `search` changes how texts are searched for.
 
     Raises:
         BadInput: the files cannot be used, or do not suit the model.
@@ -52,8 +51,7 @@ def evaluate_files(
         if (wanted := (search or {}).get("n_best", 1)) > 1:
             raise BadInput(f"--n-best {wanted}: only one output per text is scored")
         require_all(("sacrebleu",) if model.task.name == "translation" else (), "train")
-        names = COLUMNS[model.task.name]
-        pairs = read_pairs(*listed(files, most=2), columns=parse_columns(columns, names), names=names)
+        pairs = read_pairs(*listed(files, most=2), columns=columns, names=model.task.columns)
         return evaluate_writing(model, pairs, replace(model.search, **(search or {})))
     if isinstance(model, MaskFiller):
         raise BadInput(f"{files[0]}: a model for {model.task.name} is not scored on labels")
@@ -61,4 +59,4 @@ def evaluate_files(
         raise BadInput(f"--{next(iter(search)).replace('_', '-')}: is for models that write texts")
     (table,) = listed(files, most=1)
     require_all(("sklearn", "scipy"), "train")
-    return evaluate(model, read_table(table, parse_columns(columns)), str(table))
+    return evaluate(model, read_table(table, columns), str(table))

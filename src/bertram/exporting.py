@@ -26,7 +26,7 @@ from bertram.tasks.registry import AnyTask
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input, first_inputs
-from bertram.text.rows import parse_columns
+from bertram.text.rows import Columns
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def export(
     out: str | Path,
     precision: Precision | None = None,
     texts: str | Path | Sequence[Input] | None = None,
-    columns: str | None = None,
+    columns: Columns = None,
     min_agreement: float | None = None,
     vocabulary_map: str | Path | None = None,
     allow_pickle: bool = False,
@@ -64,7 +64,7 @@ def export(
         precision: of an engine's or CTranslate2's weights; "int8", the default, has a scale for each row.
         texts: inputs, or a file of them, that an int8 engine's answers are measured on, some hundreds; without them
             drawn tokens are taken.
-        columns: which columns of a table of texts to read, as on the command line.
+        columns: what the columns of a table of texts are called, as for `text.table.read_table`.
         min_agreement: share of the answers in which an int8 engine must agree with the model, 0.98 if not given. Up to
             half of the weights are kept in float32 as needed; an engine that still falls short is not written. 0 always
             writes.
@@ -78,13 +78,12 @@ def export(
         OSError: a file cannot be written.
     """
     out = Path(out)
-    _check_options(format, precision, texts, columns, min_agreement, vocabulary_map)
+    _check_options(format, precision, texts, min_agreement, vocabulary_map)
     source = resolve_trained(model, allow_pickle=allow_pickle)
     if format not in (formats := _OF_TRANSFORMERS if source.is_transformer else _OF_ENCODERS):
         kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(formats)}")
-    if isinstance(texts, str | Path):
-        texts = first_inputs(texts, _MOST_TEXTS, parse_columns(columns) or {})
+    inputs = first_inputs(texts, _MOST_TEXTS, columns)
     if format in ("engine", "onnx"):
         if out.exists():
             raise BadInput(f"{out}: already exists; name another --out")
@@ -93,7 +92,7 @@ def export(
     require_all(("torch", "safetensors"), "train")
     if format == "engine":
         least = MIN_AGREEMENT if min_agreement is None else min_agreement
-        return _export_engine(source, out, precision or "int8", texts, least)
+        return _export_engine(source, out, precision or "int8", inputs, least)
     if format == "onnx":
         _export_onnx(source, out)
     elif source.is_transformer:
@@ -107,7 +106,6 @@ def _check_options(
     format: ExportFormat,
     precision: Precision | None,
     texts: str | Path | Sequence[Input] | None,
-    columns: str | None,
     min_agreement: float | None,
     vocabulary_map: str | Path | None,
 ) -> None:
@@ -125,8 +123,6 @@ def _check_options(
     for option, value in (("--texts", texts), ("--min-agreement", min_agreement)):
         if value is not None and (format != "engine" or precision == "fp32"):
             raise BadInput(f"{option}: is for an int8 engine, whose agreement is measured, and this is none")
-    if columns is not None and not isinstance(texts, str | Path):
-        raise BadInput("--columns: says what columns of --texts to read, which is not given")
     if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise BadInput(f"--min-agreement {min_agreement:g}: write a share from 0 to 1")
     if vocabulary_map and format != "ctranslate2":
@@ -193,15 +189,10 @@ def _sample(engine: Engine, texts: Sequence[Input] | None) -> Batch:
     """What agreement is measured on: texts as the model reads them, for a masked language model with tokens to guess.
 
     Raises:
-        BadInput: there are no texts, or none that can be used.
+        BadInput: they cannot be used.
     """
     reading = Reading.of_engine(engine)
-    if texts is None:
-        batch = _drawn(reading)
-    elif not texts:
-        raise BadInput("texts: none are given to measure agreement on")
-    else:
-        batch = reading.batch(texts[:_MOST_TEXTS])
+    batch = _drawn(reading) if texts is None else reading.batch(texts)
     return _masked(batch, reading.tokenizer) if MASKED in engine.heads else batch
 
 

@@ -1,5 +1,6 @@
 """A trained model's directory, read: weights, tokenizers, and what bertram.json and other libraries' files say."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bertram.batch import LEAST_LENGTH, checked_length
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput, failing_in, require_all
+from bertram.files import fingerprint
 from bertram.formats.config_json import overrides_of
 from bertram.formats.huggingface_config import Description, read_description
 from bertram.formats.marian_config import read_search
@@ -36,20 +38,54 @@ logger = logging.getLogger(__name__)
 TARGET = "target"
 """Where in a model directory the tokenizer of what is written stands, if it is another than that of what is read."""
 
+FILES = (
+    *("config.json", "generation_config.json", MANIFEST, "*.safetensors", "*.index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "target_vocab.json", "spiece.model", "*.spm", f"{TARGET}/tokenizer*.json"),
+    *("modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+)
+"""What a model directory is read from, pickled weights aside. Other files may lie there too, such as what was trained
+from the model."""
+PICKLED = "pytorch_model.bin"
+
 
 class ModelDirectory:
     """A trained model's directory. Its small files are read on first use and then remembered.
 
     Attributes:
         path: where it stands.
+        hub_name: owner/name, if it was fetched from the hub.
         allow_pickle: read a pytorch_model.bin, tensors only, where there is no model.safetensors.
     """
 
-    def __init__(self, path: Path, *, allow_pickle: bool = False) -> None:
-        self.path, self.allow_pickle = path, allow_pickle
+    def __init__(self, path: Path, *, hub_name: str | None = None, allow_pickle: bool = False) -> None:
+        self.path, self.hub_name, self.allow_pickle = path, hub_name, allow_pickle
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.hub_name or str(self.path)
+
+    @property
+    def name(self) -> str:
+        """What it is called: the last part of its name on the hub or of its path, of "." too."""
+        path = Path(str(self))
+        return (path if path.name.strip(".") else path.resolve()).name
+
+    @property
+    def argument(self) -> str:
+        """The model argument that names it from everywhere: its name on the hub, or its whole path."""
+        return self.hub_name or str(self.path.absolute())
+
+    @cached_property
+    def identity(self) -> str:
+        """What a training's settings keep of it: its name on the hub, or a fingerprint of what it is read from.
+
+        So a directory may be spelled otherwise, linked to or moved with what was trained of it.
+        """
+        if self.hub_name is not None:
+            return self.hub_name
+        files = {file for pattern in (*FILES, PICKLED) for file in self.path.glob(pattern) if file.is_file()}
+        prints = [f"{fingerprint(file)}  {file.name}\n" for file in sorted(files)]
+        return hashlib.sha256("".join(prints).encode()).hexdigest()
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
@@ -282,7 +318,7 @@ def check_head(source: Path, task: Task | FillMask, labels: Mapping[str, int]) -
         raise BadInput(f"{source}: the weights are not those of a model for {task.name}{outputs}")
 
 
-def check_max_length(model: str | Path, config: EncoderConfig, asked: int | None) -> None:
+def check_max_length(model: str, config: EncoderConfig, asked: int | None) -> None:
     """Refuse texts longer than the positions of a model, or with no room for a token between special ones.
 
     Raises:

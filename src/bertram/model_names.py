@@ -1,35 +1,24 @@
 """What a user may name as a model: a directory, a preset, a model on the hub, or one of Bertram's own."""
 
 import difflib
-import hashlib
 import re
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 from bertram import baseline
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
 from bertram.errors import BadInput, require
-from bertram.files import fingerprint
 from bertram.formats.ctranslate2_file import is_ctranslate2
 from bertram.formats.engine_file import is_engine, read_engine
-from bertram.model_directory import TARGET, ModelDirectory
-from bertram.run_directory import MANIFEST
+from bertram.model_directory import FILES, PICKLED, ModelDirectory
 
 OWN = Path(__file__).parent / "own"
 ENGLISH, SENTIMENT = "bertram-english", "bertram-sentiment"
 """Models that come with Bertram: vectors of English texts, and how people feel who wrote them; docs/own-models.md."""
 _ON_HUB = re.compile(r"bert-(base|large)-([a-z-]*cased|chinese)[a-z-]*|albert-(base|large|xlarge|xxlarge)-v[12]")
 """Published models that others call by their names alone."""
-_FILES = (
-    *baseline.FILES,
-    *("config.json", "generation_config.json", MANIFEST, "*.safetensors", "*.index.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "target_vocab.json", "spiece.model", "*.spm", f"{TARGET}/tokenizer*.json"),
-    *("modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
-)
-"""What a model directory is read from, pickled weights aside. Other files may lie there too, such as what was trained
-from the model."""
-_PICKLED = "pytorch_model.bin"
 _TYPO = 0.87
 """How alike names are, of 1, where one is a mistyped other: bert_base and bert-base, not roberta-base and bert-base."""
 _READABLE = (
@@ -38,10 +27,46 @@ _READABLE = (
 )
 
 
-def resolve(
-    model: str | Path, *, allow_pickle: bool = False, answers: bool = False
-) -> ModelDirectory | EncoderConfig | TransformerConfig:
-    """A model argument as the directory it names, or as a preset's sizes. Only a name with a slash reaches the hub.
+@dataclass(frozen=True)
+class Preset:
+    """Sizes that go by a name, of a model with random weights; what a `ModelDirectory` is asked, it answers alike."""
+
+    name: str
+
+    path: ClassVar[None] = None
+    allow_pickle: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def argument(self) -> str:
+        """The model argument that names it."""
+        return self.name
+
+    @property
+    def identity(self) -> str:
+        """What a training's settings keep of it."""
+        return self.name
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether it is an encoder–decoder model's."""
+        return self.name in TRANSFORMERS
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The sizes of an encoder."""
+        return PRESETS[self.name]
+
+    @property
+    def transformer_config(self) -> TransformerConfig:
+        """The sizes of an encoder–decoder model."""
+        return TRANSFORMERS[self.name]
+
+
+def resolve(model: str | Path, *, allow_pickle: bool = False, answers: bool = False) -> ModelDirectory | Preset:
+    """What a model argument names. Only a name with a slash reaches the hub.
 
     Pickled weights are fetched from there if they are allowed. What only `answers` may be named where this is wanted.
 
@@ -52,9 +77,8 @@ def resolve(
         return ModelDirectory(OWN / ENGLISH)
     if model == SENTIMENT:
         raise BadInput(f"{model}: an engine only answers; take {ENGLISH}, the model that it was made from")
-    presets: dict[str, EncoderConfig | TransformerConfig] = {**PRESETS, **TRANSFORMERS}
-    if isinstance(model, str) and model in presets:
-        return presets[model]
+    if isinstance(model, str) and model in (*PRESETS, *TRANSFORMERS):
+        return Preset(model)
     path = Path(model)
     if exists(path):
         if path.is_dir():
@@ -68,49 +92,18 @@ def resolve(
         raise BadInput(f"{path}: this is a file; a model is a directory with config.json, or a preset")
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
-        return ModelDirectory(_from_hub(name, allow_pickle), allow_pickle=allow_pickle)
+        return ModelDirectory(_from_hub(name, allow_pickle), hub_name=name, allow_pickle=allow_pickle)
     if _ON_HUB.fullmatch(name):
         owner = "albert" if name.startswith("albert") else "google-bert"
         raise BadInput(f"{name}: no such directory; on the hub it is {owner}/{name}, presets have random weights")
-    near = difflib.get_close_matches(name, [*presets, ENGLISH], cutoff=_TYPO)
+    near = difflib.get_close_matches(name, [*PRESETS, *TRANSFORMERS, ENGLISH], cutoff=_TYPO)
     hint = f"did you mean {' or '.join(near)}?" if near else _READABLE
     raise BadInput(f"{name}: no such directory or preset; {hint}")
-
-
-def local(model: str | Path) -> Path | None:
-    """What a model argument names on this machine; None for a preset, a model on the hub, or where there is nothing."""
-    named = model in (*PRESETS, *TRANSFORMERS, ENGLISH)
-    return None if named or not exists(Path(model)) else Path(model)
-
-
-def name_of(model: str | Path) -> str:
-    """What a model argument is called: the last part of a path, of "." too, or of a name on the hub."""
-    path = Path(model)
-    return (path if path.name.strip(".") else path.resolve()).name
 
 
 def may_be(model: str) -> bool:
     """Whether a model argument names something here, or perhaps on the hub."""
     return "/" in model or model in (*PRESETS, *TRANSFORMERS, ENGLISH, SENTIMENT) or exists(Path(model))
-
-
-def identity(model: str | Path) -> str:
-    """What settings keep of a model argument: its name or, of a directory, a fingerprint of those that it is read from.
-
-    So a directory may be spelled otherwise, linked to or moved with what was trained of it.
-    """
-    folder = OWN / ENGLISH if model == ENGLISH else local(model)
-    if folder is None:
-        return str(model)
-    files = {file for pattern in (*_FILES, _PICKLED) for file in folder.glob(pattern) if file.is_file()}
-    prints = [f"{_fingerprint(file.resolve(), file.stat().st_mtime_ns)}  {file.name}\n" for file in sorted(files)]
-    return hashlib.sha256("".join(prints).encode()).hexdigest()
-
-
-@cache
-def _fingerprint(file: Path, changed: int) -> str:
-    """Once for all seeds of a comparison, as long as the file does not change."""
-    return fingerprint(file)
 
 
 def engine_of(model: str | Path) -> Path | None:
@@ -119,26 +112,26 @@ def engine_of(model: str | Path) -> Path | None:
     return path if exists(path) and path.is_file() and is_engine(path) else None
 
 
-def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | EncoderConfig:
+def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | Preset:
     """`resolve` where an encoder alone is wanted.
 
     Raises:
         BadInput: nothing goes by that name, or it is an encoder–decoder model.
     """
     found = resolve(model, allow_pickle=allow_pickle)
-    if isinstance(found, TransformerConfig) or (isinstance(found, ModelDirectory) and found.is_transformer):
+    if found.is_transformer:
         raise BadInput(f"{model}: an encoder–decoder model, for translation or summarization; this needs an encoder")
     return found
 
 
-def resolve_writing(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | TransformerConfig:
+def resolve_writing(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | Preset:
     """`resolve` where a model is to learn to write texts; an encoder's directory gets a decoder.
 
     Raises:
         BadInput: nothing goes by that name, or it is an encoder's preset.
     """
     found = resolve(model, allow_pickle=allow_pickle)
-    if isinstance(found, EncoderConfig):
+    if isinstance(found, Preset) and not found.is_transformer:
         raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
     return found
 
@@ -161,12 +154,12 @@ def resolve_trained_encoder(model: str | Path, *, allow_pickle: bool = False) ->
     return _trained(model, resolve_encoder(model, allow_pickle=allow_pickle))
 
 
-def _trained(model: str | Path, found: ModelDirectory | EncoderConfig | TransformerConfig) -> ModelDirectory:
+def _trained(model: str | Path, found: ModelDirectory | Preset) -> ModelDirectory:
     if isinstance(found, ModelDirectory):
         return found
     if exists(Path(model)):
         hint = f"write ./{model} for the directory"
-    elif isinstance(found, TransformerConfig):
+    elif found.is_transformer:
         hint = f"train it first: bertram train translation DATA DATA2 --model {model} --out DIR"
     else:
         hint = (
@@ -186,8 +179,6 @@ def config_of(model: str | Path) -> EncoderConfig | TransformerConfig:
     if (engine := engine_of(model)) is not None:
         return read_engine(engine).config
     found = resolve(model)
-    if not isinstance(found, ModelDirectory):
-        return found
     return found.transformer_config if found.is_transformer else found.config
 
 
@@ -205,7 +196,7 @@ def _from_hub(name: str, allow_pickle: bool) -> Path:
         hub = require("huggingface_hub", "hub")
     except BadInput as error:
         raise BadInput(f"{name}: no such directory here, and for the Hugging Face hub {error}") from None
-    wanted = [*_FILES, *([_PICKLED] if allow_pickle else [])]
+    wanted = [*baseline.FILES, *FILES, *([PICKLED] if allow_pickle else [])]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises errors of many libraries

@@ -155,14 +155,13 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             training = finetuning.EncoderTraining(
                 task=task,
                 splits=splits,
-                model=self.model,
+                source=model_names.resolve_encoder(self.model, allow_pickle=bool(self.allow_pickle)),
                 recipe=recipe,
                 vocab_size=_plain(self.vocab_size),
                 cased=bool(self.cased),
                 max_length=_plain(self.max_length),
-                allow_pickle=bool(self.allow_pickle),
             )
-            prepare_directory(directory, model_names.local(self.model), training.settings, resume=False)
+            prepare_directory(directory, training.source.path, training.settings, resume=False)
             manifest = training.run(directory)
             self.model_files_ = {
                 name: (directory / name).read_bytes() for name in _FILES if (directory / name).exists()

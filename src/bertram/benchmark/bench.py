@@ -22,8 +22,8 @@ from bertram.environment import default_threads
 from bertram.errors import BadInput, BertramError
 from bertram.inference.kernels import machine
 from bertram.inspection import flops_per_token
-from bertram.text.inputs import first_inputs
-from bertram.text.rows import parse_columns
+from bertram.text.inputs import Input, first_inputs
+from bertram.text.rows import Columns
 
 LIBRARIES = ("transformers", "onnxruntime", "openvino", "ctranslate2")
 
@@ -37,8 +37,8 @@ _MEMORY_SHAPES = (8, 30), (32, 128)  # texts, and tokens of each where the model
 def bench(
     model: str | Path,
     *,
-    texts: str | Path | None = None,
-    columns: str | None = None,
+    texts: str | Path | Sequence[Input] | None = None,
+    columns: Columns = None,
     max_length: int | None = None,
     lengths: LengthDistribution | None = None,
     against: Sequence[str] = (),
@@ -50,9 +50,9 @@ def bench(
 
     Args:
         model: a directory, a preset with random weights, or an engine file, beside which nobody else can be measured.
-        texts: a file of inputs, one a line; else tokens are drawn at random. Pairs are measured as the model reads
-            them, all in the first segment, which takes as long.
-        columns: which columns of a table of texts to read, as on the command line.
+        texts: inputs, or a file of them; else tokens are drawn at random. Pairs are measured as the model reads them,
+            all in the first segment, which takes as long.
+        columns: what the columns of a table of texts are called, as for `text.table.read_table`.
         max_length: tokens that texts are cut to, by default as the model reads.
         lengths: what the lengths of random texts are drawn from, one of `LENGTHS`, by default "mixed".
         with_ceiling: whether to measure what the machine can do, too.
@@ -69,8 +69,8 @@ def bench(
     Raises:
         BadInput: the model, the texts or a library's name cannot be used, or a library is not installed.
     """
-    _check_options(model, texts, columns, lengths, against, rounds)
-    inputs = None if texts is None else first_inputs(texts, _MOST_TEXTS, parse_columns(columns) or {})
+    _check_options(model, texts, lengths, against, rounds)
+    inputs = first_inputs(texts, _MOST_TEXTS, columns)
     with tempfile.TemporaryDirectory() as scratch:
         subject, left_out = prepare(model, Path(scratch), against, allow_pickle=allow_pickle)
         config, reading = subject.config, subject.reading
@@ -102,8 +102,7 @@ def bench(
 
 def _check_options(
     model: str | Path,
-    texts: str | Path | None,
-    columns: str | None,
+    texts: str | Path | Sequence[Input] | None,
     lengths: LengthDistribution | None,
     against: Sequence[str],
     rounds: int,
@@ -116,8 +115,6 @@ def _check_options(
         raise BadInput(f"--lengths {lengths:.40}: must be one of {', '.join(LENGTHS)}")
     if lengths is not None and texts is not None:
         raise BadInput("--lengths: is for random texts; those of --texts have their own")
-    if columns is not None and texts is None:
-        raise BadInput("--columns: says what columns of --texts to read, which is not given")
     if rounds < 1:
         raise BadInput(f"--rounds {rounds}: must be at least 1")
     if texts is not None and str(model) in PRESETS:

@@ -15,7 +15,7 @@ from bertram.exporting import export
 from bertram.formats.engine_file import read_engine
 from bertram.inference.predictor import Reading
 from bertram.model_directory import ModelDirectory
-from bertram.model_names import ENGLISH, engine_of, resolve_encoder
+from bertram.model_names import ENGLISH, Preset, engine_of, resolve_encoder
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input
 from bertram.text.tokenizer import Tokenizer
@@ -60,9 +60,9 @@ def prepare(
         engine = read_engine(path)
         return Subject({f"bertram {engine.precision}": path}, engine.config, Reading.of_engine(engine)), {}
     source = resolve_encoder(model, allow_pickle=allow_pickle)
-    trained = not isinstance(source, EncoderConfig)
-    if isinstance(source, EncoderConfig):
-        source = _random_model(source, directory / "model")
+    trained = isinstance(source, ModelDirectory)
+    if isinstance(source, Preset):
+        source = _random_model(source.config, directory / "model")
     elif allow_pickle:
         export(source.path, format="huggingface", out=directory / "model", allow_pickle=True)  # no contestant unpickles
         source = ModelDirectory(directory / "model")
@@ -89,7 +89,7 @@ def _prepared(
         (folder := directory / name.replace(" ", "-")).mkdir()
         with turn_of(name, prepared, left_out), Worker(name) as worker:
             if setting.prepare not in made:
-                made[setting.prepare] = worker.ask("prepare", model=str(source), folder=str(folder))
+                made[setting.prepare] = worker.ask("prepare", model=str(source.path), folder=str(folder))
             prepared[name] = Path(made[setting.prepare])
             worker.ask("load", path=str(prepared[name]), text=[[7, 7, 7]])
     return prepared, left_out

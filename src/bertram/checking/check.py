@@ -1,14 +1,13 @@
 """What files of examples hold, before anyone trains on them: what `bertram check` does."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bertram.checking import pairs, tables
 from bertram.config import PRESETS, TRANSFORMERS
 from bertram.errors import BadInput
-from bertram.tasks.registry import COLUMNS, GENERATIONS
-from bertram.text.rows import parse_columns, read_rows
+from bertram.tasks.registry import GENERATIONS
+from bertram.text.rows import Columns, read_rows
 from bertram.text.splits import Files, files_of, listed
 
 
@@ -19,7 +18,7 @@ def check(
     *,
     task: str | None = None,
     model: str | None = None,
-    columns: str | None = None,
+    columns: Columns = None,
     vocab_size: int | None = None,
     cased: bool = False,
 ) -> tuple[dict[str, Any], str]:
@@ -39,26 +38,22 @@ def check(
     if task in GENERATIONS:
         if cased:
             raise BadInput("--cased is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
-        files, named = files_of(data, validation, test, most=2), parse_columns(columns, COLUMNS[task])
-        found = pairs.check_pairs(task, files, model=model, columns=named, vocab_size=vocab_size)
+        files = files_of(data, validation, test, most=2)
+        found = pairs.check_pairs(task, files, model=model, columns=columns, vocab_size=vocab_size)
         return found, pairs.render(found)
-    files, named = files_of(data, validation, test, most=1), parse_columns(columns)
-    found = tables.check_tables(files, task=task, model=model, columns=named, vocab_size=vocab_size, cased=cased)
+    files = files_of(data, validation, test, most=1)
+    found = tables.check_tables(files, task=task, model=model, columns=columns, vocab_size=vocab_size, cased=cased)
     return found, tables.render(found)
 
 
-def _by_columns(table: Path, columns: str | None) -> str | None:
+def _by_columns(table: Path, columns: Columns) -> str | None:
     """The task that writes texts whose columns `columns` names or, without it, a table has, if there is one.
 
     A table that has the columns of labelled texts is one of these, whatever else it has.
     """
-    if columns is None:
-        with suppress(BadInput):
-            read_rows(table, None)
-            return None
-    for task, roles in COLUMNS.items():
-        with suppress(BadInput):
-            if parse_columns(columns, roles) is None:
-                read_rows(table, None, roles)
-            return task
-    return None
+    if columns:
+        return next((task for task, kind in GENERATIONS.items() if columns.keys() <= set(kind.columns)), None)
+    names = set(read_rows(table, None, roles=()).columns)
+    if names >= {"text", "label"}:
+        return None
+    return next((task for task, kind in GENERATIONS.items() if names >= set(kind.columns)), None)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bertram import model_names
 from bertram.checking import page
 from bertram.checking.reader import Reader
-from bertram.config import TransformerConfig
-from bertram.tasks.registry import COLUMNS
+from bertram.model_names import Preset, resolve_writing
+from bertram.tasks.registry import GENERATIONS
 from bertram.text.pairs import Pairs, read_pairs
+from bertram.text.rows import Columns
 from bertram.text.tokenizer import Tokenizer
 
 _UNLIKE = 3  # times the usual ratio of a translation's length to its source's, or a third of it
@@ -24,7 +24,7 @@ def check_pairs(
     files: Mapping[str, Sequence[Path]],
     *,
     model: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns = None,
     vocab_size: int | None = None,
 ) -> dict[str, Any]:
     """Count what stands in the pairs and what is wrong with them.
@@ -44,7 +44,8 @@ def check_pairs(
         BadInput: a file or the model cannot be used.
     """
     names = page.told_apart({part: " and ".join(path.name for path in paths) for part, paths in files.items()})
-    parts = {part: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for part, paths in files.items()}
+    roles = GENERATIONS[task].columns
+    parts = {part: read_pairs(*paths, columns=columns, names=roles) for part, paths in files.items()}
     reader = None if model is None else _reader(model, parts["train"], vocab_size)
     found: dict[str, Any] = {"task": task, "model": reader and reader.described, "tables": {}}
     for part, pairs in parts.items():
@@ -67,7 +68,7 @@ def check_pairs(
 
 def render(found: dict[str, Any]) -> str:
     """What `check_pairs` found, for a terminal 80 columns wide."""
-    names = COLUMNS[found["task"]]
+    names = GENERATIONS[found["task"]].columns
     lengths = [
         (part, f"{names[side == 'target']}, {unit}", length)
         for part, table in found["tables"].items()
@@ -78,15 +79,15 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _reader(model: str | Path, train: Pairs, vocab_size: int | None) -> Reader:
-    found, name = model_names.resolve_writing(model), model_names.name_of(model)
-    if isinstance(found, TransformerConfig):
-        sources, targets = train.flat
-        size = found.decoder.vocab_size if vocab_size is None else vocab_size
+    found = resolve_writing(model)
+    if isinstance(found, Preset):
+        config, (sources, targets) = found.transformer_config, train.flat
+        size = config.decoder.vocab_size if vocab_size is None else vocab_size
         shared = Tokenizer.train([*sources, *targets], "transformer", size)
-        return Reader(name, shared, shared, found.max_position_embeddings, learned_here=True)
+        return Reader(found.name, shared, shared, config.max_position_embeddings, learned_here=True)
     if found.is_transformer:
-        return Reader(name, *found.read_tokenizers(), found.max_length)
-    return Reader.of_encoder(name, found)
+        return Reader(found.name, *found.read_tokenizers(), found.max_length)
+    return Reader.of_encoder(found)
 
 
 def _odd_lengths(task: str, sources: Sequence[str], targets: Sequence[str]) -> int:
@@ -122,7 +123,7 @@ def _lengths(sources: Sequence[str], targets: Sequence[str], reader: Reader | No
 
 
 def _warnings(found: dict[str, Any]) -> Iterator[str]:
-    source, target = COLUMNS[found["task"]]
+    source, target = GENERATIONS[found["task"]].columns
     for table in found["tables"].values():
         for other, count in table["also_in"].items():
             if count:

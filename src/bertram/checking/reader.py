@@ -20,10 +20,10 @@ class Reader:
     """Whether the tokenizer was learned from the training texts, as `train` does for a preset."""
 
     @classmethod
-    def of_encoder(cls, name: str, directory: ModelDirectory) -> "Reader":
+    def of_encoder(cls, directory: ModelDirectory) -> "Reader":
         """A trained encoder, which reads alone."""
         tokenizer = directory.read_tokenizer()
-        return cls(name, tokenizer, tokenizer, directory.max_length)
+        return cls(directory.name, tokenizer, tokenizer, directory.max_length)
 
     @property
     def described(self) -> dict[str, Any]:

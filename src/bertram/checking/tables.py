@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from bertram import model_names
 from bertram.checking import page
 from bertram.checking.reader import Reader
-from bertram.config import EncoderConfig
+from bertram.model_directory import ModelDirectory
+from bertram.model_names import resolve_encoder
 from bertram.pages.labels import short
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Task, parse_number
-from bertram.text.rows import Rows, read_rows
+from bertram.text.rows import Columns, Rows, checked_columns, read_rows
 from bertram.text.table import Table, table_of
 from bertram.text.tokenizer import Tokenizer
 
@@ -34,7 +34,7 @@ def check_tables(
     *,
     task: str | None = None,
     model: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns = None,
     vocab_size: int | None = None,
     cased: bool = False,
 ) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def check_tables(
     """
     paths = {part: path for part, (path,) in files.items()}
     names = page.told_apart({part: path.name for part, path in paths.items()})
-    rows = {part: read_rows(path, columns or {}) for part, path in paths.items()}
+    named = checked_columns(columns)
+    rows = {part: read_rows(path, named) for part, path in paths.items()}
     tables = {part: table_of(str(paths[part]), found) for part, found in rows.items()}
     kind = kind_of_task(task, tables["train"].labels)
     reader = None if model is None else _reader(model, tables["train"], vocab_size, cased)
@@ -95,12 +96,13 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _reader(model: str | Path, train: Table, vocab_size: int | None, cased: bool) -> Reader:
-    source, name = model_names.resolve_encoder(model), model_names.name_of(model)
-    if isinstance(source, EncoderConfig):
-        size = source.vocab_size if vocab_size is None else vocab_size
-        tokenizer = Tokenizer.train(train.all_texts, source.model_type, size, cased=cased)
-        return Reader(name, tokenizer, tokenizer, source.max_position_embeddings, learned_here=True)
-    return Reader.of_encoder(name, source)
+    source = resolve_encoder(model)
+    if isinstance(source, ModelDirectory):
+        return Reader.of_encoder(source)
+    config = source.config
+    size = config.vocab_size if vocab_size is None else vocab_size
+    tokenizer = Tokenizer.train(train.all_texts, config.model_type, size, cased=cased)
+    return Reader(source.name, tokenizer, tokenizer, config.max_position_embeddings, learned_here=True)
 
 
 def _examples(table: Table) -> list[Example]:

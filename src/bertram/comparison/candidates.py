@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bertram import baseline, model_names
+from bertram import baseline
 from bertram.comparison.jobs import done
 from bertram.comparison.results import Answering, Candidate, Run, ScoreInterval, ShippedEngine, Trained, finished
 from bertram.comparison.selection import BASELINE
@@ -145,13 +145,14 @@ def _of_runs(name: str, manifests: Mapping[str, dict[str, Any]], split: str) -> 
 
 def _train(comparison: Comparison, name: str, training: EncoderTraining) -> dict[str, Any]:
     """Train one model with one seed, unless that was done; what its bertram.json says."""
-    folder = comparison.out / "runs" / name
-    manifest = prepare_directory(folder, model_names.local(training.model), training.settings, resume=True)
+    folder, source = comparison.out / "runs" / name, training.source
+    manifest = prepare_directory(folder, source.path, training.settings, resume=True)
     if manifest is not None:
         return manifest
     job = training.settings | comparison.source
-    job |= {"kind": "train", "label": name, "out": str(folder), "allow_pickle": training.allow_pickle}
-    return comparison.done(job | {"model": str(training.model)}, f"training {name}", name)
+    job |= {"kind": "train", "label": name, "out": str(folder)}
+    job |= {"model": source.argument, "allow_pickle": source.allow_pickle}
+    return comparison.done(job, f"training {name}", name)
 
 
 def _run(directory: str, manifest: Mapping[str, Any], split: str) -> Run:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ from bertram.comparison.report import write_report
 from bertram.comparison.results import Candidate, Difference, Results, ScoreInterval, Trained
 from bertram.comparison.selection import BASELINE, Limits, choose
 from bertram.comparison.statistics import NO_SEEDS, comparisons_of, interval, seed_noise
-from bertram.config import PRESETS
 from bertram.errors import BadInput
 from bertram.files import replacing, write_json
 from bertram.inference.kernels import machine
 from bertram.model_directory import ModelDirectory
+from bertram.model_names import Preset
 from bertram.run_directory import alone_in, is_occupied, keep, read_settings
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, task_of
 from bertram.tasks.classification import Classification
 from bertram.tasks.task import Task
-from bertram.text.rows import parse_columns
+from bertram.text.rows import Columns
 from bertram.text.splits import files_of
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
@@ -40,7 +40,7 @@ def compare(
     task: str | None = None,
     validation: str | Path | None = None,
     test: str | Path | None = None,
-    columns: str | Mapping[str, str] | None = None,
+    columns: Columns = None,
     recipe: Recipe | None = None,
     seeds: int = 1,
     vocab_size: int | None = None,
@@ -68,10 +68,9 @@ def compare(
     if seeds < 1:
         raise BadInput(f"--seeds {seeds}: must be at least 1")
     replace(recipe, seed=recipe.seed + seeds - 1)  # refuses what is no seed
-    names = _names([models] if isinstance(models, str | Path) else models, out, allow_pickle)
-    if (vocab_size is not None or cased) and not any(model in PRESETS for model in names.values()):
+    sources = _sources([models] if isinstance(models, str | Path) else models, out, allow_pickle)
+    if (vocab_size is not None or cased) and not any(isinstance(source, Preset) for source in sources.values()):
         raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
-    columns = parse_columns(columns) if isinstance(columns, str) else columns
     files = files_of(data, validation, test, most=1)
     splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
     found = task_of(task, splits)
@@ -81,14 +80,13 @@ def compare(
         name: EncoderTraining(
             task=found,
             splits=splits,
-            model=model,
+            source=source,
             recipe=recipe,
-            vocab_size=vocab_size if model in PRESETS else None,
-            cased=cased and model in PRESETS,
+            vocab_size=vocab_size if isinstance(source, Preset) else None,
+            cased=cased and isinstance(source, Preset),
             max_length=max_length,
-            allow_pickle=allow_pickle,
         )
-        for name, model in names.items()
+        for name, source in sources.items()
     }
     with alone_in(out):
         _begin(out, {"task": found.to_dict(), "data": splits.description, "recipe": asdict(recipe)})
@@ -112,7 +110,7 @@ def compare(
         return results
 
 
-def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[str, str]:
+def _sources(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[str, ModelDirectory | Preset]:
     """Every model by a short name of its own, which is the one that it has at `out` already; each once.
 
     Raises:
@@ -120,22 +118,18 @@ def _names(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dict[
     """
     runs = [(run.name.rpartition("-seed-")[0], read_settings(run)) for run in (out / "runs").glob("*-seed-*")]
     known = {settings["model"]: name for name, settings in runs if "model" in settings}
-    names: dict[str, str] = {}
-    taken = set[str]()
-    for given in models:
-        model = given if isinstance(given, str) else str(given.absolute())  # not the preset of that name
+    sources: dict[str, ModelDirectory | Preset] = {}
+    for model in models:
         if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), ModelDirectory):
             source.read_tokenizer()
             source.find_weights()
-        if (identity := model_names.identity(model)) in taken:
+        if any(source.identity == taken.identity for taken in sources.values()):
             continue
-        taken.add(identity)
-        base = model_names.name_of(model)
-        name, number = known.get(identity, base), 2
-        while name in names or (identity not in known and name in (BASELINE, *known.values())):
-            name, number = f"{base}-{number}", number + 1
-        names[name] = model
-    return names
+        name, number = known.get(source.identity, source.name), 2
+        while name in sources or (source.identity not in known and name in (BASELINE, *known.values())):
+            name, number = f"{source.name}-{number}", number + 1
+        sources[name] = source
+    return sources
 
 
 def _begin(out: Path, settings: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from bertram.corpus.parts import corpus_files, guess_documents
 from bertram.corpus.source import Corpus
 from bertram.errors import BadInput, require_all
 from bertram.model_directory import ModelDirectory
+from bertram.model_names import Preset
 from bertram.pretraining.settings import Pretraining
 from bertram.pretraining.stores import prepare
 from bertram.processes import share_cores
@@ -84,7 +85,6 @@ def pretrain(
         pretraining = Pretraining(
             corpus=text,
             held_out=held_out,
-            model=model,
             source=source,
             config=sizes,
             objectives=replace(objectives, sentence_objective=objective),
@@ -95,7 +95,7 @@ def pretrain(
         )
         if processes.rank == 0:
             stack.enter_context(alone_in(out))
-            if prepare_directory(out, model_names.local(model), pretraining.settings, resume=resume) is None:
+            if prepare_directory(out, source.path, pretraining.settings, resume=resume) is None:
                 prepare(pretraining, out, report)
         processes.wait(patiently=True)
         finished = read_manifest(out)
@@ -130,7 +130,7 @@ def _check_recipe(recipe: Recipe) -> None:
         raise BadInput("--label-smoothing: masked tokens are not smoothed, as in both papers")
 
 
-def _source(model: str | Path, *, allow_pickle: bool) -> ModelDirectory | EncoderConfig:
+def _source(model: str | Path, *, allow_pickle: bool) -> ModelDirectory | Preset:
     """What `model` names; of a directory the weights are there.
 
     Raises:
@@ -142,7 +142,7 @@ def _source(model: str | Path, *, allow_pickle: bool) -> ModelDirectory | Encode
     return found
 
 
-def _config(source: ModelDirectory | EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
+def _config(source: ModelDirectory | Preset, changes: Mapping[str, Any]) -> EncoderConfig:
     """The configuration to train: a preset's with some fields changed, or that of a model directory.
 
     Raises:
@@ -150,7 +150,7 @@ def _config(source: ModelDirectory | EncoderConfig, changes: Mapping[str, Any]) 
     """
     if changes and isinstance(source, ModelDirectory):
         raise BadInput(f"{source}: is a trained model, whose configuration cannot be changed")
-    found = changed(source if isinstance(source, EncoderConfig) else source.config, changes)
+    found = changed(source.config, changes)
     check_published(found)  # what is trained must be what transformers computes with the same weights
     return found
 

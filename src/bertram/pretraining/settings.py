@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from bertram import model_names
 from bertram.batch import NO_PAIRS
 from bertram.config import EncoderConfig, Objectives, SentenceObjective
 from bertram.corpus.source import Corpus
 from bertram.errors import BadInput
 from bertram.model_directory import ModelDirectory, check_max_length
+from bertram.model_names import Preset
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
 
@@ -25,9 +25,7 @@ class Pretraining:
     corpus: Corpus
     held_out: Corpus | None
     """None: a part of the corpus."""
-    model: str | Path
-    source: ModelDirectory | EncoderConfig
-    """What `model` names."""
+    source: ModelDirectory | Preset
     config: EncoderConfig
     """What is trained, but for the size of a tokenizer that is yet to be learned."""
     objectives: Objectives
@@ -37,11 +35,11 @@ class Pretraining:
     cased: bool
 
     def __post_init__(self) -> None:
-        check_max_length(self.model, self.config, self.objectives.max_length)
+        check_max_length(str(self.source), self.config, self.objectives.max_length)
         if self.sentence_objective != "none" and self.config.type_vocab_size < 2:
             raise BadInput(f"{NO_PAIRS}: take --sentence-objective none")
         if self.tokenizer is not None and isinstance(self.source, ModelDirectory):
-            raise BadInput(f"--tokenizer: {self.model} has its own; another's tokens would get the wrong embeddings")
+            raise BadInput(f"--tokenizer: {self.source} has its own; another's tokens would get the wrong embeddings")
         if self.vocab_size is not None and not self._learns_tokenizer:
             raise BadInput(f"--vocab-size {self.vocab_size}: there is a tokenizer already, which has its own size")
         if self.cased and not self._learns_tokenizer:
@@ -54,7 +52,7 @@ class Pretraining:
 
     @property
     def _learns_tokenizer(self) -> bool:
-        return self.tokenizer is None and isinstance(self.source, EncoderConfig)
+        return self.tokenizer is None and isinstance(self.source, Preset)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -63,7 +61,7 @@ class Pretraining:
             "corpus": self.corpus.description(),
             "validation": self.held_out.description() if self.held_out else None,
             "documents": self.corpus.documents,
-            "model": model_names.identity(self.model),
+            "model": self.source.identity,
             "config": asdict(self.config),
             "tokenizer": None if self.tokenizer is None else Tokenizer.load(Path(self.tokenizer)).fingerprint,
             "vocab_size": self.vocab_size,

@@ -8,24 +8,23 @@ from typing import Any
 
 import torch
 
-from bertram import model_names
-from bertram.config import EncoderConfig
 from bertram.corpus.blocks import Blocks
 from bertram.corpus.source import Corpus
 from bertram.corpus.store import TokenStore
 from bertram.model_card import pretraining_card
 from bertram.model_directory import ModelDirectory
+from bertram.model_names import Preset
 from bertram.models.heads import Model
 from bertram.pretraining.settings import Pretraining
 from bertram.pretraining.stores import feeds
-from bertram.progress import Report, silent
-from bertram.run_directory import read_manifest
+from bertram.progress import Report
 from bertram.saving import save
 from bertram.text.lines import kind_of
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import Processes
 from bertram.training.held_out import scores_on
-from bertram.training.loop import Evaluation, Loop
+from bertram.training.loop import Evaluation
+from bertram.training.setup import TrainingSetup, carry_out
 
 
 def train(pretraining: Pretraining, out: Path, processes: Processes, report: Report) -> dict[str, Any]:
@@ -35,42 +34,40 @@ def train(pretraining: Pretraining, out: Path, processes: Processes, report: Rep
         Interrupted: a signal came; the same call goes on from there.
         Lost: another process ended.
     """
-    source, objectives, recipe = pretraining.source, pretraining.objectives, pretraining.recipe
-    tokenizer, leads = Tokenizer.load(out), processes.rank == 0
+    source, objectives, tokenizer = pretraining.source, pretraining.objectives, Tokenizer.load(out)
     feed, held_out = feeds(pretraining, out, tokenizer)
     network = _network(pretraining, tokenizer)
+    read_before = source.max_length if isinstance(source, ModelDirectory) else 0
 
     def evaluate() -> Evaluation:
         figures = scores_on(network, held_out["own"], processes)
         losses = sum(value for name, value in figures.items() if name.endswith("_loss"))
         return Evaluation(-losses, {f"validation_{name}": value for name, value in figures.items()})
 
-    outcome = Loop(
-        network,
-        feed,
-        recipe,
-        out,
+    def results() -> dict[str, Any]:
+        scores = sorted(_scores(network, held_out, processes).items())
+        return {"scores": {name: value for name, value in scores if math.isfinite(value)}}
+
+    def leave(manifest: dict[str, Any]) -> None:
+        save(network, tokenizer, out, manifest, pretraining_card(manifest, anew=isinstance(source, Preset)))
+
+    setup = TrainingSetup(
+        network=network,
+        feed=feed,
         evaluate=evaluate,
-        report=report if leads else silent,
-        processes=processes,
+        results=results,
+        save=leave,
+        facts={
+            "pretraining": asdict(objectives),
+            "max_length": max(objectives.max_length, read_before),
+            "base_model": source.name,
+            "data": _data(pretraining, feed.store, held_out["own"].store),
+            "processes": processes.size,
+            "scores": {},
+        },
         compile_unasked=True,
-    ).run()
-    scores = _scores(network, held_out, processes) if outcome.finished else {}
-    read_before = source.max_length if isinstance(source, ModelDirectory) else 0
-    manifest = {
-        **outcome.to_dict(),
-        "pretraining": asdict(objectives),
-        "max_length": max(objectives.max_length, read_before),
-        "base_model": model_names.name_of(pretraining.model),
-        "data": _data(pretraining, feed.store, held_out["own"].store),
-        "recipe": asdict(recipe),
-        "processes": processes.size,
-        "scores": {name: value for name, value in sorted(scores.items()) if math.isfinite(value)},
-    }
-    if leads:
-        save(network, tokenizer, out, manifest, pretraining_card(manifest, anew=isinstance(source, EncoderConfig)))
-    processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
-    return read_manifest(out)
+    )
+    return carry_out(setup, pretraining.recipe, out, processes, report)
 
 
 def _network(pretraining: Pretraining, tokenizer: Tokenizer) -> Model:

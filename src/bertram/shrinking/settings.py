@@ -4,20 +4,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bertram import model_names
 from bertram.batch import NO_PAIRS
 from bertram.config import LESSONS, Lesson
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.files import fingerprint
-from bertram.inference.predictor import check_kind
+from bertram.inference.predictor import check_inputs, check_kind
 from bertram.model_directory import ModelDirectory, check_max_length
 from bertram.shrinking.dial import Dial, DialOptions
 from bertram.tasks.task import Task
 from bertram.text.inputs import read_inputs
+from bertram.text.rows import Columns
 from bertram.text.splits import split
-from bertram.text.table import Table
+from bertram.text.table import Table, read_table
 from bertram.training.recipe import BATCH_SIZE, Recipe
 
 _DEFAULTS = {"learning_rate": 5e-4, "batch_size": BATCH_SIZE}
@@ -32,7 +33,6 @@ _LONGEST = 128
 class Shrinking:
     """What is to be shrunken, how far, and how it is taught."""
 
-    model: str | Path
     source: ModelDirectory
     texts: Sequence[Path]
     dial: Dial
@@ -62,9 +62,8 @@ class Shrinking:
         source = model_names.resolve_trained_encoder(model, allow_pickle=allow_pickle)
         chosen = Dial(**dial)
         student = chosen.of(source.config)
-        check_max_length(model, source.config, max_length)
+        check_max_length(str(source), source.config, max_length)
         return cls(
-            model=model,
             source=source,
             texts=texts,
             dial=replace(chosen, depth=student.num_hidden_layers, embedding_size=student.embedding_width),
@@ -77,7 +76,7 @@ class Shrinking:
     def settings(self) -> dict[str, Any]:
         """All that the training depends on, for training.json."""
         return {
-            "model": model_names.identity(self.model),
+            "model": self.source.identity,
             "texts": [(file.name, fingerprint(file)) for file in self.texts],
             "shrinking": asdict(self.dial) | {"lessons": self.lessons},
             "recipe": asdict(self.recipe),
@@ -94,6 +93,32 @@ class Shrinking:
         read = _texts(self.texts)
         _check_texts(self.source, pairs=read.texts_b is not None)
         return split(read, min(_HELD_OUT, _MOST_HELD_OUT / len(read)), self.recipe.seed)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A labelled table that teacher and student are scored on."""
+
+    table: Table
+    description: dict[str, Any]
+    """What results.json says of it."""
+
+    @classmethod
+    def read(cls, source: ModelDirectory, file: Path, columns: Columns) -> Self:
+        """The table in a file, on which a model can be scored.
+
+        Raises:
+            BadInput: the model has no task with labels, or cannot be scored on this table.
+        """
+        table, task = read_table(file, columns), source.task
+        if not isinstance(task, Task):
+            raise BadInput(f"{file}: a model for {task.name} is not scored on labels")
+        task.targets(table.labels, str(file))
+        with failing_in(file):
+            check_inputs(task, table.texts_b is not None, trained_on=source.pairs)
+        if not task.apart and table.texts_b is not None and source.config.type_vocab_size < 2:
+            raise BadInput(f"{source}: {NO_PAIRS}")
+        return cls(table, {"file": file.name, "sha256": fingerprint(file), "columns": dict(columns or {})})
 
 
 def _check(recipe: Recipe, lessons: Collection[str]) -> None:

@@ -11,9 +11,10 @@ from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, check_converged, prepare_directory, read_manifest
 from bertram.shrinking.dial import DialOptions
-from bertram.shrinking.outcome import ENGINE, RESULTS, check_evaluated, evaluated, outcome
+from bertram.shrinking.outcome import ENGINE, RESULTS, outcome
 from bertram.shrinking.report import write_report
-from bertram.shrinking.settings import Shrinking
+from bertram.shrinking.settings import Evaluated, Shrinking
+from bertram.text.rows import Columns
 from bertram.text.splits import Files, listed
 from bertram.training.recipe import Recipe
 
@@ -30,7 +31,7 @@ def shrink(
     lessons: Collection[Lesson] | None = None,
     max_length: int | None = None,
     evaluate: str | Path | None = None,
-    columns: str | None = None,
+    columns: Columns = None,
     resume: bool = False,
     allow_pickle: bool = False,
     report: Report = silent,
@@ -43,8 +44,8 @@ def shrink(
             if a head reads it.
         lessons: what is taught; by default all that the model has.
         max_length: tokens that texts are cut to; by default as many as the model reads, at most 128.
-        evaluate, columns: a labelled table to score teacher and student on at the end, and what its columns are called,
-            as on the command line; the model must have a task with labels.
+        evaluate, columns: a labelled table to score teacher and student on at the end, and what its columns are called;
+            the model must have a task with labels.
 
     Leaves the student's engine, results.json and report.html there too, and returns what results.json says.
 
@@ -55,7 +56,9 @@ def shrink(
     """
     share_cores()
     require_all(_LIBRARIES, "train")
-    out, data = Path(out), None if evaluate is None else Path(evaluate)
+    out = Path(out)
+    if columns is not None and evaluate is None:
+        raise BadInput("--columns: says what columns of --evaluate to read, which is not given")
     shrinking = Shrinking.of(
         model,
         listed(texts),
@@ -65,10 +68,7 @@ def shrink(
         max_length=max_length,
         allow_pickle=allow_pickle,
     )
-    if data is not None:
-        check_evaluated(shrinking.source, data, columns)
-    elif columns is not None:
-        raise BadInput("--columns: says what columns of --evaluate to read, which is not given")
+    evaluated = None if evaluate is None else Evaluated.read(shrinking.source, Path(evaluate), columns)
     if not resume or "status" not in read_manifest(out):
         _ = shrinking.examples  # what is wrong with them is heard of before anything is written
     with alone_in(out):
@@ -79,11 +79,11 @@ def shrink(
             manifest = teach(shrinking, out, report)
         check_converged(out, manifest)
         results = read_if_there(out / RESULTS)
-        scored = data is None or results.get("evaluated") == evaluated(data, columns)
+        scored = evaluated is None or results.get("evaluated") == evaluated.description
         if "held_out" not in results or not scored or not (out / ENGINE).exists():
-            if data is None and results.get("evaluated"):
+            if evaluated is None and results.get("evaluated"):
                 raise BadInput(f"{out / ENGINE}: is missing; to write and measure it again, give --evaluate as before")
-            write_json(out / RESULTS, outcome(shrinking, out, data, columns))
+            write_json(out / RESULTS, outcome(shrinking, out, evaluated))
             results = read_if_there(out / RESULTS)
         write_report(out, results)
         return results

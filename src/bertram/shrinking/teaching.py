@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bertram import model_names
 from bertram.batch import Batch
 from bertram.corpus.masking import Masker
 from bertram.errors import BadInput
@@ -15,7 +14,7 @@ from bertram.inference.predictor import cosines
 from bertram.model_card import shrinking_card
 from bertram.model_directory import check_head
 from bertram.progress import Report
-from bertram.run_directory import begun, read_manifest, write_manifest
+from bertram.run_directory import begun, write_manifest
 from bertram.saving import save
 from bertram.shrinking.agreement import agreement, side_by_side
 from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
@@ -23,7 +22,8 @@ from bertram.shrinking.initial import student_of
 from bertram.shrinking.settings import Shrinking
 from bertram.tasks.task import Task
 from bertram.training.distributed import alone
-from bertram.training.loop import Evaluation, Loop
+from bertram.training.loop import Evaluation
+from bertram.training.setup import TrainingSetup, carry_out
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model
@@ -48,7 +48,7 @@ def teach(shrinking: Shrinking, out: Path, report: Report) -> dict[str, Any]:
     with begun(out, shrinking.settings):
         teacher, tokenizer = source.read_model(), source.read_tokenizer()
         if not (names := loss_names(teacher, shrinking.lessons)):
-            raise BadInput(f"{shrinking.model}: has no head whose logits could be taught; name other --lessons")
+            raise BadInput(f"{source}: has no head whose logits could be taught; name other --lessons")
         if isinstance(task := source.task_if_known, Task):
             check_head(source.path, task, teacher.labels())  # or the engine is refused in the end
         batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
@@ -67,32 +67,38 @@ def teach(shrinking: Shrinking, out: Path, report: Report) -> dict[str, Any]:
         figures["validation_cosine"] = float(cosines(found.student.vectors, found.teacher.vectors).mean())
         return Evaluation(-sum(found.losses.values()), figures)
 
-    lesson = feed(batch, recipe.batch_size, recipe.batch_tokens)
-    loop = Loop(distillation, lesson, recipe, out, evaluate=evaluate, report=report, processes=processes)
-    outcome = loop.run()
-    networks = {"teacher": teacher, "student": distillation.student}
-    manifest = {
-        "base_model": model_names.name_of(shrinking.model),
-        "max_length": shrinking.max_length,
-        "truncated_texts": truncated,
-        "data": {
-            "train": ", ".join(file.name for file in shrinking.texts),
-            "rows": {"train": len(train), "validation": len(held_out)},
-        },
-        "recipe": asdict(recipe),
-        **outcome.to_dict(),
-        "shrinking": asdict(shrinking.dial) | {"lessons": shrinking.lessons},
-        "parameters": {name: sum(w.numel() for w in network.parameters()) for name, network in networks.items()},
-        **({} if source.task_if_known is None else {"task": source.task_if_known.to_dict()}),
-        **({} if source.pairs is None else {"pairs": source.pairs}),
-    }
-    if outcome.finished:
+    def results() -> dict[str, Any]:
         final = side_by_side(distillation, judging, device)
-        manifest |= {"losses": final.losses, "agreement": agreement(final.student, final.teacher)}
-        save(distillation.student, tokenizer, out, manifest, shrinking_card(manifest, out.resolve().name))
-    else:
-        write_manifest(out, manifest)
-    return read_manifest(out)
+        return {"losses": final.losses, "agreement": agreement(final.student, final.teacher)}
+
+    def leave(manifest: dict[str, Any]) -> None:
+        if manifest["status"] == "finished":
+            save(distillation.student, tokenizer, out, manifest, shrinking_card(manifest, out.resolve().name))
+        else:
+            write_manifest(out, manifest)
+
+    networks = {"teacher": teacher, "student": distillation.student}
+    setup = TrainingSetup(
+        network=distillation,
+        feed=feed(batch, recipe.batch_size, recipe.batch_tokens),
+        evaluate=evaluate,
+        results=results,
+        save=leave,
+        facts={
+            "base_model": source.name,
+            "max_length": shrinking.max_length,
+            "truncated_texts": truncated,
+            "data": {
+                "train": ", ".join(file.name for file in shrinking.texts),
+                "rows": {"train": len(train), "validation": len(held_out)},
+            },
+            "shrinking": asdict(shrinking.dial) | {"lessons": shrinking.lessons},
+            "parameters": {name: sum(w.numel() for w in network.parameters()) for name, network in networks.items()},
+            **({} if source.task_if_known is None else {"task": source.task_if_known.to_dict()}),
+            **({} if source.pairs is None else {"pairs": source.pairs}),
+        },
+    )
+    return carry_out(setup, recipe, out, processes, report)
 
 
 def _distillation(teacher: "Model", shrinking: Shrinking, train: Batch, device: torch.device) -> Distillation:

@@ -6,47 +6,27 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from bertram import model_names
 from bertram.batch import Examples
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import require_all
 from bertram.model_directory import ModelDirectory
+from bertram.model_names import Preset
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
-from bertram.run_directory import begun, read_manifest
+from bertram.run_directory import begun
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score, Task
 from bertram.text.splits import Splits
+from bertram.training.feed import ShuffledRows
 from bertram.training.recipe import BATCH_SIZE, Recipe
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from bertram.training.distributed import Processes
-    from bertram.training.loop import Evaluation
+    from bertram.training.setup import TrainingSetup
 
 
 T = TypeVar("T", bound=Task | Generation)
 S = TypeVar("S", bound=Splits[Any])
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSetup:
-    """A model about to be trained, what it learns from, and how it is judged and kept."""
-
-    network: "nn.Module"
-    examples: Examples
-    evaluate: Callable[[], "Evaluation"]
-    scores: Callable[[str], list[Score]]
-    """Of a split by its name, once the model is trained."""
-    save: Callable[[dict[str, Any]], None]
-    """Leave the model, with what came of its training for bertram.json."""
-    facts: Mapping[str, Any]
-    """What bertram.json is to say of it: the tokens that texts are cut to, how many were, and what else is known."""
-    constant_loss: Callable[[Examples], float] | None = None
-    """As `Loop` takes it."""
-    fewer_evaluations: bool = True
-    """Likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +35,10 @@ class Training(ABC, Generic[T, S]):
 
     task: T
     splits: S
-    model: str | Path
+    source: ModelDirectory | Preset
     recipe: Recipe
     vocab_size: int | None = None
     max_length: int | None = None
-    allow_pickle: bool = False
     trial: bool = False
     """Whether it is there to see if it would run, not to learn."""
 
@@ -67,15 +46,6 @@ class Training(ABC, Generic[T, S]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", self.recipe.resolved(**self.defaults))
-
-    @property
-    @abstractmethod
-    def source(self) -> ModelDirectory | EncoderConfig | TransformerConfig:
-        """What `model` names.
-
-        Raises:
-            BadInput: nothing goes by that name, or something that cannot be trained so.
-        """
 
     def longest(self, config: EncoderConfig | TransformerConfig) -> int:
         """Tokens that texts are cut to for a network of this configuration: those asked for, or all that it reads."""
@@ -96,10 +66,32 @@ class Training(ABC, Generic[T, S]):
             "task": self.task.to_dict(),
             "data": self.splits.description,
             "recipe": asdict(self.recipe),
-            "model": model_names.identity(self.model),
+            "model": self.source.identity,
             "vocab_size": self.vocab_size,
             "max_length": self.max_length,
         }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What bertram.json says of every training on examples; there are no scores where it diverged."""
+        return {
+            "task": self.task.to_dict(),
+            "base_model": self.source.name,
+            "data": self.splits.description,
+            "scores": {},
+        }
+
+    def feed(self, examples: Examples) -> ShuffledRows:
+        """All examples in a new order every epoch, in the recipe's batches."""
+        return ShuffledRows(examples, self.recipe.batch_size, self.recipe.seed, self.recipe.batch_tokens)
+
+    def results(self, scores: Callable[[str], list[Score]]) -> dict[str, Any]:
+        """What bertram.json says of a trained model, whose scores on a split are asked for by its name."""
+        signed = {
+            name: [asdict(score.signed(split=name, seed=self.recipe.seed)) for score in scores(name)]
+            for name in self.splits.judged
+        }
+        return {"scores": signed}
 
     @property
     def of_one_step(self) -> Self:
@@ -108,7 +100,7 @@ class Training(ABC, Generic[T, S]):
         return replace(self, trial=True, recipe=self.recipe.of_one_step, splits=splits)
 
     @abstractmethod
-    def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
+    def begin(self, out: Path, processes: "Processes") -> "TrainingSetup":
         """The model as it is before its first step, on the device of `processes`.
 
         Raises:
@@ -129,36 +121,10 @@ class Training(ABC, Generic[T, S]):
         import torch
 
         from bertram.training.distributed import alone
-        from bertram.training.feed import ShuffledRows
-        from bertram.training.loop import Loop
+        from bertram.training.setup import carry_out
 
-        recipe, processes = self.recipe, alone()
-        torch.manual_seed(recipe.seed)
+        processes = alone()
+        torch.manual_seed(self.recipe.seed)
         with begun(out, self.settings):
             setup = self.begin(out, processes)
-        outcome = Loop(
-            setup.network,
-            ShuffledRows(setup.examples, recipe.batch_size, recipe.seed, recipe.batch_tokens),
-            recipe,
-            out,
-            evaluate=setup.evaluate,
-            report=report,
-            processes=processes,
-            constant_loss=setup.constant_loss,
-            fewer_evaluations=setup.fewer_evaluations,
-        ).run()
-        judged = self.splits.judged if outcome.finished else ()
-        manifest = {
-            **outcome.to_dict(),
-            "task": self.task.to_dict(),
-            "base_model": model_names.name_of(self.model),
-            **setup.facts,
-            "data": self.splits.description,
-            "recipe": asdict(recipe),
-            "scores": {
-                name: [asdict(score.signed(split=name, seed=recipe.seed)) for score in setup.scores(name)]
-                for name in judged
-            },
-        }
-        setup.save(manifest)
-        return read_manifest(out)
+        return carry_out(setup, self.recipe, out, processes, report)

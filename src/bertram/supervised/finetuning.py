@@ -3,23 +3,21 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bertram import model_names
 from bertram.batch import NO_PAIRS, Examples
-from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
 from bertram.model_directory import ModelDirectory, check_max_length
 from bertram.saving import learned_tokenizer, save
-from bertram.supervised.base import Training, TrainingSetup
+from bertram.supervised.base import Training
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Score, Targets, Task
+from bertram.text.rows import Columns
 from bertram.text.splits import Splits
 from bertram.text.table import Table, read_table
 from bertram.text.tokenizer import Tokenizer
@@ -28,6 +26,7 @@ from bertram.training.recipe import BATCH_SIZE
 if TYPE_CHECKING:
     from bertram.models.heads import Head, Model
     from bertram.training.distributed import Processes
+    from bertram.training.setup import TrainingSetup
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class LabelledSplits(Splits[Table]):
         cls,
         files: Mapping[str, Sequence[Path]],
         *,
-        columns: Mapping[str, str] | None = None,
+        columns: Columns = None,
         seed: int = 0,
     ) -> "LabelledSplits":
         """Read a table for each split, as `files_of` has them; without validation a seeded tenth is held out.
@@ -74,7 +73,7 @@ class LabelledSplits(Splits[Table]):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderTraining(Training[Task, LabelledSplits]):
-    """An encoder's training on labelled texts."""
+    """An encoder's training on labelled texts; `source` is an encoder's."""
 
     cased: bool = False
 
@@ -91,27 +90,22 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         if self.recipe.label_smoothing and self.task.head != "classification":
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
         if (self.vocab_size is not None or self.cased) and isinstance(source, ModelDirectory):
-            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and --cased are for presets")
-        config = source.config if isinstance(source, ModelDirectory) else source
-        if self.splits.train.texts_b is not None and not self.task.apart and config.type_vocab_size < 2:
-            raise BadInput(f"{self.model}: {NO_PAIRS}")
-        check_max_length(self.model, config, self.max_length)
-
-    @cached_property
-    def source(self) -> ModelDirectory | EncoderConfig:
-        """As `Training.source`; an encoder."""
-        return model_names.resolve_encoder(self.model, allow_pickle=self.allow_pickle)
+            raise BadInput(f"{source}: has its tokenizer already; --vocab-size and --cased are for presets")
+        if self.splits.train.texts_b is not None and not self.task.apart and source.config.type_vocab_size < 2:
+            raise BadInput(f"{source}: {NO_PAIRS}")
+        check_max_length(str(source), source.config, self.max_length)
 
     @property
     def settings(self) -> dict[str, Any]:
         """As `Training.settings`."""
         return super().settings | {"cased": self.cased}
 
-    def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
+    def begin(self, out: Path, processes: "Processes") -> "TrainingSetup":
         """As `Training.begin`; later the logits of every judged split are left at `out`."""
         import torch
 
         from bertram.training.loop import Evaluation
+        from bertram.training.setup import TrainingSetup
         from bertram.training.torch_runner import TorchRunner
 
         task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
@@ -145,11 +139,12 @@ class EncoderTraining(Training[Task, LabelledSplits]):
 
         return TrainingSetup(
             network=network,
-            examples=examples,
+            feed=self.feed(examples),
             evaluate=evaluate,
-            scores=scores,
+            results=lambda: self.results(scores),
             save=leave,
             facts={
+                **self.facts,
                 "max_length": max_length,
                 "truncated_texts": truncated,
                 "pairs": splits.train.texts_b is not None,
@@ -186,12 +181,12 @@ def _start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
     tokenizer = learned_tokenizer(
         out,
         training.splits.train.all_texts,
-        source.model_type,
-        source.vocab_size,
+        source.config.model_type,
+        source.config.vocab_size,
         training.vocab_size,
         cased=training.cased,
     )
-    return Model(replace(source, vocab_size=tokenizer.vocab_size), heads), tokenizer
+    return Model(replace(source.config, vocab_size=tokenizer.vocab_size), heads), tokenizer
 
 
 def task_of(name: str | None, splits: LabelledSplits) -> Task:

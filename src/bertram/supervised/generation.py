@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertram import model_names
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import TransformerConfig, changed
 from bertram.errors import BadInput
@@ -18,16 +16,18 @@ from bertram.model_card import model_card
 from bertram.model_directory import TARGET, ModelDirectory, check_max_length
 from bertram.saving import learned_tokenizer, save_transformer
 from bertram.search import Search
-from bertram.supervised.base import Training, TrainingSetup
-from bertram.tasks.registry import COLUMNS
+from bertram.supervised.base import Training
+from bertram.tasks.registry import GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.pairs import Pairs, read_pairs
+from bertram.text.rows import Columns
 from bertram.text.splits import Splits
 from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from bertram.models.transformer import Transformer
     from bertram.training.distributed import Processes
+    from bertram.training.setup import TrainingSetup
 
 _FINE_TUNING_RATE, _RATE = 5e-5, 1e-3  # of a trained model, and of random weights
 _MOST_DECODER_LAYERS = 6
@@ -37,7 +37,7 @@ def read_splits(
     task: str,
     files: Mapping[str, Sequence[Path]],
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns = None,
     seed: int = 0,
 ) -> Splits[Pairs]:
     """Read the pairs of each split, as `files_of` has them; without validation a seeded tenth is held out.
@@ -45,7 +45,8 @@ def read_splits(
     Raises:
         BadInput: a file cannot be used.
     """
-    found = {name: read_pairs(*paths, columns=columns, names=COLUMNS[task]) for name, paths in files.items()}
+    names = GENERATIONS[task].columns
+    found = {part: read_pairs(*paths, columns=columns, names=names) for part, paths in files.items()}
     splits = Splits.of_files(found, files, columns, seed)
     splits.description["empty_pairs"] = sum(pairs.dropped for pairs in found.values())
     return splits
@@ -53,7 +54,7 @@ def read_splits(
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
-    """An encoder–decoder model's training on pairs of texts."""
+    """An encoder–decoder model's training on pairs of texts; an encoder's directory as `source` gets a new decoder."""
 
     separate_vocabularies: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -64,22 +65,16 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         super().__post_init__()
         source = self.source
         if isinstance(source, ModelDirectory) and (self.vocab_size is not None or self.separate_vocabularies):
-            raise BadInput(f"{self.model}: has its tokenizer already; --vocab-size and its like are for presets")
-        if isinstance(source, TransformerConfig):
-            stacks = [changed(stack, self.config) for stack in (source.encoder, source.decoder)]
-        elif not source.is_transformer:
+            raise BadInput(f"{source}: has its tokenizer already; --vocab-size and its like are for presets")
+        if not source.is_transformer:
             stacks = [source.config, changed(source.config, self.config)]
-        elif self.config:
-            raise BadInput(f"{self.model}: is a trained encoder–decoder model, whose sizes cannot be changed")
+        elif self.config and isinstance(source, ModelDirectory):
+            raise BadInput(f"{source}: is a trained encoder–decoder model, whose sizes cannot be changed")
         else:
-            stacks = [source.transformer_config.encoder, source.transformer_config.decoder]
+            sizes = source.transformer_config
+            stacks = [changed(stack, self.config) for stack in (sizes.encoder, sizes.decoder)]
         for stack in stacks:
-            check_max_length(self.model, stack, self.max_length)
-
-    @cached_property
-    def source(self) -> ModelDirectory | TransformerConfig:
-        """As `Training.source`; an encoder's directory gets a new decoder."""
-        return model_names.resolve_writing(self.model, allow_pickle=self.allow_pickle)
+            check_max_length(str(source), stack, self.max_length)
 
     @property
     def defaults(self) -> Mapping[str, float]:
@@ -99,12 +94,13 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         own = {"separate_vocabularies": self.separate_vocabularies, "config": dict(self.config)}
         return super().settings | own
 
-    def begin(self, out: Path, processes: "Processes") -> TrainingSetup:
+    def begin(self, out: Path, processes: "Processes") -> "TrainingSetup":
         """As `Training.begin`.
 
         Evaluations while training are greedy; the finished model searches as the one it began with, if that says how.
         """
         from bertram.training.loop import Evaluation
+        from bertram.training.setup import TrainingSetup
         from bertram.training.torch_runner import TorchGenerator
 
         network, source, target = _start(self, out)
@@ -122,11 +118,11 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
 
         return TrainingSetup(
             network=network,
-            examples=examples,
+            feed=self.feed(examples),
             evaluate=evaluate,
-            scores=lambda name: evaluate_writing(generator, self.splits.judged[name]),
+            results=lambda: self.results(lambda name: evaluate_writing(generator, self.splits.judged[name])),
             save=lambda manifest: save_transformer(network, source, target, out, manifest, model_card(manifest)),
-            facts={"max_length": max_length, "truncated_texts": truncated, "search": asdict(search)},
+            facts={**self.facts, "max_length": max_length, "truncated_texts": truncated, "search": asdict(search)},
             fewer_evaluations=False,  # an untrained decoder writes until it is stopped
         )
 
@@ -165,10 +161,11 @@ def _start(training: EncoderDecoderTraining, out: Path) -> tuple["Transformer", 
         if not given.is_transformer:
             return _on_encoder(given, training.config)
         return given.read_transformer(), *given.read_tokenizers()
-    source, target = _tokenizers(training, given, out)
+    preset = given.transformer_config
+    source, target = _tokenizers(training, preset, out)
     sizes = TransformerConfig(
-        encoder=replace(changed(given.encoder, training.config), vocab_size=source.vocab_size),
-        decoder=replace(changed(given.decoder, training.config), vocab_size=target.vocab_size),
+        encoder=replace(changed(preset.encoder, training.config), vocab_size=source.vocab_size),
+        decoder=replace(changed(preset.decoder, training.config), vocab_size=target.vocab_size),
         share_encoder_decoder_embeddings=source is target,
         pad_token_id=target.pad_id,
         eos_token_id=target.end_id,

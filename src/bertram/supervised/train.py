@@ -10,8 +10,8 @@ from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, task_of
 from bertram.supervised.generation import EncoderDecoderTraining, read_splits
-from bertram.tasks.registry import COLUMNS, GENERATIONS
-from bertram.text.rows import ROLES, parse_columns
+from bertram.tasks.registry import GENERATIONS
+from bertram.text.rows import Columns
 from bertram.text.splits import Files, files_of
 from bertram.training.interruption import scratch
 from bertram.training.recipe import Recipe
@@ -25,7 +25,7 @@ def train(
     out: str | Path,
     validation: Files | None = None,
     test: Files | None = None,
-    columns: str | Mapping[str, str] | None = None,
+    columns: Columns = None,
     recipe: Recipe | None = None,
     vocab_size: int | None = None,
     cased: bool = False,
@@ -61,47 +61,43 @@ def train(
     out, recipe = Path(out), recipe or Recipe()
     if dry_run and resume:
         raise BadInput("--dry-run: leaves nothing to --resume")
-    if isinstance(columns, str):
-        columns = parse_columns(columns, COLUMNS.get(task or "", ROLES))
     training: EncoderTraining | EncoderDecoderTraining
     if task in GENERATIONS:
         if cased:
             raise BadInput("--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
         files = files_of(data, validation, test, most=2)
-        model_names.resolve_writing(model, allow_pickle=allow_pickle)  # before anything is read or written
+        source = model_names.resolve_writing(model, allow_pickle=allow_pickle)  # before anything is read or written
         training = EncoderDecoderTraining(
             task=GENERATIONS[task](),
             splits=read_splits(task, files, columns=columns, seed=recipe.seed),
-            model=model,
+            source=source,
             recipe=recipe,
             vocab_size=vocab_size,
             separate_vocabularies=separate_vocabularies,
             config=config or {},
             max_length=max_length,
-            allow_pickle=allow_pickle,
         )
     elif separate_vocabularies or config:
         option = "--config" if config else "--separate-vocabularies"
         raise BadInput(f"{option}: is for {' and '.join(GENERATIONS)} alone")
     else:
         files = files_of(data, validation, test, most=1)
-        model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # likewise
+        source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # likewise
         splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
         training = EncoderTraining(
             task=task_of(task, splits),
             splits=splits,
-            model=model,
+            source=source,
             recipe=recipe,
             vocab_size=vocab_size,
             cased=cased,
             max_length=max_length,
-            allow_pickle=allow_pickle,
         )
     if dry_run:
         with scratch() as folder:
             return training.of_one_step.run(folder, report)
     with alone_in(out):
-        finished = prepare_directory(out, model_names.local(model), training.settings, resume=resume)
+        finished = prepare_directory(out, training.source.path, training.settings, resume=resume)
         return training.run(out, report) if finished is None else finished
 
 

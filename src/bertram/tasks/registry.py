@@ -20,9 +20,6 @@ GENERATIONS: dict[str, type[Generation]] = {kind.name: kind for kind in (Transla
 AnyTask = Task | Generation | FillMask
 """The last is what a model was pre-trained on; nobody trains for it on labels."""
 
-COLUMNS: dict[str, tuple[str, str]] = {"translation": ("source", "target"), "summarization": ("document", "summary")}
-"""What a table calls a text and what is to be written from it."""
-
 _MOST_CLASSES = 20
 
 

@@ -19,6 +19,8 @@ class Generation(ABC):
     """A kind of text to write from another. What is to be learned about it is in the model and its tokenizers."""
 
     name: ClassVar[str]
+    columns: ClassVar[tuple[str, str]]
+    """What a table calls a text and what is to be written from it."""
     metric: ClassVar[str]
     """The primary metric, 0 to 100; more is better."""
     splits: ClassVar[bool]
@@ -55,6 +57,7 @@ class Translation(Generation):
     """The same in another language, a sentence or some at a time."""
 
     name: ClassVar[str] = "translation"
+    columns: ClassVar[tuple[str, str]] = ("source", "target")
     metric: ClassVar[str] = "bleu"
     splits: ClassVar[bool] = True
 
@@ -76,6 +79,7 @@ class Summarization(Generation):
     """The gist of a document, or a headline for it."""
 
     name: ClassVar[str] = "summarization"
+    columns: ClassVar[tuple[str, str]] = ("document", "summary")
     metric: ClassVar[str] = "rouge"
     splits: ClassVar[bool] = False
 

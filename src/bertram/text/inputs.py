@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 from bertram.errors import BadInput
 from bertram.text.lines import checked_cell, kind_of, numbered_lines, opened
-from bertram.text.rows import Columns, is_table, read_rows
+from bertram.text.rows import Columns, checked_columns, is_table, read_rows
 
 Input = str | Mapping[str, str]
 """What a model is asked: a text, or an object with "text" and perhaps "text_b"."""
@@ -75,16 +75,24 @@ def read_texts(source: str, columns: Columns = None) -> Iterator[list[str | dict
     return read_inputs(source, columns, ("text",))
 
 
-def first_inputs(source: str | Path, most: int, columns: Columns = None) -> list[str | dict[str, str]]:
-    """The first inputs of a file, at most so many.
+def first_inputs(
+    texts: str | Path | Sequence[Input] | None, most: int, columns: Columns = None
+) -> Sequence[Input] | None:
+    """The first of some inputs, or of those in a file with such `columns`, at most so many; None of None.
 
     Raises:
-        BadInput: as `read_inputs`, or it holds none.
+        BadInput: as `read_inputs` and `checked_columns`; there are none; or columns are named without a file.
     """
-    found = list(islice(chain.from_iterable(read_inputs(str(source), columns)), most))
-    if not found:
-        raise BadInput(f"{source}: holds no texts")
-    return found
+    if isinstance(texts, str | Path):
+        found = list(islice(chain.from_iterable(read_inputs(str(texts), checked_columns(columns))), most))
+        if not found:
+            raise BadInput(f"{texts}: holds no texts")
+        return found
+    if columns is not None:
+        raise BadInput("--columns: says what columns of --texts to read, which is not given")
+    if texts is not None and not texts:
+        raise BadInput("texts: none are given")
+    return texts and texts[:most]
 
 
 def read_lines(source: str, columns: Columns = None) -> Iterator[list[str]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bertram.errors import BadInput
 from bertram.text.lines import checked_cell, numbered_lines, opened
-from bertram.text.rows import is_table, read_rows
+from bertram.text.rows import Columns, checked_columns, is_table, read_rows
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def read_pairs(
     data: str | Path,
     data2: str | Path | None = None,
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns = None,
     names: tuple[str, str] = ("source", "target"),
 ) -> Pairs:
     """Read two aligned text files, or a table of both.
@@ -65,20 +65,21 @@ def read_pairs(
 
     Raises:
         BadInput: a file is missing, empty or broken, or lacks a column; one file has more lines than the other; or a
-            text is empty where its counterpart is not, or holds a NUL byte.
+            text is empty where its counterpart is not, or holds a NUL byte; or `columns` has another role.
     """
+    named = checked_columns(columns, names)
     first, second = Path(data), None if data2 is None else Path(data2)
     if second is not None:
-        return _aligned(first, second, columns, names)
+        return _aligned(first, second, named, names)
     if not is_table(first):
         raise BadInput(
             f"{first}: needs a second file that has the {names[1]} of each line; "
             "a table of both is named .csv, .tsv, .jsonl or .parquet (.gz may follow)"
         )
-    return _table(first, columns or {}, names)
+    return _table(first, named, names)
 
 
-def _aligned(first: Path, second: Path, columns: Mapping[str, str] | None, names: tuple[str, str]) -> Pairs:
+def _aligned(first: Path, second: Path, columns: Mapping[str, str], names: tuple[str, str]) -> Pairs:
     for path in (first, second):
         if is_table(path):
             raise BadInput(f"{path}: is named like a table; give one table alone, or two files of lines")

@@ -16,7 +16,7 @@ _SEPARATORS = {";": "semicolons; CSV takes commas", "\t": "tabs; name the file .
 """Separators that a table of its ending does not have, and what to do about them."""
 
 Columns = Mapping[str, str] | None
-"""What the columns of some roles are called; None where the user cannot say so."""
+"""What the columns of some roles are called; the others are called like their roles."""
 Row = tuple[int, Sequence[Any]]
 """A row's line in its file, and its cells."""
 
@@ -36,6 +36,8 @@ class Rows:
 def read_rows(path: Path, columns: Columns, roles: Sequence[str] = ROLES) -> Rows:
     """The rows of a file that has a column for each role, but need have none for text_b. Cells come unchecked.
 
+    `columns` is None where the user cannot name any, so that no error says how.
+
     Raises:
         BadInput: the file is missing, empty or broken, or lacks a column.
     """
@@ -54,23 +56,16 @@ def is_table(path: Path) -> bool:
     return kind_of(path) in _READERS
 
 
-def parse_columns(text: str | None, roles: Sequence[str] = ROLES) -> dict[str, str] | None:
-    """Read `--columns text=sentence,label=2`, where the columns' roles are text and label; None of None.
+def checked_columns(columns: Columns, roles: Sequence[str] = ROLES) -> Mapping[str, str]:
+    """The columns that a user has named, if any, where the roles are these.
 
     Raises:
-        BadInput: it does not read like that.
+        BadInput: one has another role.
     """
-    if text is None:
-        return None
-    columns: dict[str, str] = {}
-    for part in text.split(","):
-        role, equals, name = part.partition("=")
-        if not equals or not name or role not in roles or role in columns:
-            raise BadInput(
-                f"--columns {text!r:.80}: write it like {roles[0]}=sentence,{roles[-1]}=2; roles are {', '.join(roles)}"
-            )
-        columns[role] = name
-    return columns
+    named = columns or {}
+    if unknown := [role for role in named if role not in roles]:
+        raise BadInput(f"--columns: no role {unknown[0]!r:.40}; roles are {', '.join(roles)}")
+    return named
 
 
 def _csv(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
@@ -178,7 +173,7 @@ def _checked_width(name: str, rows: Iterator[Row], width: int, bound: str = "") 
 def _places(
     name: str,
     header: Sequence[str],
-    columns: Mapping[str, str] | None,
+    columns: Columns,
     roles: Sequence[str],
     numbers: Sequence[str] = (),
 ) -> dict[str, int]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bertram.errors import BadInput
 from bertram.files import fingerprint
+from bertram.text.rows import Columns
 
 NAMES = ("train", "validation", "test")
 HELD_OUT = 0.1
@@ -80,7 +81,7 @@ class Splits(Generic[R]):
         cls,
         found: Mapping[str, R],
         files: Mapping[str, Sequence[Path]],
-        columns: Mapping[str, str] | None,
+        columns: Columns,
         seed: int,
     ) -> Self:
         """As `of`, of what was read from `files`, as `files_of` has them; the description names `columns` too."""

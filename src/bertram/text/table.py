@@ -3,7 +3,7 @@
 Labels are strings, and which numbers they stand for is a task's business.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bertram.errors import BadInput
 from bertram.text.lines import checked_cell
-from bertram.text.rows import Rows, read_rows
+from bertram.text.rows import Columns, Rows, checked_columns, read_rows
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Table:
         )
 
 
-def read_table(path: str | Path, columns: Mapping[str, str] | None = None) -> Table:
+def read_table(path: str | Path, columns: Columns = None) -> Table:
     """Read a file of labelled texts.
 
     Args:
@@ -73,9 +73,10 @@ def read_table(path: str | Path, columns: Mapping[str, str] | None = None) -> Ta
             a number from 1 counts columns, unless one is called so; where there are only numbers there is no header.
 
     Raises:
-        BadInput: the file is missing, empty or broken, or lacks a column, a text or a label somewhere.
+        BadInput: the file is missing, empty or broken, or lacks a column, a text or a label somewhere;
+            or `columns` has another role.
     """
-    return table_of(str(path), read_rows(Path(path), columns or {}))
+    return table_of(str(path), read_rows(Path(path), checked_columns(columns)))
 
 
 def table_of(name: str, found: Rows) -> Table:
