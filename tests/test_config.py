@@ -3,10 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bertram.config import PRESETS, EncoderConfig, Objectives, assignments, parse_fields
 from bertram.errors import BadInput
+from bertram.search import Search
+from bertram.training.recipe import Recipe
 
 TINY = EncoderConfig(
     vocab_size=9, hidden_size=6, num_hidden_layers=4, num_attention_heads=3, intermediate_size=5, embedding_size=2
@@ -63,6 +66,9 @@ def test_the_family_is_what_the_fields_say() -> None:
     ("field", "value"),
     [
         ("vocab_size", 0),
+        ("scale_embedding", 1),
+        ("normalize_embedding", "false"),
+        ("residual_rank", 2.0),
         ("hidden_size", 6.0),
         ("hidden_size", "6"),
         ("num_hidden_layers", True),
@@ -95,14 +101,60 @@ def test_values_that_do_not_fit_are_refused_in_one_line(field: str, value: Any) 
     [
         ("sentence_objective", "next", "--sentence-objective 'next': must be one of nsp, sop, none"),
         ("masking", "words", "--masking 'words': must be one of token, word, ngram"),
-        ("max_length", 5, "--max-length 5: must be from 8 to 1,048,576"),
-        ("max_length", 2**21, "--max-length 2097152: must be from 8 to 1,048,576"),
+        ("max_length", 5, "--max-length 5: must be a whole number, at least 8 and at most 1,048,576"),
+        ("max_length", 2**21, "--max-length 2097152: must be a whole number, at least 8 and at most 1,048,576"),
+        ("max_length", 64.5, "--max-length 64.5: must be a whole number, at least 8 and at most 1,048,576"),
+        ("max_length", "128", "--max-length '128': must be a whole number, at least 8 and at most 1,048,576"),
     ],
 )
 def test_objectives_that_are_refused_name_their_option(field: str, value: Any, message: str) -> None:
     with pytest.raises(BadInput) as caught:
         Objectives(**{field: value})
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 2.5}, "--steps 2.5: must be a whole number, at least 1 and at most 1,000,000,000,000"),
+        ({"steps": True}, "--steps True: must be a whole number"),
+        ({"batch_size": "32"}, "--batch-size '32': must be a whole number"),
+        ({"seed": 1.5}, "--seed 1.5: must be a whole number, at least 0 and at most 2,147,483,647"),
+        ({"average": 1.5}, "--average 1.5: must be a whole number, at least 1 and at most 100"),
+        ({"seed": None}, "--seed None: must be a whole number"),
+        ({"gradient_checkpointing": "no"}, "--gradient-checkpointing 'no': must be true or false"),
+        ({"compile": 1}, "--compile 1: must be true or false"),
+        ({"optimizer": ["adamw"]}, r"--optimizer \['adamw'\]: must be one of adamw, lamb"),
+        ({"hours": 0}, "--hours 0: must be a number, above 0 and finite"),
+        ({"hours": 10**400}, "must be a number, above 0 and finite"),
+        ({"label_smoothing": 1}, "--label-smoothing 1: must be a number, at least 0 and at most 0.99"),
+    ],
+)
+def test_recipes_that_are_refused_name_their_option(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=f"^[^\n]*{message}[^\n]*$"):
+        Recipe(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beam_size": 0}, "--beam-size 0: must be a whole number, at least 1 and at most 1,024"),
+        ({"beam_size": 2.0}, "--beam-size 2.0: must be a whole number"),
+        ({"length_penalty": "1"}, "--length-penalty '1': must be a number, at least -10 and at most 10"),
+        ({"length_penalty": float("nan")}, "--length-penalty nan: must be a number"),
+        ({"max_length": 0}, "--max-length 0: must be a whole number, at least 1"),
+        ({"min_length": 5, "max_length": 4}, "--max-length 4: is less than --min-length 5"),
+        ({"n_best": 6}, "--n-best 6: a beam of 5"),
+    ],
+)
+def test_searches_that_are_refused_name_their_option(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=f"^{message}"):
+        Search(**settings)
+
+
+def test_whole_numbers_may_be_numpys() -> None:
+    assert Search(beam_size=np.int64(4), max_length=None) == Search(beam_size=4)
+    assert Recipe(steps=np.int32(4), epochs=1) == Recipe(steps=4, epochs=1.0)
 
 
 def test_fields_on_the_command_line_have_their_types() -> None:

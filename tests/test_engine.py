@@ -296,6 +296,15 @@ def test_a_length_that_the_model_cannot_read_is_refused(engine, tmp_path, length
     assert said[0] == said[1] == f"{tmp_path / 'a.engine'}: {told}"
 
 
+@INT8
+def test_a_file_may_have_an_activation_by_the_name_of_before(engine, tmp_path):
+    found = read_engine(engine)
+    config = replace(found.config)
+    object.__setattr__(config, "hidden_act", "gelu_pytorch_tanh")
+    write_engine(tmp_path / "a.engine", replace(found, config=config))
+    assert read_engine(tmp_path / "a.engine").config == replace(found.config, hidden_act="gelu_new")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_small_file_cannot_expand_to_many_layers(trained, tmp_path, monkeypatch, precision):
     deep = {"num_hidden_layers": 24, "num_hidden_groups": 1, "residual_rank": 1}

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "src" / "bertram"
 FLOORS = {
     "__init__": 0,
     "errors": 0,
+    "fields": 0,
     "memory": 0,
     "pages": 0,
     "processes": 0,

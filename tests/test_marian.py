@@ -270,7 +270,8 @@ def test_what_the_format_cannot_represent_is_refused(name: str, reason: str, tmp
         ({"activation_function": "mish"}, "activation_function must be one of"),
         ({"d_model": -1}, "hidden_size"),
         ({"encoder_attention_heads": 3}, "heads do not divide"),
-        ({"eos_token_id": [0, 1]}, "eos_token_id must be a token"),
+        ({"eos_token_id": [0, 1]}, "eos_token_id must be a whole number"),
+        ({"eos_token_id": 10**6}, "eos_token_id must be a token"),
     ],
 )
 def test_configurations_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:

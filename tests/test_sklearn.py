@@ -168,7 +168,7 @@ def test_bad_examples(classifier, texts, labels, message):
     ("settings", "message"),
     [
         ({"model": "bert-tny"}, "did you mean bert-tiny"),
-        ({"epochs": -1}, "must be above 0"),
+        ({"epochs": -1}, "must be a number, above 0"),
         ({"batch_size": 0}, "must be"),
         ({"max_length": 2}, "it must be at least 3"),
         ({"model": "bert-tiny", "vocab_size": 5}, "it must have at least 16"),

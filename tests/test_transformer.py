@@ -1,6 +1,7 @@
 """The encoder–decoder Transformer: as torch.nn.Transformer, step by step as all at once, and what it shares."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from bertram.batch import Batch
 from bertram.config import TRANSFORMERS, EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
+from bertram.formats.transformer_config import read_transformer_config, write_transformer_config
 from bertram.inspection import describe
 from bertram.models import cross_entropy
 from bertram.models.cross_entropy import linear_cross_entropy
@@ -236,6 +238,15 @@ def test_texts_beyond_the_positions_are_refused() -> None:
 def test_halves_that_do_not_fit_are_refused(changes: dict[str, int | EncoderConfig], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         replace(CONFIGS["as published"], **changes)
+
+
+def test_a_directory_may_have_an_activation_by_the_name_of_before(tmp_path: Path) -> None:
+    config = CONFIGS["as published"]
+    write_transformer_config(tmp_path, config)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"hidden_act": "relu"', '"hidden_act": "gelu_pytorch_tanh"'))
+    stacks = {side: replace(getattr(config, side), hidden_act="gelu_new") for side in ("encoder", "decoder")}
+    assert read_transformer_config(tmp_path) == replace(config, **stacks)
 
 
 def test_threads_that_each_search_for_some_sources_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

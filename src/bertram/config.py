@@ -5,45 +5,32 @@ of the Transformer (Vaswani et al. 2017) are settings of the same fields; `bert`
 the whole difference.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, get_args
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, bad_option
+from bertram.fields import Interval, check_fields
 
 Sharing = Literal["all", "attention", "ffn", "none"]
 SentenceObjective = Literal["nsp", "sop", "none"]
-Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]
+Activation = Literal["gelu", "gelu_new", "relu", "silu"]
 Masking = Literal["token", "word", "ngram"]
 Pooling = Literal["mean", "cls"]
 
-# What an EncoderConfig's fields may be: whole numbers from the least on, shares, switches and names.
-_LEAST = {
-    **dict.fromkeys(("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), 1),
-    **dict.fromkeys(("max_position_embeddings", "inner_group_num", "num_hidden_groups", "embedding_size"), 1),
-    **dict.fromkeys(("type_vocab_size", "residual_rank"), 0),
-}
-_MAY_BE_NONE = ("num_hidden_groups", "embedding_size", "initializer_range")
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "classifier_dropout")
-_SWITCHES = (
-    "normalize_embedding",
-    "normalize_before",
-    "normalize_pooling",
-    "scale_embedding",
-    "static_position_embeddings",
-)
-_CHOICES = {
-    "hidden_act": Activation,
-    "shared": Sharing,
-    "sentence_objective": SentenceObjective,
-    "pooling": Pooling,
+_BOUNDS = {
+    **dict.fromkeys(("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"), Interval(1, 2**24)),
+    **dict.fromkeys(("intermediate_size", "max_position_embeddings", "embedding_size"), Interval(1, 2**24)),
+    **dict.fromkeys(("num_hidden_groups", "inner_group_num"), Interval(1, 2**24)),
+    **dict.fromkeys(("type_vocab_size", "residual_rank"), Interval(0, 2**24)),
+    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), Interval(0, 1, "[)")),
+    **dict.fromkeys(("activation_dropout", "classifier_dropout"), Interval(0, 1, "[)")),
+    **dict.fromkeys(("initializer_range", "layer_norm_eps"), Interval(0, 1, "()")),
 }
 
 
-def _check_switches(config: object, names: Iterable[str]) -> None:
-    for name in names:
-        if not isinstance(getattr(config, name), bool):
-            raise BadInput(f"config: {name} must be true or false, not {getattr(config, name)!r:.80}")
+def _bad_field(name: str, value: object, rule: str) -> BadInput:
+    return BadInput(f"config: {name} {rule}, not {value!r:.80}")
 
 
 class LayerParts(NamedTuple):
@@ -107,35 +94,7 @@ class EncoderConfig:
     """Sines and cosines of the position instead of learned embeddings (Vaswani et al. 2017, 3.5)."""
 
     def __post_init__(self) -> None:
-        self._check_values()
-        self._check_fit()
-
-    def _check_values(self) -> None:
-        """Each by itself."""
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is None and name in _MAY_BE_NONE:
-                continue
-            if type(value) is not int or not least <= value <= 2**24:
-                raise BadInput(f"config: {name} must be a whole number from {least} to {2**24}, not {value!r:.80}")
-        for name in _DROPOUTS:
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise BadInput(f"config: {name} must lie in [0, 1), not {value!r:.80}")
-        for name in ("initializer_range", "layer_norm_eps"):
-            value = getattr(self, name)
-            if value is None and name in _MAY_BE_NONE:
-                continue
-            if not isinstance(value, int | float) or not 0 < value < 1:
-                raise BadInput(f"config: {name} must lie between 0 and 1, not {value!r:.80}")
-        _check_switches(self, _SWITCHES)
-        for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in get_args(allowed):
-                raise BadInput(f"config: {name} must be one of {', '.join(get_args(allowed))}, not {value!r:.80}")
-
-    def _check_fit(self) -> None:
-        """One beside another."""
+        check_fields(self, _BOUNDS, _bad_field)
         if self.hidden_size % self.num_attention_heads:
             raise BadInput(f"config: {self.num_attention_heads} heads do not divide a width of {self.hidden_size}")
         if self.groups > self.num_hidden_layers:
@@ -251,13 +210,11 @@ class TransformerConfig:
             raise BadInput("config: residual_rank is for an encoder without a decoder")
         if decoder.type_vocab_size:
             raise BadInput("config: a decoder has no segments, so its type_vocab_size must be 0")
-        _check_switches(self, ("share_encoder_decoder_embeddings", "tie_word_embeddings"))
-        for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value < decoder.vocab_size:
-                raise BadInput(
-                    f"config: {name} must be a token of the decoder's {decoder.vocab_size}, not {value!r:.80}"
-                )
+        tokens = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+        check_fields(self, dict.fromkeys(tokens, Interval(0, 2**24)), _bad_field)
+        for name in tokens:
+            if (value := getattr(self, name)) >= decoder.vocab_size:
+                raise _bad_field(name, value, f"must be a token of the decoder's {decoder.vocab_size}")
 
 
 Lesson = Literal["states", "vectors", "similarities", "logits"]
@@ -368,14 +325,7 @@ class Objectives:
     """Sequence length in tokens, special tokens included; position embeddings beyond it are not trained."""
 
     def __post_init__(self) -> None:
-        choices = {"sentence_objective": SentenceObjective, "masking": Masking}
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value is not None and value not in get_args(allowed):
-                option = f"--{name.replace('_', '-')} {value!r:.80}"
-                raise BadInput(f"{option}: must be one of {', '.join(get_args(allowed))}")
-        if not 8 <= self.max_length <= 2**20:
-            raise BadInput(f"--max-length {self.max_length}: must be from 8 to {2**20:,}")
+        check_fields(self, {"max_length": Interval(8, 2**20)}, bad_option)
 
 
 def assignments(text: str, example: str) -> dict[str, str]:

@@ -18,6 +18,11 @@ class BadInput(BertramError, ValueError):
     exit_code = 2
 
 
+def bad_option(name: str, value: object, rule: str) -> BadInput:
+    """The error that an option, named as in Python, has this value and breaks this rule."""
+    return BadInput(f"--{name.replace('_', '-')} {value!r:.40}: {rule}")
+
+
 class NoCandidateFits(BertramError):
     """A comparison ended and no candidate keeps within the stated limits."""
 

@@ -1,14 +1,22 @@
 """How the output of a decoder is searched for: what a model says itself, and what a user asks for otherwise."""
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, bad_option
+from bertram.fields import Interval, check_fields
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_BOUNDS = {
+    **dict.fromkeys(("beam_size", "n_best"), Interval(1, 1024)),
+    **dict.fromkeys(("no_repeat_ngram_size", "min_length"), Interval(0, 1024)),
+    "length_penalty": Interval(-10, 10),
+    "max_length": Interval(1, 2**20),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +48,11 @@ class Search:
         return limits.clip(max=positions + 1)
 
     def __post_init__(self) -> None:
-        for name, least in {"beam_size": 1, "n_best": 1, "no_repeat_ngram_size": 0, "min_length": 0}.items():
-            value = getattr(self, name)
-            if not _is_whole(value) or not least <= value <= 1024:
-                raise BadInput(f"--{name.replace('_', '-')} {value!r:.40}: must be a whole number in {least} to 1,024")
-        if not isinstance(self.length_penalty, int | float) or not -10 <= self.length_penalty <= 10:
-            raise BadInput(f"--length-penalty {self.length_penalty!r:.40}: must lie in -10 to 10")
+        check_fields(self, _BOUNDS, bad_option)
         if self.n_best > self.beam_size:
             raise BadInput(f"--n-best {self.n_best}: a beam of {self.beam_size} finds no more than {self.beam_size}")
-        least, longest = max(1, self.min_length), self.max_length
-        if longest is not None and (not _is_whole(longest) or not least <= longest <= 2**20):
-            raise BadInput(f"--max-length {longest!r:.40}: must be a whole number in {least} to {2**20:,}")
+        if self.max_length is not None and self.max_length < self.min_length:
+            raise BadInput(f"--max-length {self.max_length}: is less than --min-length {self.min_length}")
 
 
 class Hypothesis(NamedTuple):
@@ -78,7 +80,3 @@ class SearchOptions(TypedDict, total=False):
     """Minimum length of an output in tokens."""
     max_length: int
     """Maximum length of an output in tokens, end token included. Default: twice the input's tokens and 16 more."""
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

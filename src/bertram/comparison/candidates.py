@@ -13,8 +13,8 @@ from bertram.comparison.jobs import done
 from bertram.comparison.results import Answering, Candidate, Run, ScoreInterval, ShippedEngine, Trained, finished
 from bertram.comparison.selection import BASELINE
 from bertram.comparison.worker import FIT
-from bertram.config import EncoderConfig
 from bertram.errors import BadInput
+from bertram.formats.config_json import encoder_config
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inspection import describe
 from bertram.run_directory import prepare_directory
@@ -107,7 +107,7 @@ def measured(comparison: Comparison, row: Trained, score: ScoreInterval | None) 
         model = engine_path(comparison.out, name)
         files = [model]
     answering = _answering(comparison, name, model)
-    costs = describe(EncoderConfig(**row["config"]), max(1, round(answering["mean_tokens"] or 0)))
+    costs = describe(encoder_config(row["config"]), max(1, round(answering["mean_tokens"] or 0)))
     return {
         **row,
         **answering,

@@ -1,18 +1,32 @@
 """config.json of any model's directory, and of bertram.json what it cannot represent; without torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from bertram.config import Activation
+from bertram.config import Activation, EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import read_object
 from bertram.run_directory import MANIFEST, read_manifest
 
 ACTIVATIONS: dict[str, Activation] = {
     **{name: name for name in get_args(Activation)},
-    **{"swish": "silu", "gelu_python": "gelu", "gelu_fast": "gelu_new", "gelu_python_tanh": "gelu_pytorch_tanh"},
+    **{"swish": "silu", "gelu_python": "gelu"},
+    **{"gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "gelu_python_tanh": "gelu_new"},
 }
 """Ours by transformers' names; some of these are one function."""
+
+
+def encoder_config(values: Mapping[str, Any]) -> EncoderConfig:
+    """The configuration with fields as a file has them, whose activation may have any of its names.
+
+    Raises:
+        BadInput: a value makes no sense.
+        TypeError: a size is missing, or there is no such field.
+    """
+    if isinstance(name := values.get("hidden_act"), str):
+        values = {**values, "hidden_act": ACTIVATIONS.get(name, name)}
+    return EncoderConfig(**values)
 
 
 def overrides_of(directory: Path) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from bertram.models.transformer import Transformer
 _ACTIVATIONS = {
     "gelu": "GELU",
     "gelu_new": "GELUTanh",
-    "gelu_pytorch_tanh": "GELUTanh",
     "relu": "RELU",
     "silu": "SWISH",
 }

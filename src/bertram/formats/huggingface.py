@@ -93,7 +93,6 @@ def read(
     if pooled if heads is None else "embedding" in heads:
         overrides = read_pooling(directory) | dict(overrides or {})
     description = read_description(directory, overrides)
-    config = description.config.untied
     path = find_weights(directory, allow_pickle=allow_pickle)
     sources = _sources(read_tensors(path))
 
@@ -101,37 +100,13 @@ def read(
     held = _held(description, sources, names, labels) | ({"embedding": 0} if pooled else {})
     if heads is None and not pooled:  # of a model of vectors the class is that of its origin
         _check_promised(path, description, held)
-    heads = held if heads is None else heads
-    parts = {head for head, number in heads.items() if held.get(head) == number}
-    if any(_holds(sources, head) for head in heads.keys() - parts):
-        called = f", {description.labels!r:.120}" if description.labels else ""
-        logger.warning("%s: its classifier has other labels%s; the new one starts from random weights", path, called)
-    if _holds(sources, "pooler"):
-        parts.add("pooler")
-
-    with torch.device("meta"), Undrawn():  # no memory before the file proves to fill it
-        model = Model(config, heads, pooler="pooler" in parts)
-        identity = _identity_projection(config)
-    fresh: list[nn.Module] = [head for name, head in model.heads.items() if name not in parts]
-    if model.pooler is not None and parts <= {"masked_language_model"}:
-        logger.warning("%s: holds no pooler; it starts from random weights", path)
-        fresh.append(model.pooler)
-    elif model.pooler is not None:  # then the file must hold one
-        parts.add("pooler")
-
-    unread = tuple(_beginnings(_PARTS) - _beginnings(parts))
-    sources = _known(path, {name: found for name, found in sources.items() if not name.startswith(unread)})
-    targets = _tensors(model) | identity
-    check(path, sources, {name: target for name, target in targets.items() if not name.startswith(unread)})
-    allocate(model)
-    for module in fresh:
-        initialize_weights(module, config.initializer_range)
-    targets = _tensors(model)
-    fill(path, sources, targets, _identity_projection(config))
-    if "classification" in parts and labels and names:
-        for name in ("classifier.weight", "classifier.bias"):
-            targets[name].copy_(targets[name][[names.index(label) for label in labels]])
-    return model if config == description.config else read_residuals(directory, model, description.config)
+    wanted = held if heads is None else heads
+    kept = _kept(path, description, sources, held, wanted)
+    model, fresh = _skeleton(path, description.config.untied, wanted, kept)
+    _load(path, sources, model, fresh)
+    if "classification" in kept and labels and names:
+        _reorder(model, [names.index(label) for label in labels])
+    return read_residuals(directory, model, description.config) if description.config.residual_rank else model
 
 
 def _label_names(description: Description, labels: Sequence[str] | None) -> list[str] | None:
@@ -158,6 +133,57 @@ def _check_promised(path: Path, description: Description, held: Mapping[str, int
         raise BadInput(f"{path.with_name('config.json')}: {description.unknown}")
     if lacking := description.heads - held.keys():
         raise BadInput(f"{path}: holds no {' or '.join(sorted(lacking))} head, which config.json promises")
+
+
+def _kept(
+    path: Path, description: Description, sources: Sources, held: Mapping[str, int], wanted: Mapping[str, int]
+) -> set[str]:
+    """The wanted heads that the file holds with as many labels, and its pooler; of another classifier a warning."""
+    kept = {head for head, number in wanted.items() if held.get(head) == number}
+    if any(_holds(sources, head) for head in wanted.keys() - kept):
+        called = f", {description.labels!r:.120}" if description.labels else ""
+        logger.warning("%s: its classifier has other labels%s; the new one starts from random weights", path, called)
+    return kept | {"pooler"} if _holds(sources, "pooler") else kept
+
+
+def _skeleton(
+    path: Path, config: EncoderConfig, wanted: Mapping[str, int], kept: set[str]
+) -> tuple[Model, dict[str, nn.Module]]:
+    """A model without memory, and its parts that start from random weights; of a pooler among them a warning.
+
+    Where a head that reads a pooler is kept, one that the file lacks is not fresh but missing, which `_load` says.
+    """
+    with torch.device("meta"), Undrawn():
+        model = Model(config, wanted, pooler="pooler" in kept)
+    fresh: dict[str, nn.Module] = {name: head for name, head in model.heads.items() if name not in kept}
+    if model.pooler is not None and kept <= {"masked_language_model"}:
+        logger.warning("%s: holds no pooler; it starts from random weights", path)
+        fresh["pooler"] = model.pooler
+    return model, fresh
+
+
+def _load(path: Path, sources: Sources, model: Model, fresh: Mapping[str, nn.Module]) -> None:
+    """Give a model memory, once the file proves to fill it: all parts have their weights from there but the fresh ones.
+
+    Raises:
+        BadInput: the file lacks some of it, has more or something else.
+    """
+    unread = tuple(_beginnings(_PARTS) - _beginnings({*model.heads, "pooler"} - fresh.keys()))
+    sources = _known(path, {name: found for name, found in sources.items() if not name.startswith(unread)})
+    with torch.device("meta"):
+        targets = _tensors(model) | _identity_projection(model.config)
+    check(path, sources, {name: target for name, target in targets.items() if not name.startswith(unread)})
+    allocate(model)
+    for part in fresh.values():  # first, as a head may hold the embeddings too
+        initialize_weights(part, model.config.initializer_range)
+    fill(path, sources, _tensors(model), _identity_projection(model.config))
+
+
+def _reorder(model: Model, order: list[int]) -> None:
+    """Put the classifier's labels into another order, given by their numbers until now."""
+    for kind in ("weight", "bias"):
+        rows = model.get_parameter(f"heads.classification.classifier.{kind}").detach()
+        rows.copy_(rows[order])
 
 
 def _known(path: Path, sources: Sources) -> Sources:

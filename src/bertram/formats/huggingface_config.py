@@ -8,7 +8,7 @@ from typing import Any
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
-from bertram.formats.config_json import ACTIVATIONS, read_config_json
+from bertram.formats.config_json import encoder_config, read_config_json
 
 _FAMILIES = {"bert": "Bert", "albert": "Albert"}
 # The classes, without their family, and the heads that each promises.
@@ -133,16 +133,14 @@ def _config(content: dict[str, Any]) -> EncoderConfig:
     if lacking := [name for name in _SIZES if name not in content]:
         raise BadInput(f"lacks {', '.join(lacking)}")
     values = {name: content[name] for name in _SETTINGS if name in content}
-    if isinstance(name := values.get("hidden_act"), str):
-        values["hidden_act"] = ACTIVATIONS.get(name, name)
     if family == "bert":
         dropout = content.get("classifier_dropout")
         values["classifier_dropout"] = values.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
-        return EncoderConfig(**values)
+        return encoder_config(values)
     values = {**_ALBERT_DEFAULTS, **values, **{name: content[name] for name in _ALBERT_DEFAULTS if name in content}}
     dropout = content.get("classifier_dropout_prob")
     values["classifier_dropout"] = 0.1 if dropout is None else dropout
-    config = EncoderConfig(**values, sentence_objective="sop")
+    config = encoder_config({**values, "sentence_objective": "sop"})
     if not _same_groups(config):
         raise BadInput(f"{config.groups} groups of {config.num_hidden_layers} layers differ from those of transformers")
     return config

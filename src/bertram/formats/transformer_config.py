@@ -9,7 +9,7 @@ from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput
 from bertram.files import write_json
 from bertram.formats import marian_config
-from bertram.formats.config_json import overrides_of, read_config_json
+from bertram.formats.config_json import encoder_config, overrides_of, read_config_json
 
 MODEL_TYPE = "bertram-transformer"
 
@@ -49,7 +49,7 @@ def read_transformer_config(directory: Path) -> TransformerConfig:
         if content.get("model_type") == marian_config.MODEL_TYPE:
             return marian_config.parse(content, overrides_of(directory))
         values = {name: value for name, value in content.items() if name != "model_type"}
-        values |= {name: EncoderConfig(**_only(EncoderConfig, content.get(name))) for name in _STACKS}
+        values |= {name: encoder_config(_only(EncoderConfig, content.get(name))) for name in _STACKS}
         return TransformerConfig(**_only(TransformerConfig, values))
     except BadInput as error:
         raise BadInput(f"{directory / 'config.json'}: {str(error).removeprefix('config: ')}") from None

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).parent / "native" / "libbertram.so"
 
-ACTIVATIONS = {"none": 0, "gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3, "silu": 4, "tanh": 5}
+ACTIVATIONS = {"none": 0, "gelu": 1, "gelu_new": 2, "relu": 3, "silu": 4, "tanh": 5}
 
 
 class _Weight(Structure):

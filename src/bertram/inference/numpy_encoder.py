@@ -25,7 +25,6 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
     "none": lambda x: x,
     "gelu": lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
     "gelu_new": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
-    "gelu_pytorch_tanh": lambda x: ACTIVATIONS["gelu_new"](x),
     "relu": lambda x: np.maximum(x, 0),
     "silu": lambda x: x * (1 + np.tanh(x / 2)) / 2,
     "tanh": np.tanh,

@@ -3,6 +3,7 @@
 Letters: T tokens, B sequences, H hidden width.
 """
 
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,8 +28,7 @@ class Encoder(Stack):
         Raises:
             BadInput: a sequence is longer than the positions that the model knows.
         """
-        for x in self._run(batch, first_only=first_only):  # noqa: B007
-            pass
+        x = deque(self._run(batch, first_only=first_only), maxlen=1).pop()
         return self.normalize(x if first_only else x[: len(batch.token_ids)])
 
     def states(self, batch: PackedTensors) -> list[Tensor]:

@@ -4,12 +4,9 @@ Letters: T tokens, B sequences, H hidden width, E embedding width, I intermediat
 """
 
 import math
-import os
 from collections.abc import Callable
-from functools import cache, partial
-from importlib.util import find_spec
-from shutil import which
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +15,11 @@ from torch import Tensor, nn
 from bertram.config import EncoderConfig
 from bertram.models.attention import attention
 from bertram.models.dropout import dropout
-from bertram.models.layout import Layout, Ragged
+from bertram.models.layout import Layout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
 }
@@ -153,20 +149,44 @@ class ResidualLinear(nn.Module):
         return F.linear(x, self.weight, self.bias.to(x.dtype))
 
 
-class Attention(nn.Module):
-    """Multi-head attention with its residual connection and layer norm; keys and values are one product."""
+class Sublayer(nn.Module):
+    """What attention and feed-forward have in common: a residual connection, and a layer norm before or behind it.
+
+    Subclasses make the modules themselves, in the order in which initial weights are drawn.
+    """
+
+    output: nn.Linear
+    norm: LayerNorm
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.normalize_before = config.normalize_before
+        self.dropout_prob = config.hidden_dropout_prob
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """What the first products take of `x` [T, H], of the same shape."""
+        inner: Tensor = self.norm(x) if self.normalize_before else x
+        return inner
+
+    def add(self, x: Tensor, inner: Tensor) -> Tensor:
+        """Take `inner` [T, H or I] through the last product and onto `x` [T, H]."""
+        x = x + dropout(self.output(inner), self.dropout_prob if self.training else 0.0)
+        out: Tensor = x if self.normalize_before else self.norm(x)
+        return out
+
+
+class Attention(Sublayer):
+    """Multi-head attention; keys and values are one product."""
 
     def __init__(self, config: EncoderConfig, memory_width: int | None = None) -> None:
         """`memory_width` is that of the encoder's output which a decoder attends to; None: a text attends to itself."""
-        super().__init__()
+        super().__init__(config)
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key_value = nn.Linear(memory_width or config.hidden_size, 2 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.heads = config.num_attention_heads
-        self.normalize_before = config.normalize_before
         self.attention_dropout_prob = config.attention_probs_dropout_prob
-        self.dropout_prob = config.hidden_dropout_prob
 
     def forward(
         self, x: Tensor, layout: Layout, *, memory: Tensor | None = None, first: Tensor | None = None
@@ -181,38 +201,22 @@ class Attention(nn.Module):
         key_value = self.key_value(inner if memory is None else memory)
         return self.add(residual, attention(self.query(asking), key_value, layout, self.heads, dropped))
 
-    def normalized(self, x: Tensor) -> Tensor:
-        """What the products take of `x` [T, H], of the same shape."""
-        inner: Tensor = self.norm(x) if self.normalize_before else x
-        return inner
 
-    def add(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Take what attention mixed, [T, H], through the last product and onto `x` [T, H]."""
-        x = x + dropout(self.output(mixed), self.dropout_prob if self.training else 0.0)
-        out: Tensor = x if self.normalize_before else self.norm(x)
-        return out
-
-
-class FeedForward(nn.Module):
-    """H → I → H with its residual connection and layer norm."""
+class FeedForward(Sublayer):
+    """H → I → H for every token by itself."""
 
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
         self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.normalize_before = config.normalize_before
         self.activation_dropout_prob = config.activation_dropout
-        self.dropout_prob = config.hidden_dropout_prob
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, H] → [T, H]."""
-        inner = self.activation(self.intermediate(self.norm(x) if self.normalize_before else x))
-        inner = self.output(dropout(inner, self.activation_dropout_prob if self.training else 0.0))
-        x = x + dropout(inner, self.dropout_prob if self.training else 0.0)
-        out: Tensor = x if self.normalize_before else self.norm(x)
-        return out
+        inner = self.activation(self.intermediate(self.normalized(x)))
+        return self.add(x, dropout(inner, self.activation_dropout_prob if self.training else 0.0))
 
 
 class Layer(nn.Module):
@@ -315,31 +319,3 @@ def initialize_weights(model: nn.Module, std: float | None) -> None:
             nn.init.zeros_(module.bias)
     for up in residuals:  # last, as they are Linears too
         nn.init.zeros_(up.weight)
-
-
-def run_layer(
-    layer: Layer, x: Tensor, layout: Layout, *, keep_activations: bool, compiled: bool, **arguments: Any
-) -> Tensor:
-    """Run a layer; without its activations kept, the backward pass computes them again (Chen et al. 2016).
-
-    With `compiled`, by kernels compiled for it, where attention reads packed rows and there is a compiler: blocks would
-    be compiled anew for every batch.
-    """
-    run = partial(_compiled(), layer) if compiled and isinstance(layout, Ragged) and _has_compiler() else layer
-    if keep_activations:
-        return cast(Tensor, run(x, layout, **arguments))
-    out: Tensor = torch.utils.checkpoint.checkpoint(run, x, layout, **arguments, use_reentrant=False)
-    return out
-
-
-@cache
-def _compiled() -> Callable[..., Tensor]:
-    """One for all layers, whose weights it takes as arguments."""
-    return torch.compile(Layer.forward, dynamic=True)
-
-
-@cache
-def _has_compiler() -> bool:
-    """Whether Triton is there, and what it looks for itself to build its launchers with."""
-    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
-    return find_spec("triton") is not None and any(map(which, compilers))

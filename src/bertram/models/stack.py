@@ -3,16 +3,22 @@
 Letters: T tokens, H hidden width.
 """
 
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.util import find_spec
+from shutil import which
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bertram.batch import check_length
 from bertram.config import EncoderConfig
-from bertram.models.layers import Embeddings, Layer, LayerNorm, layers_of, run_layer
-from bertram.models.layout import Layout
+from bertram.models.layers import Embeddings, Layer, LayerNorm, layers_of
+from bertram.models.layout import Layout, Ragged
 from bertram.models.tensors import PackedTensors
 
 # The library below compiles a kernel for each new shape of a product, so products get few: rows of zeros that belong to
@@ -53,9 +59,17 @@ class Stack(nn.Module):
         return embedded
 
     def run(self, layer: nn.Module, x: Tensor, own: Layout, **options: Any) -> Tensor:
-        """One layer's output of [T, H], as `run_layer` with the same options."""
-        keep = not (self.gradient_checkpointing and torch.is_grad_enabled())
-        return run_layer(cast(Layer, layer), x, own, keep_activations=keep, compiled=self.compiled, **options)
+        """One layer's output of [T, H], with options of `Layer.forward`.
+
+        With `gradient_checkpointing` the backward pass computes activations again (Chen et al. 2016). With `compiled`
+        the layer runs as kernels compiled for it, where attention reads packed rows and there is a compiler: blocks
+        would be compiled anew for every batch.
+        """
+        compiled = self.compiled and isinstance(own, Ragged) and _has_compiler()
+        run = partial(_compiled(), layer) if compiled else layer
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(run, x, own, **options, use_reentrant=False))
+        return cast(Tensor, run(x, own, **options))
 
     def normalize(self, x: Tensor) -> Tensor:
         """The last layer's output as it leaves the stack: where layers normalize their input, nobody else has."""
@@ -65,3 +79,16 @@ class Stack(nn.Module):
 def fill_rows(x: Tensor) -> Tensor:
     """[T, H] with rows of zeros below, up to a multiple of 32; on a GPU as it is."""
     return x if x.is_cuda else F.pad(x, (0, 0, 0, -len(x) % _ROW_MULTIPLE))
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    """One for all layers, whose weights it takes as arguments."""
+    return torch.compile(Layer.forward, dynamic=True)
+
+
+@cache
+def _has_compiler() -> bool:
+    """Whether Triton is there, and what it looks for itself to build its launchers with."""
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return find_spec("triton") is not None and any(map(which, compilers))

@@ -1,26 +1,27 @@
 """How a model is trained: every setting of the loop, in one frozen record that is kept with the result."""
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Literal, cast, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, bad_option
+from bertram.fields import Interval, check_fields
 
 TrainingPrecision = Literal["auto", "fp32", "bf16"]
 Rule = Literal["adamw", "lamb"]
 Schedule = Literal["polynomial", "inverse-sqrt"]
 
-_CHOICES = {"precision": TrainingPrecision, "optimizer": Rule, "schedule": Schedule}
-_FROM_0 = ("seed", "warmup", "weight_decay", "learning_rate", "encoder_learning_rate", "label_smoothing")
-_HIGHEST = {
-    "seed": 2**31 - 1,
-    "warmup": 1.0,
-    "evaluations": 10_000,
-    "epochs": 10**6,
-    "learning_rate": 1e300,
-    "encoder_learning_rate": 1e300,
-    "label_smoothing": 0.99,
-    "average": 100,
+_BOUNDS = {
+    **dict.fromkeys(("steps", "tokens", "batch_size", "batch_tokens", "max_tokens"), Interval(1, 10**12)),
+    **dict.fromkeys(("patience", "save_every", "log_every"), Interval(1, 10**12)),
+    **dict.fromkeys(("learning_rate", "encoder_learning_rate", "weight_decay"), Interval(0)),
+    **dict.fromkeys(("hours", "decay_power", "max_grad_norm"), Interval(0, brackets="(]")),
+    "epochs": Interval(0, 10**6, "(]"),
+    "warmup": Interval(0, 1),
+    "label_smoothing": Interval(0, 0.99),
+    "evaluations": Interval(1, 10_000),
+    "average": Interval(1, 100),
+    "seed": Interval(0, 2**31 - 1),
 }
 
 BATCH_SIZE = 32
@@ -97,19 +98,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in get_args(choices):
-                raise BadInput(f"--{name} {getattr(self, name)!r:.40}: must be one of {', '.join(get_args(choices))}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                continue
-            low = 0 if field.name in _FROM_0 else 1e-9
-            high = _HIGHEST.get(field.name, 2**53)
-            if not low <= value <= high:
-                least, most = "above 0" if low else "0 or more", f"at most {high:,}" if high < 2**53 else "finite"
-                raise BadInput(f"--{field.name.replace('_', '-')} {value}: must be {least} and {most}")
-
+        check_fields(self, _BOUNDS, bad_option)
         if self.batch_size is not None and self.batch_tokens is not None:
             raise BadInput("--batch-tokens: cannot be combined with --batch-size")
         if self.schedule != "polynomial" and self.decay_power != 1.0:
