@@ -1,6 +1,7 @@
 """Configurations: what the presets are and what is refused."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -152,9 +153,10 @@ def test_searches_that_are_refused_name_their_option(settings: dict[str, Any], m
         Search(**settings)
 
 
-def test_whole_numbers_may_be_numpys() -> None:
+def test_numbers_of_numpy_become_pythons() -> None:
     assert Search(beam_size=np.int64(4), max_length=None) == Search(beam_size=4)
     assert Recipe(steps=np.int32(4), epochs=1) == Recipe(steps=4, epochs=1.0)
+    assert json.dumps(asdict(Recipe(steps=np.int32(4), learning_rate=np.float32(0.5))))  # as training.json has it
 
 
 def test_fields_on_the_command_line_have_their_types() -> None:

@@ -140,7 +140,7 @@ def test_a_masked_language_model_is_compared_at_masks_alone(tmp_path, monkeypatc
 def test_what_an_export_says(model, tmp_path, capsys, monkeypatch):
     told = Agreement(0.9876, [0.01, 0.02], {"feed_forward.0.down": 3e-4}, 1234)
     assert told.render().splitlines() == [
-        "after layer   error",
+        "after layer   error of the hidden states, relative to their size",
         "          1   0.0100",
         "          2   0.0200",
         "feed_forward.0.down: kept in float32; quantized alone it shifts the outputs by 3.0e-04",

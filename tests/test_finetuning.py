@@ -5,6 +5,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -331,7 +332,7 @@ def test_a_model_of_one_segment_refuses_pairs(tmp_path):
 def test_a_mistyped_role_trains_on_no_other_column(place, tmp_path):
     with pytest.raises(BadInput, match="--columns: no role 'lable'; roles are text, text_b, label"):
         train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", columns={"lable": "text"})
-    by_number: Any = {"text": 1}
+    by_number = cast(dict[str, str], {"text": 1})
     with pytest.raises(BadInput, match="--columns: 1 is no text; columns counted from 1 are named '1', '2'"):
         train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", columns=by_number)
     assert not (tmp_path / "out").exists()

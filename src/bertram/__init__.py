@@ -1,7 +1,17 @@
 """Bertram trains, compares and ships BERT, ALBERT and encoder–decoder models on your own hardware."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bertram.artifacts import load as load
+    from bertram.comparison.compare import compare as compare
+    from bertram.errors import BadInput as BadInput
+    from bertram.exporting import export as export
+    from bertram.pretraining.pretrain import pretrain as pretrain
+    from bertram.shrinking.shrink import shrink as shrink
+    from bertram.supervised.train import train as train
+    from bertram.training.recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
 
@@ -14,6 +24,7 @@ _PUBLIC = {
     "shrink": "bertram.shrinking.shrink",
     "export": "bertram.exporting",
     "Recipe": "bertram.training.recipe",
+    "BadInput": "bertram.errors",
 }
 __all__ = ["__version__", *_PUBLIC]
 
@@ -22,3 +33,7 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'bertram' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

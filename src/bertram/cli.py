@@ -453,7 +453,8 @@ def shrink(
     max_length
         Truncate texts to this many tokens. Default: the maximum length of the model, at most 128.
     evaluate
-        A labelled table on which teacher and student are scored at the end; the model must have a task with labels.
+        A labelled table on which teacher and student are scored at the end, by the model's own task; for a sentence
+        encoder, pairs of texts (text, text_b) with a number.
     columns
         Which columns of that table to read: text=1,text_b=2,label=3. If every column is given by number, the file has
         no header row.
@@ -660,7 +661,7 @@ def translate(
         A text file, or a table with a column source. Default, or -: standard input. A line that is too long for the
         model is translated sentence by sentence.
     text
-        The one text to translate, instead of a file.
+        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     """
     from bertram.asking import chunks_of
 
@@ -691,7 +692,7 @@ def summarize(
         A text file with one document a line, or a table with a column document. Default, or -: standard input.
         Documents longer than the model's maximum length are truncated.
     text
-        A single document, instead of a file.
+        A single document, instead of a file. One of two or more words can also be given directly as SOURCE.
     """
     from bertram.asking import chunks_of
 

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from numbers import Integral
+from numbers import Integral, Real
 from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-_NUMBERS: dict[type, tuple[Any, str]] = {int: (Integral, "a whole number"), float: (int | float, "a number")}
+_NUMBERS: dict[type, tuple[Any, str]] = {int: (Integral, "a whole number"), float: (Real, "a number")}
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Interval:
 def check_fields(record: Any, bounds: Mapping[str, Interval], refusal: Callable[[str, object, str], Exception]) -> None:
     """Check that the fields of a dataclass are what their annotations and bounds make them.
 
-    A Literal is one of its choices, a bool true or false, an int a whole number within its bounds, numpy's too, and a
-    float a number within its bounds; None stands only where the annotation has it. Other annotations are not looked at.
+    A Literal is one of its choices, a bool true or false, an int a whole number within its bounds, and a float a number
+    within its bounds; None stands only where the annotation has it. Other annotations are not looked at. Numbers of
+    numpy become Python's, which JSON can hold.
 
     Args:
         bounds: of every int and float, by the field's name.
@@ -45,12 +46,14 @@ def check_fields(record: Any, bounds: Mapping[str, Interval], refusal: Callable[
         value = getattr(record, name)
         if optional and value is None:
             continue
-        if choices := get_args(kind):
-            kept, rule = value in choices, f"one of {', '.join(choices)}"
+        if get_origin(kind) is Literal:
+            kept, rule = value in get_args(kind), f"one of {', '.join(get_args(kind))}"
         elif kind is bool:
             kept, rule = isinstance(value, bool), "true or false"
         elif kind in _NUMBERS:
             numbers, noun = _NUMBERS[kind]
+            if isinstance(value, numbers) and not isinstance(value, int | float):
+                object.__setattr__(record, name, value := kind(value))
             kept = isinstance(value, numbers) and not isinstance(value, bool) and value in bounds[name]
             rule = f"{noun}, {bounds[name]}"
         else:

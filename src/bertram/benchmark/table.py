@@ -15,7 +15,7 @@ def render_table(result: dict[str, Any]) -> Group:
     rows = result["rows"]
     lengths, shapes = list(rows[0]["latency_ms"]), list(rows[0]["peak_mb"])
     times, peaks = [f"ms, {length}" for length in lengths], [f"MB, {shape}" for shape in shapes]
-    speed = plain_table("", "tokens a second", "of the ceiling", "stream's p99 / p50")
+    speed = plain_table("", "tokens a second", "of the ceiling", "p99 / p50 of a stream")
     size = plain_table("", *times, "load, s", *peaks)
     versus = plain_table("vs best other", "speed", *times, *peaks)
     for row in rows:
@@ -47,8 +47,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
         )
     how = (
         f"{result['texts']:,} texts of {result['mean_tokens']} tokens on average, threads: {result['threads']}, "
-        f"medians of {result['rounds']} rounds; loading and memory once, before them"
+        f"medians of {result['rounds']} round{'s' * (result['rounds'] > 1)}; loading and memory once, before them"
     )
     if ceiling := ", ".join(f"{value:,.0f} in {precision}" for precision, value in result["ceiling"].items()):
-        how += f"; the machine multiplies matrices at 10⁹ operations a second: {ceiling}"
+        how += f"; the machine multiplies matrices at 10⁹ operations a second, the ceiling: {ceiling}"
     return [*notes, how]

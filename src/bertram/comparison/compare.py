@@ -59,6 +59,15 @@ def compare(
     says. What answering costs is measured on engines: in int8 where that answers validation texts alike, else in
     float32. Scores are those of the models; beside them stands that of the engine which can be shipped.
 
+    Args:
+        data, validation, test: tables. Without `validation` a tenth of `data` is held out, without `test` that judges.
+        models: directories, names on the hub, bertram-english or presets; one or several.
+        task: classification, regression or similarity; None guesses one of the first two from the labels.
+        columns: which columns of the tables to read: {"text": "sentence", "label": "2"}.
+        recipe: of every training; `bertram compare --help` explains it. None: three epochs.
+        seeds: trainings of each model, whose seeds count up from the recipe's.
+        max_memory, max_latency, min_score: limits such as "64MB", "20ms" and 0.9.
+
     Raises:
         BadInput: the data, a model or a limit cannot be used, or `out` holds something else.
         Interrupted: a signal came; the same call goes on from there.

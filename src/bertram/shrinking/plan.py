@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require_all
@@ -100,6 +101,11 @@ def render_plan(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['int8_bytes'] / 1e6:.2f}",
             *(f"{row[name]:.1%}" for name in ("embedding_energy", "layer_energy")),
         )
+    shown.caption = Text(
+        "Energy kept: the share of the model's squared weights that the student begins with, before it learns; no "
+        "forecast of its score."
+    )
+    shown.caption_justify = "left"
     return shown
 
 

@@ -10,7 +10,7 @@ from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, task_of
 from bertram.supervised.generation import EncoderDecoderTraining, read_splits
-from bertram.tasks.registry import GENERATIONS
+from bertram.tasks.registry import GENERATIONS, TASKS
 from bertram.text.rows import Columns
 from bertram.text.splits import Files, files_of
 from bertram.training.interruption import scratch
@@ -40,12 +40,15 @@ def train(
     """Train `model` for a task and leave a model directory at `out`.
 
     Args:
-        task: one of `bertram.tasks.registry`; None guesses classification or regression from the labels.
+        task: classification, regression, similarity, translation or summarization; None guesses one of the first two
+            from the labels.
         data: a table; for translation and summarization also two files of aligned lines.
         model: a preset, a directory or a name on the hub. Where texts are written: a preset such as transformer-tiny, a
             trained encoder–decoder directory, or a trained encoder's, which gets a new decoder of the same kind (Rothe
             et al. 2020): a BERT's for a BERT, an ALBERT's for an ALBERT.
         validation: chooses the best weights; without it a seeded tenth of the training data is held out.
+        columns: which columns of a table to read: {"text": "sentence", "label": "2"}.
+        recipe: budget, learning rate and all else that `bertram train --help` explains; None: three epochs.
         cased: a BERT's or ALBERT's preset learns a tokenizer that keeps upper case and accents.
         separate_vocabularies: an encoder–decoder preset learns a tokenizer for each side.
         config: fields to change, of both stacks of an encoder–decoder preset or of a new decoder.
@@ -61,6 +64,8 @@ def train(
     out, recipe = Path(out), recipe or Recipe()
     if dry_run and resume:
         raise BadInput("--dry-run: leaves nothing to --resume")
+    if task is not None and task not in (known := [*TASKS, *GENERATIONS]):
+        raise BadInput(f"no task named {task}; tasks are {', '.join(known)}")
     training: EncoderTraining | EncoderDecoderTraining
     if task in GENERATIONS:
         if cased:

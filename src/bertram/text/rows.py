@@ -43,9 +43,7 @@ def read_rows(path: Path, columns: Columns, roles: Sequence[str] = ROLES) -> Row
     """
     reader = _READERS.get(kind_of(path))
     if reader is None:
-        raise BadInput(
-            f"{path}: what kind of table is it? Names end with {', '.join(_READERS)}; .gz may follow the first three"
-        )
+        raise BadInput(f"{path}: what kind of table is it? Names end with {', '.join(_READERS)}; .gz may follow")
     if not path.exists():
         raise BadInput(f"{path}: no such file")
     return reader(path, columns, roles)

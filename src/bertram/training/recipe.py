@@ -29,7 +29,7 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings of a training.
+    """Settings of a training. `bertram train --help` says what each means.
 
     The budget is the first of `steps`, `tokens`, `hours` and `epochs` that is given; by default 3 epochs.
 
@@ -63,7 +63,7 @@ class Recipe:
     shrinking. An encoder's preset, whose weights are random, wants more than the first: 5e-4."""
     encoder_learning_rate: float | None = None
     """Separate learning rate for a pre-trained encoder under a new decoder or head (Liu & Lapata 2019). Default: a
-    tenth of the learning rate under a new decoder, otherwise the same."""
+    tenth of the learning rate under a new decoder, otherwise the same. Not for shrink."""
     warmup: float = 0.1
     """Share of all steps over which the learning rate rises from 0 to its peak, before it decays."""
     schedule: Schedule = "polynomial"
@@ -72,7 +72,7 @@ class Recipe:
     """Power of the polynomial decay; 1 is linear."""
     label_smoothing: float | None = None
     """Share of the target's probability that is spread evenly over all labels or output tokens (Szegedy et al. 2016).
-    Default: 0.1 for an encoder–decoder model, otherwise 0."""
+    Default: 0.1 for an encoder–decoder model, otherwise 0. Not for pretrain and shrink."""
     optimizer: Rule = "adamw"
     """lamb is AdamW with each tensor's step scaled to the norm of its weights (You et al. 2020), for large batches."""
     weight_decay: float = 0.01
@@ -96,6 +96,7 @@ class Recipe:
     log_every: int = 10
     """Steps between lines of OUT/metrics.jsonl; every evaluation has a line too."""
     seed: int = 0
+    """Seed of weights, order, dropout and held-out texts."""
 
     def __post_init__(self) -> None:
         check_fields(self, _BOUNDS, bad_option)
