@@ -616,6 +616,7 @@ REAL_WEIGHTS = [
 """Directories in the packages of tests/real-weights.txt."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL_WEIGHTS)
 def test_real_weights_agree(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     package, _, directory = name.partition("/")
