@@ -14,6 +14,7 @@ import pytest
 from bertram import __version__
 from bertram.cli import TaskName, WritingTask
 from bertram.comparison.selection import Limits
+from bertram.model_names import OWN, SENTIMENT
 from bertram.tasks.registry import GENERATIONS, TASKS
 from fake_comparison import comparison
 from tiny import bertram, model_directory, run, table
@@ -145,9 +146,9 @@ def test_inspect_and_check(place, capsys):
     assert found["tables"]["train"]["columns"] == {"text": "text", "label": "mark"}
 
 
-def test_a_reader_that_leaves_early_is_no_traceback(place, tmp_path):
+def test_a_reader_that_leaves_early_is_no_traceback(tmp_path):
     (tmp_path / "inputs.txt").write_text("a film\n" * 5000)
-    process = bertram("predict", place / "out", tmp_path / "inputs.txt")
+    process = bertram("predict", OWN / f"{SENTIMENT}.engine", tmp_path / "inputs.txt")
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == ""

@@ -20,7 +20,8 @@ from bertram.errors import BadInput
 from bertram.evaluation import evaluate_files
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
-from tiny import model_directory, table
+from forked_jobs import fork_jobs
+from tiny import Fork, finish, model_directory, table
 
 RECIPE = Recipe(steps=30, batch_size=8, learning_rate=3e-3, evaluations=3, precision="fp32")
 
@@ -128,8 +129,10 @@ def test_the_test_part_does_not_choose_the_run():
 
 
 def test_a_diverged_run_is_no_score_and_stops_nothing(place, tmp_path):
-    wild = replace(RECIPE, learning_rate=1e30)
-    results = compare(**arguments(place) | {"recipe": wild, "models": [place / "bare"]}, out=tmp_path / "out")
+    files = [place / "<b>good.csv", "--test", place / "test.csv", "--models", place / "bare", "--out", tmp_path / "out"]
+    recipe = ["--steps", 30, "--batch-size", 8, "--evaluations", 3, "--learning-rate", 1e30]
+    finish(Fork("compare", *files, *recipe, "--seeds", 1, prepare=fork_jobs))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
     baseline, row = results["candidates"]
     assert results["choice"]["model"] == BASELINE == baseline["model"]
     assert row["score"] is None

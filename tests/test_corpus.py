@@ -227,16 +227,16 @@ def test_a_word_longer_than_a_part_is_cut_inside(tmp_path):
 @pytest.mark.parametrize("documents", ["file", "blank-line"])
 @pytest.mark.parametrize("line", ["word after word and no end\n", "Many sentences. In a line.\n"])
 def test_memory_is_bounded(tmp_path, documents, line):
-    """4 MB without a blank line: one document, and in "file" one paragraph, even one sentence."""
-    path = write(tmp_path / "t.txt", line * (2**22 // len(line)))
+    """2 MB without a blank line: one document, and in "file" one paragraph, even one sentence."""
+    path = write(tmp_path / "t.txt", line * (2**21 // len(line)))
     tracemalloc.start()
     try:
         characters = sum(len(sentence) for part in read_parts([path], documents) for sentence in part.sentences)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert characters > 0.9 * 2**22
-    assert peak < 2**21
+    assert characters > 0.9 * 2**21
+    assert peak < 1.5 * 2**20
 
 
 @pytest.mark.parametrize(

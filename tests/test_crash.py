@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from forked_jobs import fork_jobs
 from teachers import teacher, texts
 from tiny import (
     Fork,
@@ -74,8 +75,8 @@ def compared(place, comparing_seconds):
 
 
 def begin(arguments):
-    """A process that runs the command."""
-    return Fork(*arguments, prepare=measure_briefly)
+    """A process that runs the command, and forks its jobs if it compares."""
+    return Fork(*arguments, prepare=fork_jobs)
 
 
 def complete(arguments):
@@ -268,7 +269,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
     )
     def test_comparing(self, place, tmp_path, number, phase):
         out = tmp_path / "out"
-        process = begin(comparing(place, out))
+        process = Fork(*comparing(place, out), prepare=measure_briefly)  # with jobs that `workers` finds
         wait_for(lambda: (out / phase).exists(), process)
         code, line, seconds = stop(process, number)
         assert code == 128 + number

@@ -541,6 +541,15 @@ def test_directories_without_a_model(tmp_path: Path, bare: Path) -> None:
 # Pickles
 
 
+@pytest.mark.parametrize("settings", [{}, {"embedding_size": 16, "num_hidden_groups": 1, "residual_rank": 2}])
+def test_a_model_is_read_without_torchs_compiler(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its import takes half a second of every command that reads a model."""
+    monkeypatch.setitem(sys.modules, "torch.fx.experimental.symbolic_shapes", None)
+    read(model_directory(tmp_path / "model", {"classification": 2}, **settings), heads={"classification": 3})
+
+
 def pickled(directory: Path, *, legacy: bool) -> Path:
     path = directory / "pytorch_model.bin"
     torch.save(load_file(directory / "model.safetensors"), path, _use_new_zipfile_serialization=not legacy)
@@ -614,6 +623,7 @@ REAL_WEIGHTS = [
 """Directories in the packages of tests/real-weights.txt."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL_WEIGHTS)
 def test_real_weights_agree(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     package, _, directory = name.partition("/")

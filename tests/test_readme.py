@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from bertram.benchmark import bench, subject
 from bertram.config import PRESETS
 from bertram.inspection import describe
 from bertram.text.table import read_table
-from tiny import Fork, finish, measure_briefly, model_directory, rows, table
+from forked_jobs import fork_jobs
+from tiny import Fork, finish, model_directory, rows, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -123,7 +125,8 @@ def run_line(line, run, place):
 
 def begin_at(place):
     os.chdir(place)
-    measure_briefly()
+    fork_jobs()
+    subject._TEXTS, bench._SINGLES, bench._STREAM = 8, 2, 4
 
 
 def test_the_table_of_sizes_is_what_inspect_says():

@@ -80,6 +80,7 @@ def test_vectors_are_those_of_transformers(family: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(unit, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_minilm_is_read_by_its_own_files() -> None:
     directory = minilm()
     assert read_pooling(directory) == {"pooling": "mean", "normalize_pooling": True}
@@ -101,6 +102,7 @@ def sts_score(found: Predictor) -> float:
     return score.value
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_minilm_ranks_sts_pairs_as_people_do() -> None:
     assert sts_score(predictor(minilm())) == pytest.approx(MINILM, abs=1e-3)

@@ -114,7 +114,7 @@ class Fork:
         [
             *("bertram.cli", "bertram.pretraining.pretrain", "bertram.pretraining.training", "pytest"),
             *("bertram.supervised.finetuning", "bertram.training.torch_runner", "bertram.formats.huggingface"),
-            *("sklearn.metrics", "scipy.stats"),
+            *("sklearn.metrics", "sklearn.linear_model", "sklearn.feature_extraction.text", "scipy.stats"),
             *("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer"),
         ]
     )

@@ -23,6 +23,7 @@ _LIBRARIES = (
     "openvino",
     "ctranslate2",
 )
+_PROCESSORS = Path("/proc/cpuinfo")
 # What decides how fast products of matrices are.
 _X86_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _ARM_FEATURES = ("asimddp", "i8mm", "bf16", "sve")
@@ -34,18 +35,22 @@ def environment() -> dict[str, Any]:
     What the system does not say is None; a library that is not installed has the version None. Names of users, hosts
     and files are left out.
     """
-    processor = _fields(Path("/proc/cpuinfo"))
     return {
         "bertram": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": processor.get("model name") or platform.machine() or None,
-        "processor_features": _features(processor),
+        "processor": processor(),
+        "processor_features": _features(_fields(_PROCESSORS)),
         "cores": usable_cores(),
         "memory_mb": _memory_mb(),
         "graphics": _graphics(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
     }
+
+
+def processor() -> str | None:
+    """What the processor is called, if the system says."""
+    return _fields(_PROCESSORS).get("model name") or platform.machine() or None
 
 
 def _fields(source: Path) -> dict[str, str]:

@@ -50,12 +50,15 @@ def some(names: Iterable[str]) -> str:
 
 
 def allocate(model: nn.Module) -> None:
-    """Give a model on "meta" memory, as yet uninitialised. Unlike `to_empty` this keeps tied parameters tied."""
+    """Give a model on "meta" memory, as yet uninitialised. Unlike `to_empty` this keeps tied parameters tied.
+
+    By its shape and type, for to look at a parameter on "meta" `empty_like` imports torch's compiler too.
+    """
     fresh: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter not in fresh:
-                fresh[parameter] = nn.Parameter(torch.empty_like(parameter, device="cpu"))
+                fresh[parameter] = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype))
             setattr(module, name, fresh[parameter])
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from bertram.batch import Examples
-from bertram.environment import environment
+from bertram.environment import processor
 from bertram.errors import BadInput
 from bertram.models.stack import Stack
 from bertram.run_directory import CHECKPOINTS
@@ -326,7 +326,7 @@ class Loop:
 
     def _machine(self) -> dict[str, Any]:
         """What a resumed training must share with its beginning to give the same bits."""
-        device, found = self.processes.device, environment()["processor"]
+        device, found = self.processes.device, processor()
         if device.type == "cuda":
             found = torch.cuda.get_device_name(device)
         threads, processes = torch.get_num_threads(), self.processes.size
