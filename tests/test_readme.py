@@ -135,7 +135,9 @@ def test_the_table_of_sizes_is_what_inspect_says():
     costs = [describe(PRESETS[name]) for name in ("bert-base", "albert-base")]
     for name, say in {
         "unique parameters": lambda cost: f"{cost['unique_parameters']:,}",
-        "in the layers (attention and feed-forward)": lambda cost: f"{cost['parts']['attention'] + cost['parts']['feed-forward']:,}",
+        "in the layers (attention and feed-forward)": lambda cost: (
+            f"{cost['parts']['attention'] + cost['parts']['feed-forward']:,}"
+        ),
         "in the embeddings": lambda cost: f"{cost['parts']['embeddings']:,}",
         "in the pooler": lambda cost: f"{cost['parts']['pooler']:,}",
         "arithmetic, MFLOP a token": lambda cost: f"{cost['flops_per_token'] / 1e6:.1f}",
