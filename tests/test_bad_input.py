@@ -122,9 +122,9 @@ class TestSettings:
             ("--seed", "-1", "--seed -1: must be a whole number, at least 0"),
             ("--save-every", "0", "--save-every 0: must be a whole number, at least 1"),
             ("--precision", "fp64", "fp64"),
-            ("--max-length", "2", "--max-length 2: leaves no room for text; it must be at least 3"),
-            ("--max-length", "0", "--max-length 0: leaves no room"),
-            ("--max-length", "1000", "has 32 positions"),
+            ("--max-length", "2", "bare: --max-length must be a whole number from 3 to 32, not 2"),
+            ("--max-length", "0", "from 3 to 32, not 0"),
+            ("--max-length", "1000", "from 3 to 32, not 1000"),
             ("--columns", "text", "Invalid value for --columns: 'text': write it like text=sentence,label=2"),
             ("--columns", "text=a,words=b", "--columns: no role 'words'; roles are text, text_b, label"),
             ("--colour", "red", "--colour"),
@@ -157,7 +157,7 @@ class TestSettings:
             ("--max-latency", "fast", "such as 20ms"),
             ("--min-score", "85", "from 0 to 1"),
             ("--seeds", "0", "must be at least 1"),
-            ("--max-length", "1000", "--max-length 1000: bert-tiny has 512 positions"),
+            ("--max-length", "1000", "bert-tiny: --max-length must be a whole number from 3 to 512, not 1000"),
         ],
     )
     def test_limits(self, refused, place, tmp_path, option, value, message):

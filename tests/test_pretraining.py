@@ -147,7 +147,7 @@ def test_budgets(corpus: Path, tmp_path: Path, budget: list[str], steps: range) 
         (["--steps", "2", "--config", "hidden_size=101"], "heads do not divide"),
         (["--steps", "2", "--config", "scale_embedding=true"], "scale_embedding=True: is for translation"),
         (["--steps", "2", "--config", "normalize_before=true"], "not supported by BERT or ALBERT"),
-        (["--steps", "2", "--max-length", "1000"], "bert-tiny has 512 positions"),
+        (["--steps", "2", "--max-length", "1000"], "bert-tiny: --max-length must be a whole number from 3 to 512"),
         (["--steps", "2", "--max-length", "4"], "--max-length 4: must be a whole number, at least 8"),
         ([], "no training budget"),
         (["--steps", "2", "--tokenizer", "nowhere"], "nowhere"),

@@ -202,8 +202,8 @@ REFUSED = [
     (["--lessons", "states", "music"], "music"),
     (["--lessons", "logits"], "no head whose logits could be taught"),
     (["--encoder-learning-rate", 1e-4], "--encoder-learning-rate"),
-    (["--max-length", 2], "--max-length 2: leaves no room"),
-    (["--max-length", 1000], "teacher has"),
+    (["--max-length", 2], "--max-length must be a whole number from 3 to 32, not 2"),
+    (["--max-length", 1000], "teacher: --max-length must be a whole number from 3 to 32, not 1000"),
 ]
 
 

@@ -170,7 +170,10 @@ def test_bad_examples(classifier, texts, labels, message):
         ({"model": "bert-tny"}, "did you mean bert-tiny"),
         ({"epochs": -1}, "must be a number, above 0"),
         ({"batch_size": 0}, "must be"),
-        ({"max_length": 2}, "it must be at least 3"),
+        (
+            {"model": "bertram-english", "max_length": 2},
+            "^bertram-english: --max-length must be .* 3 to 512, not 2",
+        ),
         ({"model": "bert-tiny", "vocab_size": 5}, "it must have at least 16"),
         ({"validation_fraction": 0.0}, "validation_fraction"),
         ({"validation_fraction": 0.6}, "validation_fraction"),

@@ -23,25 +23,25 @@ Position = tuple[int, ...]
 
 NO_PAIRS = "the model has no second segment (type_vocab_size < 2), so it cannot read pairs"
 
-LEAST_LENGTH = 3
+_LEAST_LENGTH = 3
 """Tokens of the shortest text that is read: [CLS], one, [SEP]."""
 
 _CHUNK = 4096
 
 
 def checked_length(value: Any, what: str, positions: int | None = None) -> int:
-    """A file's `value` for the tokens that texts are cut to; errors call it `what`, the file and the key.
+    """A `value` for the tokens that texts are cut to; errors call it `what`, a file and its key or an option.
 
     Raises:
         BadInput: it is no whole number, too small, or more than the positions of the model.
     """
-    if type(value) is not int or value < LEAST_LENGTH or (positions is not None and value > positions):
+    if type(value) is not int or value < _LEAST_LENGTH or (positions is not None and value > positions):
         bound = "" if positions is None else f" to {positions}"
-        raise BadInput(f"{what} must be a whole number from {LEAST_LENGTH}{bound}, not {value!r:.40}")
+        raise BadInput(f"{what} must be a whole number from {_LEAST_LENGTH}{bound}, not {value!r:.40}")
     return value
 
 
-def check_length(longest: int, positions: int) -> None:
+def check_positions(longest: int, positions: int) -> None:
     """Refuse texts that are longer than the positions that a model knows.
 
     Raises:
@@ -98,7 +98,7 @@ class Batch:
             raise BadInput("a text of no tokens")
         if self.token_ids.min(initial=0) < 0 or self.token_ids.max(initial=0) >= vocab_size:
             raise BadInput(f"a token id lies outside the model's vocabulary of {vocab_size:,}")
-        check_length(int(self.positions.max(initial=0)) + 1, positions)
+        check_positions(int(self.positions.max(initial=0)) + 1, positions)
         if self.segment_ids.min(initial=0) < 0 or self.segment_ids.max(initial=0) >= max(1, segments):
             raise BadInput(NO_PAIRS if segments < 2 else f"a segment id lies outside the model's {segments}")
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertram.batch import LEAST_LENGTH, checked_length
+from bertram.batch import checked_length
 from bertram.config import EncoderConfig, TransformerConfig
 from bertram.errors import BadInput, failing_in, require_all
 from bertram.files import fingerprint
@@ -54,26 +54,29 @@ class ModelDirectory:
 
     Attributes:
         path: where it stands.
-        hub_name: owner/name, if it was fetched from the hub.
+        called: what it goes by if not by its path: owner/name on the hub, or the name of one of Bertram's own.
+        from_hub: whether it was fetched from there.
         allow_pickle: read a pytorch_model.bin, tensors only, where there is no model.safetensors.
     """
 
-    def __init__(self, path: Path, *, hub_name: str | None = None, allow_pickle: bool = False) -> None:
-        self.path, self.hub_name, self.allow_pickle = path, hub_name, allow_pickle
+    def __init__(
+        self, path: Path, *, called: str | None = None, from_hub: bool = False, allow_pickle: bool = False
+    ) -> None:
+        self.path, self.called, self.from_hub, self.allow_pickle = path, called, from_hub, allow_pickle
 
     def __str__(self) -> str:
-        return self.hub_name or str(self.path)
+        return self.called or str(self.path)
 
     @property
     def name(self) -> str:
-        """What it is called: the last part of its name on the hub or of its path, of "." too."""
+        """What it is called in short: the last part of what it goes by, also where that is "."."""
         path = Path(str(self))
         return (path if path.name.strip(".") else path.resolve()).name
 
     @property
     def argument(self) -> str:
-        """The model argument that names it from everywhere: its name on the hub, or its whole path."""
-        return self.hub_name or str(self.path.absolute())
+        """The model argument that names it from everywhere: what it goes by, or its whole path."""
+        return self.called or str(self.path.absolute())
 
     @cached_property
     def identity(self) -> str:
@@ -81,8 +84,8 @@ class ModelDirectory:
 
         So a directory may be spelled otherwise, linked to or moved with what was trained of it.
         """
-        if self.hub_name is not None:
-            return self.hub_name
+        if self.from_hub:
+            return str(self)
         files = {file for pattern in (*FILES, PICKLED) for file in self.path.glob(pattern) if file.is_file()}
         prints = [f"{fingerprint(file)}  {file.name}\n" for file in sorted(files)]
         return hashlib.sha256("".join(prints).encode()).hexdigest()
@@ -316,18 +319,6 @@ def check_head(source: Path, task: Task | FillMask, labels: Mapping[str, int]) -
     if labels.get(task.head) != wanted:
         outputs = f" with {wanted} outputs" if wanted else ""
         raise BadInput(f"{source}: the weights are not those of a model for {task.name}{outputs}")
-
-
-def check_max_length(model: str, config: EncoderConfig, asked: int | None) -> None:
-    """Refuse texts longer than the positions of a model, or with no room for a token between special ones.
-
-    Raises:
-        BadInput: texts cannot be as long as asked for.
-    """
-    if asked is not None and asked > config.max_position_embeddings:
-        raise BadInput(f"--max-length {asked}: {model} has {config.max_position_embeddings} positions")
-    if asked is not None and asked < LEAST_LENGTH:
-        raise BadInput(f"--max-length {asked}: leaves no room for text; it must be at least {LEAST_LENGTH}")
 
 
 def vocabularies(*tokenizers: Tokenizer) -> dict[str, list[str]]:

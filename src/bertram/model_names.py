@@ -74,7 +74,7 @@ def resolve(model: str | Path, *, allow_pickle: bool = False, answers: bool = Fa
         BadInput: nothing goes by that name, or something that only answers.
     """
     if model == ENGLISH:
-        return ModelDirectory(OWN / ENGLISH)
+        return ModelDirectory(OWN / ENGLISH, called=ENGLISH)
     if model == SENTIMENT:
         raise BadInput(f"{model}: an engine only answers; take {ENGLISH}, the model that it was made from")
     if isinstance(model, str) and model in (*PRESETS, *TRANSFORMERS):
@@ -92,7 +92,7 @@ def resolve(model: str | Path, *, allow_pickle: bool = False, answers: bool = Fa
         raise BadInput(f"{path}: this is a file; a model is a directory with config.json, or a preset")
     name = str(model)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
-        return ModelDirectory(_from_hub(name, allow_pickle), hub_name=name, allow_pickle=allow_pickle)
+        return ModelDirectory(_from_hub(name, allow_pickle), called=name, from_hub=True, allow_pickle=allow_pickle)
     if _ON_HUB.fullmatch(name):
         owner = "albert" if name.startswith("albert") else "google-bert"
         raise BadInput(f"{name}: no such directory; on the hub it is {owner}/{name}, presets have random weights")

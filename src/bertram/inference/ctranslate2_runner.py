@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from bertram.batch import Batch, check_length
+from bertram.batch import Batch, check_positions
 from bertram.environment import default_threads
 from bertram.errors import BadInput, require
 from bertram.formats.ctranslate2_file import describe
@@ -61,7 +61,7 @@ class CTranslate2Runner:
         known = self.description
         if batch.segment_ids.any():
             raise BadInput(f"{self.directory}: reads one text at a time, not pairs of texts")
-        check_length(int(batch.lengths.max()), known.source_positions)
+        check_positions(int(batch.lengths.max()), known.source_positions)
         room = search.limits(batch.lengths, known.target_positions) - 1  # for all but the end token
         steps = int(room.max())
         if not steps:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bertram.batch import check_length
+from bertram.batch import check_positions
 from bertram.models.layers import Attention, Layer
 from bertram.models.tensors import PackedTensors
 from bertram.models.transformer import Transformer
@@ -57,7 +57,7 @@ class Decoding:
         """
         decoder = self.model.decoder
         positions = torch.full_like(tokens.flatten(), self.length)
-        check_length(self.length + 1, decoder.config.max_position_embeddings)
+        check_positions(self.length + 1, decoder.config.max_position_embeddings)
         x = decoder.embeddings(tokens.flatten(), positions, None, decoder.precision)
         self._make_room(len(x), x)
         for layer, written in zip(self.layers, self.written, strict=True):

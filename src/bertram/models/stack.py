@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bertram.batch import check_length
+from bertram.batch import check_positions
 from bertram.config import EncoderConfig
 from bertram.models.layers import Embeddings, Layer, LayerNorm, layers_of
 from bertram.models.layout import Layout, Ragged
@@ -54,7 +54,7 @@ class Stack(nn.Module):
         Raises:
             BadInput: a sequence is longer than the positions that the model knows.
         """
-        check_length(int(batch.lengths.max()), self.config.max_position_embeddings)
+        check_positions(int(batch.lengths.max()), self.config.max_position_embeddings)
         embedded: Tensor = self.embeddings(batch.token_ids, batch.positions, segment_ids, self.precision)
         return embedded
 

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from bertram.batch import NO_PAIRS
+from bertram.batch import NO_PAIRS, checked_length
 from bertram.config import EncoderConfig, Objectives, SentenceObjective
 from bertram.corpus.source import Corpus
-from bertram.errors import BadInput
-from bertram.model_directory import ModelDirectory, check_max_length
+from bertram.errors import BadInput, failing_in
+from bertram.model_directory import ModelDirectory
 from bertram.model_names import Preset
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
@@ -35,7 +35,8 @@ class Pretraining:
     cased: bool
 
     def __post_init__(self) -> None:
-        check_max_length(str(self.source), self.config, self.objectives.max_length)
+        with failing_in(self.source):
+            checked_length(self.objectives.max_length, "--max-length", self.config.max_position_embeddings)
         if self.sentence_objective != "none" and self.config.type_vocab_size < 2:
             raise BadInput(f"{NO_PAIRS}: take --sentence-objective none")
         if self.tokenizer is not None and isinstance(self.source, ModelDirectory):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from bertram import model_names
-from bertram.batch import NO_PAIRS
+from bertram.batch import NO_PAIRS, checked_length
 from bertram.config import LESSONS, Lesson
 from bertram.errors import BadInput, failing_in
 from bertram.files import fingerprint
 from bertram.inference.predictor import check_inputs, check_kind
-from bertram.model_directory import ModelDirectory, check_max_length
+from bertram.model_directory import ModelDirectory
 from bertram.shrinking.dial import Dial, DialOptions
 from bertram.tasks.task import Task
 from bertram.text.inputs import read_inputs
@@ -62,14 +62,16 @@ class Shrinking:
         source = model_names.resolve_trained_encoder(model, allow_pickle=allow_pickle)
         chosen = Dial(**dial)
         student = chosen.of(source.config)
-        check_max_length(str(source), source.config, max_length)
+        longest = min(source.max_length, _LONGEST) if max_length is None else max_length
+        with failing_in(source):
+            checked_length(longest, "--max-length", source.config.max_position_embeddings)
         return cls(
             source=source,
             texts=texts,
             dial=replace(chosen, depth=student.num_hidden_layers, embedding_size=student.embedding_width),
             lessons=lessons,
             recipe=recipe.resolved(**_DEFAULTS),
-            max_length=min(source.max_length, _LONGEST) if max_length is None else max_length,
+            max_length=longest,
         )
 
     @property

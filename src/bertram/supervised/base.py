@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from bertram.batch import Examples
-from bertram.config import EncoderConfig, TransformerConfig
-from bertram.errors import require_all
+from bertram.batch import Examples, checked_length
+from bertram.errors import failing_in, require_all
 from bertram.model_directory import ModelDirectory
 from bertram.model_names import Preset
 from bertram.processes import share_cores
@@ -46,13 +45,22 @@ class Training(ABC, Generic[T, S]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", self.recipe.resolved(**self.defaults))
+        longest, positions = self.longest, self.positions
+        with failing_in(self.source):
+            checked_length(longest, "--max-length", positions)
 
-    def longest(self, config: EncoderConfig | TransformerConfig) -> int:
-        """Tokens that texts are cut to for a network of this configuration: those asked for, or all that it reads."""
+    @property
+    @abstractmethod
+    def positions(self) -> int:
+        """Tokens of the longest text that the model to be trained can read."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens that texts are cut to: those asked for, or all that the model reads."""
         if self.max_length is not None:
             return self.max_length
-        read = self.source.max_length if isinstance(self.source, ModelDirectory) else config.max_position_embeddings
-        return min(read, config.max_position_embeddings)
+        source = self.source
+        return min(source.max_length, self.positions) if isinstance(source, ModelDirectory) else self.positions
 
     @property
     @abstractmethod

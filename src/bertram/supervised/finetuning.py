@@ -11,7 +11,7 @@ from bertram.errors import BadInput
 from bertram.files import write_array
 from bertram.inference.predictor import Predictor
 from bertram.model_card import model_card
-from bertram.model_directory import ModelDirectory, check_max_length
+from bertram.model_directory import ModelDirectory
 from bertram.saving import learned_tokenizer, save
 from bertram.supervised.base import Training
 from bertram.tasks.classification import Classification
@@ -93,7 +93,11 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             raise BadInput(f"{source}: has its tokenizer already; --vocab-size and --cased are for presets")
         if self.splits.train.texts_b is not None and not self.task.apart and source.config.type_vocab_size < 2:
             raise BadInput(f"{source}: {NO_PAIRS}")
-        check_max_length(str(source), source.config, self.max_length)
+
+    @property
+    def positions(self) -> int:
+        """As `Training.positions`."""
+        return self.source.config.max_position_embeddings
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
 
         task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
         network, tokenizer = _start(self, out)
-        max_length = self.longest(network.config)
+        max_length = self.longest
         examples, truncated = examples_of(task, tokenizer, splits.train, targets["train"], max_length)
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 

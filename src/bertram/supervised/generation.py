@@ -13,7 +13,7 @@ from bertram.errors import BadInput
 from bertram.evaluation import evaluate_writing
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
-from bertram.model_directory import TARGET, ModelDirectory, check_max_length
+from bertram.model_directory import TARGET, ModelDirectory
 from bertram.saving import learned_tokenizer, save_transformer
 from bertram.search import Search
 from bertram.supervised.base import Training
@@ -62,19 +62,24 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
     libraries = ("torch", "safetensors", "sacrebleu", "tensorboard")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         source = self.source
-        if isinstance(source, ModelDirectory) and (self.vocab_size is not None or self.separate_vocabularies):
-            raise BadInput(f"{source}: has its tokenizer already; --vocab-size and its like are for presets")
-        if not source.is_transformer:
-            stacks = [source.config, changed(source.config, self.config)]
-        elif self.config and isinstance(source, ModelDirectory):
-            raise BadInput(f"{source}: is a trained encoder–decoder model, whose sizes cannot be changed")
-        else:
+        if isinstance(source, ModelDirectory):
+            if self.vocab_size is not None or self.separate_vocabularies:
+                raise BadInput(f"{source}: has its tokenizer already; --vocab-size and its like are for presets")
+            if source.is_transformer and self.config:
+                raise BadInput(f"{source}: is a trained encoder–decoder model, whose sizes cannot be changed")
+        super().__post_init__()
+
+    @property
+    def positions(self) -> int:
+        """As `Training.positions`, of texts that are read or written."""
+        source = self.source
+        if source.is_transformer:
             sizes = source.transformer_config
             stacks = [changed(stack, self.config) for stack in (sizes.encoder, sizes.decoder)]
-        for stack in stacks:
-            check_max_length(str(source), stack, self.max_length)
+        else:
+            stacks = [source.config, changed(source.config, self.config)]
+        return min(stack.max_position_embeddings for stack in stacks)
 
     @property
     def defaults(self) -> Mapping[str, float]:
@@ -108,7 +113,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         search = Search()
         if isinstance(self.source, ModelDirectory) and self.source.is_transformer:
             search = self.source.search
-        max_length = self.longest(network.config)
+        max_length = self.longest
         examples, truncated = examples_of(self.splits.train, source, target, network.config, max_length)
         generator = Generator(self.task, source, target, TorchGenerator(network, processes.device), max_length, search)
 
