@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import Batch, budgeted, chunked
+from bertram.batch import NO_PAIRS, Batch, budgeted, chunked
 from bertram.errors import BadInput
 from bertram.formats.engine_file import Engine
 from bertram.formats.engine_layout import EMBEDDING
@@ -107,27 +107,32 @@ class Predictor:
         return self.task.answers(check_finite(self.logits(texts, texts_b)))
 
 
-def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None) -> None:
-    """Refuse single texts where a task or a model is for pairs, or vice versa.
+def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None, segments: int = 2) -> None:
+    """Refuse single texts or pairs that a task or a model cannot read.
 
     Raises:
-        BadInput: the inputs are of the other kind.
+        BadInput: the task compares two texts, and these are single ones; or as `check_kind`.
     """
     if task.apart and not pairs:
         raise BadInput(f"{task.name} compares two texts: each needs a text_b")
     if not task.apart:
-        check_kind(pairs, trained_on=trained_on)
+        check_kind(pairs, trained_on=trained_on, segments=segments)
 
 
-def check_kind(pairs: bool, *, trained_on: bool | None) -> None:
-    """Refuse single texts where a model that reads the texts of a pair together was trained on pairs, or vice versa.
+def check_kind(pairs: bool, *, trained_on: bool | None, segments: int = 2) -> None:
+    """Refuse single texts or pairs where a model that reads the texts of a pair together cannot read them.
+
+    `trained_on` says whether it was trained on pairs, if that is known, and `segments` how many it tells apart, for
+    those who ask before a runner does, which refuses a batch of more.
 
     Raises:
-        BadInput: the inputs are of the other kind.
+        BadInput: it was trained on the other kind, or has no segment for the second text of a pair.
     """
     if trained_on not in (None, pairs):
         wanted = "pairs of texts: each needs a text_b" if trained_on else "single texts: leave text_b out"
         raise BadInput(f"the model was trained on {wanted}")
+    if pairs and segments < 2:
+        raise BadInput(NO_PAIRS)
 
 
 def check_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:

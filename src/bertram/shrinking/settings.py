@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bertram import model_names
-from bertram.batch import NO_PAIRS, checked_length
+from bertram.batch import checked_length
 from bertram.config import LESSONS, Lesson
 from bertram.errors import BadInput, failing_in
 from bertram.files import fingerprint
@@ -116,10 +116,9 @@ class Evaluated:
         if not isinstance(task, Task):
             raise BadInput(f"{file}: a model for {task.name} is not scored on labels")
         task.targets(table.labels, str(file))
+        pairs, segments = table.texts_b is not None, source.config.type_vocab_size
         with failing_in(file):
-            check_inputs(task, table.texts_b is not None, trained_on=source.pairs)
-        if not task.apart and table.texts_b is not None and source.config.type_vocab_size < 2:
-            raise BadInput(f"{source}: {NO_PAIRS}")
+            check_inputs(task, pairs, trained_on=source.pairs, segments=segments)
         return cls(table, {"file": file.name, "sha256": fingerprint(file), "columns": dict(columns or {})})
 
 
@@ -144,15 +143,14 @@ def _check_texts(source: ModelDirectory, *, pairs: bool) -> None:
     Raises:
         BadInput: the model does not read pairs of texts, or nothing else.
     """
-    if isinstance(task := source.task_if_known, Task) and task.apart:
-        if pairs:
-            raise BadInput(
-                f"{source}: this model reads single texts; give --texts without a text_b, each text on its own line"
-            )
-        return
-    check_kind(pairs, trained_on=source.pairs)
-    if pairs and source.config.type_vocab_size < 2:
-        raise BadInput(f"{source}: {NO_PAIRS}")
+    task = source.task_if_known
+    if not isinstance(task, Task) or not task.apart:
+        with failing_in(source):
+            check_kind(pairs, trained_on=source.pairs, segments=source.config.type_vocab_size)
+    elif pairs:
+        raise BadInput(
+            f"{source}: this model reads single texts; give --texts without a text_b, each text on its own line"
+        )
 
 
 def _texts(files: Sequence[Path]) -> Table:

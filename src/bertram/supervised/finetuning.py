@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bertram.batch import NO_PAIRS, Examples
-from bertram.errors import BadInput
+from bertram.batch import Examples
+from bertram.errors import BadInput, failing_in
 from bertram.files import write_array
-from bertram.inference.predictor import Predictor
+from bertram.inference.predictor import Predictor, check_inputs
 from bertram.model_card import model_card
 from bertram.model_directory import ModelDirectory
 from bertram.saving import learned_tokenizer, save
@@ -91,8 +91,9 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
         if (self.vocab_size is not None or self.cased) and isinstance(source, ModelDirectory):
             raise BadInput(f"{source}: has its tokenizer already; --vocab-size and --cased are for presets")
-        if self.splits.train.texts_b is not None and not self.task.apart and source.config.type_vocab_size < 2:
-            raise BadInput(f"{source}: {NO_PAIRS}")
+        pairs, segments = self.splits.train.texts_b is not None, source.config.type_vocab_size
+        with failing_in(source):
+            check_inputs(self.task, pairs, trained_on=None, segments=segments)  # it may learn the other kind
 
     @property
     def positions(self) -> int:
