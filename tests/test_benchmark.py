@@ -18,7 +18,7 @@ from bertram.benchmark import bench as room
 from bertram.benchmark import subject
 from bertram.benchmark.bench import bench, versus
 from bertram.benchmark.contestants import SETTINGS, padded
-from bertram.benchmark.process import alone, turn_of
+from bertram.benchmark.process import loading_and_peak, turn_of
 from bertram.benchmark.subject import encoded, prepare
 from bertram.benchmark.table import render_table
 from bertram.errors import BadInput, BertramError
@@ -131,7 +131,7 @@ def test_an_engine_alone(tmp_path, monkeypatch):
     place = model_directory(tmp_path / "model", {"classification": 2}, max_position_embeddings=12)
     export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
     loads = iter([5.0, 7.0])
-    monkeypatch.setattr(room, "alone", lambda *arguments: (next(loads), alone(*arguments)[1]))
+    monkeypatch.setattr(room, "loading_and_peak", lambda *arguments: (next(loads), loading_and_peak(*arguments)[1]))
     found = bench(tmp_path / "a.engine", rounds=1, with_ceiling=False)
     [row] = found["rows"]
     assert (row["setting"], row["load_seconds"]) == ("bertram fp32", 5.0)

@@ -20,7 +20,7 @@ from bertram.model_card import model_card
 from bertram.model_directory import ModelDirectory
 from bertram.models.heads import ClassificationHead
 from bertram.run_directory import SETTINGS, alone_in
-from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, task_of
+from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
 from bertram.supervised.train import summary, train
 from bertram.text.table import Table, read_table
 from bertram.training.distributed import alone
@@ -69,7 +69,7 @@ def test_labels_are_smoothed_where_the_recipe_says_so(place, tmp_path):
     for smoothing in (0.1, None):
         recipe = replace(RECIPE, label_smoothing=smoothing)
         training = EncoderTraining(
-            task=task_of("classification", splits), splits=splits, source=ModelDirectory(place / "bare"), recipe=recipe
+            task=splits.task("classification"), splits=splits, source=ModelDirectory(place / "bare"), recipe=recipe
         )
         setup = training.begin(tmp_path, alone())
         assert setup.network.heads["classification"].label_smoothing == (smoothing or 0.0)

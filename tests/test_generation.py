@@ -561,7 +561,7 @@ def test_inputs_that_cannot_be_written_from(echo: Generator) -> None:
 def test_targets_are_what_follows() -> None:
     tokenizer = Tokenizer.train(list(WORDS), "transformer", 60)
     pairs = Pairs(["one two", "six"], [["six five"], ["one", "four"]])
-    examples, cut = generation.examples_of(pairs, tokenizer, tokenizer, TRANSFORMERS["transformer-tiny"], 64)
+    examples, cut = generation.pair_examples(pairs, tokenizer, tokenizer, TRANSFORMERS["transformer-tiny"], 64)
     assert cut == 0
     assert len(examples) == 3
     outputs = examples.inputs_b

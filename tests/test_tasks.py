@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from bertram.errors import BadInput
 from bertram.tasks.classification import Classification
-from bertram.tasks.registry import TASKS, guess_task, task_from_dict
+from bertram.tasks.registry import TASKS, kind_of_task, task_from_dict
 from bertram.tasks.regression import Regression
 from bertram.tasks.similarity import Similarity
 from bertram.tasks.task import Score
@@ -240,7 +240,7 @@ class TestRegistry:
         ],
     )
     def test_guess(self, labels, task):
-        assert guess_task(labels) is task
+        assert kind_of_task(None, labels) is task
 
     @pytest.mark.parametrize(
         "value",

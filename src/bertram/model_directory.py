@@ -194,9 +194,9 @@ class ModelDirectory:
                 return any_task_from_dict(self.manifest["task"])
         if is_marian(self.path):
             return Translation()
-        return Similarity() if has_pooling(self.path) else self._task_of_class()
+        return Similarity() if has_pooling(self.path) else self._task_of_architecture()
 
-    def _task_of_class(self) -> Task | FillMask | None:
+    def _task_of_architecture(self) -> Task | FillMask | None:
         """What a published model is for, by the class that config.json names; its numbers are in the labels' unit."""
         if not (self.path / "config.json").exists() or self.is_transformer:
             return None

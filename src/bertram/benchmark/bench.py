@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bertram.benchmark.contestants import INT8, SETTINGS, Ids, not_installed
-from bertram.benchmark.process import Worker, alone, turn_of
+from bertram.benchmark.process import Worker, loading_and_peak, turn_of
 from bertram.benchmark.subject import LENGTHS, drawn, encoded, prepare
 from bertram.config import PRESETS, EncoderConfig, LengthDistribution
 from bertram.environment import default_threads
@@ -137,7 +137,8 @@ def _loading_and_memory(
             seconds, peaks = list[float](), dict[str, float]()
             for texts, longest in _MEMORY_SHAPES:
                 length = min(longest, positions)
-                took, peaks[f"{texts} × {length}"] = alone(name, path, _short(positions), [[[7] * length] * texts] * 2)
+                batches = [[[7] * length] * texts] * 2
+                took, peaks[f"{texts} × {length}"] = loading_and_peak(name, path, _short(positions), batches)
                 seconds.append(took)
             found[name] = {"load_seconds": min(seconds), "peak_mb": peaks}
     return found

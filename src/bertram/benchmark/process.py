@@ -47,7 +47,7 @@ class Worker:
         return answer
 
 
-def alone(name: str, path: Path, first: Ids, batches: list[Ids]) -> tuple[float, float]:
+def loading_and_peak(name: str, path: Path, first: Ids, batches: list[Ids]) -> tuple[float, float]:
     """Seconds from a process' start to its first answer, and its peak memory in MB after some batches.
 
     Raises:

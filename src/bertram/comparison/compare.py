@@ -20,7 +20,7 @@ from bertram.inference.kernels import machine
 from bertram.model_directory import ModelDirectory
 from bertram.model_names import Preset
 from bertram.run_directory import alone_in, is_occupied, keep, read_settings
-from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits, task_of
+from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits
 from bertram.tasks.classification import Classification
 from bertram.tasks.task import Task
 from bertram.text.rows import Columns
@@ -82,7 +82,7 @@ def compare(
         raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
     files = files_of(data, validation, test, most=1)
     splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
-    found = task_of(task, splits)
+    found = splits.task(task)
     splits.targets(found)  # a label that cannot be scored is heard of before anything is trained
     comparison = Comparison(out, found, splits, files, recipe.seed)
     trainings = {

@@ -62,6 +62,17 @@ class LabelledSplits(Splits[Table]):
         held_out = "validation" not in self.description["sha256"]
         return self.train.labels + (self.validation.labels if held_out else [])
 
+    def task(self, name: str | None) -> Task:
+        """The task of that name, or the one that the labels look like, with what it learns from the labels.
+
+        Raises:
+            BadInput: there is no such task, or the data do not suit it.
+        """
+        kind, source = kind_of_task(name, self.labels), self.description["train"]
+        if kind.apart and self.train.texts_b is None:
+            raise BadInput(f"{source}: {kind.name} compares two texts: it needs a column text_b")
+        return kind.from_labels(self.labels, source)
+
     def targets(self, task: Task) -> dict[str, Targets]:
         """The targets of every table, [N] each.
 
@@ -116,7 +127,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
         network, tokenizer = _start(self, out)
         max_length = self.longest
-        examples, truncated = examples_of(task, tokenizer, splits.train, targets["train"], max_length)
+        examples, truncated = labelled_examples(task, tokenizer, splits.train, targets["train"], max_length)
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
@@ -158,12 +169,12 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         )
 
 
-def examples_of(
+def labelled_examples(
     task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int
 ) -> tuple[Examples, int]:
     """A table as a task's head learns it, with `targets` [N], and how many texts were cut.
 
-    A task that reads two texts apart needs a table of pairs, which `task_of` sees to.
+    A task that reads two texts apart needs a table of pairs, which `LabelledSplits.task` sees to.
 
     Raises:
         BadInput: as `Tokenizer.encode`.
@@ -192,15 +203,3 @@ def _start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
         cased=training.cased,
     )
     return Model(replace(source.config, vocab_size=tokenizer.vocab_size), heads), tokenizer
-
-
-def task_of(name: str | None, splits: LabelledSplits) -> Task:
-    """The task of that name, or the one that the labels look like, with what it learns from the labels.
-
-    Raises:
-        BadInput: there is no such task, or the labels do not suit it.
-    """
-    kind = kind_of_task(name, splits.labels)
-    if kind.apart and splits.train.texts_b is None:
-        raise BadInput(f"{splits.description['train']}: {kind.name} compares two texts: it needs a column text_b")
-    return kind.from_labels(splits.labels, splits.description["train"])

@@ -114,7 +114,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         if isinstance(self.source, ModelDirectory) and self.source.is_transformer:
             search = self.source.search
         max_length = self.longest
-        examples, truncated = examples_of(self.splits.train, source, target, network.config, max_length)
+        examples, truncated = pair_examples(self.splits.train, source, target, network.config, max_length)
         generator = Generator(self.task, source, target, TorchGenerator(network, processes.device), max_length, search)
 
         def evaluate() -> Evaluation:
@@ -132,7 +132,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
         )
 
 
-def examples_of(
+def pair_examples(
     pairs: Pairs, source: Tokenizer, target: Tokenizer, config: TransformerConfig, max_length: int
 ) -> tuple[Examples, int]:
     """Pairs as a decoder learns them: given the start token and the tokens so far, it predicts the next token, and

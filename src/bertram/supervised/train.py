@@ -8,7 +8,7 @@ from bertram import model_names
 from bertram.errors import BadInput
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
-from bertram.supervised.finetuning import EncoderTraining, LabelledSplits, task_of
+from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
 from bertram.supervised.generation import EncoderDecoderTraining, read_splits
 from bertram.tasks.registry import GENERATIONS, TASKS
 from bertram.text.rows import Columns
@@ -90,7 +90,7 @@ def train(
         source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # likewise
         splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
         training = EncoderTraining(
-            task=task_of(task, splits),
+            task=splits.task(task),
             splits=splits,
             source=source,
             recipe=recipe,

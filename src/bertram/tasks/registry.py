@@ -23,25 +23,24 @@ AnyTask = Task | Generation | FillMask
 _MOST_CLASSES = 20
 
 
-def guess_task(labels: Sequence[str]) -> type[Task]:
-    """Regression if all labels are numbers and one has a fraction or more than 20 differ; else classification."""
+def kind_of_task(name: str | None, labels: Sequence[str]) -> type[Task]:
+    """The encoder's task of that name; without one what the labels look like.
+
+    They look like regression if all are numbers and one has a fraction or more than 20 differ; else classification.
+
+    Raises:
+        BadInput: there is no such task.
+    """
+    if name is not None:
+        if name not in TASKS:
+            raise BadInput(f"no task named {name}; tasks are {', '.join(TASKS)}")
+        return TASKS[name]
     values = {parse_number(label) for label in set(labels)}
     numbers = {value for value in values if value is not None}
     if numbers != values:
         return Classification
     fractions = any(not value.is_integer() for value in numbers)
     return Regression if fractions or len(numbers) > _MOST_CLASSES else Classification
-
-
-def kind_of_task(name: str | None, labels: Sequence[str]) -> type[Task]:
-    """The encoder's task of that name; without one what the labels look like.
-
-    Raises:
-        BadInput: there is no such task.
-    """
-    if name is not None and name not in TASKS:
-        raise BadInput(f"no task named {name}; tasks are {', '.join(TASKS)}")
-    return guess_task(labels) if name is None else TASKS[name]
 
 
 def task_from_dict(value: Any) -> Task:
