@@ -63,8 +63,8 @@ class Predictor:
             raise BadInput(f"inputs: {len(texts):,} texts and {len(texts_b):,} second ones; each needs one")
         check_inputs(self.task, texts_b is not None, trained_on=self.pairs)
         if self.task.apart:
-            return cosines(self._run(texts, None, None), self._run(texts_b or [], None, None))[:, None]
-        return self._run(texts, texts_b, self.task.outputs)
+            return cosines(self._run(texts), self._run(texts_b or []))[:, None]
+        return self._run(texts, texts_b)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vector of every text, [N, H], in the order given, by a model whose task compares vectors.
@@ -74,22 +74,20 @@ class Predictor:
         """
         if not self.task.apart:
             raise BadInput(f"the model is for {self.task.name}, which makes no vectors of texts")
-        return check_finite(self._run(texts, None, None))
+        return check_finite(self._run(texts))
 
-    def _run(self, texts: Sequence[str], texts_b: Sequence[str] | None, width: int | None) -> NDArray[np.float32]:
-        """What the task's head says of every text, [N, width]; the first answer tells a width of None."""
+    def _run(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """What the task's head says of every text: logits [N, L] or vectors [N, H]."""
         check_characters(texts)
         check_characters(texts_b or ())
-        found = np.empty((len(texts), width or 0), np.float32)
+        found = list[NDArray[np.float32]]()
         for chunk in chunked(len(texts)):
             seconds = None if texts_b is None else texts_b[chunk]
             batch, _ = self.tokenizer.encode(texts[chunk], seconds, max_length=self.max_length)
-            for rows in budgeted(batch.lengths, self.max_tokens):
-                values = self.runner.run(batch.select(rows))[self.task.head]
-                if not found.size:
-                    found = np.empty((len(texts), values.shape[1]), np.float32)
-                found[chunk][rows] = values
-        return found
+            runs = budgeted(batch.lengths, self.max_tokens)
+            said = np.concatenate([self.runner.run(batch.select(rows))[self.task.head] for rows in runs])
+            found.append(said[np.argsort(np.concatenate(runs))])
+        return np.concatenate(found) if found else np.empty((0, self.task.outputs), np.float32)
 
     def predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
         """One answer an input, in the order given. An input is a string or {"text"} or {"text", "text_b"}.
