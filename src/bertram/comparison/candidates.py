@@ -10,7 +10,7 @@ import numpy as np
 
 from bertram import baseline
 from bertram.comparison.jobs import done
-from bertram.comparison.results import Answering, Candidate, Run, ScoreInterval, ShippedEngine, Trained, finished
+from bertram.comparison.results import Answering, Candidate, Run, ScoreInterval, ShippedEngine, Size, Trained, finished
 from bertram.comparison.selection import BASELINE
 from bertram.comparison.worker import FIT
 from bertram.errors import BadInput
@@ -88,41 +88,38 @@ def trained(comparison: Comparison, name: str, training: EncoderTraining, seeds:
 def measured(comparison: Comparison, row: Trained, score: ScoreInterval | None) -> Candidate:
     """Measure what a candidate's shipped run costs: to answer with as an engine, to store and to compute."""
     name, folder = row["model"], comparison.out / row["directory"]
-    if name == BASELINE:
-        fit = json.loads((folder / FIT).read_text(encoding="utf-8"))
-        return {
-            **row,
-            **_answering(comparison, name, folder),
-            "parameters": fit["parameters"],
-            "unique_parameters": fit["parameters"],
-            "bytes_on_disk": _bytes(*(folder / file for file in baseline.FILES)),
-            "flops_per_token": None,
-            "engine": None,
-            "score": score,
-        }
-    files = [folder / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
-    engine = _exported(comparison, name, folder) if finished(row) else None
-    model = folder
-    if engine is not None:
-        model = engine_path(comparison.out, name)
-        files = [model]
+    engine = _exported(comparison, name, folder) if name != BASELINE and finished(row) else None
+    model = folder if engine is None else engine_path(comparison.out, name)
     answering = _answering(comparison, name, model)
-    costs = describe(encoder_config(row["config"]), max(1, round(answering["mean_tokens"] or 0)))
-    return {
-        **row,
-        **answering,
-        "parameters": costs["parameters"],
-        "unique_parameters": costs["unique_parameters"],
-        "bytes_on_disk": _bytes(*files),
-        "flops_per_token": costs["flops_per_token"],
-        "engine": engine,
-        "score": score,
-    }
+    size = _size_of_baseline(folder) if name == BASELINE else _size(row, model, answering["mean_tokens"])
+    return {**row, **answering, **size, "engine": engine, "score": score}
 
 
 def engine_path(out: Path, name: str) -> Path:
     """Where the engine of a candidate stands."""
     return out / "engines" / f"{name}.engine"
+
+
+def _size(row: Trained, model: Path, tokens: float | None) -> Size:
+    """Of a model's directory or engine, which computes texts of so many tokens."""
+    costs = describe(encoder_config(row["config"]), max(1, round(tokens or 0)))
+    files = [model / file for file in ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json")]
+    return {
+        "parameters": costs["parameters"],
+        "unique_parameters": costs["unique_parameters"],
+        "bytes_on_disk": _bytes(*([model] if model.is_file() else files)),
+        "flops_per_token": costs["flops_per_token"],
+    }
+
+
+def _size_of_baseline(folder: Path) -> Size:
+    parameters = json.loads((folder / FIT).read_text(encoding="utf-8"))["parameters"]
+    return {
+        "parameters": parameters,
+        "unique_parameters": parameters,
+        "bytes_on_disk": _bytes(*(folder / file for file in baseline.FILES)),
+        "flops_per_token": None,
+    }
 
 
 def _of_runs(name: str, manifests: Mapping[str, dict[str, Any]], split: str) -> Trained:
