@@ -200,6 +200,7 @@ REFUSED = [
     (["--groups", 4, "--rank", 2], "--rank 2: is for layers that share"),
     (["--groups", 4, "--embedding-size", 32], "nothing would shrink"),
     (["--lessons", "states", "music"], "music"),
+    (["--lessons", "states,music"], 'Invalid value "music" for --lessons'),
     (["--lessons", "logits"], "no head whose logits could be taught"),
     (["--encoder-learning-rate", 1e-4], "--encoder-learning-rate"),
     (["--max-length", 2], "--max-length must be a whole number from 3 to 32, not 2"),

@@ -69,6 +69,14 @@ def _task(kind: Any, tokens: Sequence[Token]) -> Any:
     return convert(kind, tokens)
 
 
+def _separated(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Names that commas separate too; one with a comma that is a path stays whole."""
+    from bertram.model_names import exists
+
+    names = [(token, [token.value] if exists(Path(token.value)) else token.value.split(",")) for token in tokens]
+    return convert(kind, [token.evolve(value=name) for token, parts in names for name in parts if name])
+
+
 def _column_names(_: object, tokens: Sequence[Token]) -> Mapping[str, str]:
     return assignments(tokens[0].value, "text=sentence,label=2")
 
@@ -91,6 +99,7 @@ Data2 = Annotated[
         help="For translation from two text files: the target side, whose lines translate those of DATA.",
     ),
 ]
+Names = Parameter(converter=_separated, consume_multiple=True, negative="")
 Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
 ColumnNames = Annotated[Mapping[str, str] | None, Parameter(converter=_column_names, n_tokens=1, accepts_keys=False)]
 TableColumns = Annotated[
@@ -136,7 +145,13 @@ Training = Annotated[Recipe, Parameter(name="*")]
 TaskName = Literal["classification", "regression", "similarity"]
 WritingTask = Literal["translation", "summarization"]
 AnyTaskName = Literal[TaskName, WritingTask]
-SingleText = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+SingleText = Annotated[
+    str | None,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.",
+    ),
+]
 Source = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_no_option)]
 Searching = Annotated[SearchOptions | None, Parameter(name="*")]
 
@@ -267,7 +282,7 @@ def train(
 def compare(
     data: Path,
     *,
-    models: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
+    models: Annotated[list[str], Names],
     out: Path,
     task: TaskName | None = None,
     validation: Path | None = None,
@@ -324,7 +339,7 @@ def compare(
 
     results = run_comparison(
         data,
-        _separated(models),
+        models,
         out,
         task=task,
         validation=validation,
@@ -423,7 +438,7 @@ def shrink(
     out: Path | None = None,
     dial: Annotated[DialOptions | None, Parameter(name="*")] = None,
     recipe: Training = Recipe(),  # noqa: B008  frozen
-    lessons: Annotated[list[Lesson] | None, Parameter(consume_multiple=True, negative="")] = None,
+    lessons: Annotated[list[Lesson] | None, Names] = None,
     max_length: int | None = None,
     evaluate: Path | None = None,
     columns: ColumnNames = None,
@@ -449,7 +464,7 @@ def shrink(
         on the same table or, without --evaluate, learned from the same texts with the same seed and maximum length.
     lessons
         What to distil: hidden states at the end of each group, text vectors, similarities between the texts of one pass
-        (see --max-tokens), logits of the heads. Default: all that the model has.
+        (see --max-tokens), logits of the heads; separated by spaces or commas. Default: all that the model has.
     max_length
         Truncate texts to this many tokens. Default: the maximum length of the model, at most 128.
     evaluate
@@ -545,8 +560,6 @@ def predict(
         bertram-sentiment, which labels English texts negative, neutral or positive.
     source
         A text file with one input a line, or a table with text [, text_b]. Default, or -: standard input.
-    text
-        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     """
     from bertram.artifacts import load
     from bertram.asking import asked
@@ -581,8 +594,6 @@ def embed(
         built-in bertram-english.
     source
         A text file with one text a line, or a table with a column text. Default, or -: standard input.
-    text
-        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     out
         Write the vectors to this .npy file, float32 [texts, width], instead of printing them.
     """
@@ -624,8 +635,6 @@ def fill_mask(
     source
         A text file with one text a line, or a table with a column text. Default, or -: standard input. Every text must
         hold the model's mask token once.
-    text
-        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     top_k
         Candidates for each text, the most probable first.
     """
@@ -660,8 +669,6 @@ def translate(
     source
         A text file, or a table with a column source. Default, or -: standard input. A line that is too long for the
         model is translated sentence by sentence.
-    text
-        A single text, instead of a file. A text of two or more words can also be given directly as SOURCE.
     """
     from bertram.asking import chunks_of
 
@@ -691,8 +698,6 @@ def summarize(
     source
         A text file with one document a line, or a table with a column document. Default, or -: standard input.
         Documents longer than the model's maximum length are truncated.
-    text
-        A single document, instead of a file. One of two or more words can also be given directly as SOURCE.
     """
     from bertram.asking import chunks_of
 
@@ -788,7 +793,7 @@ def bench(
     texts: Path | None = None,
     columns: TableColumns = None,
     lengths: LengthDistribution | None = None,
-    against: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    against: Annotated[list[str] | None, Names] = None,
     rounds: int = 3,
     allow_pickle: Pickle = False,
     json: Json = False,
@@ -820,7 +825,7 @@ def bench(
         texts=texts,
         columns=columns,
         lengths=lengths,
-        against=_separated(against or []),
+        against=against or (),
         rounds=rounds,
         allow_pickle=allow_pickle,
     )
@@ -896,13 +901,6 @@ def _write(
     for chunk in chunks:
         answers = generator.predict(chunk, how)
         _lines(_dumps(answer) if as_json else " ".join(answer["text"].splitlines()) for answer in answers)
-
-
-def _separated(given: Sequence[str]) -> list[str]:
-    """Names that commas separate too; one with a comma that is a path stays whole."""
-    from bertram.model_names import exists
-
-    return [name for names in given for name in ([names] if exists(Path(names)) else names.split(",")) if name]
 
 
 def _lines(lines: Iterable[str]) -> None:

@@ -221,6 +221,8 @@ Lesson = Literal["states", "vectors", "similarities", "logits"]
 """What a model may teach another: its hidden states, its vectors of texts, their cosines, what its heads say."""
 LESSONS: tuple[Lesson, ...] = get_args(Lesson)
 
+NEVER_CASED = "--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway"
+
 Documents = Literal["file", "blank-line"]
 """What parts the documents of text files."""
 ExportFormat = Literal["engine", "onnx", "ctranslate2", "huggingface"]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.checking import pairs, tables
-from bertram.config import PRESETS, TRANSFORMERS
+from bertram.config import NEVER_CASED, PRESETS, TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.tasks.registry import GENERATIONS
 from bertram.text.rows import Columns, read_rows
@@ -37,7 +37,7 @@ def check(
         task = "translation" if more else _by_columns(table, columns)
     if task in GENERATIONS:
         if cased:
-            raise BadInput("--cased is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
+            raise BadInput(NEVER_CASED)
         files = files_of(data, validation, test, most=2)
         found = pairs.check_pairs(task, files, model=model, columns=columns, vocab_size=vocab_size)
         return found, pairs.render(found)

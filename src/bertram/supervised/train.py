@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram import model_names
+from bertram.config import NEVER_CASED
 from bertram.errors import BadInput
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
@@ -69,7 +70,7 @@ def train(
     training: EncoderTraining | EncoderDecoderTraining
     if task in GENERATIONS:
         if cased:
-            raise BadInput("--cased: is for labelled texts; an encoder–decoder preset keeps case and accents anyway")
+            raise BadInput(NEVER_CASED)
         files = files_of(data, validation, test, most=2)
         source = model_names.resolve_writing(model, allow_pickle=allow_pickle)  # before anything is read or written
         training = EncoderDecoderTraining(
