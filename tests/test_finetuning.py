@@ -315,6 +315,26 @@ def test_a_classifier_of_the_same_labels_goes_on_from_what_it_learned(tmp_path):
     assert other[0]["loss"] > again[0]["loss"] + 0.2
 
 
+def test_a_regression_of_other_labels_goes_on_from_what_it_answered(tmp_path):
+    """They have another mean and deviation; a published model, of which neither is known, goes on as well."""
+    texts = [text for text, _ in rows(60)]
+    lengths = np.array([len(text) for text in texts], float)
+    few = [(text, n) for text, n in zip(texts, lengths, strict=True) if n >= np.median(lengths)]
+    for name, lines in ("all", zip(texts, lengths, strict=True)), ("few", few):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *(f"{text},{n}" for text, n in lines)]))
+    model, learned = model_directory(tmp_path / "bare"), Recipe(steps=150, learning_rate=3e-3)
+    first = train("regression", tmp_path / "all.csv", model=model, out=tmp_path / "first", recipe=learned)
+    bertram.export(tmp_path / "first", format="huggingface", out=tmp_path / "published")
+    expected = [answer["score"] for answer in bertram.load(tmp_path / "first").predict(texts)]
+    still = Recipe(steps=1, learning_rate=0.0)
+    for name in ("first", "published"):
+        out = tmp_path / f"{name}-further"
+        further = train("regression", tmp_path / "few.csv", model=tmp_path / name, out=out, recipe=still)
+        assert further["task"]["mean"] > first["task"]["mean"] + 0.3 * further["task"]["std"]
+        found = [answer["score"] for answer in bertram.load(out).predict(texts)]
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_model_of_one_segment_refuses_pairs(tmp_path):
     model = model_directory(tmp_path / "bare", type_vocab_size=1)
     recipe = Recipe(steps=1)

@@ -243,12 +243,7 @@ def _export_encoder(source: ModelDirectory, out: Path) -> None:
 def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:
     """Make a regression head say values; ours counts standard deviations, which only `Regression.answers` undoes."""
     if isinstance(task, Regression):
-        import torch
-
-        values = cast("RegressionHead", network.heads[task.head]).classifier
-        with torch.no_grad():
-            values.weight.mul_(task.std)
-            values.bias.mul_(task.std).add_(task.mean)
+        cast("RegressionHead", network.heads[task.head]).rescale(task.std, task.mean)
 
 
 def _export_transformer(

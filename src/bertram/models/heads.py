@@ -123,6 +123,12 @@ class RegressionHead(PooledHead):
         """Mean squared error of [B, 1] against values [B]."""
         return F.mse_loss(logits.squeeze(-1).float(), targets.float())
 
+    @torch.no_grad()
+    def rescale(self, factor: float, shift: float) -> None:
+        """Make every value `factor` times what it was, plus `shift`."""
+        self.classifier.weight.mul_(factor)
+        self.classifier.bias.mul_(factor).add_(shift)
+
     def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Mean squared error of [B, 1] against another model's."""
         return F.mse_loss(logits.float(), taught.float())

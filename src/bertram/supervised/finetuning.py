@@ -16,6 +16,7 @@ from bertram.saving import learned_tokenizer, save
 from bertram.supervised.base import Training
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
+from bertram.tasks.regression import Regression
 from bertram.tasks.task import Score, Targets, Task
 from bertram.text.rows import Columns
 from bertram.text.splits import Splits
@@ -24,7 +25,7 @@ from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import BATCH_SIZE
 
 if TYPE_CHECKING:
-    from bertram.models.heads import Head, Model
+    from bertram.models.heads import Head, Model, RegressionHead
     from bertram.training.distributed import Processes
     from bertram.training.setup import TrainingSetup
 
@@ -131,6 +132,10 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
+        before = self.source.task_if_known if isinstance(self.source, ModelDirectory) else None
+        if isinstance(task, Regression) and isinstance(before, Regression):  # it answers what it did, in new deviations
+            shift = (before.mean - task.mean) / task.std
+            cast("RegressionHead", head).rescale(before.std / task.std, shift)
         head.label_smoothing = self.recipe.label_smoothing or 0.0
         constant_loss = head.constant_loss(torch.from_numpy(targets["train"]))
 
