@@ -1,5 +1,7 @@
 import gzip
 import itertools
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,40 @@ def test_chinese_characters_are_words():
     baseline = fit(train, train, Classification)
     assert {"好", "坏"} <= set(baseline.vocabulary)
     assert score(baseline, Table(["好书", "坏书"], None, ["1", "0"])) == 1.0
+
+
+def words_of(text):
+    """Of which a baseline that learned from this text alone knows."""
+    table = Table([text] * 2, None, ["0", "1"])
+    return {run for run in fit(table, table, Classification).vocabulary if " " not in run}
+
+
+def test_marks_belong_to_the_word_that_they_stand_in():
+    """Vowel signs, points, accents that are characters of their own, joiners: Hindi, Bengali, Hebrew, Persian."""
+    for text in ("यह फिल्म बहुत अच्छी थी", "এই ছবিটি", "שָׁלוֹם רב", "می\u200cخواهم", "q\u0301 r"):
+        assert words_of(text) == set(text.split())
+    assert words_of("क्\u200dष, (❤\ufe0f)") == {"क्\u200dष", ",", "(", "❤\ufe0f", ")"}
+
+
+def test_words_without_spaces_between_them_are_read_by_characters():
+    assert words_of("ดีมาก") == {"ดี", "ม", "า", "ก"}
+    assert words_of("か\u3099 好") == {"が", "好"}
+
+
+def test_composed_and_decomposed_texts_are_the_same():
+    table = Table(["un café déçu", "ein schönes Kind"] * 2, None, ["0", "1"] * 2)
+    baseline = fit(table, table, Classification)
+    decomposed = [unicodedata.normalize("NFD", text) for text in table.texts]
+    assert decomposed != table.texts
+    assert np.array_equal(baseline.logits(decomposed), baseline.logits(table.texts))
+
+
+@pytest.mark.parametrize("run", ["cafe \u0301", "ि ल", "ภาพยนตร", "❤ \ufe0f"])
+def test_a_baseline_of_a_version_that_took_words_apart_is_refused(tmp_path, run):
+    table = Table(["good", "bad"] * 2, None, ["0", "1"] * 2)
+    replace(fit(table, table, Classification), vocabulary=["bad", run]).save(tmp_path)
+    with pytest.raises(BadInput, match="knew other words in a text; fit it again"):
+        Baseline.load(tmp_path)
 
 
 def test_validation_chooses_the_length_of_runs():

@@ -1,16 +1,19 @@
 """The honest baseline of every comparison: tf-idf with a linear model.
 
-A text is its words, punctuation marks and Chinese or Japanese characters, alone and in runs, weighed by tf-idf. A pair
-is both texts, what they differ in and their cosine; without the last two a linear model cannot compare. Logistic or
-ridge regression goes on top. The length of runs and the regularisation are the best of a grid on the validation part.
+A text, in Unicode's form NFC, is its words, punctuation marks and the characters of scripts that put no space between
+words, alone and in runs, weighed by tf-idf. A pair is both texts, what they differ in and their cosine; without the
+last two a linear model cannot compare. Logistic or ridge regression goes on top. The length of runs and the
+regularisation are the best of a grid on the validation part.
 
 Letters: N rows, V runs in the vocabulary, F features (V for texts, 3V + 1 for pairs), L logits.
 """
 
+import re
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,10 @@ _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of logistic regression, 1 / alpha 
 _NEVER = np.float32(-1e4)  # a logit that is finite, and below every other
 _VOCABULARY = 200_000  # the most frequent runs; all 572,000 of ChnSentiCorp scored no higher
 _MOST_WEIGHTS = 2**22  # of all labels; a fit takes some 165 bytes for each
-_CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN = rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]"
+_UNSPACED = (
+    r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese and Japanese
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Burmese, Khmer
+)
 
 Weights = NDArray[np.float32]
 
@@ -123,7 +128,7 @@ class Baseline:
         """Read what `save` wrote.
 
         Raises:
-            BadInput: it is damaged.
+            BadInput: it is damaged, or of a version that took texts apart otherwise.
             OSError: it is not there.
         """
         settings, safetensors = read_object(directory / _SETTINGS, _MOST_BYTES), require("safetensors", "train")
@@ -136,6 +141,8 @@ class Baseline:
             whole = False
         if not whole:
             raise BadInput(f"{directory}: {_SETTINGS} and {_WEIGHTS} are damaged or do not belong together")
+        if any(" ".join(re.findall(_token_pattern(), run)) != run for run in found.vocabulary):
+            raise BadInput(f"{directory}: this baseline is of a version that knew other words in a text; fit it again")
         return found
 
     def _is_whole(self) -> bool:
@@ -157,11 +164,29 @@ class Baseline:
         return vectorizer
 
 
+@cache
+def _token_pattern() -> str:
+    """What a token looks like: marks and joiners belong to what they follow, as in Unicode's annex 29, rule WB4."""
+    characters = map(chr, range(0x300, 0x10000))  # of those beyond, re's search is several times as slow
+    marks = "\u200c\u200d" + "".join(one for one in characters if unicodedata.category(one)[0] == "M")
+    word = rf"[^\W{_UNSPACED}]"
+    return rf"[{_UNSPACED}][{marks}]*|{word}+(?:[{marks}]+{word}*)*|[^\w\s{marks}][{marks}]*"
+
+
+def _normalised(text: str) -> str:
+    return unicodedata.normalize("NFC", text.lower())
+
+
 def _vectorizer(run_length: int, **settings: Any) -> Any:
     """A TfidfVectorizer of runs of 1 to `run_length` tokens."""
     text = require("sklearn.feature_extraction.text", "train")
     return text.TfidfVectorizer(
-        token_pattern=_TOKEN, ngram_range=(1, run_length), sublinear_tf=True, dtype=np.float32, **settings
+        preprocessor=_normalised,
+        token_pattern=_token_pattern(),
+        ngram_range=(1, run_length),
+        sublinear_tf=True,
+        dtype=np.float32,
+        **settings,
     )
 
 
