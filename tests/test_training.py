@@ -289,9 +289,21 @@ def test_another_machine_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 
 def test_nan_is_divergence(tmp_path: Path) -> None:
-    _, outcome = train(tmp_path, replace(RECIPE, learning_rate=1e30, precision="fp32"))
-    assert outcome.status == "diverged"
-    assert outcome.steps < 40
+    """The step that shows it has a line, and no second one when the training is taken up again."""
+    recipe = replace(RECIPE, learning_rate=1e30, precision="fp32", log_every=100, save_every=1)
+    for _ in range(2):
+        _, outcome = train(tmp_path, recipe)
+        assert outcome.status == "diverged"
+        assert outcome.steps < 40
+        (line,) = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+        assert line["step"] == outcome.steps
+        assert None in (line["loss"], line["gradient_norm"])
+
+
+def test_the_last_step_has_a_line(tmp_path: Path) -> None:
+    for _ in range(2):
+        train(tmp_path, replace(RECIPE, log_every=15))
+        assert list(losses(tmp_path)) == [15, 30, 40]
 
 
 def test_no_score_that_is_no_number_is_the_best(tmp_path: Path) -> None:

@@ -222,7 +222,8 @@ class Loop:
             return
         seconds = time.monotonic() - self._started
         line = {"step": state.step, "tokens": state.tokens, "seconds": seconds, **figures}
-        if "loss" not in line or state.step % self.recipe.log_every == 0:
+        last = state.step == state.total or not all(map(math.isfinite, figures.values()))
+        if last or "loss" not in line or state.step % self.recipe.log_every == 0:
             metrics.write(line)
         self.report({"total": state.total, **line})
 

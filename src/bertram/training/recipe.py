@@ -94,7 +94,7 @@ class Recipe:
     save_every: int = 500
     """Steps between checkpoints. One is also written whenever the last is five minutes old."""
     log_every: int = 10
-    """Steps between lines of OUT/metrics.jsonl; every evaluation has a line too."""
+    """Steps between lines of OUT/metrics.jsonl; the last step and every evaluation have a line too."""
     seed: int = 0
     """Seed of weights, order, dropout and held-out texts."""
 
