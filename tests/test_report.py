@@ -337,6 +337,17 @@ class TestLabels:
         assert places[-1] <= 260 + 1e-6
 
 
+class TestCurves:
+    def test_a_run_of_one_point_is_a_dot(self):
+        """Of a path that only moves nothing is painted."""
+        runs = [charts.Curve("a", 0, [(1.0, 0.5), (2.0, 0.7)], False), charts.Curve("b", 1, [(2.0, 0.5)], False)]
+        chart = charts.curves(runs, key="k", title="t")
+        line, dot = (mark for mark in chart if mark.get("class", "").startswith("run "))
+        assert (line.tag, line.get("class")) == ("path", "run c0")
+        assert (dot.tag, dot.get("class"), dot.findtext("title")) == ("circle", "run c1", "b")
+        assert line.get("d").endswith(f"L{float(dot.get('cx')):.1f} {axes.TOP + 8:.1f}")
+
+
 class TestSmoothing:
     def test_keeps_a_constant_and_both_ends(self):
         line = [(step, 2.0) for step in range(1000)]

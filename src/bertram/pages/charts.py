@@ -119,7 +119,7 @@ def scatter(
 def curves(runs: Sequence[Curve], *, key: str, title: str) -> Element:
     """A value against training steps, a thin line a run, each model's name beside the ends of its lines.
 
-    The axis spans what the runs that finished reach; a line that leaves it is cut there.
+    A run of one point is a dot. The axis spans what the runs that finished reach; a line that leaves it is cut there.
     """
     finished = [run for run in runs if not run.diverged]
     values = [y for run in finished or runs for _, y in run.points]
@@ -137,7 +137,11 @@ def curves(runs: Sequence[Curve], *, key: str, title: str) -> Element:
     for run in runs:
         inside = [(x, min(max(y, low), high)) for x, y in run.points]
         line = [(x_scale(x), y_scale(y)) for x, y in inside]
-        drawn.append(element("path", element("title", run.name), class_=f"run {_look(run.look)}", d=path(line)))
+        words, class_ = element("title", run.name), f"run {_look(run.look)}"
+        if len(line) > 1:
+            drawn.append(element("path", words, class_=class_, d=path(line)))
+        else:
+            drawn.append(element("circle", words, class_=class_, cx=line[0][0], cy=line[0][1], r=2))
         if run.diverged:
             drawn.append(element("path", class_=f"end {_look(run.look)}", d=_cross(*line[-1])))
     ends = []
