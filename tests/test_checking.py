@@ -103,9 +103,15 @@ def test_labels_that_are_one_to_a_reader(tmp_path):
     more = [(f"more text {i}", label) for i, label in enumerate([" a"] * 10 + ["1"] * 10)]
     found = check_tables(clean(tmp_path / "train.tsv", *more), table(tmp_path / "dev.tsv", ("one", "1.0")))
     assert found["warnings"][1:] == [
-        "labels that differ only in white space or in how a number is written count as different ones: 'a', ' a', '1', "
-        "'1.0'"
+        "labels that differ only in white space, in how accents are composed or in how a number is written count as "
+        "different ones: 'a', ' a', '1', '1.0'"
     ]
+
+
+def test_labels_that_are_one_on_paper(tmp_path):
+    more = [(f"{label} {i}", label) for label in ("caf\xe9", "cafe\u0301") for i in range(10)]
+    (warning,) = found_about(check_tables(clean(tmp_path / "train.tsv", *more)), "differ")
+    assert warning.endswith("count as different ones: 'caf\xe9', 'cafe\u0301'")
 
 
 def test_texts_of_a_tsv_that_are_quoted_as_in_csv(tmp_path):

@@ -1,5 +1,6 @@
 """What tables of labelled texts hold."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
@@ -209,10 +210,12 @@ def _warnings_of_spelling(tables: Iterable[dict[str, Any]]) -> Iterator[str]:
     alike: dict[str | float, list[str]] = {}
     for label in dict.fromkeys(label for table in tables for label in table["labels"] or ()):
         number = parse_number(label)
-        alike.setdefault(" ".join(label.split()) if number is None else number, []).append(label)
+        name = unicodedata.normalize("NFC", " ".join(label.split()))
+        alike.setdefault(name if number is None else number, []).append(label)
     if several := [label for labels in alike.values() if len(labels) > 1 for label in labels]:
         names = page.named(several)
-        yield f"labels that differ only in white space or in how a number is written count as different ones: {names}"
+        differ = "only in white space, in how accents are composed or in how a number is written"
+        yield f"labels that differ {differ} count as different ones: {names}"
 
 
 def _warnings_of_balance(train: dict[str, Any]) -> Iterator[str]:
