@@ -22,6 +22,7 @@ from bertram.models.heads import ClassificationHead
 from bertram.run_directory import SETTINGS, alone_in
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
 from bertram.supervised.train import summary, train
+from bertram.tasks.regression import Regression
 from bertram.text.table import Table, read_table
 from bertram.training.distributed import alone
 from bertram.training.interruption import Interrupted
@@ -266,6 +267,12 @@ def test_the_hub_reads_a_card_without_scores(place, manifest, scores):
     assert "## Scores\n\nNone.\n" in text
     assert 'predict(["a text"])' in text
     assert 'predict([{"text": "a text", "text_b": "another"}])' in model_card(manifest | {"pairs": True})
+
+
+def test_the_card_says_exactly_what_a_logit_of_a_regression_stands_for(manifest):
+    """A mean may be large beside the deviation, as that of years is."""
+    task = Regression(1987.6543210987654, 0.012345678901234567)
+    assert f"a value is {task.std!r} × logit + {task.mean!r}" in model_card(manifest | {"task": task.to_dict()})
 
 
 def test_the_hub_reads_a_card_with_any_name(manifest):

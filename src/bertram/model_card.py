@@ -32,7 +32,7 @@ def model_card(manifest: dict[str, Any]) -> str:
     cut = f"- texts longer than {manifest['max_length']} tokens are cut; in training {manifest['truncated_texts']:,}"
     asked = '{"text": "a text", "text_b": "another"}' if manifest.get("pairs") else '"a text"'
     if task["name"] == "regression":
-        rows.append(f"- transformers' logits count deviations: a value is {task['std']:g} × logit + {task['mean']:g}")
+        rows.append(f"- transformers' logits count deviations: a value is {task['std']} × logit + {task['mean']}")
     use = ["import bertram", "", f'bertram.load("this/directory").predict([{asked}])']
     return _card(
         manifest,
