@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bertram.errors import BadInput
 from bertram.tasks import metrics
 from bertram.tasks.correlation import ROUNDING, correlation, finite, moments
-from bertram.tasks.task import Floats, Logits, Score, Targets, Task, parse_number
+from bertram.tasks.task import Floats, Logits, Score, Targets, Task, is_too_large, parse_number
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,13 @@ def numbers(labels: Sequence[str], source: str, task: str) -> Floats:
     """Labels as numbers, [N], which `task` needs.
 
     Raises:
-        BadInput: one is none.
+        BadInput: one is none, or is too large.
     """
     values = [parse_number(label) for label in labels]
     if None in values:  # by its text: rows that were held out do not stand where they stand in the file
         label = labels[values.index(None)]
-        raise BadInput(f"{source}: the label {label!r:.80} is not a number; {task} needs numbers")
+        why = "is too large a number" if is_too_large(label) else f"is not a number; {task} needs numbers"
+        raise BadInput(f"{source}: the label {label!r:.80} {why}")
     return np.array(values, np.float64)
 
 

@@ -113,9 +113,21 @@ class Task(ABC):
 
 def parse_number(label: str) -> float | None:
     """A label's value if it is a number that float32 can hold."""
+    value = _number(label)
+    return value if value is not None and abs(value) <= _LARGEST else None
+
+
+def is_too_large(label: str) -> bool:
+    """Whether a label is a number that float32 cannot hold."""
+    value = _number(label)
+    return value is not None and abs(value) > _LARGEST
+
+
+def _number(label: str) -> float | None:
+    # float() also takes 1_000, nan and inf, which in a table of labels are names.
+    if not any(map(str.isdigit, label)) or "_" in label:
+        return None
     try:
-        value = float(label)
+        return float(label)
     except ValueError:
         return None
-    # float() also takes 1_000, nan and inf, which in a table of labels are names.
-    return value if "_" not in label and abs(value) <= _LARGEST else None

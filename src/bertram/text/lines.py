@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -92,9 +93,10 @@ def checked_cell(name: str, line: int, role: str, value: Any) -> str:
     """The string that stands for a text or a label in `line` of the file `name`.
 
     Raises:
-        BadInput: it is missing, no string, an empty label, or holds a NUL byte or an unpaired surrogate.
+        BadInput: it is missing, no string (nor, of a label, a finite number), an empty label, or holds a NUL byte or an
+            unpaired surrogate.
     """
-    if isinstance(value, int | float | Decimal) and role == "label" and value == value:
+    if isinstance(value, int | float | Decimal) and role == "label" and value == value and abs(value) != math.inf:
         value = str(value).lower() if isinstance(value, bool) else str(value)
     if not isinstance(value, str):
         raise BadInput(f"{name}: line {line}: {role} is {'missing' if value is None else f'no string: {value!r:.60}'}")
