@@ -79,6 +79,8 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             validation_fraction: share of the examples, at most a half, that is not trained on but chooses among the
                 evaluations during training.
             random_state: seed of weights, order, dropout and held-out examples. None draws another one in every `fit`.
+                Torch draws for a whole process: fits at once in several threads of one (joblib's threading) disturb
+                each other's, those in several processes do not.
             out: an empty directory to leave the whole training at, as `bertram train` does; None keeps the model only.
                 Copies of an estimator, as a grid search makes them, would share it: leave it None there.
             allow_pickle: also accept weights in a pytorch_model.bin, tensors only.

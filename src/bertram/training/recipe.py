@@ -96,7 +96,8 @@ class Recipe:
     log_every: int = 10
     """Steps between lines of OUT/metrics.jsonl; the last step and every evaluation have a line too."""
     seed: int = 0
-    """Seed of weights, order, dropout and held-out texts."""
+    """Seed of weights, order, dropout and held-out texts. Torch draws for a whole process: trainings at once in several
+    threads of one disturb each other's numbers."""
 
     def __post_init__(self) -> None:
         check_fields(self, _BOUNDS, bad_option)
