@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from bertram.batch import Examples
 from bertram.errors import BadInput, failing_in
 from bertram.files import write_array
@@ -17,7 +19,7 @@ from bertram.supervised.base import Training
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.regression import Regression
-from bertram.tasks.task import Score, Targets, Task
+from bertram.tasks.task import Logits, Score, Targets, Task
 from bertram.text.rows import Columns
 from bertram.text.splits import Splits
 from bertram.text.table import Table, read_table
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULTS: Mapping[str, float] = {"learning_rate": 5e-5, "batch_size": BATCH_SIZE}  # Devlin et al. 2018, A.3
+
+_COMPARED = 64
+"""Training rows by which it is seen what the numbers of a regression model are in."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +138,10 @@ class EncoderTraining(Training[Task, LabelledSplits]):
 
         head = cast("Head", network.heads[task.head])
         before = self.source.task_if_known if isinstance(self.source, ModelDirectory) else None
-        if isinstance(task, Regression) and isinstance(before, Regression):  # it answers what it did, in new deviations
-            shift = (before.mean - task.mean) / task.std
-            cast("RegressionHead", head).rescale(before.std / task.std, shift)
+        if isinstance(task, Regression) and isinstance(before, Regression):
+            some = splits.train.select(range(min(len(splits.train), _COMPARED)))
+            values, expected = predictor.logits(*some.inputs)[:, 0], targets["train"][: len(some)]
+            _take_up(cast("RegressionHead", head), before, task, values, expected)
         head.label_smoothing = self.recipe.label_smoothing or 0.0
         constant_loss = head.constant_loss(torch.from_numpy(targets["train"]))
 
@@ -208,3 +214,15 @@ def _start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
         cased=training.cased,
     )
     return Model(replace(source.config, vocab_size=tokenizer.vocab_size), heads), tokenizer
+
+
+def _take_up(head: "RegressionHead", before: Regression, task: Regression, logits: Logits, targets: Targets) -> None:
+    """Let a head that counts deviations of the labels that it learned `before` count those of the task's, and answer
+    what it did.
+
+    Not where its logits [N], as they are, lie nearer to the targets [N]: then the labels are in another unit, in which
+    its old answers would be so far off that training diverges.
+    """
+    factor, shift = before.std / task.std, (before.mean - task.mean) / task.std
+    if np.square(factor * logits + shift - targets).mean() < np.square(logits - targets).mean():
+        head.rescale(factor, shift)
