@@ -141,12 +141,12 @@ def test_int8_products_are_exact(variant):
 @pytest.mark.parametrize("variant", USABLE)
 @pytest.mark.parametrize("heads", [1, 4])
 @pytest.mark.parametrize("extreme", [False, True])
-@pytest.mark.parametrize("factor", [0.001, 0.12])
+@pytest.mark.parametrize("factor", [1e-36, 1e-18, 0.001, 0.12])
 def test_attention_of_int8_weights_loses_next_to_nothing(factor, extreme, heads, variant):
     """One layer that reads whole numbers, so that rounding them to 256 steps is exact, and writes in float32.
 
-    With the smaller factor a text's tokens are attended to alike, with the larger a few of them. At the extreme scores
-    are as large as their sums can be, or nothing.
+    With the smaller factors a text's tokens are attended to alike, with the largest a few of them; the smallest have no
+    inverse, or their square has none. At the extreme scores are as large as their sums can be, or nothing.
     """
     random = np.random.default_rng(heads)
     config = EncoderConfig(
@@ -172,6 +172,21 @@ def test_attention_of_int8_weights_loses_next_to_nothing(factor, extreme, heads,
         (encoder.first(given), expected[given.offsets[:-1]]),
     ):
         assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 5e-4
+
+
+@pytest.mark.parametrize("variant", USABLE)
+def test_values_that_are_next_to_nothing_are_read_as_nothing(variant):
+    found = []
+    for factor in (0, 1e-36):
+        weights, vectors = tensors_of(model("bert"))
+        for layer in range(3):
+            weights[f"attention.{layer}.query_key_value"][88:] *= factor
+            vectors[f"attention.{layer}.query_key_value.bias"][88:] *= factor
+        matrices = {key: pack(weight, "int8") for key, weight in weights.items()}
+        encoder = NativeEncoder(CONFIGS["bert"], matrices, vectors, variant=variant)
+        found.append(encoder.hidden(random_batch(CONFIGS["bert"], LENGTHS)))
+    assert np.isfinite(found[0]).all()
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("activation", [name for name in kernels.ACTIVATIONS if name != "none"])

@@ -2,6 +2,7 @@
 #include "kernels.hpp"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <utility>
 
@@ -341,7 +342,8 @@ inline Ints paired(Floats low, Floats high, float factor) {
     return ((Ints)(low * factor + kRounding) & 0xffff) | (Ints)(high * factor + kRounding) << 16;
 }
 
-// What the largest of some rows is to be multiplied by to become `limit`; NaN where one of their numbers is not finite.
+// What the largest of some rows is to be multiplied by to become `limit`, 1 where that would be no number and all of them
+// round to 0; NaN where one of them is not finite.
 inline float factor_to(float limit, const float* x, int stride, int rows, int d) {
     Floats high = splat(0.0f), zeros = splat(0.0f);
     for (int row = 0; row < rows; ++row, x += stride)
@@ -351,7 +353,7 @@ inline float factor_to(float limit, const float* x, int stride, int rows, int d)
             zeros += some * 0.0f;
         });
     const float peak = highest(high);
-    return (peak > 0.0f ? limit / peak : 0.0f) + sum(zeros);
+    return (peak > 1e-30f ? limit / peak : 1.0f) + sum(zeros);
 }
 
 // As `attend`, in products of int16, of which the processor does two at a time: an error below 1e-3, where int8 weights
@@ -379,8 +381,8 @@ void attend_int16(const float* q, const float* k, const float* v, int stride, in
                                                   : splat(0.0f);
             store(values + static_cast<int64_t>(t) * deep + i, paired(load_some(low, d - i), high, of_v));
         }
-    // Where all scores are 0 any number serves but 0, which makes NaN of the -INFINITY behind them.
-    const float factor = of_q == 0.0f || of_k == 0.0f ? 1.0f : 1.0f / (std::sqrt(static_cast<float>(d)) * of_q * of_k);
+    // Where all scores are next to 0 any number serves but 0, which makes NaN of the -INFINITY behind them.
+    const float factor = std::max(1.0f / (std::sqrt(static_cast<float>(d)) * of_q) / of_k, FLT_MIN);
     tiles(0, queries, [&](int row, auto tile) {
         constexpr int R = decltype(tile)::value;
         for (int r = 0; r < R; ++r)
@@ -394,7 +396,7 @@ void attend_int16(const float* q, const float* k, const float* v, int stride, in
             float* w = weights + r * padded;
             for (int t = 0; t < half; t += kLanes)
                 store(w + t, (Floats)paired(load(w + t), load_some(w + half + t, padded - half - t), of_w));
-            totals[r] = of_v == 0.0f ? 0.0f : 1.0f / (of_w * totals[r] * of_v);
+            totals[r] = 1.0f / (of_w * totals[r] * of_v);
         }
         mix<R, Pair>(reinterpret_cast<const int32_t*>(weights), padded, values, deep, half, d, totals,
                      out + static_cast<int64_t>(row) * out_stride, out_stride);
