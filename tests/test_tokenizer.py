@@ -21,6 +21,7 @@ import sentencepiece
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 from transformers import AutoTokenizer
 
 from bertram.errors import BadInput
@@ -326,14 +327,41 @@ class TestFlags:
             tokenizer.decode(tokenizer.pieces(["a"])[0])
 
     def test_a_file_that_puts_other_tokens_around_a_text_is_refused(self, tmp_path):
-        Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
-        content = json.loads((tmp_path / "tokenizer.json").read_text())
-        single = content["post_processor"]["single"]
-        for odd in ([*single, single[1]], single[1:]):
-            content["post_processor"]["single"] = odd
-            (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+        backend = tokenizers.Tokenizer.from_str(Tokenizer.train(TEXTS, "bert", 100)._backend.to_str())
+        unk, cls, sep = ((name, backend.token_to_id(name)) for name in ("[UNK]", "[CLS]", "[SEP]"))
+
+        def template(single):
+            return processors.TemplateProcessing(
+                single=single, pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[cls, sep]
+            )
+
+        for odd in (
+            *(template(single) for single in ("[CLS] $A [SEP] [SEP]", "$A [SEP]", "$A", "$A:1", "[CLS]:1 $A [SEP]")),
+            processors.Sequence([processors.ByteLevel(), template("[CLS] [CLS] $A [SEP]")]),
+            processors.BertProcessing(sep, unk),
+            processors.RobertaProcessing(unk, cls),
+        ):
+            backend.post_processor = odd
             with pytest.raises(BadInput, match="puts other tokens around a text"):
-                Tokenizer.load(tmp_path)
+                Tokenizer.load(write(tmp_path, "tokenizer.json", backend.to_str()))
+
+    def test_a_file_that_puts_nothing_around_a_text_gets_what_is_usual(self, tmp_path):
+        """As one whose vocabulary was trained, and no more said."""
+        expected = Tokenizer.train(TEXTS, "bert", 100)
+        content = json.loads(expected._backend.to_str())
+        level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+        for processor in (None, level, {"type": "Sequence", "processors": [level, content["post_processor"]]}):
+            file = write(tmp_path, "tokenizer.json", json.dumps(content | {"post_processor": processor}))
+            for texts in ((["a"],), (["a"], ["b"])):
+                found, wanted = (each.encode(*texts, max_length=9)[0] for each in (Tokenizer.load(file), expected))
+                assert found.token_ids.tolist() == wanted.token_ids.tolist()
+                assert found.segment_ids.tolist() == wanted.segment_ids.tolist()
+
+    def test_a_file_that_puts_what_it_does_not_define_around_a_text_is_told_in_one_line(self, tmp_path):
+        content = json.loads(Tokenizer.train(TEXTS, "bert", 100)._backend.to_str())
+        del content["post_processor"]["special_tokens"]["[SEP]"]
+        with pytest.raises(BadInput, match=r"its post-processor cannot be used \(no entry found for key\)$"):
+            Tokenizer.load(write(tmp_path, "tokenizer.json", json.dumps(content)))
 
     def test_a_text_that_is_cut_at_its_beginning_elsewhere_is_told(self, tmp_path, caplog):
         Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
@@ -571,8 +599,8 @@ def test_pairs_that_the_file_lays_out_otherwise_are_refused(tmp_path):
     backend = tokenizers.Tokenizer.from_str(Tokenizer.train(["a b c d"] * 4, "bert", 32)._backend.to_str())
     special = [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     others = (
-        tokenizers.processors.RobertaProcessing(special[1], special[0]),
-        tokenizers.processors.TemplateProcessing(
+        processors.RobertaProcessing(special[1], special[0]),
+        processors.TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] [SEP] $B [SEP]", special_tokens=special
         ),
     )

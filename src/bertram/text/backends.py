@@ -161,35 +161,46 @@ def add_special(backend: tokenizers.Tokenizer, special: Mapping[str, str]) -> bo
     """Have the backend know the special tokens, by role, where they stand in texts, and put them around texts.
 
     Bertram puts them there itself; what is written here is for others who read the saved file. A file that puts them
-    otherwise around pairs keeps its own.
+    otherwise around pairs keeps its own, and one whose post-processor adds nothing, or that has none, gets these: such
+    is what trainers of vocabularies leave. What a post-processor does is seen by what becomes of the unknown token.
 
     Returns whether pairs of texts get what Bertram gives them.
 
     Raises:
-        BadInput: one is not in the vocabulary, or is no name that the library takes.
+        BadInput: one is not in the vocabulary, or is no name that the library takes, or the file puts other tokens
+            around a text.
     """
     ids = ids_by_role(backend.get_vocab(), special)
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     backend.add_special_tokens([name for name in special.values() if name not in known])
     start, end = start_and_end(special)
     before = [f"{start}:0"] if start else []
-    given = backend.post_processor
     try:
-        backend.post_processor = processors.TemplateProcessing(
+        usual = processors.TemplateProcessing(
             single=[*before, "$A:0", f"{end}:0"],
             pair=[*before, "$A:0", f"{end}:0", "$B:1", f"{end}:1"],
             special_tokens=[(name, ids[role]) for role, name in special.items() if name in (start, end)],
         )
     except ValueError as error:  # a name with a colon, or a dollar before it
         raise BadInput(f"not a name for a special token: {error}") from None
-    said, ours = (json.loads(p.__getstate__()) if p else {} for p in (given, backend.post_processor))
-    if said.get("single", ours["single"]) != ours["single"]:
+    given, text = backend.post_processor, special["unk"]
+    said, nothing, ours = (_processed(backend, processor, text) for processor in (given, None, usual))  # which stays
+    if said in (nothing, ours):
+        return True
+    if said[0] != ours[0]:
         names = " and ".join(f"{role}_token" for role in ("cls", "sep", "eos") if role in special)
         raise BadInput(f"it puts other tokens around a text than {names}; a tokenizer_config.json may name them")
-    if said.get("type") != "RobertaProcessing" and said.get("pair", ours["pair"]) == ours["pair"]:
-        return True
     backend.post_processor = given
     return False
+
+
+def _processed(
+    backend: tokenizers.Tokenizer, processor: processors.PostProcessor | None, text: str
+) -> list[tuple[list[int], list[int]]]:
+    """Have the backend process what it encodes so; ids and segments of a text, and of a pair that has it twice."""
+    backend.post_processor = processor
+    with failing_as("its post-processor cannot be used"):  # one that names what it does not define panics
+        return [(found.ids, found.type_ids) for found in (backend.encode(text), backend.encode(text, text))]
 
 
 def read_settings(file: Path) -> dict[str, Any]:
