@@ -342,6 +342,10 @@ def test_a_classifier_of_as_many_labels_is_kept(tmp_path: Path) -> None:
         ({"architectures": ["BertForTokenClassification"]}, "architectures must name"),
         ({"problem_type": "regression"}, "with 3 labels: regression of several numbers is not known here"),
         ({"id2label": {"1": "yes", "2": "no", "3": "so so"}}, "id2label must name the labels 0, 1, 2, …"),
+        (
+            {"id2label": {"0": "a", "1": "b", "2": "\ud800"}},
+            r"config\.json: an unpaired surrogate in the label '\\ud800'",
+        ),
     ],
 )
 def test_what_a_model_is_for_that_cannot_be_used_is_said(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def test_columns_of_a_frame_keep_their_order(classifier, library):
         (np.zeros((12, 2)), KINDS, r"X\[0\]: must hold strings, not float"),
         ([("a", "b")] * 11 + [("a", 1)], KINDS, r"X\[11\]: must hold strings, not int"),
         ([*FEW[:11], "\ud800"], KINDS, "an unpaired surrogate"),
+        (FEW, ["good", "\udfff"] * 6, r"^y: an unpaired surrogate in the label '\\udfff', which is not valid Unicode$"),
     ],
 )
 def test_bad_examples(classifier, texts, labels, message):

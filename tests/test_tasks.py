@@ -259,6 +259,7 @@ class TestRegistry:
             {"name": "classification", "labels": "ab"},
             {"name": "classification", "labels": ["a"]},
             {"name": "classification", "labels": ["a", "a"]},
+            {"name": "classification", "labels": ["a", "\ud800"]},
             {"name": "classification", "labels": ["a", 1]},
             {"name": "regression"},
             {"name": "regression", "mean": "0", "std": 1.0},

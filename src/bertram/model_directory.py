@@ -206,7 +206,8 @@ class ModelDirectory:
                 logger.warning("%s: scores do not go through the %.40s of config.json", self, said.activation)
             return Regression(0.0, 1.0)
         if "classification" in said.heads:
-            return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
+            with failing_in(self.path / "config.json"):
+                return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
         return FillMask() if FillMask.head in said.heads else None
 
     def read_model(self, heads: dict[str, int] | None = None, *, labels: Sequence[str] | None = None) -> "Model":

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.tasks import metrics
 from bertram.tasks.task import Floats, Logits, Score, Targets, Task, parse_number
+from bertram.text.lines import is_unicode
 
 _UNNAMED = re.compile(r"LABEL_\d+")  # transformers' labels without names
 _NAMED = 5  # labels that an error lists before it only counts them
@@ -24,7 +25,10 @@ _MOST_BYTES = 2**20  # of all labels in JSON; the files of a model hold a few ti
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """A fixed set of labels, numbers in their order first, then words; a logit each."""
+    """A fixed set of labels, numbers in their order first, then words; a logit each.
+
+    BadInput where one is no valid Unicode, which no answer could be written in.
+    """
 
     labels: tuple[str, ...]
 
@@ -33,6 +37,11 @@ class Classification(Task):
     metric: ClassVar[str] = "accuracy"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
+    def __post_init__(self) -> None:
+        for label in self.labels:
+            if not is_unicode(label):
+                raise BadInput(f"an unpaired surrogate in the label {label!r:.80}, which is not valid Unicode")
+
     @property
     def outputs(self) -> int:
         return len(self.labels)
@@ -40,23 +49,26 @@ class Classification(Task):
     @classmethod
     def from_labels(cls, labels: Sequence[str], source: str = "the training data") -> "Classification":
         distinct = set(labels)
-        if len(distinct) < 2:
-            raise BadInput(f"{source}: every label is {_listed(distinct)}; classification needs two or more")
-        if (size := len(json.dumps([*distinct], ensure_ascii=False).encode())) > _MOST_BYTES:
-            raise BadInput(
-                f"{source}: {len(distinct):,} labels take {size:,} bytes, more than {_MOST_BYTES:,}; are they "
-                "texts, and the columns swapped?"
-            )
-        return cls(tuple(sorted(distinct, key=_place)))
+        with failing_in(source):
+            if len(distinct) < 2:
+                raise BadInput(f"every label is {_listed(distinct)}; classification needs two or more")
+            task = cls(tuple(sorted(distinct, key=_place)))
+            if (size := len(json.dumps(task.labels, ensure_ascii=False).encode())) > _MOST_BYTES:
+                raise BadInput(
+                    f"{len(distinct):,} labels take {size:,} bytes, more than {_MOST_BYTES:,}; are they texts, and the "
+                    "columns swapped?"
+                )
+        return task
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Classification":
         labels = value.get("labels")
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise BadInput("task: labels must be a list of strings")
-        if len(labels) < 2 or len(set(labels)) < len(labels):
-            raise BadInput("task: labels must be two or more, each only once")
-        return cls(tuple(labels))
+        with failing_in("task"):
+            if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+                raise BadInput("labels must be a list of strings")
+            if len(labels) < 2 or len(set(labels)) < len(labels):
+                raise BadInput("labels must be two or more, each only once")
+            return cls(tuple(labels))
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "labels": list(self.labels)}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from bertram.errors import BadInput
-from bertram.text.lines import checked_cell, kind_of, numbered_lines, opened
+from bertram.text.lines import checked_cell, is_unicode, kind_of, numbered_lines, opened
 from bertram.text.rows import Columns, checked_columns, is_table, read_rows
 
 Input = str | Mapping[str, str]
@@ -176,10 +176,8 @@ def check_characters(texts: Sequence[str]) -> None:
     """
     _check_list(texts)
     for place, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise BadInput(f"inputs[{place}]: an unpaired surrogate, which is not valid Unicode") from None
+        if not is_unicode(text):
+            raise BadInput(f"inputs[{place}]: an unpaired surrogate, which is not valid Unicode")
 
 
 class _Arriving:

@@ -4,7 +4,6 @@ import codecs
 import gzip
 import json
 import math
-import re
 import zlib
 from collections.abc import Iterator
 from decimal import Decimal
@@ -15,7 +14,6 @@ from bertram.errors import BadInput
 
 LONGEST_LINE = 16 * 2**20
 """Bytes that a line may have."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def kind_of(path: Path) -> str:
@@ -104,6 +102,15 @@ def checked_cell(name: str, line: int, role: str, value: Any) -> str:
         raise BadInput(f"{name}: line {line}: the label is empty")
     if "\0" in value:
         raise BadInput(f"{name}: line {line}: a NUL byte in the {role}")
-    if _SURROGATE.search(value):
+    if not is_unicode(value):
         raise BadInput(f"{name}: line {line}: an unpaired surrogate in the {role}, which is not valid Unicode")
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text is valid Unicode: not one with half of a surrogate pair, which JSON and Python's strings take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

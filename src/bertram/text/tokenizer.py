@@ -48,6 +48,7 @@ from bertram.text.backends import (
     start_and_end,
     transformer,
 )
+from bertram.text.lines import is_unicode
 from bertram.text.vocabulary import MOST, learn_merges, learn_pieces, learn_wordpieces, stands_alone
 
 _UNUSABLE = "this tokenizer cannot be used"
@@ -288,7 +289,7 @@ class Tokenizer:
                 ids = [encoding.ids for encoding in encoded]
             except BadInput:  # of an unpaired surrogate the library says that it is no string
                 for row, text in enumerate(chunk, start + 1):
-                    if not _is_unicode(text):
+                    if not is_unicode(text):
                         raise BadInput(f"text {row}: an unpaired surrogate, which is not valid Unicode") from None
                 raise
             pieces.append(np.fromiter(chain.from_iterable(text[:limit] for text in ids), np.int32))
@@ -318,14 +319,6 @@ class Tokenizer:
             config["model_max_length"] = max_length
         write_json(directory / "tokenizer_config.json", config)
         write_text(directory / "tokenizer.json", content)  # last: it counts as the tokenizer
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _chunks(texts: Sequence[str], max_texts: int = 4096, max_characters: int = 2**22) -> Iterator[tuple[int, int]]:
