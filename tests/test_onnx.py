@@ -67,6 +67,11 @@ def test_vectors_are_those_of_the_model(tmp_path, settings):
     expected = TorchRunner(network).run(Batch.pack(ids, segments))["embedding"]
     found = answers(tmp_path / "model.onnx", inputs)
     np.testing.assert_allclose(found["sentence_embedding"], expected, atol=1e-5)
+    inputs["attention_mask"][1] = 0  # a row that only fills a batch
+    again = answers(tmp_path / "model.onnx", inputs)["sentence_embedding"]
+    np.testing.assert_allclose(again[[0, 2]], expected[[0, 2]], atol=1e-5)
+    assert np.isfinite(again[1]).all()
+    assert again[1].any() == (settings.get("pooling") == "cls")
 
 
 @pytest.mark.parametrize(
