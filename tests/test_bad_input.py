@@ -182,8 +182,19 @@ class TestModels:
     def test_a_preset_knows_nothing(self, refused, place):
         assert "train it first" in refused("evaluate", "bert-tiny", place / "good.csv")
 
-    def test_untrained(self, refused, place):
-        assert "unknown task: bertram.json names none" in refused("evaluate", place / "bare", place / "good.csv")
+    @pytest.mark.parametrize(
+        ("architectures", "reason"),
+        [
+            (["BertModel"], "config.json names BertModel, which has no head for one"),
+            ([], "config.json has no known architecture"),
+        ],
+    )
+    def test_untrained(self, refused, place, tmp_path, architectures, reason):
+        model = shutil.copytree(place / "bare", tmp_path / "model")
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"architectures": architectures}))
+        line = refused("evaluate", model, place / "good.csv")
+        assert f"unknown task: bertram.json names none and {reason}; train it first" in line
 
     @pytest.fixture
     def damaged(self, place, tmp_path):

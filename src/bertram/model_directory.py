@@ -173,12 +173,14 @@ class ModelDirectory:
         """
         if (task := self.task_if_known) is not None:
             return task
-        file = self.path / "config.json"
-        reason = "" if self.is_transformer or not file.exists() else self._description.unknown
-        if reason:
-            raise BadInput(f"{file}: {reason}")
+        file, reason = self.path / "config.json", "config.json has no known architecture"
+        if file.exists() and not self.is_transformer:
+            if self._description.unknown:
+                raise BadInput(f"{file}: {self._description.unknown}")
+            if named := self._description.architecture:
+                reason = f"config.json names {named}, which has no head for one"
         raise BadInput(
-            f"{self}: unknown task: {MANIFEST} names none and config.json has no known architecture; "
+            f"{self}: unknown task: {MANIFEST} names none and {reason}; "
             f"train it first: bertram train TASK DATA --model {self}"
         )
 

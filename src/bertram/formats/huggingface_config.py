@@ -46,6 +46,8 @@ class Description:
     """What a config.json says."""
 
     config: EncoderConfig
+    architecture: str | None
+    """The class that is named; "" where none is, as in older files, and None where it is not known here."""
     heads: frozenset[str]
     """The heads that the named class promises, by our names."""
     unknown: str
@@ -90,9 +92,9 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
     num_labels = (len(content.get("id2label") or ()) or 2) if given is None else given
     if type(num_labels) is not int or not 1 <= num_labels <= 2**20:
         raise BadInput(f"num_labels must be a whole number from 1, not {num_labels!r:.80}")
-    problem, promised = content.get("problem_type"), _promised(content)
+    problem, architecture = content.get("problem_type"), _architecture(content)
     unknown = ""
-    if promised is None:
+    if architecture is None:
         unknown = f"architectures must name one of {', '.join(_KNOWN)}, not {content['architectures']!r:.80}"
     elif problem is not None and problem not in list(_PROBLEMS):
         unknown = f"problem_type must be {' or '.join(_PROBLEMS)}, not {problem!r:.80}"
@@ -101,11 +103,13 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
     elif problem == "regression" and num_labels > 1:
         unknown = f"problem_type regression with {num_labels} labels: regression of several numbers is not known here"
     classifier = _PROBLEMS[problem or _usual_problem(num_labels)] if not unknown else None
-    heads = {classifier if head == "classification" else head for head in promised or ()} if classifier else set()
+    promised = _KNOWN.get(architecture or "", set())
+    heads = {classifier if head == "classification" else head for head in promised} if classifier else set()
     if "classification" in heads and labels is None:
         heads, unknown = set(), "id2label must name the labels 0, 1, 2, …"
     return Description(
         config=replace(config, **overrides),
+        architecture=architecture,
         heads=frozenset(heads),
         unknown=unknown,
         classifier=classifier,
@@ -155,13 +159,13 @@ def _labels(content: dict[str, Any]) -> list[str] | None:
     return [str(name) for name in found] if all(isinstance(name, str | int | float) for name in found) else None
 
 
-def _promised(content: dict[str, Any]) -> set[str] | None:
-    """The heads of the class that `architectures` names, None of one that is not known; older files name none."""
+def _architecture(content: dict[str, Any]) -> str | None:
+    """The class that `architectures` names, as in `Description`."""
     match content.get("architectures"):
         case None | []:
-            return set()
+            return ""
         case [str(name)] if name in _KNOWN:
-            return _KNOWN[name]
+            return name
         case _:
             return None
 
