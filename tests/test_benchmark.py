@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -75,6 +76,15 @@ def test_a_model_that_cannot_be_prepared_is_said(tmp_path):
     broken = model_directory(tmp_path / "model")
     (broken / "model.safetensors").write_bytes(b"")
     with pytest.raises(BadInput, match=r"bertram int8: .*model\.safetensors"):
+        bench(broken, rounds=1)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_what_cannot_be_read_is_said_before_anybody_starts(name, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(subject, "Worker", None)
+    broken = shutil.copytree(place, tmp_path / "model")
+    (broken / name).write_text("{}")
+    with pytest.raises(BadInput, match=rf"^{re.escape(str(broken / name))}: "):
         bench(broken, rounds=1)
 
 

@@ -66,12 +66,11 @@ def prepare(
     elif allow_pickle:
         export(source.path, format="huggingface", out=directory / "model", allow_pickle=True)  # no contestant unpickles
         source = ModelDirectory(directory / "model")
-    tokenizer = Tokenizer.load(source.path)
+    tokenizer, task = source.read_tokenizer(), source.task_if_known
+    reading = Reading(tokenizer, source.max_length, isinstance(task, Task) and task.apart, source.pairs)
     prepared, left_out = _prepared(source, directory, ("bertram", *against))
     if not prepared:
         raise BadInput(": ".join(next(iter(left_out.items()))))
-    task = source.task_if_known
-    reading = Reading(tokenizer, source.max_length, isinstance(task, Task) and task.apart, source.pairs)
     agreement = read_engine(prepared[INT8]).manifest["agreement"] if trained and INT8 in prepared else None
     return Subject(prepared, source.config, reading, agreement), left_out
 
