@@ -13,6 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import bertram
+from bertram.checking.check import check
+from bertram.errors import BadInput
+from bertram.evaluation import evaluate_files
 from bertram.supervised.finetuning import EncoderTraining
 from tiny import also_slowly, model_directory, rows, run, table
 
@@ -80,6 +84,20 @@ class TestTables:
     def test_missing_file(self, train, tmp_path):
         assert "no such file" in train(tmp_path / "none.csv")
         assert "no such file" in train(table(tmp_path / "t.csv"), "--test", tmp_path / "none.csv")
+
+    def test_no_file(self, place, tmp_path):
+        """As only Python can say it."""
+        trained, out = bertram.load(place / "trained"), tmp_path / "out"
+        for asked in (
+            lambda: check([]),
+            lambda: check([], task="translation"),
+            lambda: evaluate_files(trained, [], None, None),
+            lambda: bertram.train("classification", [], model="bert-tiny", out=out),
+            lambda: bertram.shrink(place / "trained", [], out, recipe=bertram.Recipe()),
+        ):
+            with pytest.raises(BadInput, match=r"^no file is given$"):
+                asked()
+        assert not out.exists()
 
     @pytest.mark.parametrize("part", ["--validation", "--test"])
     def test_one_file_for_two_splits(self, train, place, part):

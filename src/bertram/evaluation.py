@@ -45,7 +45,7 @@ def evaluate_files(
     """Scores on a table, or on two files of aligned lines; `search` changes how texts are searched for.
 
     Raises:
-        BadInput: the files cannot be used, or do not suit the model.
+        BadInput: there is no file, or they cannot be used or do not suit the model.
     """
     if isinstance(model, Generator):
         if (wanted := (search or {}).get("n_best", 1)) > 1:
@@ -54,7 +54,7 @@ def evaluate_files(
         pairs = read_pairs(*listed(files, most=2), columns=columns, names=model.task.columns)
         return evaluate_writing(model, pairs, replace(model.search, **(search or {})))
     if isinstance(model, MaskFiller):
-        raise BadInput(f"{files[0]}: a model for {model.task.name} is not scored on labels")
+        raise BadInput(f"{listed(files)[0]}: a model for {model.task.name} is not scored on labels")
     if search:
         raise BadInput(f"--{next(iter(search)).replace('_', '-')}: is for models that write texts")
     (table,) = listed(files, most=1)

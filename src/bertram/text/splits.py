@@ -116,13 +116,15 @@ class Splits(Generic[R]):
         return replace(self, **chosen)
 
 
-def listed(files: Files | None, most: int | None = None) -> list[Path]:
-    """A file, several or none, as a list.
+def listed(files: Files, most: int | None = None) -> list[Path]:
+    """A file or several as a list.
 
     Raises:
-        BadInput: there are more than `most`: 1 of labelled texts, 2 of pairs.
+        BadInput: there is none, or more than `most`: 1 of labelled texts, 2 of pairs.
     """
-    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files or ())]
+    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
+    if not paths:
+        raise BadInput("no file is given")
     if most is not None and len(paths) > most:
         where = "labelled texts stand in one table" if most == 1 else "pairs stand in one table or in two files"
         raise BadInput(f"{paths[most]}: one file too many; {where}")
@@ -137,10 +139,8 @@ def files_of(
     Raises:
         BadInput: a split has more than `most`, as in `listed`, or there is nothing to train on.
     """
-    parts = {name: listed(given, most) for name, given in zip(NAMES, (data, validation, test), strict=True)}
-    if not parts["train"]:
-        raise BadInput("data: no file is given")
-    return {name: paths for name, paths in parts.items() if paths}
+    others = {name: given for name, given in zip(NAMES[1:], (validation, test), strict=True) if given}
+    return {name: listed(given, most) for name, given in {"train": data, **others}.items()}
 
 
 def split(examples: R, share: float, seed: int) -> tuple[R, R]:
