@@ -98,15 +98,20 @@ def test_files_of_a_corpus(tmp_path):
         ("no.txt", "no such file or directory"),
         ("table.csv", "what kind of text is it? Names end with .txt, .jsonl; .gz may follow"),
         ("empty", "no file in it is named .txt or .jsonl; .gz may follow"),
+        ("linked", "is a link to ../gone.txt, which does not exist"),
     ],
 )
 def test_sources_that_are_no_corpus(tmp_path, name, message):
     (tmp_path / "table.csv").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.md").touch()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a.txt").symlink_to("../gone.txt")
+    (tmp_path / "linked" / "b.txt").touch()
+    at = "linked/a.txt" if name == "linked" else name
     with pytest.raises(BadInput) as caught:
         corpus_files([tmp_path / name])
-    assert str(caught.value) == f"{tmp_path / name}: {message}"
+    assert str(caught.value) == f"{tmp_path / at}: {message}"
 
 
 def test_a_name_that_is_not_utf8(tmp_path):

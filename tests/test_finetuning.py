@@ -119,6 +119,7 @@ def test_transformers_gives_the_same_logits(place):
         theirs = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
     np.testing.assert_allclose(bertram.load(place / "out").logits(texts), theirs, atol=1e-5)
     assert model.config.id2label == {0: "bad", 1: "good"}
+    assert tokenizer.model_max_length == bertram.load(place / "out").max_length
 
 
 def test_the_hub_reads_the_card(place, manifest):

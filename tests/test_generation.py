@@ -27,6 +27,7 @@ from bertram.exporting import export
 from bertram.inference.generator import Generator
 from bertram.model_directory import ModelDirectory
 from bertram.model_names import Preset
+from bertram.models.tensors import to_tensors
 from bertram.search import Hypothesis, Search
 from bertram.supervised import generation
 from bertram.tasks.sequence_to_sequence import Summarization, Translation
@@ -240,6 +241,17 @@ def test_a_decoder_embeds_as_an_encoder_whose_vocabulary_is_padded(tmp_path: Pat
     assert len(rows) == tokenizer.vocab_size < 400
     torch.testing.assert_close(rows, network.encoder.embeddings.tokens.weight[: len(rows)], rtol=0, atol=0)
     torch.testing.assert_close(network.head.decoder.weight, rows, rtol=0, atol=0)
+
+
+def test_an_encoder_with_residuals_gets_a_decoder_without(tmp_path: Path) -> None:
+    directory = ModelDirectory(model_directory(tmp_path / "encoder", num_hidden_groups=1, residual_rank=2))
+    network, _, _ = generation._on_encoder(directory, {})
+    config = network.config
+    assert (config.encoder.shared, config.encoder.residual_rank, config.decoder.residual_rank) == ("none", 0, 0)
+    batch = Batch.pack([[2, 7, 8, 3], [2, 9, 3]])
+    with torch.inference_mode():
+        expected = directory.read_model({}).eval().encoder(to_tensors(batch))
+        torch.testing.assert_close(network.eval().encoder(to_tensors(batch)), expected)
 
 
 @pytest.mark.parametrize("family", ["bert", "albert"])

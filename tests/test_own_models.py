@@ -41,7 +41,9 @@ def test_vectors_of_like_texts_are_alike(tmp_path: Path) -> None:
 
 def test_the_weights_are_those_of_the_engine_and_an_albert_for_transformers() -> None:
     place = OWN / ENGLISH
-    inputs = AutoTokenizer.from_pretrained(place)(TEXTS[0], return_tensors="pt")
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    assert (tokenizer.model_max_length, tokenizer("a", "b")["token_type_ids"]) == (128, [0, 0, 0, 1, 1])
+    inputs = tokenizer(TEXTS[0], return_tensors="pt")
     network = AutoModel.from_pretrained(place, dtype=torch.float32).eval()
     assert network.config.model_type == "albert"
     with torch.inference_mode():

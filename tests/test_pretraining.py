@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+import bertram
 from bertram.corpus import store
 from bertram.corpus.source import Corpus
 from bertram.errors import BadInput
@@ -19,6 +21,7 @@ from bertram.pretraining.pretrain import summary
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import Processes
 from bertram.training.metrics_file import read_metrics
+from bertram.training.recipe import Recipe
 from tiny import model_directory, rows, run, table
 
 MINUTE = "hidden_size=32,num_attention_heads=2,intermediate_size=48,num_hidden_layers=2"
@@ -80,7 +83,10 @@ def test_transformers_loads_it_and_computes_the_same(trained: Path) -> None:
             torch.testing.assert_close(logits["masked_language_model"][start:end], out.prediction_logits[0])
             torch.testing.assert_close(logits["sentence_pair"][row], pair[0])
     own = transformers.AutoTokenizer.from_pretrained(trained)
-    assert own("a lovely film", "dull book")["input_ids"] == batch.token_ids[: batch.offsets[1]].tolist()
+    found, first = own("a lovely film", "dull book"), slice(batch.offsets[1])
+    assert found["input_ids"] == batch.token_ids[first].tolist()
+    assert found["token_type_ids"] == batch.segment_ids[first].tolist()
+    assert own.model_max_length == ModelDirectory(trained).max_length  # positions beyond are untrained
 
 
 def test_train_takes_it(trained: Path, tmp_path: Path) -> None:
@@ -137,6 +143,12 @@ def test_budgets(corpus: Path, tmp_path: Path, budget: list[str], steps: range) 
     command = ["pretrain", corpus, "--model", "bert-tiny", "--config", MINUTE, *SHORT, *budget]
     assert run(*command, "--sentence-objective", "none", "--out", tmp_path / "out") in (None, 0)
     assert json.loads((tmp_path / "out" / "bertram.json").read_text())["steps"] in steps
+
+
+def test_documents_are_parted_as_a_name_says_or_not_at_all(corpus: Path, tmp_path: Path) -> None:
+    unknown: Any = "files"
+    with pytest.raises(BadInput, match="--documents 'files': must be one of file, blank-line"):
+        bertram.pretrain([corpus], model="bert-tiny", out=tmp_path / "out", recipe=Recipe(steps=1), documents=unknown)
 
 
 @pytest.mark.parametrize(

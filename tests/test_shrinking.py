@@ -471,6 +471,9 @@ def test_the_plan_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert tiny.run("shrink", teacher(tmp_path / "teacher"), "--plan", "--groups", 2, "--rank", 4, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert {(row["groups"], row["rank"]) for row in rows} == {(2, 4)}
+    narrow = teacher(tmp_path / "narrow", intermediate_size=16)
+    assert tiny.run("shrink", narrow, "--plan", "--json") == 0
+    assert {row["rank"] for row in json.loads(capsys.readouterr().out)} == {0, 8}  # and not the usual 16 and 32
     assert tiny.run("shrink", tmp_path / "teacher") == 2
     assert capsys.readouterr().err == "bertram: shrink needs --out, or --plan to see the possible sizes first\n"
 
@@ -488,6 +491,9 @@ def test_a_card_has_the_model_s_own_name_and_what_the_hub_is_told() -> None:
     assert '- name: "small"' in card
     assert "# small, shrunken from big" in card
     assert "1 group of layers, embeddings 16 wide, residuals of rank 4\n" in card
+    assert "deviations" not in card
+    regression = shrinking_card(manifest | {"task": {"name": "regression", "mean": 7.5, "std": 2.25}}, "small")
+    assert "a value is 2.25 × logit + 7.5\n" in regression
     for said, verb in (
         ({}, "```shell\nbertram train classification reviews.csv"),
         ({"task": {"name": "similarity"}}, "```shell\nbertram embed this/directory texts.txt"),

@@ -31,8 +31,7 @@ def model_card(manifest: dict[str, Any]) -> str:
     ]
     cut = f"- texts longer than {manifest['max_length']} tokens are cut; in training {manifest['truncated_texts']:,}"
     asked = '{"text": "a text", "text_b": "another"}' if manifest.get("pairs") else '"a text"'
-    if task["name"] == "regression":
-        rows.append(f"- transformers' logits count deviations: a value is {task['std']} × logit + {task['mean']}")
+    rows += _unit(task)
     use = ["import bertram", "", f'bertram.load("this/directory").predict([{asked}])']
     return _card(
         manifest,
@@ -93,6 +92,7 @@ def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, s
         )
         for name, found in manifest["agreement"].items()
     ]
+    rows += _unit(manifest.get("task", {}))
     task = manifest.get("task", {}).get("name")
     use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
     if task == "similarity":
@@ -117,6 +117,13 @@ def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, s
 
 Scores = list[tuple[str, str, float, str]]
 """Split, metric, value and signature of each."""
+
+
+def _unit(task: Mapping[str, Any]) -> list[str]:
+    """What whoever reads a regression's logits must know, as a list's line; nothing for other tasks."""
+    if task.get("name") != "regression":
+        return []
+    return [f"- transformers' logits count deviations: a value is {task['std']} × logit + {task['mean']}"]
 
 
 def _card(

@@ -64,7 +64,7 @@ def save_files(
     from bertram.formats.huggingface import write
 
     write(network, out, labels=labels)
-    tokenizer.save(out, max_length=network.config.max_position_embeddings)
+    tokenizer.save(out, max_length=max_length, segments=network.config.type_vocab_size > 1)
     if has_pooling(out):
         write_max_length(out, max_length)
     return {"config_overrides": config_overrides(network.config), **vocabularies(tokenizer)}

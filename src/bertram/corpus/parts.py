@@ -68,12 +68,15 @@ def corpus_files(sources: str | Path | Sequence[str | Path]) -> list[Path]:
     Files are named .txt or .jsonl; .gz may follow. What else lies in a directory is left alone.
 
     Raises:
-        BadInput: a path does not exist or has another name, or a directory holds no such file.
+        BadInput: a path does not exist or has another name, or a directory holds no such file or a link to nothing.
     """
     files: list[Path] = []
     for source in map(Path, [sources] if isinstance(sources, str | Path) else sources):
         if source.is_dir():
-            found = sorted(path for path in source.iterdir() if kind_of(path) in _SUFFIXES and path.is_file())
+            named = sorted(path for path in source.iterdir() if kind_of(path) in _SUFFIXES)
+            if gone := [path for path in named if not path.exists()]:
+                raise BadInput(f"{gone[0]}: is a link to {gone[0].readlink()}, which does not exist")
+            found = [path for path in named if path.is_file()]
             if not found:
                 raise BadInput(f"{source}: no file in it is named {' or '.join(_SUFFIXES)}; .gz may follow")
             files += found

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bertram import model_names
 from bertram.config import Documents, EncoderConfig, Objectives, changed, check_published
@@ -108,8 +108,10 @@ def _texts(
     """What is learned from, and what is evaluated on if that is given; a file is in one of them.
 
     Raises:
-        BadInput: as `corpus_files`, or all files are to evaluate on.
+        BadInput: as `corpus_files`, or all files are to evaluate on, or documents are parted by nothing known.
     """
+    if documents is not None and documents not in get_args(Documents):
+        raise BadInput(f"--documents {documents!r:.40}: must be one of {', '.join(get_args(Documents))}")
     judged = corpus_files(validation)
     left_out = {file.resolve() for file in judged}
     files = [file for file in corpus_files(corpus) if file.resolve() not in left_out]

@@ -63,12 +63,13 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
     source = resolve_trained_encoder(model, allow_pickle=allow_pickle)
     teacher = source.read_model({})
     width, layers = teacher.config.hidden_size, fixed.get("depth", teacher.config.num_hidden_layers)
+    narrowest = min(width, teacher.config.intermediate_size)
     Dial(embedding_size=LEAST_WIDTH, depth=layers).of(teacher.config)  # what no setting makes fit
     divisors = [number for number in range(1, layers + 1) if layers % number == 0]
     groups = [fixed["groups"]] if "groups" in fixed else divisors
     narrow = [size for size in EMBEDDING_SIZES if size < width]
     embedding_sizes = [fixed["embedding_size"]] if "embedding_size" in fixed else [*narrow, width]
-    ranks = [fixed["rank"]] if "rank" in fixed else [rank for rank in RANKS if rank < width]
+    ranks = [fixed["rank"]] if "rank" in fixed else [rank for rank in RANKS if rank < narrowest]
     # Where nothing is shared there is nothing to add to, and who asks for both is told so.
     untied = ranks if fixed.keys() >= {"groups", "rank"} else [0]
     rows = []

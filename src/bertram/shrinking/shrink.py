@@ -62,7 +62,7 @@ def shrink(
         raise BadInput("--columns: says what columns of --evaluate to read, which is not given")
     shrinking = Shrinking.of(
         model,
-        listed(texts),
+        listed(texts) if texts else [],
         dial=dial or {},
         recipe=recipe,
         lessons=lessons,

@@ -192,9 +192,10 @@ def _tokenizers(training: EncoderDecoderTraining, preset: TransformerConfig, out
 
 def _on_encoder(directory: ModelDirectory, changes: Mapping[str, Any]) -> tuple["Transformer", Tokenizer, Tokenizer]:
     """A trained encoder under a new decoder, which embeds tokens as the encoder does where it is as wide."""
+    from bertram.formats.residuals import untied
     from bertram.models.transformer import Transformer
 
-    encoder, tokenizer = directory.read_model({}).encoder, directory.read_tokenizer()
+    encoder, tokenizer = untied(directory.read_model({})).encoder, directory.read_tokenizer()
     layers = min(encoder.config.num_hidden_layers, _MOST_DECODER_LAYERS)
     groups = encoder.config.num_hidden_groups
     plain = replace(

@@ -43,7 +43,7 @@ class MarianTokenizer(Tokenizer):
         """A language code such as `>>fr<<` at the beginning of a text, or nothing, and the rest."""
         return _split_code(text)
 
-    def save(self, directory: Path, *, max_length: int | None = None) -> None:
+    def save(self, directory: Path, *, max_length: int | None = None, segments: bool = False) -> None:
         """Write the files, the first of a directory's last, into the one directory that is both sides'."""
         for name, content in self._files.items():
             with replacing(directory / name) as temporary:

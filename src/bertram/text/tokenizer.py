@@ -305,10 +305,12 @@ class Tokenizer:
         with failing_as(_UNUSABLE):
             return self._backend.decode([int(token) for token in ids]).strip()
 
-    def save(self, directory: Path, *, max_length: int | None = None) -> None:
+    def save(self, directory: Path, *, max_length: int | None = None, segments: bool = False) -> None:
         """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer reads with equal ids.
 
-        `max_length` is the model's number of positions, to which transformers then truncates when asked to.
+        Args:
+            max_length: tokens that the model reads, to which transformers then truncates when asked to.
+            segments: whether it tells the second text of a pair by segments, which transformers then counts too.
         """
         content = self._backend.to_str(pretty=True)
         # Of the classes that transformers knows this one alone takes tokenizer.json as it is; BertTokenizer and
@@ -317,6 +319,8 @@ class Tokenizer:
         config |= {f"{role}_token": name for role, name in self._special.items()}
         if max_length is not None:
             config["model_max_length"] = max_length
+        if segments:  # or each text would be of segment 0, without a word
+            config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         write_json(directory / "tokenizer_config.json", config)
         write_text(directory / "tokenizer.json", content)  # last: it counts as the tokenizer
 
