@@ -187,9 +187,8 @@ class Graph:
                 self("ReduceSum", x, self.constant(np.array([1])), keepdims=0)
                 for x in (self("Mul", hidden, mask), mask)
             )
-            pooled = self(
-                "Div", total, self("Max", tokens, self.constant(np.float32(1)))
-            )  # 0 of a text that is padding
+            tokens = self("Max", tokens, self.constant(np.float32(1)))  # a row that only fills a batch has none
+            pooled = self("Div", total, tokens)
         if not self.config.normalize_pooling:
             return pooled
         return self("LpNormalization", pooled, axis=-1, p=2)
