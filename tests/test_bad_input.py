@@ -93,7 +93,6 @@ class TestTables:
             lambda: check([], task="translation"),
             lambda: evaluate_files(trained, [], None, None),
             lambda: bertram.train("classification", [], model="bert-tiny", out=out),
-            lambda: bertram.shrink(place / "trained", [], out, recipe=bertram.Recipe()),
         ):
             with pytest.raises(BadInput, match=r"^no file is given$"):
                 asked()

@@ -159,8 +159,6 @@ def _texts(files: Sequence[Path]) -> Table:
     Raises:
         BadInput: a file cannot be read, some hold pairs and others do not, or there are too few texts.
     """
-    if not files:
-        raise BadInput("shrink teaches on texts: give --texts FILE")
     found: dict[tuple[str, ...], None] = {}
     for file in files:
         for chunk in read_inputs(str(file)):

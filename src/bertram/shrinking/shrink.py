@@ -60,6 +60,8 @@ def shrink(
     out = Path(out)
     if columns is not None and evaluate is None:
         raise BadInput("--columns: says what columns of --evaluate to read, which is not given")
+    if not texts:
+        raise BadInput("shrink teaches on texts: give --texts FILE")
     shrinking = Shrinking.of(
         model,
         listed(texts) if texts else [],
