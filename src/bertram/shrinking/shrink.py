@@ -64,7 +64,7 @@ def shrink(
         raise BadInput("shrink teaches on texts: give --texts FILE")
     shrinking = Shrinking.of(
         model,
-        listed(texts) if texts else [],
+        listed(texts),
         dial=dial or {},
         recipe=recipe,
         lessons=lessons,
