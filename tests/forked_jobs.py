@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from types import SimpleNamespace
 
 from bertram.comparison import jobs, worker
@@ -60,6 +61,9 @@ def _work(job_file: str, parent: int, answer: int) -> None:
         os.dup2(answer, 1)
         code = worker.main(job_file, parent)
         sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(code)
 

@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 
 import bertram
 from bertram import run_directory
+from bertram.checking.check import check
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.model_card import model_card
@@ -378,6 +379,11 @@ def test_a_mistyped_role_trains_on_no_other_column(place, tmp_path):
     by_number = cast(dict[str, str], {"text": 1})
     with pytest.raises(BadInput, match="--columns: 1 is no text; columns counted from 1 are named '1', '2'"):
         train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", columns=by_number)
+    as_typed = cast(dict[str, str], "text=text")
+    with pytest.raises(BadInput, match="--columns: 'text=text' is no mapping of roles to names"):
+        train("classification", place / "good.csv", model="bert-tiny", out=tmp_path / "out", columns=as_typed)
+    with pytest.raises(BadInput, match="is no mapping"):
+        check([place / "good.csv"], columns=as_typed)
     assert not (tmp_path / "out").exists()
 
 

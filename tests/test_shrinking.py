@@ -194,6 +194,7 @@ REFUSED = [
     (["--groups", 0], "--groups 0"),
     (["--groups", 3, "--depth", 2], "--groups 3: must lie in 1 to the 2 layers"),
     (["--depth", 5], "--depth 5: the model has 4 layers"),
+    (["--lessons", ","], "',' names nothing"),
     (["--depth", 0], "--depth 0: the model has 4 layers"),
     (["--embedding-size", 33], "--embedding-size 33: must lie in 4 to the hidden width of 32"),
     (["--rank", 33], "--rank 33: must lie in 0 to 32, the rank of the model's matrices"),

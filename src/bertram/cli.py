@@ -74,7 +74,10 @@ def _separated(kind: Any, tokens: Sequence[Token]) -> Any:
     from bertram.model_names import exists
 
     names = [(token, [token.value] if exists(Path(token.value)) else token.value.split(",")) for token in tokens]
-    return convert(kind, [token.evolve(value=name) for token, parts in names for name in parts if name])
+    found = [token.evolve(value=name) for token, parts in names for name in parts if name]
+    if not found:
+        raise BadInput(f"{tokens[0].value!r:.40} names nothing")
+    return convert(kind, found)
 
 
 def _column_names(_: object, tokens: Sequence[Token]) -> Mapping[str, str]:

@@ -79,11 +79,11 @@ def export(
     """
     out = Path(out)
     _check_options(format, precision, texts, min_agreement, vocabulary_map)
+    inputs = first_inputs(texts, _MOST_TEXTS, columns)
     source = resolve_trained(model, allow_pickle=allow_pickle)
     if format not in (formats := _OF_TRANSFORMERS if source.is_transformer else _OF_ENCODERS):
         kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(formats)}")
-    inputs = first_inputs(texts, _MOST_TEXTS, columns)
     if format in ("engine", "onnx"):
         if out.exists():
             raise BadInput(f"{out}: already exists; name another --out")

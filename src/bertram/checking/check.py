@@ -7,7 +7,7 @@ from bertram.checking import pairs, tables
 from bertram.config import NEVER_CASED, PRESETS, TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.tasks.registry import GENERATIONS
-from bertram.text.rows import Columns, read_rows
+from bertram.text.rows import ROLES, Columns, checked_columns, read_rows
 from bertram.text.splits import Files, files_of, listed
 
 
@@ -51,8 +51,9 @@ def _by_columns(table: Path, columns: Columns) -> str | None:
 
     A table that has the columns of labelled texts is one of these, whatever else it has.
     """
-    if columns:
-        return next((task for task, kind in GENERATIONS.items() if columns.keys() <= set(kind.columns)), None)
+    roles = (*ROLES, *(role for kind in GENERATIONS.values() for role in kind.columns))
+    if named := checked_columns(columns, roles):
+        return next((task for task, kind in GENERATIONS.items() if named.keys() <= set(kind.columns)), None)
     names = set(read_rows(table, None, roles=()).columns)
     if names >= {"text", "label"}:
         return None

@@ -94,7 +94,9 @@ def checked_cell(name: str, line: int, role: str, value: Any) -> str:
         BadInput: it is missing, no string (nor, of a label, a finite number), an empty label, or holds a NUL byte or an
             unpaired surrogate.
     """
-    if isinstance(value, int | float | Decimal) and role == "label" and value == value and abs(value) != math.inf:
+    if isinstance(value, int | float | Decimal) and role == "label":
+        if value != value or abs(value) == math.inf:
+            raise BadInput(f"{name}: line {line}: the label is no finite number: {value}")
         value = str(value).lower() if isinstance(value, bool) else str(value)
     if not isinstance(value, str):
         raise BadInput(f"{name}: line {line}: {role} is {'missing' if value is None else f'no string: {value!r:.60}'}")

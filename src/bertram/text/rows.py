@@ -1,4 +1,4 @@
-"""Rows of a table in a file: CSV as in RFC 4180, TSV without quoting, JSONL, each perhaps gzipped, and Parquet."""
+"""Rows of a table in a file: CSV as in RFC 4180, TSV without quoting, JSONL and Parquet, each perhaps gzipped."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,9 +58,11 @@ def checked_columns(columns: Columns, roles: Sequence[str] = ROLES) -> Mapping[s
     """The columns that a user has named, if any, where the roles are these.
 
     Raises:
-        BadInput: one has another role, or is not named by a text.
+        BadInput: they are no mapping, or one has another role or is not named by a text.
     """
-    named = columns or {}
+    named = {} if columns is None else columns
+    if not isinstance(named, Mapping):
+        raise BadInput(f"--columns: {named!r:.40} is no mapping of roles to names, such as {{'text': 'sentence'}}")
     if unknown := [role for role in named if role not in roles]:
         raise BadInput(f"--columns: no role {unknown[0]!r:.40}; roles are {', '.join(roles)}")
     if unnamed := [name for name in named.values() if not isinstance(name, str)]:
