@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 import bertram
 from bertram import artifacts
@@ -309,6 +310,7 @@ def test_lengths_and_batches_are_those_that_were_asked_for(tmp_path: Path) -> No
     first = bertram.train("summarization", data, model=encoder, out=tmp_path / "a", recipe=recipe, max_length=9)
     assert first["steps"] == 3  # 18 rows, a tenth being held out
     assert first["max_length"] == 9
+    assert AutoTokenizer.from_pretrained(tmp_path / "a").model_max_length == 9  # of 32 positions
     again = bertram.train("summarization", data, model=tmp_path / "a", out=tmp_path / "b", recipe=recipe)
     assert again["max_length"] == 9
     rates = [(run["recipe"]["learning_rate"], run["recipe"]["encoder_learning_rate"]) for run in (first, again)]

@@ -36,7 +36,7 @@ def translator(out: Path) -> None:
     encoder, decoder = (replace(stack, vocab_size=side.vocab_size) for side in sides)
     torch.manual_seed(0)
     network = Transformer(TransformerConfig(encoder=encoder, decoder=decoder, share_encoder_decoder_embeddings=False))
-    saving.save_transformer(network, *sides, out, {"task": {"name": "translation"}}, "")
+    saving.save_transformer(network, *sides, out, {"task": {"name": "translation"}, "max_length": 32}, "")
 
 
 def test_a_learned_vocabulary_is_as_large_as_asked_for(tmp_path: Path) -> None:

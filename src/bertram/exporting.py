@@ -274,5 +274,5 @@ def _export_transformer(
                 kept["precision"],
                 vocabulary_map=None if vocabulary_map is None else Path(vocabulary_map),
             )
-        kept |= save_tokenizers(reader, writer, folder, network.config)
+        kept |= save_tokenizers(reader, writer, folder, kept["max_length"])
         write_manifest(folder, kept)

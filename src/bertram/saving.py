@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertram.config import TransformerConfig
 from bertram.environment import environment
 from bertram.files import write_text
 from bertram.formats.huggingface_config import config_overrides
@@ -82,7 +81,7 @@ def save_transformer(
     from bertram.formats.transformer import write_transformer
 
     write_transformer(network, out)
-    files = save_tokenizers(source, target, out, network.config)
+    files = save_tokenizers(source, target, out, manifest["max_length"])
     _finish(out, {**manifest, "config": asdict(network.config), **files}, card)
 
 
@@ -95,13 +94,13 @@ def _finish(out: Path, manifest: dict[str, Any], card: str) -> None:
     discard_checkpoints(out, manifest)
 
 
-def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, config: TransformerConfig) -> dict[str, Any]:
-    """Write the tokenizers of what is read and written; where they are one, once.
+def save_tokenizers(source: Tokenizer, target: Tokenizer, out: Path, max_length: int) -> dict[str, Any]:
+    """Write the tokenizers of what is read and written, where they are one, once; texts are cut to `max_length` tokens.
 
     Returns what bertram.json is to say of them.
     """
     if target is not source:
         folder = out if isinstance(target, marian.MarianTokenizer) else out / TARGET
-        target.save(folder, max_length=config.decoder.max_position_embeddings)
-    source.save(out, max_length=config.encoder.max_position_embeddings)
+        target.save(folder, max_length=max_length)
+    source.save(out, max_length=max_length)
     return vocabularies(source, target)
