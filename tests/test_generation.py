@@ -253,6 +253,10 @@ def test_an_encoder_with_residuals_gets_a_decoder_without(tmp_path: Path) -> Non
     with torch.inference_mode():
         expected = directory.read_model({}).eval().encoder(to_tensors(batch))
         torch.testing.assert_close(network.eval().encoder(to_tensors(batch)), expected)
+    apart = {"num_hidden_groups": 2}  # as many as layers, which residuals do not go with
+    data, out = write_documents(tmp_path / "documents.jsonl", 20), tmp_path / "out"
+    bertram.train("summarization", data, model=directory.path, out=out, recipe=replace(SHORT, steps=1), config=apart)
+    assert ModelDirectory(out).read_transformer().config.decoder.groups == 2
 
 
 @pytest.mark.parametrize("family", ["bert", "albert"])

@@ -78,7 +78,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
             sizes = source.transformer_config
             stacks = [changed(stack, self.config) for stack in (sizes.encoder, sizes.decoder)]
         else:
-            stacks = [source.config, changed(source.config, self.config)]
+            stacks = [source.config, changed(source.config.untied, self.config)]
         return min(stack.max_position_embeddings for stack in stacks)
 
     @property
