@@ -123,6 +123,28 @@ def test_transformers_gives_the_same_logits(place):
     assert tokenizer.model_max_length == bertram.load(place / "out").max_length
 
 
+def test_a_pipeline_of_transformers_reads_pairs_as_they_were_learned(tmp_path):
+    """Cut where training cut them, too: it knows 12 of the model's 32 positions, and more when it is trained on."""
+    from transformers import AutoTokenizer, pipeline
+
+    pairs = list(zip(rows(20), rows(20, seed=1), strict=True))
+    lines = [f"{a},{b},{label}\n" for (a, label), (b, _) in pairs]
+    (tmp_path / "pairs.csv").write_text("text,text_b,label\n" + "".join(lines))
+    model = model_directory(tmp_path / "bare", {"classification": 2}, unsettled=True)
+    given, how = tmp_path / "pairs.csv", {"recipe": Recipe(steps=1)}
+    train("classification", given, model=model, out=tmp_path / "out", max_length=12, **how)
+    answers = bertram.load(tmp_path / "out").predict([{"text": a, "text_b": b} for (a, _), (b, _) in pairs])
+    found = pipeline("text-classification", str(tmp_path / "out"), top_k=None)(
+        [{"text": a, "text_pair": b} for (a, _), (b, _) in pairs], truncation=True
+    )
+    for theirs, ours in zip(found, answers, strict=True):
+        assert {score["label"]: score["score"] for score in theirs} == pytest.approx(ours["scores"], abs=1e-5)
+    train("classification", given, model=tmp_path / "out", out=tmp_path / "more", max_length=32, **how)
+    assert AutoTokenizer.from_pretrained(tmp_path / "more").model_max_length == 32
+    with pytest.raises(BadInput, match="--max-length must be a whole number from 3 to 32, not 33"):
+        train("classification", given, model=tmp_path / "out", out=tmp_path / "no", max_length=33, **how)
+
+
 def test_the_hub_reads_the_card(place, manifest):
     card = ModelCard.load(place / "out" / "README.md")
     results = card.data.eval_results
