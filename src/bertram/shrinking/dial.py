@@ -27,6 +27,11 @@ class DialOptions(TypedDict, total=False):
     """Number of layers. Default: as many as the model has."""
 
 
+def highest_rank(teacher: EncoderConfig) -> int:
+    """The rank of the smallest of a model's matrices."""
+    return min(teacher.hidden_size, teacher.intermediate_size)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dial:
     """The sizes of a student; `DialOptions` explains the fields."""
@@ -61,7 +66,7 @@ class Dial:
             raise BadInput(
                 f"--embedding-size {embedding_size}: must lie in {LEAST_WIDTH} to the hidden width of {width}"
             )
-        if not 0 <= self.rank <= (highest := min(width, teacher.intermediate_size)):
+        if not 0 <= self.rank <= (highest := highest_rank(teacher)):
             raise BadInput(f"--rank {self.rank}: must lie in 0 to {highest}, the rank of the model's matrices")
         if self.rank and groups == layers:
             raise BadInput(

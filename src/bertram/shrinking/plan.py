@@ -12,7 +12,7 @@ from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require_all
 from bertram.formats.engine_layout import layout_of
 from bertram.model_names import resolve_trained_encoder
-from bertram.shrinking.dial import LEAST_WIDTH, Dial, DialOptions
+from bertram.shrinking.dial import LEAST_WIDTH, Dial, DialOptions, highest_rank
 from bertram.terminal import plain_table
 
 EMBEDDING_SIZES, RANKS = (64, 128, 256), (0, 8, 16, 32)
@@ -63,13 +63,12 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
     source = resolve_trained_encoder(model, allow_pickle=allow_pickle)
     teacher = source.read_model({})
     width, layers = teacher.config.hidden_size, fixed.get("depth", teacher.config.num_hidden_layers)
-    narrowest = min(width, teacher.config.intermediate_size)
     Dial(embedding_size=LEAST_WIDTH, depth=layers).of(teacher.config)  # what no setting makes fit
     divisors = [number for number in range(1, layers + 1) if layers % number == 0]
     groups = [fixed["groups"]] if "groups" in fixed else divisors
     narrow = [size for size in EMBEDDING_SIZES if size < width]
     embedding_sizes = [fixed["embedding_size"]] if "embedding_size" in fixed else [*narrow, width]
-    ranks = [fixed["rank"]] if "rank" in fixed else [rank for rank in RANKS if rank < narrowest]
+    ranks = [fixed["rank"]] if "rank" in fixed else [rank for rank in RANKS if rank < highest_rank(teacher.config)]
     # Where nothing is shared there is nothing to add to, and who asks for both is told so.
     untied = ranks if fixed.keys() >= {"groups", "rank"} else [0]
     rows = []
