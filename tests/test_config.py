@@ -126,8 +126,9 @@ def test_objectives_that_are_refused_name_their_option(field: str, value: Any, m
         ({"gradient_checkpointing": "no"}, "--gradient-checkpointing 'no': must be true or false"),
         ({"compile": 1}, "--compile 1: must be true or false"),
         ({"optimizer": ["adamw"]}, r"--optimizer \['adamw'\]: must be one of adamw, lamb"),
-        ({"hours": 0}, "--hours 0: must be a number, above 0 and finite"),
-        ({"hours": 10**400}, "must be a number, above 0 and finite"),
+        ({"hours": 0}, "--hours 0: must be a number, above 0 and at most 1,000,000"),
+        ({"hours": 1e308}, "must be a number, above 0 and at most 1,000,000"),
+        ({"max_grad_norm": 10**400}, "must be a number, above 0 and finite"),
         ({"label_smoothing": 1}, "--label-smoothing 1: must be a number, at least 0 and at most 0.99"),
     ],
 )

@@ -19,7 +19,7 @@ from bertram.models.tensors import pairs_to_tensors, to_tensors
 from bertram.models.transformer import Transformer
 from bertram.training.metrics_file import read_metrics
 from bertram.training.optimizers import Optimizer
-from tiny import rows, run
+from tiny import model_directory, rows, run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or not asked for by name")
 
@@ -124,3 +124,12 @@ def test_pretraining_learns_compiled_and_not(model: str, tmp_path: Path) -> None
         assert read_json(tmp_path / choice / "bertram.json")["gpu_peak_memory_mb"] > 1
         ends.append(sum(losses[-20:]) / 20)
     assert ends[0] == pytest.approx(ends[1], abs=0.2)
+
+
+def test_a_regression_model_is_trained_further(tmp_path: Path) -> None:
+    """It is asked before its first step what it answers so far."""
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\n" + "".join(f"{text},{len(text)}.5\n" for text, _ in rows(40)))
+    model, further = model_directory(tmp_path / "bare"), tmp_path / "further"
+    for source, out in ((model, tmp_path / "first"), (tmp_path / "first", further)):
+        assert run("train", "regression", data, "--model", source, "--steps", "4", "--out", out) in (None, 0)

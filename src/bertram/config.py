@@ -349,6 +349,7 @@ def parse_fields(values: Mapping[str, str]) -> dict[str, bool | int | float | st
     """The values of fields as what they are written like: true and false, numbers, or text."""
     found: dict[str, bool | int | float | str] = {}
     for name, value in values.items():
+        value = value.strip()
         found[name] = {"true": True, "false": False}.get(value.lower(), value)
         for kind in (float, int):  # the narrowest that reads it
             try:

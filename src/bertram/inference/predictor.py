@@ -69,6 +69,8 @@ class Predictor:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vector of every text, [N, H], in the order given, by a model whose task compares vectors.
 
+        Of no texts, [0, 1].
+
         Raises:
             BadInput: a text is no valid Unicode or stands in no list, or the task is another.
         """
@@ -80,14 +82,16 @@ class Predictor:
         """What the task's head says of every text: logits [N, L] or vectors [N, H]."""
         check_characters(texts)
         check_characters(texts_b or ())
-        found = list[NDArray[np.float32]]()
+        found: NDArray[np.float32] | None = None  # as wide as the first answer, and never held twice
         for chunk in chunked(len(texts)):
             seconds = None if texts_b is None else texts_b[chunk]
             batch, _ = self.tokenizer.encode(texts[chunk], seconds, max_length=self.max_length)
-            runs = budgeted(batch.lengths, self.max_tokens)
-            said = np.concatenate([self.runner.run(batch.select(rows))[self.task.head] for rows in runs])
-            found.append(said[np.argsort(np.concatenate(runs))])
-        return np.concatenate(found) if found else np.empty((0, self.task.outputs), np.float32)
+            for rows in budgeted(batch.lengths, self.max_tokens):
+                said = self.runner.run(batch.select(rows))[self.task.head]
+                if found is None:
+                    found = np.empty((len(texts), said.shape[1]), np.float32)
+                found[chunk][rows] = said
+        return np.empty((0, self.task.outputs), np.float32) if found is None else found
 
     def predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
         """One answer an input, in the order given. An input is a string or {"text"} or {"text", "text_b"}.

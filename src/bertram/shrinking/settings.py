@@ -119,7 +119,9 @@ class Evaluated:
         pairs, segments = table.texts_b is not None, source.config.type_vocab_size
         with failing_in(file):
             check_inputs(task, pairs, trained_on=source.pairs, segments=segments)
-        return cls(table, {"file": file.name, "sha256": fingerprint(file), "columns": dict(columns or {})})
+        return cls(
+            table, {"file": file.name, "sha256": fingerprint(file), "columns": dict(columns) if columns else None}
+        )
 
 
 def _check(recipe: Recipe, lessons: Collection[str]) -> None:

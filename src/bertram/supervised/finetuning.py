@@ -132,6 +132,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
 
         task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
         network, tokenizer = _start(self, out)
+        network.to(processes.device)
         max_length = self.longest
         examples, truncated = labelled_examples(task, tokenizer, splits.train, targets["train"], max_length)
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
@@ -224,5 +225,6 @@ def _take_up(head: "RegressionHead", before: Regression, task: Regression, logit
     its old answers would be so far off that training diverges.
     """
     factor, shift = before.std / task.std, (before.mean - task.mean) / task.std
+    logits = logits.astype(np.float64)  # a factor may be more than float32 holds
     if np.square(factor * logits + shift - targets).mean() < np.square(logits - targets).mean():
         head.rescale(factor, shift)

@@ -15,8 +15,8 @@ _BOUNDS = {
     **dict.fromkeys(("steps", "tokens", "batch_size", "batch_tokens", "max_tokens"), Interval(1, 10**12)),
     **dict.fromkeys(("patience", "save_every", "log_every"), Interval(1, 10**12)),
     **dict.fromkeys(("learning_rate", "encoder_learning_rate", "weight_decay"), Interval(0)),
-    **dict.fromkeys(("hours", "decay_power", "max_grad_norm"), Interval(0, brackets="(]")),
-    "epochs": Interval(0, 10**6, "(]"),
+    **dict.fromkeys(("decay_power", "max_grad_norm"), Interval(0, brackets="(]")),
+    **dict.fromkeys(("epochs", "hours"), Interval(0, 10**6, "(]")),
     "warmup": Interval(0, 1),
     "label_smoothing": Interval(0, 0.99),
     "evaluations": Interval(1, 10_000),
@@ -94,7 +94,7 @@ class Recipe:
     save_every: int = 500
     """Steps between checkpoints. One is also written whenever the last is five minutes old."""
     log_every: int = 10
-    """Steps between lines of OUT/metrics.jsonl; the last step and every evaluation have a line too."""
+    """Steps between lines of OUT/metrics.jsonl; the last step of the budget and every evaluation have a line too."""
     seed: int = 0
     """Seed of weights, order, dropout and held-out texts. Torch draws for a whole process: trainings at once in several
     threads of one disturb each other's numbers."""
