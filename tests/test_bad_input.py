@@ -131,6 +131,7 @@ class TestSettings:
             ("--steps", "0", "--steps 0: must be a whole number, at least 1"),
             ("--steps", "-1", "--steps -1: must be a whole number, at least 1"),
             ("--steps", "many", "many"),
+            ("--steps", "2.5", "Invalid value for --steps: 2.5 is no whole number"),
             ("--epochs", "nan", "--epochs nan: must be a number, above 0 and at most 1,000,000"),
             ("--learning-rate", "-1", "--learning-rate -1.0: must be a number, at least 0 and finite"),
             ("--learning-rate", "inf", "--learning-rate inf: must be a number, at least 0 and finite"),

@@ -37,10 +37,19 @@ if TYPE_CHECKING:
 
     from bertram.text.inputs import Input
 
+
+def _unrounded(kind: Any, tokens: Sequence[Token]) -> Any:
+    """A value as cyclopts converts it, but for a fraction in place of a whole number, which it would round."""
+    if int in (kind, *get_args(kind)) and "." in tokens[0].value:
+        raise ValueError(f"{tokens[0].value} is no whole number.")
+    return convert(kind, tokens)
+
+
 app = App(
     name="bertram",
     version=__version__,
     help="Train, compare and ship BERT, ALBERT and encoder–decoder models on your own hardware.",
+    default_parameter=Parameter(converter=_unrounded),
     suppress_keyboard_interrupt=False,
 )
 
