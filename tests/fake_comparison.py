@@ -67,6 +67,7 @@ def comparison(fakes=USUAL, *, seeds=3, task=None, limits=None):
         "recipe": asdict(Recipe()),
         "seeds": seeds,
         "candidates": candidates,
+        "constant_score": 0.5 if isinstance(task, Classification) else 0.0,
         "comparisons": comparisons_of(task, logits, targets, noise),
     }
     results["choice"] = choose(candidates, results["comparisons"], limits or Limits())

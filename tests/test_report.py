@@ -230,9 +230,11 @@ class TestPage:
         rows = results["candidates"]
         for row, length, cut in ((rows[1], 128, 1_234), (rows[2], 512, 12)):  # of 18,000
             row |= {"max_length": length, "truncated_texts": cut}
-        assert "of 18,000 training texts: bert-tiny the first 128 tokens of 1,234." in page(results, curves)
+        told = "bert-tiny read only the first 128 tokens of 1,234 of the 18,000 training texts."
+        assert told in page(results, curves)
+        assert sum("read only the first" in words for words in caveats(results)) == 1
         rows[1]["truncated_texts"] = 20_000  # of both texts of a row
-        assert any("of 36,000 training" in words for words in caveats(results | {"task": Similarity().to_dict()}))
+        assert any("of the 36,000 training" in words for words in caveats(results | {"task": Similarity().to_dict()}))
 
     def test_runs_that_diverged_and_few_rows_are_told_of(self):
         results, _ = comparison((USUAL[0], replace(USUAL[2], diverged=(1, 2))))
@@ -241,6 +243,14 @@ class TestPage:
         assert lost == "albert-mini: 2 of 3 runs diverged; its score is of the others."
         results["data"]["rows"]["test"] = 1
         assert "Only 1 row was judged: another sample may differ." in caveats(results)
+
+    def test_what_may_only_guess_is_told_of(self):
+        results, _ = comparison(seeds=3)
+        low, model = min((row["score"]["low"], row["model"]) for row in results["candidates"])
+        (told,) = caveats(results | {"constant_score": low})
+        assert told.startswith(
+            f"The same answer to every text scores {figures.score(low)}, and {model} cannot be told from that"
+        )
 
     def test_an_interval_without_width_is_told_of(self):
         results, _ = comparison(USUAL, seeds=3)
@@ -396,7 +406,7 @@ class TestFigures:
             (31, 10, "3.1 times"),
             (140, 100, "40% more"),
             (72, 100, "28% less"),
-            (1, 600, "600 times less"),
+            (1, 600, "1/600"),
         ],
     )
     def test_relative(self, a, b, text):

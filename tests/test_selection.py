@@ -87,7 +87,7 @@ class TestWithALeastScore:
         found = choose(CANDIDATES, compared(CANDIDATES, WORSE), Limits(min_score=0.85))
         assert found["model"] == "middle"
         assert found["fits"] == ["large", "middle"]
-        assert found["missed"] == {"small": ["accuracy 0.800, 0.05 short"]}
+        assert found["missed"] == {"small": ["accuracy 0.800, 0.050 short"]}
         assert found["limits"] == {"max_memory_mb": None, "max_latency_ms": None, "min_score": 0.85}
         assert (
             found["reason"]
@@ -102,12 +102,12 @@ class TestWithALeastScore:
         spoiled = MIDDLE | {"engine": {"precision": "int8", "agreement": 0.98, "score": 0.87}}
         found = choose([LARGE, spoiled], compared([LARGE, spoiled], {}), Limits(min_score=0.89))
         assert found["model"] == "large"
-        assert found["missed"] == {"middle": ["accuracy of its engine 0.870, 0.02 short"]}
+        assert found["missed"] == {"middle": ["accuracy of its engine 0.870, 0.020 short"]}
 
     def test_one_of_nothing_is_missed_by_less_than_nothing(self):
         found = choose([candidate("small", 1, -0.02)], [], Limits(min_score=0.0))
         assert found["model"] is None
-        assert found["missed"]["small"][0].endswith("0.02 short")
+        assert found["missed"]["small"][0].endswith("0.020 short")
 
     def test_a_low_one_takes_even_what_is_significantly_worse(self):
         assert choose(CANDIDATES, compared(CANDIDATES, WORSE), Limits(min_score=0.5))["model"] == "small"
@@ -171,7 +171,7 @@ class TestNoneFits:
         assert found["model"] is None
         assert found["fits"] == []
         assert set(found["missed"]) == {"small", "middle", "large"}
-        assert found["reason"] == "No candidate fits. small comes nearest: accuracy 0.800, 0.15 short."
+        assert found["reason"] == "No candidate fits. small comes nearest: accuracy 0.800, 0.150 short."
 
     def test_diverged_candidates_never_fit(self):
         lost = candidate("lost", 0.1)

@@ -110,6 +110,7 @@ def compare(
             "machine": machine(),
             "seeds": seeds,
             "candidates": candidates,
+            "constant_score": _constant_score(comparison),
             "comparisons": comparisons,
             "choice": choose(candidates, comparisons, limits),
         }
@@ -165,6 +166,11 @@ def _judge(comparison: Comparison, rows: Sequence[Trained]) -> tuple[dict[str, S
         for name, runs in logits.items()
     }
     return scores, comparisons_of(task, logits, targets, seeds)
+
+
+def _constant_score(comparison: Comparison) -> float:
+    task, (_, judged) = comparison.task, comparison.splits.final
+    return task.constant_score(task.targets(comparison.splits.train.labels), task.targets(judged.labels))
 
 
 def _curves(out: Path, candidates: Sequence[Candidate]) -> dict[str, dict[int, list[dict[str, Any]]]]:

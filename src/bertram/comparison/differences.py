@@ -50,7 +50,7 @@ def caveats(results: Results) -> list[str]:
     if split == "validation":
         found.append("Scores are on the validation data, which chose the checkpoints too and so flatters; give --test.")
     candidates = results["candidates"]
-    return found + _seeds(candidates) + _alike(candidates) + _cut(results) + _unsteady(candidates)
+    return found + _guessing(results) + _seeds(candidates) + _alike(candidates) + _cut(results) + _unsteady(candidates)
 
 
 def run_scores(candidates: Sequence[Trained]) -> dict[str, Floats]:
@@ -61,6 +61,18 @@ def run_scores(candidates: Sequence[Trained]) -> dict[str, Floats]:
         if row["model"] != BASELINE
     }
     return {name: own for name, own in scores.items() if len(own)}
+
+
+def _guessing(results: Results) -> list[str]:
+    """Whether a candidate may be no better than one that reads nothing."""
+    least = results["constant_score"]
+    names = [row["model"] for row in scored(results["candidates"]) if row["score"]["low"] <= least]
+    if not names:
+        return []
+    return [
+        f"The same answer to every text scores {score(least)}, and {' and '.join(names)} cannot be told from that: try "
+        "a higher --learning-rate, more --epochs or more texts."
+    ]
 
 
 def _seeds(candidates: Sequence[Candidate]) -> list[str]:
@@ -93,12 +105,12 @@ def _alike(candidates: Sequence[Candidate]) -> list[str]:
 def _cut(results: Results) -> list[str]:
     """Whether a candidate read less of the training texts than it was given."""
     rows = results["data"]["rows"]["train"] * (2 if task_from_dict(results["task"]).apart else 1)
-    cut = [
-        f"{row['model']} the first {row['max_length']:,} tokens of {row['truncated_texts']:,}"
+    return [
+        f"{row['model']} read only the first {row['max_length']:,} tokens of {row['truncated_texts']:,} of the "
+        f"{rows:,} training texts."
         for row in results["candidates"]
         if row.get("truncated_texts", 0) >= NOTABLE * rows
     ]
-    return [f"Not all was read of {rows:,} training texts: {', '.join(cut)}."] if cut else []
 
 
 def _unsteady(candidates: Sequence[Candidate]) -> list[str]:
@@ -154,6 +166,6 @@ def _answered(a: Scored, b: Scored) -> str:
     took = f" ({relative(mine, theirs)})" if mine and theirs else ""
     held = f" ({relative(memory, other_memory)})" if memory and other_memory else ""
     return (
-        f"One text takes {quantity(mine)} ms against {quantity(theirs)} ms{took}, and {quantity(memory)} MB of memory "
-        f"against {quantity(other_memory)} MB{held}."
+        f"95 of 100 texts are answered within {quantity(mine)} ms each against {quantity(theirs)} ms{took}, in "
+        f"{quantity(memory)} MB of memory against {quantity(other_memory)} MB{held}."
     )

@@ -291,15 +291,13 @@ def _provenance(results: Results) -> list[Element]:
         element("ul", *runs),
         element("h3", "Signatures"),
         element("ul", *signatures),
-        element(
-            "footer", "Its figures stand in results.json beside it, those of the curves in each run's metrics.jsonl."
-        ),
+        element("footer", "All figures are in results.json beside this page, the curves' in each run's metrics.jsonl."),
     ]
 
 
 def _run(run: Run) -> str:
     outcome = score(run["score"]) if run["status"] == "finished" else run["status"]
-    return f"{outcome} (seed {run['seed']}, {run['seconds']:,.0f} s)"
+    return f"{outcome} (seed {run['seed']}, trained in {run['seconds']:,.0f} s)"
 
 
 def _definitions(values: Mapping[str, Any]) -> Element:

@@ -74,7 +74,7 @@ class Limits:
         if self.min_score is not None and min(mean, shipped) < self.min_score:
             what, value = (metric, mean) if mean < self.min_score else (f"{metric} of its engine", shipped)
             short = self.min_score - value
-            found.append(Miss(f"{what} {score(value)}, {short:.2g} short", short / (abs(self.min_score) or 1.0)))
+            found.append(Miss(f"{what} {score(value)}, {score(short)} short", short / (abs(self.min_score) or 1.0)))
         return found
 
     def kept_by(self, row: Scored) -> str:

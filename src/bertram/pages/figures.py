@@ -52,15 +52,14 @@ def p_equals(p: float) -> str:
 
 
 def relative(value: float, other: float) -> str:
-    """How `value` stands to `other`, both above 0: "about the same", "3.1 times", "40% more", "28% less",
-    "600 times less"."""
+    """How `value` stands to `other`, both above 0: "about the same", "3.1 times", "40% more", "28% less", "1/600"."""
     ratio = value / other
     if 0.95 < ratio < 1.05:
         return "about the same"
     if ratio >= 1.95:
         return f"{ratio:.1f} times" if ratio < 9.95 else f"{ratio:,.0f} times"
     if ratio <= 0.1:
-        return f"{1 / ratio:,.0f} times less"
+        return f"1/{1 / ratio:,.0f}"
     return f"{abs(ratio - 1):.0%} {'more' if ratio > 1 else 'less'}"
 
 

@@ -130,7 +130,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         from bertram.training.setup import TrainingSetup
         from bertram.training.torch_runner import TorchRunner
 
-        task, splits, targets = self.task, self.splits, self.splits.targets(self.task)
+        task, splits, source, targets = self.task, self.splits, self.source, self.splits.targets(self.task)
         network, tokenizer = _start(self, out)
         network.to(processes.device)
         max_length = self.longest
@@ -138,7 +138,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
-        before = self.source.task_if_known if isinstance(self.source, ModelDirectory) else None
+        before = source.task_if_known if isinstance(source, ModelDirectory) else None
         if isinstance(task, Regression) and isinstance(before, Regression):
             some = splits.train.select(range(min(len(splits.train), _COMPARED)))
             values, expected = predictor.logits(*some.inputs)[:, 0], targets["train"][: len(some)]
@@ -155,10 +155,11 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             write_array(out / f"logits-{name}.npy", values)
             label = task.only_answer(values, targets[name]) if name == "validation" else None
             if label is not None and not self.trial:
+                pretrained = "" if isinstance(source, ModelDirectory) else ", or pre-trained weights"
                 logger.warning(
                     "bertram: %s: all %d validation texts got the label %.60r: the model tells no texts apart; "
-                    "use pre-trained weights, or more data or steps",
-                    *(out, len(values), label),
+                    "try a higher --learning-rate, more --epochs or more texts%s",
+                    *(out, len(values), label, pretrained),
                 )
             return task.scores(values, targets[name])
 

@@ -99,6 +99,13 @@ class Task(ABC):
         """The one label that all rows of [N, L] get although their targets [N] differ; None where there is no such."""
         return None
 
+    def constant_score(self, training: Targets, judged: Targets) -> float:
+        """The primary metric, against [N], of the best constant answer to targets for training [M].
+
+        Zero for a correlation, which a constant has none of.
+        """
+        return 0.0
+
     @abstractmethod
     def terms(self, logits: Logits, targets: Targets) -> Floats:
         """What each example adds to the primary metric, [N, K]; see `score_of`."""
