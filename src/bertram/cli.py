@@ -184,7 +184,10 @@ def check(
 ) -> None:
     """Check data before training: columns, labels, text lengths, duplicates within and across files.
 
-    Example: bertram check reviews.csv --test test.csv --model bertram-english; bertram check train.en train.de
+    For example:
+
+        bertram check reviews.csv --test test.csv --model bertram-english
+        bertram check train.en train.de
 
     Parameters
     ----------
@@ -238,8 +241,10 @@ def train(
 ) -> None:
     """Train a model on labelled texts, or a translation or summarization model on pairs of texts.
 
-    Example: bertram train classification reviews.csv --model bertram-english --out out/reviews;
-    bertram train translation train.en train.de --model transformer-tiny --steps 10000 --out out/en-de
+    For example:
+
+        bertram train classification reviews.csv --model bertram-english --out out/reviews
+        bertram train translation train.en train.de --model transformer-tiny --steps 10000 --out out/en-de
 
     Parameters
     ----------
@@ -316,8 +321,9 @@ def compare(
     All models are trained with the same settings, so compare pre-trained models with each other: presets, whose weights
     are random, need far more texts and a higher --learning-rate, such as 5e-4.
 
-    Example: bertram compare reviews.csv --models bertram-english sentence-transformers/all-MiniLM-L6-v2 --out
-    out/compared --seeds 3 --max-latency 20ms
+    For example:
+
+        bertram compare reviews.csv --models bertram-english MiniLM/ --out out/compared --seeds 3 --max-latency 20ms
 
     Parameters
     ----------
@@ -393,7 +399,9 @@ def pretrain(
 ) -> None:
     """Pre-train a BERT or ALBERT on raw text: masked language modelling and a sentence objective.
 
-    Example: bertram pretrain novels/ --model bert-mini --out out/novels --hours 8
+    For example:
+
+        bertram pretrain novels/ --model bert-mini --out out/novels --hours 8
 
     Parameters
     ----------
@@ -461,7 +469,10 @@ def shrink(
 ) -> None:
     """Distil a BERT into a smaller ALBERT on your texts: layers share weights, embeddings are factorised.
 
-    Example: bertram shrink MiniLM/ --texts mails.txt --out out/small --hours 1; bertram shrink MiniLM/ --plan
+    For example:
+
+        bertram shrink MiniLM/ --texts mails.txt --out out/small --hours 1
+        bertram shrink MiniLM/ --plan
 
     Parameters
     ----------
@@ -536,7 +547,10 @@ def evaluate(
 ) -> None:
     """Score a trained model on a labelled table, or on aligned source and target texts.
 
-    Example: bertram evaluate out/reviews test.csv; bertram evaluate out/en-de test.en test.de --beam-size 4
+    For example:
+
+        bertram evaluate out/reviews test.csv
+        bertram evaluate out/en-de test.en test.de --beam-size 4
 
     Parameters
     ----------
@@ -563,7 +577,10 @@ def predict(
 ) -> None:
     """Predict for every line of a file or of standard input. Prints one JSON object a line, in order.
 
-    Example: echo 'what a film' | bertram predict out/reviews; bertram classify 'what a film'
+    For example:
+
+        echo 'what a film' | bertram predict out/reviews
+        bertram classify 'what a film'
 
     Parameters
     ----------
@@ -597,7 +614,10 @@ def embed(
 ) -> None:
     """Embed every line of a file or of standard input as a vector. Prints one JSON object a line, in order.
 
-    Example: bertram embed sentences.txt --out vectors.npy; bertram embed MiniLM/ --text 'A dog runs.'
+    For example:
+
+        bertram embed sentences.txt --out vectors.npy
+        bertram embed MiniLM/ --text 'A dog runs.'
 
     Parameters
     ----------
@@ -638,7 +658,9 @@ def fill_mask(
 
     Prints one JSON object a line, in order: candidates, each with its token, its score and the text with it.
 
-    Example: bertram fill-mask out/novels 'It was a [MASK] night.'
+    For example:
+
+        bertram fill-mask out/novels 'It was a [MASK] night.'
 
     Parameters
     ----------
@@ -672,7 +694,10 @@ def translate(
 ) -> None:
     """Translate every line of a file or of standard input, line for line; empty lines stay empty.
 
-    Example: bertram translate out/en-de news.en > news.de; bertram translate out/en-de --text 'A dog runs.'
+    For example:
+
+        bertram translate out/en-de news.en > news.de
+        bertram translate out/en-de --text 'A dog runs.'
 
     Parameters
     ----------
@@ -701,7 +726,9 @@ def summarize(
 ) -> None:
     """Summarize every document of a file or of standard input, one summary a line, in order.
 
-    Example: bertram summarize out/mails new.txt --beam-size 4 --no-repeat-ngram-size 3
+    For example:
+
+        bertram summarize out/mails new.txt --beam-size 4 --no-repeat-ngram-size 3
 
     Parameters
     ----------
@@ -733,8 +760,10 @@ def export(
 ) -> None:
     """Export a trained model as an engine, or for ONNX runtimes, CTranslate2 or transformers.
 
-    Example: bertram export out/reviews --format engine --out reviews.engine --texts reviews.txt; bertram export
-    out/en-de --format ctranslate2 --out out/en-de.ct2
+    For example:
+
+        bertram export out/reviews --format engine --out reviews.engine --texts reviews.txt
+        bertram export out/en-de --format ctranslate2 --out out/en-de.ct2
 
     Parameters
     ----------
@@ -782,7 +811,10 @@ def inspect(
 ) -> None:
     """Show parameters, FLOPs and memory of models side by side: presets, directories or engine files.
 
-    Example: bertram inspect bert-base albert-base; bertram inspect out/en-de
+    For example:
+
+        bertram inspect bert-base albert-base
+        bertram inspect out/en-de
 
     Parameters
     ----------
@@ -812,7 +844,9 @@ def bench(
 ) -> None:
     """Benchmark an encoder as an engine: throughput, latency and memory, beside other runtimes in the same run.
 
-    Example: bertram bench albert-base --against transformers onnxruntime openvino
+    For example:
+
+        bertram bench albert-base --against transformers onnxruntime openvino
 
     Parameters
     ----------
