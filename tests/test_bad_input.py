@@ -214,6 +214,42 @@ class TestModels:
         line = refused("evaluate", model, place / "good.csv")
         assert f"unknown task: bertram.json names none and {reason}; train it first" in line
 
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "predict MODEL --text x",
+            "embed MODEL --text x",
+            "fill-mask MODEL --text x",
+            "evaluate MODEL good.csv",
+            "inspect MODEL",
+            "bench MODEL",
+            "export MODEL --format engine --out new",
+            "train classification good.csv --model MODEL --out new",
+            "train translation good.csv --columns source=text,target=label --model MODEL --out new",
+            "check good.csv --model MODEL",
+            "compare good.csv --models MODEL --out new",
+            "shrink MODEL --texts good.csv --out new --steps 1",
+        ],
+    )
+    def test_a_directory_without_a_model(self, refused, tmp_path, monkeypatch, command):
+        """Empty, or of a training that was stopped; and no name at all, which is not the directory at hand."""
+        monkeypatch.chdir(tmp_path)
+        table(tmp_path / "good.csv")
+        for place in ("empty", "begun", "stopped"):
+            (tmp_path / place).mkdir()
+        (tmp_path / "begun" / "training.json").write_text("{}")
+        (tmp_path / "stopped" / "checkpoints").mkdir()
+        unfinished = "its training has not finished; repeat the command with --resume"
+        for model, said in (
+            ("empty", "empty: holds no model (no config.json)"),
+            ("begun", f"begun: {unfinished}"),
+            ("stopped", f"stopped: {unfinished}"),
+            ("", "'' names nothing"),
+        ):
+            line = refused(*(model if word == "MODEL" else word for word in command.split()))
+            assert line.endswith(f"{said}\n")
+        assert not (tmp_path / "new").exists()
+
     @pytest.fixture
     def damaged(self, place, tmp_path):
         return shutil.copytree(place / "trained", tmp_path / "model")

@@ -530,7 +530,7 @@ def test_overrides_must_make_a_configuration(overrides: dict[str, Any], said: st
 
 
 def test_directories_without_a_model(tmp_path: Path, bare: Path) -> None:
-    with pytest.raises(BadInput, match=r"holds no config\.json"):
+    with pytest.raises(BadInput, match=r"holds no model \(no config\.json\)"):
         read(tmp_path / "nowhere")
     (bare / "model.safetensors").rename(bare / "model-00001-of-00001.safetensors")
     with pytest.raises(BadInput, match=r"holds no model\.safetensors"):

@@ -101,7 +101,11 @@ class ModelDirectory:
 
     @cached_property
     def is_transformer(self) -> bool:
-        """Whether it holds an encoder–decoder model."""
+        """Whether it holds an encoder–decoder model.
+
+        Raises:
+            BadInput: it holds no model, or its config.json cannot be read.
+        """
         return is_transformer(self.path)
 
     def find_weights(self) -> Path:
@@ -169,14 +173,14 @@ class ModelDirectory:
         """The task that the model was trained for.
 
         Raises:
-            BadInput: no file says.
+            BadInput: no file says, or the directory holds no model.
         """
         if (task := self.task_if_known) is not None:
             return task
-        file, reason = self.path / "config.json", "config.json has no known architecture"
-        if file.exists() and not self.is_transformer:
+        reason = "config.json has no known architecture"
+        if not self.is_transformer:
             if self._description.unknown:
-                raise BadInput(f"{file}: {self._description.unknown}")
+                raise BadInput(f"{self.path / 'config.json'}: {self._description.unknown}")
             if named := self._description.architecture:
                 reason = f"config.json names {named}, which has no head for one"
         raise BadInput(
@@ -189,18 +193,18 @@ class ModelDirectory:
         """The task that bertram.json names, or that other libraries' files imply; None where there is none.
 
         Raises:
-            BadInput: bertram.json names none that is known.
+            BadInput: bertram.json names none that is known, or the directory holds no model.
         """
         if "task" in self.manifest:
             with failing_in(self.path / MANIFEST):
                 return any_task_from_dict(self.manifest["task"])
-        if is_marian(self.path):
-            return Translation()
-        return Similarity() if has_pooling(self.path) else self._task_of_architecture()
+        if has_pooling(self.path):
+            return Similarity()
+        return Translation() if is_marian(self.path) else self._task_of_architecture()
 
     def _task_of_architecture(self) -> Task | FillMask | None:
-        """What a published model is for, by the class that config.json names; its numbers are in the labels' unit."""
-        if not (self.path / "config.json").exists() or self.is_transformer:
+        """What a published model is for, by the heads that config.json promises; numbers are in the labels' unit."""
+        if self.is_transformer:
             return None
         said = self._description
         if "regression" in said.heads:

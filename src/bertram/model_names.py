@@ -73,6 +73,8 @@ def resolve(model: str | Path, *, allow_pickle: bool = False, answers: bool = Fa
     Raises:
         BadInput: nothing goes by that name, or something that only answers.
     """
+    if model == "":
+        raise BadInput("'' names nothing")
     if model == ENGLISH:
         return ModelDirectory(OWN / ENGLISH, called=ENGLISH)
     if model == SENTIMENT:

@@ -48,6 +48,11 @@ def read_settings(directory: Path) -> dict[str, Any]:
     return read_if_there(directory / SETTINGS, _MOST_SETTINGS)
 
 
+def is_unfinished(directory: Path) -> bool:
+    """Whether a training began in a directory of which bertram.json does not say what came of it."""
+    return not (directory / MANIFEST).exists() and any((directory / name).exists() for name in (SETTINGS, CHECKPOINTS))
+
+
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Write bertram.json: `manifest`, and the number of its format."""
     write_json(directory / MANIFEST, {**manifest, "format": _FORMAT})

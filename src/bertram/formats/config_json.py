@@ -7,7 +7,7 @@ from typing import Any, get_args
 from bertram.config import Activation, EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import read_object
-from bertram.run_directory import MANIFEST, read_manifest
+from bertram.run_directory import MANIFEST, is_unfinished, read_manifest
 
 ACTIVATIONS: dict[str, Activation] = {
     **{name: name for name in get_args(Activation)},
@@ -45,9 +45,11 @@ def read_config_json(directory: Path) -> dict[str, Any]:
     """config.json as it stands.
 
     Raises:
-        BadInput: there is none, or it is no JSON object.
+        BadInput: there is none, which may be for a training that was stopped, or it is no JSON object.
     """
     path = directory / "config.json"
     if not path.is_file():
-        raise BadInput(f"{directory}: holds no config.json")
+        if is_unfinished(directory):
+            raise BadInput(f"{directory}: its training has not finished; repeat the command with --resume")
+        raise BadInput(f"{directory}: holds no model (no config.json)")
     return read_object(path)

@@ -20,7 +20,7 @@ def is_transformer(directory: Path) -> bool:
     """Whether a directory's config.json says that it holds an encoder–decoder model.
 
     Raises:
-        BadInput: the file is not JSON.
+        BadInput: as `read_config_json`.
     """
     return _model_type(directory) in (MODEL_TYPE, marian_config.MODEL_TYPE)
 
@@ -29,13 +29,13 @@ def is_marian(directory: Path) -> bool:
     """Whether a directory's config.json says that it holds a Marian model.
 
     Raises:
-        BadInput: the file is not JSON.
+        BadInput: as `read_config_json`.
     """
     return _model_type(directory) == marian_config.MODEL_TYPE
 
 
 def _model_type(directory: Path) -> str:
-    return str(read_config_json(directory).get("model_type")) if (directory / "config.json").is_file() else ""
+    return str(read_config_json(directory).get("model_type"))
 
 
 def read_transformer_config(directory: Path) -> TransformerConfig:
