@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 from typing import get_args
 
@@ -68,6 +69,15 @@ def test_predict_answers_in_order(place, capsys, monkeypatch):
     assert capsys.readouterr().out
     assert run("predict", place / "out", "- a lovely film") == 2
     assert "For a text write --text '- a lovely film'." in capsys.readouterr().err
+
+
+def test_a_pipe_alone_is_a_source(tmp_path, capsys):
+    """Of which nothing is read to see whether it is an engine."""
+    os.mkfifo(tmp_path / "mails")
+    lines = "a lovely film\nan awful meal\n"
+    threading.Thread(target=(tmp_path / "mails").write_text, args=(lines,), daemon=True).start()
+    assert run("classify", tmp_path / "mails") == 0
+    assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == ["positive", "negative"]
 
 
 @pytest.mark.parametrize("arguments", [["classify", "--beam"], ["embed", "x", "-b"], ["translate", "x", "--beam", "3"]])

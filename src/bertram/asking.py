@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from bertram.errors import BadInput
-from bertram.formats.engine_file import is_engine
 from bertram.model_names import engine_of, exists, may_be
 from bertram.tasks.sequence_to_sequence import Summarization, Translation
 from bertram.text.inputs import Input, read_documents, read_inputs, read_lines, read_texts
@@ -30,8 +29,8 @@ def asked(
 ) -> tuple[str, Iterable[Sequence[Input]]]:
     """Which model is to answer, and what it is asked: MODEL and SOURCE, each of which may be missing.
 
-    Without a model `own` answers. One argument alone is a source if it is "-" or a file that is no engine, or ends as
-    files of texts do; else it is a model, or a text as `chunks_of` knows them.
+    Without a model `own` answers. One argument alone is a source if it is "-", a pipe or a file that is no engine, or
+    ends as files of texts do; else it is a model, or a text as `chunks_of` knows them.
 
     Raises:
         BadInput: as `chunks_of`.
@@ -40,8 +39,8 @@ def asked(
         path = Path(model)
         if path.suffix == ".engine" and exists(path) and path.is_file() and engine_of(path) is None:
             raise BadInput(f"{model}: is no engine file, or is damaged")
-        is_file = path.is_file() and not is_engine(path) if exists(path) else _ends_as_texts(path)
-        if model == "-" or is_file or _is_text(model):
+        is_source = engine_of(path) is None and not path.is_dir() if exists(path) else _ends_as_texts(path)
+        if model == "-" or is_source or _is_text(model):
             model, source = None, model
         elif not may_be(model):
             raise BadInput(f"{model}: no such model or file; for one text write --text {model!r:.80}")

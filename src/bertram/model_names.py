@@ -89,7 +89,7 @@ def resolve(model: str | Path, *, allow_pickle: bool = False, answers: bool = Fa
             if baseline.is_baseline(path) and not answers:
                 raise BadInput(f"{path}: the tf-idf baseline of a comparison only answers")
             return ModelDirectory(path, allow_pickle=allow_pickle)
-        if is_engine(path):
+        if engine_of(path) is not None:
             raise BadInput(f"{path}: an engine only answers; give the model that it was made from")
         raise BadInput(f"{path}: this is a file; a model is a directory with config.json, or a preset")
     name = str(model)
