@@ -165,8 +165,8 @@ def _trained(model: str | Path, found: ModelDirectory | Preset) -> ModelDirector
         hint = f"train it first: bertram train translation DATA DATA2 --model {model} --out DIR"
     else:
         hint = (
-            f"train it first: bertram train TASK DATA --model {model} --out DIR (for embed, TASK is similarity; for "
-            f"fill-mask: bertram pretrain CORPUS --model {model} --out DIR)"
+            f"train it first, on examples (bertram train TASK DATA --model {model} --out DIR) or on raw text (bertram "
+            f"pretrain CORPUS --model {model} --out DIR)"
         )
     raise BadInput(f"{model} is a preset with random weights; {hint}")
 
