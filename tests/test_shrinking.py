@@ -262,6 +262,23 @@ def test_texts_and_models_that_cannot_serve_are_told_in_one_line(tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("unmeasured")
+def test_texts_that_the_teacher_does_not_know(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where none can be masked, nothing is trained only to be refused when the engine is made."""
+    source, out = teacher(tmp_path / "teacher", {"masked_language_model": 0}), tmp_path / "out"
+    chinese = tmp_path / "chinese.txt"
+    chinese.write_text("".join(f"{chr(0x4E00 + number)}\n" for number in range(1000)))
+    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": RECIPE.of_one_step}
+    for lessons in (None, ["vectors"]):  # the engine is measured at masked tokens, whatever was taught
+        with pytest.raises(BadInput, match=f"--texts: {source} knows no token of those held out"):
+            shrink(source, [chinese], out, **how, lessons=lessons)
+        assert not list(out.iterdir())
+    assert not caplog.text
+    shrink(source, [chinese, texts(tmp_path / "texts.txt")], out, **how)
+    (warning,) = caplog.messages
+    assert warning.endswith(f"% of the tokens of --texts are unknown to {source}: does it know the language?")
+
+
 def test_residuals_come_back_to_the_bit_and_are_untied_for_transformers(tmp_path: Path) -> None:
     place = tiny.model_directory(
         tmp_path / "model",

@@ -33,7 +33,7 @@ _AHEAD = 3  # chunks
 _SAVED_EVERY = 4  # chunks
 HELD_OUT_OF = 10
 HELD_OUT_TOKENS = 2**20
-_MANY_UNKNOWN = 0.01
+MANY_UNKNOWN = 0.01
 """Of all tokens. A stretch that becomes one unknown token can be as long as a hundred others."""
 
 _Purpose = Literal["held out", "order", "block"]
@@ -252,7 +252,7 @@ def _check_text(writers: Sequence[_Writer]) -> None:
 
 
 def _warn_of_unknown(unknown: int, tokens: int) -> None:
-    if unknown > _MANY_UNKNOWN * tokens:
+    if unknown > MANY_UNKNOWN * tokens:
         logger.warning(
             "bertram: %.0f%% of the tokens are unknown to the tokenizer; a larger --vocab-size, another "
             "--tokenizer or, where no spaces stand between words, an albert-* preset may know them",

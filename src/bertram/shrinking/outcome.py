@@ -22,7 +22,8 @@ from bertram.text.inputs import Input
 ENGINE = "model.engine"
 RESULTS = "results.json"
 
-_TEXTS = 512  # held-out ones that engines are judged and measured on
+TEXTS = 512
+"""Held-out ones that engines are judged and measured on."""
 
 
 def outcome(shrinking: Shrinking, out: Path, evaluated: Evaluated | None) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def outcome(shrinking: Shrinking, out: Path, evaluated: Evaluated | None) -> dic
         }
         rows = {
             side: {"model": name, "unique_parameters": manifest["parameters"][side]}
-            | _row(model, engine, held_out.asked[:_TEXTS], manifest["max_length"], evaluated)
+            | _row(model, engine, held_out.asked[:TEXTS], manifest["max_length"], evaluated)
             for side, (name, model, engine) in sides.items()
         }
     return {

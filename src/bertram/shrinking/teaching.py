@@ -1,5 +1,6 @@
 """The training of a student by its teacher."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import torch
 
 from bertram.batch import Batch
 from bertram.corpus.masking import Masker
+from bertram.corpus.store import MANY_UNKNOWN
 from bertram.errors import BadInput
 from bertram.inference.predictor import cosines
 from bertram.model_card import shrinking_card
@@ -19,6 +21,7 @@ from bertram.saving import save
 from bertram.shrinking.agreement import agreement, side_by_side
 from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
 from bertram.shrinking.initial import student_of
+from bertram.shrinking.outcome import TEXTS
 from bertram.shrinking.settings import Shrinking
 from bertram.tasks.task import Task
 from bertram.training.distributed import alone
@@ -27,6 +30,8 @@ from bertram.training.setup import TrainingSetup, carry_out
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model
+
+logger = logging.getLogger(__name__)
 
 _MEASURED = 64
 """Texts that the teacher's variances are measured on."""
@@ -39,7 +44,7 @@ def teach(shrinking: Shrinking, out: Path, report: Report) -> dict[str, Any]:
     """Teach a student, leave it at `out`, and return what bertram.json says of it.
 
     Raises:
-        BadInput: the model has nothing to teach, or weights that are not for its task.
+        BadInput: the model has nothing to teach, weights that are not for its task, or knows nothing of the texts.
         Interrupted: a signal came; the same call goes on from there.
     """
     source, recipe, processes = shrinking.source, shrinking.recipe, alone()
@@ -53,7 +58,15 @@ def teach(shrinking: Shrinking, out: Path, report: Report) -> dict[str, Any]:
             check_head(source.path, task, teacher.labels())  # or the engine is refused in the end
         batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
         judged, _ = tokenizer.encode(*held_out.inputs, max_length=shrinking.max_length)
-        masker = Masker.of_tokens(tokenizer) if MASKED in names else None
+        masker = Masker.of_tokens(tokenizer) if MASKED in teacher.heads else None
+        measured = judged.token_ids[: judged.offsets[: TEXTS + 1][-1]]
+        if masker is not None and masker.special.take(measured).all():  # or the engine is refused in the end
+            raise BadInput(f"--texts: {source} knows no token of those held out, so that none could be masked")
+        if (unknown := (batch.token_ids == tokenizer.unk_id).mean()) > MANY_UNKNOWN:
+            logger.warning(
+                "bertram: %.0f%% of the tokens of --texts are unknown to %s: does it know the language?",
+                *(100 * unknown, source),
+            )
 
     def feed(batch: Batch, size: int | None, tokens: int | None = None) -> DistillationFeed:
         return DistillationFeed(batch, names, masker, size, recipe.seed, tokens)
