@@ -199,6 +199,7 @@ REFUSED = [
     (["--embedding-size", 33], "--embedding-size 33: must lie in 4 to the hidden width of 32"),
     (["--rank", 33], "--rank 33: must lie in 0 to 32, the rank of the model's matrices"),
     (["--groups", 4, "--rank", 2], "--rank 2: is for layers that share"),
+    (["--depth", 1, "--rank", 2], "--rank 2: is for layers that share, and 1 group of 1 layer do not"),
     (["--groups", 4, "--embedding-size", 32], "nothing would shrink"),
     (["--lessons", "states", "music"], "music"),
     (["--lessons", "states,music"], 'Invalid value "music" for --lessons'),
@@ -427,7 +428,8 @@ def test_a_shrunken_model_is_compared_by_its_engine_and_shown(
     assert page.count('class="shape"') == 4
     for name, said in neighbours.items():
         write_json(tmp_path / "dial" / name / "results.json", results | said | {"evaluated": None})
-    write_report(out, results | {"evaluated": None})
+    write_report(out, results | {"evaluated": None, "shrinking": results["shrinking"] | {"depth": 1}})
+    assert "1 group for 1 layer," in (out / "report.html").read_text()
     assert [name for name in neighbours if name in (out / "report.html").read_text()] == ["narrow", "unscored"]
 
 

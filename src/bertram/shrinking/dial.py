@@ -6,6 +6,7 @@ from typing import Any, TypedDict
 
 from bertram.config import EncoderConfig, check_published
 from bertram.errors import BadInput
+from bertram.pages.figures import several
 
 LEAST_WIDTH = 4
 """Of the embeddings: two directions of them go to the layer norm."""
@@ -70,7 +71,8 @@ class Dial:
             raise BadInput(f"--rank {self.rank}: must lie in 0 to {highest}, the rank of the model's matrices")
         if self.rank and groups == layers:
             raise BadInput(
-                f"--rank {self.rank}: is for layers that share, and {groups} groups of {layers} layers do not"
+                f"--rank {self.rank}: is for layers that share, and {several(groups, 'group')} of "
+                f"{several(layers, 'layer')} do not"
             )
         whole = embedding_size == width
         if whole and groups == layers == teacher.num_hidden_layers:

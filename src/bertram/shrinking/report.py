@@ -48,7 +48,7 @@ def write_report(out: Path, results: Row) -> None:
 
 def _sizes(said: Row) -> str:
     dial = Dial.from_dict(said)
-    groups = f"{several(dial.groups, 'group')} for {dial.depth} layers"
+    groups = f"{several(dial.groups, 'group')} for {several(said['depth'], 'layer')}"
     rank = f", residuals of rank {dial.rank}" if dial.rank else ""
     return f"{groups}, embeddings {dial.embedding_size} wide{rank}"
 
