@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import Description, can_express_groups, read_description, write_description
-from bertram.formats.loading import Sources, Undrawn, allocate, check, fill, some
+from bertram.formats.loading import Sources, Undrawn, allocate, check, fill, same, some
 from bertram.formats.residuals import read_residuals, untied, write_residuals
 from bertram.formats.sentence_transformers import has_pooling, read_pooling, write_pooling
 from bertram.formats.weights import read_tensors, write_tensors
@@ -187,13 +187,22 @@ def _reorder(model: Model, order: list[int]) -> None:
 
 
 def _known(path: Path, sources: Sources) -> Sources:
-    """Those that go somewhere; the token embeddings and the vocabulary's bias may stand there twice."""
+    """Those that go somewhere; the token embeddings and the vocabulary's bias may stand there twice.
+
+    Raises:
+        BadInput: what stands for the token embeddings in the head of a masked language model is something else.
+    """
     others = {name for name in sources if not name.startswith((*_BODY, *_beginnings(_PARTS)))}
     if others:
         logger.warning("%s: ignored: %s", path, some(others))
     known = {name: found for name, found in sources.items() if name not in others | set(_TIED)}
     for name in sources.keys() & set(_TIED):
-        known.setdefault("embeddings.word_embeddings.weight", {}).update(sources[name])
+        embeddings = known.setdefault("embeddings.word_embeddings.weight", sources[name])
+        if not all(same(one, other) for one in sources[name].values() for other in embeddings.values()):
+            raise BadInput(
+                f"{path}: {name!r} is an output matrix of its own, as tie_word_embeddings false makes it; such a "
+                "masked language model is not supported, but its encoder can be trained on"
+            )
     for name in known.keys() & {"cls.predictions.bias", "predictions.bias"}:
         decoders = {place: bias for place, bias in known[name].items() if ".decoder." in place}
         if any(not torch.equal(bias, other) for bias in decoders.values() for other in known[name].values()):

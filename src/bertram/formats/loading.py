@@ -72,5 +72,10 @@ def fill(path: Path, sources: Sources, targets: dict[str, Tensor], constants: di
             if target.data_ptr() not in filled:
                 target.copy_(tensor)
                 filled.add(target.data_ptr())
-            elif not torch.allclose(target, tensor.float(), rtol=0, atol=0, equal_nan=True):
+            elif not same(target, tensor):
                 raise BadInput(f"{path}: {source!r:.120} differs from what the configuration makes it share")
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, which may be NaN."""
+    return one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=0, atol=0, equal_nan=True)
