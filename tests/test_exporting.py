@@ -105,6 +105,17 @@ def test_of_many_texts_a_bare_encoder_is_compared_on_the_first(tmp_path, monkeyp
     assert found.texts == 3
 
 
+def test_an_engine_that_answers_nothing_is_warned_of(model, tmp_path, caplog):
+    bare = model_directory(tmp_path / "bare")
+    for place, said in (
+        (bare, [f"bertram: {bare}: no file says what task it is for; its engine answers nothing"]),
+        (model, []),
+    ):
+        export(place, format="engine", out=tmp_path / f"{place.name}.engine", precision="fp32")
+        assert caplog.messages == said
+        caplog.clear()
+
+
 def test_two_exports_to_one_directory_do_not_mix(model, tmp_path, monkeypatch):
     monkeypatch.setattr("bertram.run_directory._PATIENCE", 0.0)
     with new_directory(tmp_path / "out") as folder:

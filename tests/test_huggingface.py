@@ -25,7 +25,7 @@ from bertram.formats.huggingface import read, write
 from bertram.formats.huggingface_config import config_overrides, read_description
 from bertram.formats.weights_file import CONVERSION
 from bertram.models.heads import Model
-from tiny import model_directory, run
+from tiny import model_directory
 
 transformers = pytest.importorskip("transformers")
 
@@ -640,8 +640,9 @@ def test_real_weights_agree(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert check["main"]([str(Path(found.submodule_search_locations[0]) / directory)]) == 0, capsys.readouterr().out
 
 
-def test_a_published_classifier_answers_by_its_labels_names(tmp_path: Path) -> None:
-    """No bertram.json: the class that config.json names, and id2label, say what the model is for."""
+@pytest.mark.parametrize("architectures", [["BertForSequenceClassification"], None])
+def test_a_published_classifier_answers_by_its_labels_names(architectures: list[str] | None, tmp_path: Path) -> None:
+    """No bertram.json: the class that config.json names, if it does, and id2label say what the model is for."""
     place = model_directory(tmp_path / "model")
     config = transformers.BertConfig.from_pretrained(
         place, id2label={0: "bad", 1: "so so", 2: "good"}, label2id={"bad": 0, "so so": 1, "good": 2}
@@ -649,10 +650,12 @@ def test_a_published_classifier_answers_by_its_labels_names(tmp_path: Path) -> N
     torch.manual_seed(0)
     theirs = transformers.BertForSequenceClassification(config).eval()
     theirs.save_pretrained(place)
+    edit_config(place, architectures=architectures)
     texts = ["a lovely film", "a cold room and an awful meal"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(place)
     logits = theirs(**tokenizer(texts, return_tensors="pt", padding=True)).logits
     expected = [config.id2label[row] for row in logits.argmax(1).tolist()]
-    assert [answer["label"] for answer in bertram.load(place).predict(texts)] == expected
-    assert run("export", place, "--format", "engine", "--out", tmp_path / "a.engine", "--precision", "fp32") == 0
-    assert [answer["label"] for answer in bertram.load(tmp_path / "a.engine").predict(texts)] == expected
+    bertram.export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
+    bertram.export(place, format="huggingface", out=tmp_path / "huggingface")
+    for model in (place, tmp_path / "a.engine", tmp_path / "huggingface"):
+        assert [answer["label"] for answer in bertram.load(model).predict(texts)] == expected

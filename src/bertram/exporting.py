@@ -1,5 +1,6 @@
 """A trained model in another format: what `bertram export` does."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from bertram.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model, RegressionHead
+
+logger = logging.getLogger(__name__)
 
 _OF_ENCODERS: tuple[ExportFormat, ...] = ("engine", "onnx", "huggingface")
 _OF_TRANSFORMERS: tuple[ExportFormat, ...] = ("ctranslate2", "huggingface")
@@ -91,6 +94,8 @@ def export(
             make_directory(out.parent)  # tries whether it can be written, before the work
     require_all(("torch", "safetensors"), "train")
     if format == "engine":
+        if source.task_if_known is None:
+            logger.warning("bertram: %s: no file says what task it is for; its engine answers nothing", source)
         least = MIN_AGREEMENT if min_agreement is None else min_agreement
         return _export_engine(source, out, precision or "int8", inputs, least)
     if format == "onnx":

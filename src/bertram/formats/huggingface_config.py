@@ -49,7 +49,7 @@ class Description:
     architecture: str | None
     """The class that is named; "" where none is, as in older files, and None where it is not known here."""
     heads: frozenset[str]
-    """The heads that the named class promises, by our names."""
+    """The heads that are promised, by our names: those of the named class or, where none is, of labels with names."""
     unknown: str
     """Why none is promised, where the class or what it is for is not known here; the encoder can be read."""
     classifier: str | None
@@ -63,8 +63,7 @@ class Description:
     @property
     def names(self) -> list[str] | None:
         """The same, where they are more than numbers, as transformers' LABEL_0 is not."""
-        generic = [f"LABEL_{number}" for number in range(self.num_labels)]
-        return None if self.labels == generic else self.labels
+        return self.labels if _are_names(self.labels) else None
 
 
 def read_description(directory: Path, overrides: Mapping[str, Any] | None = None) -> Description:
@@ -104,6 +103,8 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
         unknown = f"problem_type regression with {num_labels} labels: regression of several numbers is not known here"
     classifier = _PROBLEMS[problem or _usual_problem(num_labels)] if not unknown else None
     promised = _KNOWN.get(architecture or "", set())
+    if architecture == "" and _are_names(labels):  # only a classifier's labels are given any
+        promised = {"classification"}
     heads = {classifier if head == "classification" else head for head in promised} if classifier else set()
     if "classification" in heads and labels is None:
         heads, unknown = set(), "id2label must name the labels 0, 1, 2, …"
@@ -157,6 +158,10 @@ def _labels(content: dict[str, Any]) -> list[str] | None:
         raise BadInput("id2label must be an object that names the labels 0, 1, 2, …")
     found = [names.get(str(number)) for number in range(len(names))]
     return [str(name) for name in found] if all(isinstance(name, str | int | float) for name in found) else None
+
+
+def _are_names(labels: list[str] | None) -> bool:
+    return labels is not None and labels != [f"LABEL_{number}" for number in range(len(labels))]
 
 
 def _architecture(content: dict[str, Any]) -> str | None:
