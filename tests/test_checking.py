@@ -230,6 +230,20 @@ def test_tokens_of_a_directory_are_its_own(tmp_path):
     assert len(found_about(found, "does it know the language?")) == 1
 
 
+def test_what_a_preset_did_not_learn_is_no_language_that_it_does_not_know(tmp_path):
+    dev = table(tmp_path / "dev.tsv", ("房间空间太小，不宜容纳太大件行李", "a"))
+    (warning,) = check_tables(clean(tmp_path / "train.tsv"), dev, model="bert-tiny")["warnings"]
+    assert "% of the tokens of dev.tsv are not in the vocabulary learned from train.tsv: learn from more" in warning
+
+
+def test_words_are_counted_where_spaces_stand_between_them(tmp_path):
+    chinese = [(f"房间空间太小，不宜容纳太大件行李 {i}", "ab"[i % 2]) for i in range(20)]
+    found = check_tables(clean(tmp_path / "english.tsv"), table(tmp_path / "chinese.tsv", *chinese))
+    units = [list(part["lengths"]) for part in found["tables"].values()]
+    assert units == [["characters", "words"], ["characters"]]
+    assert sum("words" in line for line in render(found).splitlines()) == 1
+
+
 def test_columns_are_those_of_the_file(tmp_path):
     header = ("id", "sentence", "label", "by\x1b")
     for part, lines in (("train", [header]), ("test", [header[1:]]), ("bare", [])):

@@ -3,6 +3,7 @@
 `found` is what a check found: "model", "tables" with "file" and "rows" each, and "warnings".
 """
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 from rich.cells import cell_len
 
 from bertram.pages.labels import short
+from bertram.tasks.rouge import HAN, SOUTHEAST_ASIAN
 from bertram.text.lines import kind_of
 
 NOTABLE = 0.01
@@ -21,6 +23,7 @@ NO_LIMIT = 2**30
 """Tokens; more than any line holds that is read."""
 
 _WIDTH = 80
+_WITHOUT_SPACES = re.compile(f"{HAN}|{SOUTHEAST_ASIAN}")  # Japanese too, which hardly does without Han
 _NAMED = 5  # labels that a warning lists before it only counts them
 
 Found = Mapping[str, Any]
@@ -56,6 +59,14 @@ def percentiles(lengths: ArrayLike) -> dict[str, int]:
     """50th, 90th, 99th and 100th percentiles, each a length that occurs."""
     values = np.percentile(np.asarray(lengths), [50, 90, 99, 100], method="inverted_cdf")
     return dict(zip(("p50", "p90", "p99", "max"), map(int, values), strict=True))
+
+
+def lengths_of(examples: Sequence[Sequence[str]]) -> dict[str, dict[str, int]]:
+    """Percentiles of the characters of texts or pairs and, unless most are written without spaces, of their words."""
+    units: dict[str, Callable[[str], int]] = {"characters": len}
+    if 2 * sum(any(map(_WITHOUT_SPACES.search, texts)) for texts in examples) <= len(examples):
+        units["words"] = lambda text: len(text.split())
+    return {unit: percentiles([sum(map(count, texts)) for texts in examples]) for unit, count in units.items()}
 
 
 def count_rows(
@@ -94,15 +105,18 @@ def warnings_of_quotes(table: Found) -> Iterator[str]:
 
 
 def warnings_of_tokens(found: Found) -> Iterator[str]:
-    """Of texts that the model would cut, and of a language that it does not know."""
-    name, longest = found["model"]["name"], found["model"]["max_length"]
-    for table in found["tables"].values():
+    """Of texts that the model would cut, and of a language that it does not know or has learned too little of."""
+    model, tables = found["model"], found["tables"]
+    name, longest = model["name"], model["max_length"]
+    for table in tables.values():
         if table["truncated"] >= NOTABLE * table["rows"]:
             past = rows(table["truncated"], table, "run")
             yield f"{past} past the {longest:,} tokens that {name} reads, and would be cut"
         if table["unknown_tokens"] >= NOTABLE:
             part = f"{table['unknown_tokens']:.1%}"
-            yield f"{part} of the tokens of {table['file']} are unknown to {name}: does it know the language?"
+            unknown = f"unknown to {name}: does it know the language?"
+            unlearned = f"not in the vocabulary learned from {tables['train']['file']}: learn from more texts"
+            yield f"{part} of the tokens of {table['file']} are {unlearned if model['learned_here'] else unknown}"
 
 
 def rows(count: int, table: Found, verb: str) -> str:

@@ -30,11 +30,11 @@ def check_pairs(
     """Count what stands in the pairs and what is wrong with them.
 
     `files` are those of "train", perhaps "validation" and "test", as `read_pairs` takes them. A source with several
-    targets counts once for each. Pairs are equal if every character of both sides is. Lengths are in characters and
-    words between white space, with `model` also in its tokens, special ones included; those of a preset are learned
-    from all training pairs, a tokenizer of at most `vocab_size` entries. The length of a translation is odd if its
-    ratio to the source's is three times the median or more, or a third or less; that of a summary, if it is more than
-    its document's.
+    targets counts once for each. Pairs are equal if every character of both sides is. Lengths are in characters and,
+    unless most texts of a side are written without spaces, words, with `model` also in its tokens, special ones
+    included; those of a preset are learned from all training pairs, a tokenizer of at most `vocab_size` entries. The
+    length of a translation is odd if its ratio to the source's is three times the median or more, or a third or less;
+    that of a summary, if it is more than its document's.
 
     Returns:
         "task"; "model": name, vocabulary and length, or None; "tables": for each part its counts; "warnings": what to
@@ -100,13 +100,8 @@ def _odd_lengths(task: str, sources: Sequence[str], targets: Sequence[str]) -> i
 
 
 def _lengths(sources: Sequence[str], targets: Sequence[str], reader: Reader | None) -> dict[str, Any]:
-    lengths = {
-        side: {
-            "characters": page.percentiles([len(text) for text in texts]),
-            "words": page.percentiles([len(text.split()) for text in texts]),
-        }
-        for side, texts in (("source", sources), ("target", targets))
-    }
+    sides = {"source": sources, "target": targets}
+    lengths = {side: page.lengths_of([[text] for text in texts]) for side, texts in sides.items()}
     if reader is None:
         return {"lengths": lengths}
     batch, _ = reader.source.encode(sources, max_length=page.NO_LIMIT)

@@ -43,9 +43,9 @@ def check_tables(
 
     `files` are a table for "train", perhaps for "validation" and "test". `task` is one of
     `bertram.tasks.registry.TASKS`; None guesses from the training labels. Texts are equal if every character is; a pair
-    counts as one text. Lengths are in characters and words between white space, with `model` also in its tokens,
-    special ones included, where of two texts that the task reads apart the longer counts; those of a preset are learned
-    from all training texts, a tokenizer of at most `vocab_size` entries, `cased` or not.
+    counts as one text. Lengths are in characters and, unless most rows are written without spaces, words, with `model`
+    also in its tokens, special ones included, where of two texts that the task reads apart the longer counts; those of
+    a preset are learned from all training texts, a tokenizer of at most `vocab_size` entries, `cased` or not.
 
     Returns:
         "task": its name; "guessed": whether by the labels; "model": name, vocabulary and length, or None; "tables": for
@@ -156,10 +156,7 @@ def _columns(rows: Rows) -> dict[str, Any]:
 
 def _lengths(table: Table, task: type[Task], reader: Reader | None) -> dict[str, Any]:
     both = [[text for text in example if text is not None] for example in _examples(table)]
-    lengths = {
-        "characters": page.percentiles([sum(map(len, texts)) for texts in both]),
-        "words": page.percentiles([sum(len(text.split()) for text in texts) for texts in both]),
-    }
+    lengths = page.lengths_of(both)
     if reader is None:
         return {"lengths": lengths}
     batches = [reader.source.encode(*side, max_length=page.NO_LIMIT)[0] for side in table.sides(apart=task.apart)]
