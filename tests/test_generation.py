@@ -76,6 +76,26 @@ def test_tokens_are_smoothed_and_untrained_writing_is_no_measure(tmp_path: Path)
     assert not setup.fewer_evaluations
 
 
+@pytest.mark.parametrize(("written", "trial"), [("", False), ("", True), ("eins", False)])
+def test_a_model_that_writes_nothing_is_warned_of(
+    written: str, trial: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = generation.EncoderDecoderTraining(
+        task=Translation(),
+        splits=generation.read_splits("translation", {"train": write_pairs(tmp_path, 40)}),
+        source=Preset("transformer-tiny"),
+        config=SIZES,
+        recipe=Recipe(steps=1),
+        trial=trial,
+    )
+    monkeypatch.setattr(generation.Generator, "write", lambda self, texts, search=None: [written] * len(texts))
+    training.begin(tmp_path, alone()).results()
+    said = (
+        f"bertram: {tmp_path}: the model writes nothing for any of the 4 validation texts; try a higher --learning-rate"
+    )
+    assert [message.startswith(said) for message in caplog.messages] == ([] if written or trial else [True])
+
+
 def test_it_learns_to_translate(trained: Path) -> None:
     manifest = json.loads((trained / "bertram.json").read_text())
     bleu = manifest["scores"]["test"][0]

@@ -10,6 +10,7 @@ from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor
 from bertram.search import Search, SearchOptions
+from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.rows import Columns
@@ -30,10 +31,14 @@ def evaluate(predictor: Predictor | Baseline, table: Table, name: str = "the dat
 def evaluate_writing(generator: Generator, pairs: Pairs, search: Search | None = None) -> list[Score]:
     """Scores of the texts that a model writes against the right ones, the primary one first."""
     how = search or generator.search
-    unusual = {name: value for name, value in asdict(how).items() if value != getattr(Search(), name)}
-    told = {"beam": how.beam_size} | {name: value for name, value in unusual.items() if name != "beam_size"}
-    found = generator.task.scores(generator.write(pairs.sources, how), pairs.targets)
-    return [score.signed(**told) for score in found]
+    return score_writing(generator.task, generator.write(pairs.sources, how), pairs, how)
+
+
+def score_writing(task: Generation, written: Sequence[str], pairs: Pairs, search: Search) -> list[Score]:
+    """Scores of texts that were written, so searched for, against the right ones, the primary one first."""
+    unusual = {name: value for name, value in asdict(search).items() if value != getattr(Search(), name)}
+    told = {"beam": search.beam_size} | {name: value for name, value in unusual.items() if name != "beam_size"}
+    return [score.signed(**told) for score in task.scores(written, pairs.targets)]
 
 
 def evaluate_files(

@@ -1,5 +1,6 @@
 """From pairs of texts and a model argument to a trained encoder–decoder directory."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import TransformerConfig, changed
 from bertram.errors import BadInput
-from bertram.evaluation import evaluate_writing
+from bertram.evaluation import evaluate_writing, score_writing
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
 from bertram.model_directory import TARGET, ModelDirectory
@@ -19,6 +20,7 @@ from bertram.search import Search
 from bertram.supervised.base import Training
 from bertram.tasks.registry import GENERATIONS
 from bertram.tasks.sequence_to_sequence import Generation
+from bertram.tasks.task import Score
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.rows import Columns
 from bertram.text.splits import Splits
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from bertram.models.transformer import Transformer
     from bertram.training.distributed import Processes
     from bertram.training.setup import TrainingSetup
+
+logger = logging.getLogger(__name__)
 
 _FINE_TUNING_RATE, _RATE = 5e-5, 1e-3  # of a trained model, and of random weights
 _MOST_DECODER_LAYERS = 6
@@ -121,11 +125,22 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
             score = evaluate_writing(generator, self.splits.validation, Search(beam_size=1))[0].value
             return Evaluation(score, {f"validation_{self.task.metric}": score})
 
+        def scores(name: str) -> list[Score]:
+            pairs = self.splits.judged[name]
+            written = generator.write(pairs.sources)
+            if name == "validation" and not self.trial and not any(written):
+                logger.warning(
+                    "bertram: %s: the model writes nothing for any of the %d validation texts; try a higher "
+                    "--learning-rate, more --epochs or more pairs",
+                    *(out, len(written)),
+                )
+            return score_writing(self.task, written, pairs, search)
+
         return TrainingSetup(
             network=network,
             feed=self.feed(examples),
             evaluate=evaluate,
-            results=lambda: self.results(lambda name: evaluate_writing(generator, self.splits.judged[name])),
+            results=lambda: self.results(scores),
             save=lambda manifest: save_transformer(network, source, target, out, manifest, model_card(manifest)),
             facts={**self.facts, "max_length": max_length, "truncated_texts": truncated, "search": asdict(search)},
             fewer_evaluations=False,  # an untrained decoder writes until it is stopped
