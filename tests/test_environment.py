@@ -82,9 +82,12 @@ def test_a_container_may_have_less(files, cores, tmp_path, monkeypatch):
     assert room.usable_cores(tmp_path) == cores
 
 
-@pytest.mark.parametrize(("asked", "found"), [("3", 3), ("0", 64), ("-2", 64), ("many", 64), ("", 64)])
-def test_threads_are_as_many_as_are_asked_for(asked, found, monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "found"), [("3", 3), ("96", 96), ("100000", 128), ("0", 64), ("-2", 64), ("many", 64), ("", 64)]
+)
+def test_threads_are_as_many_as_are_asked_for_and_no_more_than_cores(asked, found, monkeypatch):
     monkeypatch.setattr(room, "usable_cores", lambda: 64)
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert room.default_threads() == found
 

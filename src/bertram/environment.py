@@ -69,9 +69,12 @@ def _features(processor: dict[str, str]) -> list[str]:
 
 
 def default_threads() -> int:
-    """Default number of threads: OMP_NUM_THREADS, as in torch, else one for each usable core."""
+    """Default number of threads: OMP_NUM_THREADS, as in torch, else one for each usable core.
+
+    More than the machine has cores would only take turns, and thousands leave no room for those of libraries.
+    """
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
+    return min(int(asked), os.cpu_count() or 1) if asked.isdecimal() and int(asked) else usable_cores()
 
 
 def usable_cores(root: Path = Path("/")) -> int:
