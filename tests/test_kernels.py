@@ -1,5 +1,6 @@
 """The compiled kernels: every kind of processor's are held to torch and to plain numpy."""
 
+import copy
 import os
 import platform
 import signal
@@ -233,6 +234,15 @@ def test_texts_do_not_see_one_another():
     for text in range(len(given)):
         alone = found.hidden(given.select([text]))
         np.testing.assert_allclose(together[given.offsets[text] : given.offsets[text + 1]], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_is_an_encoder_of_its_own(copied):
+    made, batch = encoder("albert", "int8", threads=1, variant=USABLE[-1]), Batch.pack([[1, 2, 3]])
+    expected, other = made.hidden(batch), copied(made)
+    assert other.variant == USABLE[-1]
+    del made
+    np.testing.assert_array_equal(other.hidden(batch), expected)
 
 
 def test_many_tokens_are_taken_in_parts():

@@ -123,7 +123,8 @@ class NativeEncoder:
         self.config, self._library, self._handle = config, library, None
         steps = layer_names(config)
         self._steps = len(steps)
-        self._kept: list[Any] = [matrices, vectors]  # which the kernels read
+        self._arguments = config, matrices, vectors, threads, variant
+        self._kept: list[np.ndarray] = []  # which the kernels read
         self._places = {name: place for place, name in enumerate(matrices)}
         self._shapes = {name: (matrix.outputs, matrix.inputs) for name, matrix in matrices.items()}
         weights = (_Weight * len(matrices))(
@@ -215,6 +216,10 @@ class NativeEncoder:
         whole = np.ascontiguousarray(array)
         self._kept.append(whole)
         return int(whole.ctypes.data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, here or in another process, is made anew: no other may free this one's memory."""
+        return NativeEncoder, self._arguments
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
