@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -127,7 +128,7 @@ def test_the_bias_that_transformers_takes_of_two_that_differ(tmp_path: Path, cap
         ModelDirectory(place).read_model()
 
 
-def refused(filler: MaskFiller, inputs: list[Any], **options: int) -> str:
+def refused(filler: MaskFiller, inputs: list[Any], **options: Any) -> str:
     with pytest.raises(BadInput) as caught:
         filler.predict(inputs, **options)
     return str(caught.value)
@@ -139,7 +140,9 @@ def test_what_cannot_be_guessed_is_refused(model: Path) -> None:
     assert "inputs[0]: must hold [MASK] once: " in refused(filler, ["[MASK] and [MASK]"])
     assert "once in the 32 tokens that are read" in refused(filler, [f"{'film ' * 40}[MASK]"])
     assert "reads one text, not a pair" in refused(filler, [{"text": "a [MASK]", "text_b": "b"}])
-    assert "--top-k 0" in refused(filler, ["a [MASK]"], top_k=0)
+    for top_k in (0, -1, 2.5, 2.0, "2", None):
+        assert refused(filler, ["a [MASK]"], top_k=top_k) == f"--top-k {top_k!r}: must be a whole number, at least 1"
+    assert len(filler.predict(["a [MASK]"], top_k=np.int64(2))[0]["candidates"]) == 2
     assert "surrogate" in refused(filler, ["a [MASK] \ud800"])
 
 

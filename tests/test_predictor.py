@@ -1,4 +1,5 @@
 import numpy as np
+import polars
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,10 +101,36 @@ def test_one_text_is_not_taken_for_a_list(task, arguments, message):
         ask(*arguments)
 
 
+@pytest.mark.parametrize("made", [iter, np.array, polars.Series, tuple])
+def test_whatever_gives_texts_is_a_list_of_them(made):
+    texts, (one, two) = ["ab", "c"], (make(), make())
+    two.task = Similarity()
+    two.runner.run = lambda batch: {"embedding": np.stack([batch.token_ids[batch.offsets[:-1]], batch.lengths], 1)}
+    assert one.predict(made(texts)) == one.predict(texts)
+    assert one.logits(made(texts)).tolist() == [[total(text)] for text in texts]
+    assert two.embed(made(texts)).tolist() == [[97, 2], [99, 1]]
+    assert two.logits(made(texts), made(texts))[:, 0] == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize("text", [float("nan"), None, b"a", 3])
+def test_what_is_no_text_is_named_by_its_place(text):
+    found = make()
+    said = rf"^inputs\[1\]: must be a string, not {type(text).__name__}$"
+    for arguments in ((["a", text],), (["a", "b"], ["a", text])):
+        with pytest.raises(BadInput, match=said):
+            found.logits(*arguments)
+    found.task = Similarity()
+    with pytest.raises(BadInput, match=said):
+        found.embed(["a", text])
+    with pytest.raises(BadInput, match="inputs: must be a list of texts"):
+        found.embed(3)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
         ("a text", "inputs: must be a list of texts"),
+        (None, "inputs: must be a list of texts"),
         ({"text": "a"}, "inputs: must be a list of texts"),
         (["a", 3], "inputs[1]: must be a string or an object with text, not int"),
         (["a", None], "inputs[1]: must be a string or an object with text, not NoneType"),

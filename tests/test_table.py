@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
+import numpy as np
 import polars
 import pytest
 from hypothesis import given
@@ -334,8 +335,15 @@ def test_the_first_inputs_are_given_or_read(tmp_path):
     for texts in (None, ["a"]):
         with pytest.raises(BadInput, match="--columns: says what columns of --texts to read, which is not given"):
             first_inputs(texts, 2, {"text": "said"})
-    with pytest.raises(BadInput, match="texts: none are given"):
-        first_inputs([], 2)
+    for texts in (["a", "b", "c"], [{"text": "a"}, {"text": "b"}, {"text": "c"}]):
+        for made in (tuple, iter, np.array, polars.Series):
+            assert list(first_inputs(made(texts), 2)) == texts[:2]
+    for nothing in ([], np.array([]), iter([])):
+        with pytest.raises(BadInput, match="texts: none are given"):
+            first_inputs(nothing, 2)
+    for no_list in ({"text": "a"}, 3):
+        with pytest.raises(BadInput, match="must be a list of texts"):
+            first_inputs(no_list, 2)
 
 
 def test_a_line_unlike_the_first_is_refused(tmp_path):

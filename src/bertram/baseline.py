@@ -11,7 +11,7 @@ Letters: N rows, V runs in the vocabulary, F features (V for texts, 3V + 1 for p
 import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from bertram.errors import BadInput, require
 from bertram.files import read_object, replacing, write_json
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.task import Targets, Task
-from bertram.text.inputs import Input, check_characters, columns_of
+from bertram.text.inputs import Input, columns_of, strings_of
 from bertram.text.table import Table
 
 _SETTINGS, _WEIGHTS = "baseline.json", "baseline.safetensors"
@@ -80,21 +80,21 @@ class Baseline:
         assert best is not None
         return best
 
-    def logits(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> Weights:
+    def logits(self, texts: Iterable[str], texts_b: Iterable[str] | None = None) -> Weights:
         """The task's logits of every text or pair, [N, L], as `Predictor.logits` gives them.
 
         Raises:
-            BadInput: a text is no valid Unicode, or it was fitted on pairs and is given single texts, or vice versa.
+            BadInput: a text is no string or no valid Unicode, or it was fitted on pairs and is given single texts, or
+                vice versa.
         """
-        check_characters(texts)
-        check_characters(texts_b or ())
+        texts, texts_b = strings_of(texts), None if texts_b is None else strings_of(texts_b)
         if self._features_of(texts_b is not None) != self.coefficients.shape[1]:
             kinds = ("single texts", "pairs of texts") if texts_b is not None else ("pairs of texts", "single texts")
             raise BadInput(f"this baseline was fitted on {kinds[0]}, not on {kinds[1]}")
         features = _features(self._vectorizer, texts, texts_b)
         return _logits(features, self.coefficients, self.intercept, self.task.outputs)
 
-    def predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+    def predict(self, inputs: Iterable[Input]) -> list[dict[str, Any]]:
         """One answer an input, in the order given, as `Predictor.predict` gives them.
 
         Raises:

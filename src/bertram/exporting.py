@@ -1,7 +1,7 @@
 """A trained model in another format: what `bertram export` does."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -52,7 +52,7 @@ def export(
     format: ExportFormat,
     out: str | Path,
     precision: Precision | None = None,
-    texts: str | Path | Sequence[Input] | None = None,
+    texts: str | Path | Iterable[Input] | None = None,
     columns: Columns = None,
     min_agreement: float | None = None,
     vocabulary_map: str | Path | None = None,
@@ -110,7 +110,7 @@ def export(
 def _check_options(
     format: ExportFormat,
     precision: Precision | None,
-    texts: str | Path | Sequence[Input] | None,
+    texts: str | Path | Iterable[Input] | None,
     min_agreement: float | None,
     vocabulary_map: str | Path | None,
 ) -> None:

@@ -4,13 +4,13 @@ Letters: N texts, B sequences of one batch.
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from bertram.batch import Batch, budgeted, chunked
 from bertram.search import Hypothesis, Search
 from bertram.tasks.sequence_to_sequence import Generation
-from bertram.text.inputs import Input, check_characters, singles_of
+from bertram.text.inputs import Input, singles_of, strings_of
 from bertram.text.sentences import split_long
 from bertram.text.tokenizer import Tokenizer
 
@@ -50,7 +50,7 @@ class Generator:
         self.task, self.source, self.target, self.runner = task, source, target, runner
         self.max_length, self.search, self.max_tokens = max_length, search or Search(), max_tokens
 
-    def predict(self, inputs: Sequence[Input], search: Search | None = None) -> list[dict[str, Any]]:
+    def predict(self, inputs: Iterable[Input], search: Search | None = None) -> list[dict[str, Any]]:
         """One answer an input, in the order given: {"text", "score"}, with "others" where n_best asks for more.
 
         An input is a string or {"text"}. White space alone gives an empty text.
@@ -58,8 +58,7 @@ class Generator:
         Raises:
             BadInput: an input is something else, or no valid Unicode.
         """
-        texts = singles_of(inputs, self.task.name)
-        check_characters(texts)
+        texts = strings_of(singles_of(inputs, self.task.name))
         answers: list[dict[str, Any]] = []
         for chunk in chunked(len(texts)):
             answers += self._answers(texts[chunk], search or self.search)
@@ -70,8 +69,8 @@ class Generator:
         return [answer["text"] for answer in self.predict(texts, search)]
 
     def _answers(self, texts: Sequence[str], search: Search) -> list[dict[str, Any]]:
-        _, lengths = self.source.pieces(texts)
-        parts = [self._parts(text, length) for text, length in zip(texts, lengths.tolist(), strict=True)]
+        _, lengths = self.source.pieces(texts, self._room)
+        parts = [self._parts(text, length <= self._room) for text, length in zip(texts, lengths, strict=True)]
         found = iter(self._generate([before + piece.strip() for before, own in parts for piece in own], search))
         answers = []
         for _, own in parts:
@@ -84,15 +83,19 @@ class Generator:
             answers.append(first | {"others": others} if search.n_best > 1 else first)
         return answers
 
-    def _parts(self, text: str, length: int) -> tuple[str, list[str]]:
-        """A text of so many tokens in pieces that the model can read, none of white space alone.
+    @property
+    def _room(self) -> int:
+        """Tokens of a text, without those around it, that are read at a time."""
+        return self.max_length - self.source.added
+
+    def _parts(self, text: str, fits: bool) -> tuple[str, list[str]]:
+        """A text in pieces that the model can read, one if it `fits`, none of white space alone.
 
         Before them what is to be put before each: every piece has to say which language to write.
         """
         if not text.strip():
             return "", []
-        room = self.max_length - self.source.added
-        if length <= room or not self.task.splits:
+        if fits or not self.task.splits:
             return "", [text]
         code, rest = self.source.split_code(text.lstrip())
         before = f"{code} " if code else ""
@@ -101,7 +104,7 @@ class Generator:
             counts: list[int] = self.source.pieces([before + piece for piece in pieces])[1].tolist()
             return counts
 
-        return before, split_long(rest, measure, room)
+        return before, split_long(rest, measure, self._room)
 
     def _generate(self, texts: Sequence[str], search: Search) -> list[list[Hypothesis]]:
         batch, _ = self.source.encode(texts, max_length=self.max_length)

@@ -1,15 +1,16 @@
 """A text with a [MASK] in, what could stand there out."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from bertram.batch import Batch, budgeted, chunked
-from bertram.errors import BadInput
+from bertram.errors import BadInput, bad_option
 from bertram.inference.predictor import Runner, check_finite
 from bertram.tasks.fill_mask import FillMask
-from bertram.text.inputs import Input, check_characters, singles_of
+from bertram.text.inputs import Input, singles_of, strings_of
 from bertram.text.tokenizer import Tokenizer
 
 _CANDIDATES = 5
@@ -40,7 +41,7 @@ class MaskFiller:
         self.task, self.tokenizer, self.runner = FillMask(), tokenizer, runner
         self.max_length, self.max_tokens = max_length, max_tokens
 
-    def predict(self, inputs: Sequence[Input], top_k: int = _CANDIDATES) -> list[dict[str, Any]]:
+    def predict(self, inputs: Iterable[Input], top_k: int = _CANDIDATES) -> list[dict[str, Any]]:
         """One answer an input, in the order given: {"candidates": [{"token", "score", "text"}]}, the best first.
 
         An input is a string or {"text"}, and holds the tokenizer's mask token once in what is read of it. A score is a
@@ -48,12 +49,11 @@ class MaskFiller:
 
         Raises:
             NotOneMask: an input's mask token is missing, not alone, or beyond what is read.
-            BadInput: an input is something else or no valid Unicode, or `top_k` is below 1.
+            BadInput: an input is something else or no valid Unicode, or `top_k` is no whole number or below 1.
         """
-        if top_k < 1:
-            raise BadInput(f"--top-k {top_k}: must be at least 1")
-        texts = singles_of(inputs, self.task.name)
-        check_characters(texts)
+        if not isinstance(top_k, Integral) or top_k < 1:
+            raise bad_option("top_k", top_k, "must be a whole number, at least 1")
+        texts = strings_of(singles_of(inputs, self.task.name))
         answers: list[dict[str, Any]] = []
         for chunk in chunked(len(texts)):
             answers += self._answers(texts[chunk], chunk.start, top_k)

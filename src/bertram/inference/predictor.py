@@ -3,7 +3,7 @@
 Letters: N texts, B sequences and M tokens to guess of one batch, L logits a text, H hidden width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from bertram.errors import BadInput
 from bertram.formats.engine_file import Engine
 from bertram.formats.engine_layout import EMBEDDING
 from bertram.tasks.task import Task
-from bertram.text.inputs import Input, check_characters, columns_of
+from bertram.text.inputs import Input, columns_of, strings_of
 from bertram.text.tokenizer import Tokenizer
 
 
@@ -52,13 +52,14 @@ class Predictor:
         self.task, self.tokenizer, self.runner = task, tokenizer, runner
         self.max_length, self.pairs, self.max_tokens = max_length, pairs, max_tokens
 
-    def logits(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> NDArray[np.float32]:
+    def logits(self, texts: Iterable[str], texts_b: Iterable[str] | None = None) -> NDArray[np.float32]:
         """The task's logits of every text or pair, [N, L], in the order given.
 
         Raises:
-            BadInput: a text is no valid Unicode or stands in no list, `texts_b` is not as long as `texts`, or there are
-                pairs where there should be single texts, or vice versa.
+            BadInput: a text is no string, no valid Unicode or stands in no list, `texts_b` is not as long as `texts`,
+                or there are pairs where there should be single texts, or vice versa.
         """
+        texts, texts_b = strings_of(texts), None if texts_b is None else strings_of(texts_b)
         if texts_b is not None and len(texts_b) != len(texts):
             raise BadInput(f"inputs: {len(texts):,} texts and {len(texts_b):,} second ones; each needs one")
         check_inputs(self.task, texts_b is not None, trained_on=self.pairs)
@@ -66,22 +67,20 @@ class Predictor:
             return cosines(self._run(texts), self._run(texts_b or []))[:, None]
         return self._run(texts, texts_b)
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """The vector of every text, [N, H], in the order given, by a model whose task compares vectors.
 
         Of no texts, [0, 1].
 
         Raises:
-            BadInput: a text is no valid Unicode or stands in no list, or the task is another.
+            BadInput: a text is no string, no valid Unicode or stands in no list, or the task is another.
         """
         if not self.task.apart:
             raise BadInput(f"the model is for {self.task.name}, which makes no vectors of texts")
-        return check_finite(self._run(texts))
+        return check_finite(self._run(strings_of(texts)))
 
     def _run(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> NDArray[np.float32]:
         """What the task's head says of every text: logits [N, L] or vectors [N, H]."""
-        check_characters(texts)
-        check_characters(texts_b or ())
         found: NDArray[np.float32] | None = None  # as wide as the first answer, and never held twice
         for chunk in chunked(len(texts)):
             seconds = None if texts_b is None else texts_b[chunk]
@@ -93,7 +92,7 @@ class Predictor:
                 found[chunk][rows] = said
         return np.empty((0, self.task.outputs), np.float32) if found is None else found
 
-    def predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+    def predict(self, inputs: Iterable[Input]) -> list[dict[str, Any]]:
         """One answer an input, in the order given. An input is a string or {"text"} or {"text", "text_b"}.
 
         Where the task compares two texts, one alone is answered by its {"embedding"}.
@@ -171,7 +170,7 @@ class Reading(NamedTuple):
         """As the file says."""
         return cls(engine.tokenizer, engine.max_length, EMBEDDING in engine.heads, engine.pairs)
 
-    def batch(self, inputs: Sequence[Input]) -> Batch:
+    def batch(self, inputs: Iterable[Input]) -> Batch:
         """Inputs as one batch, of pairs that are read apart all first texts and then the second.
 
         Raises:

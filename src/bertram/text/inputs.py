@@ -6,7 +6,7 @@ A file is read in chunks, so that the inputs before an unreadable line are still
 import json
 import select
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from itertools import chain, islice
@@ -21,7 +21,7 @@ Input = str | Mapping[str, str]
 """What a model is asked: a text, or an object with "text" and perhaps "text_b"."""
 
 _FIELDS = ("text", "text_b")
-_CHUNK = 1024  # inputs answered at a time, at most
+_CHUNK, _CHARACTERS = 1024, 2**22  # inputs answered at a time, at most, and when they are enough
 _BLOCK = 2**16  # bytes, as many as a pipe holds
 
 
@@ -75,24 +75,26 @@ def read_texts(source: str, columns: Columns = None) -> Iterator[list[str | dict
     return read_inputs(source, columns, ("text",))
 
 
-def first_inputs(
-    texts: str | Path | Sequence[Input] | None, most: int, columns: Columns = None
-) -> Sequence[Input] | None:
+def first_inputs(texts: str | Path | Iterable[Input] | None, most: int, columns: Columns = None) -> list[Input] | None:
     """The first of some inputs, or of those in a file with such `columns`, at most so many; None of None.
 
     Raises:
         BadInput: as `read_inputs` and `checked_columns`; there are none; or columns are named without a file.
     """
     if isinstance(texts, str | Path):
-        found = list(islice(chain.from_iterable(read_inputs(str(texts), checked_columns(columns))), most))
-        if not found:
-            raise BadInput(f"{texts}: holds no texts")
-        return found
-    if columns is not None:
+        given: Iterable[Input] = chain.from_iterable(read_inputs(str(texts), checked_columns(columns)))
+        nothing = f"{texts}: holds no texts"
+    elif columns is not None:
         raise BadInput("--columns: says what columns of --texts to read, which is not given")
-    if texts is not None and not texts:
-        raise BadInput("texts: none are given")
-    return texts and texts[:most]
+    elif texts is None:
+        return None
+    else:
+        _check_list(texts)
+        given, nothing = texts, "texts: none are given"
+    found = list(islice(given, most))
+    if not found:
+        raise BadInput(nothing)
+    return found
 
 
 def read_lines(source: str, columns: Columns = None) -> Iterator[list[str]]:
@@ -112,7 +114,7 @@ def read_lines(source: str, columns: Columns = None) -> Iterator[list[str]]:
         yield from _chunks((checked_cell(name, number, "source", line) for number, line in lines), waits)
 
 
-def columns_of(inputs: Sequence[Input]) -> tuple[list[str], list[str] | None]:
+def columns_of(inputs: Iterable[Input]) -> tuple[list[str], list[str] | None]:
     """The inputs' texts and, where they have them, their second texts.
 
     Raises:
@@ -126,7 +128,7 @@ def columns_of(inputs: Sequence[Input]) -> tuple[list[str], list[str] | None]:
     return [text for text, _ in pairs], texts_b or None
 
 
-def singles_of(inputs: Sequence[Input], reader: str) -> list[str]:
+def singles_of(inputs: Iterable[Input], reader: str) -> list[str]:
     """Every input as its text; errors call by the name of `reader` what reads no pairs.
 
     Raises:
@@ -139,7 +141,7 @@ def singles_of(inputs: Sequence[Input], reader: str) -> list[str]:
     return [text for text, _ in pairs]
 
 
-def pairs_of(inputs: Sequence[Input]) -> list[tuple[str, str | None]]:
+def pairs_of(inputs: Iterable[Input]) -> list[tuple[str, str | None]]:
     """Every input as its text and, where there is one, its text_b.
 
     Raises:
@@ -150,7 +152,7 @@ def pairs_of(inputs: Sequence[Input]) -> list[tuple[str, str | None]]:
 
 
 def _check_list(inputs: object) -> None:
-    if isinstance(inputs, str | Mapping):
+    if isinstance(inputs, str | Mapping) or not isinstance(inputs, Iterable):
         raise BadInput("inputs: must be a list of texts; put the one text into a list")
 
 
@@ -168,16 +170,20 @@ def _pair(given: object, place: int) -> tuple[str, str | None]:
     return fields["text"], fields.get("text_b")
 
 
-def check_characters(texts: Sequence[str]) -> None:
-    """Refuse texts that no tokenizer reads.
+def strings_of(texts: Iterable[str]) -> list[str]:
+    """Texts that a tokenizer reads.
 
     Raises:
-        BadInput: a text is no valid Unicode, or there is one that stands in no list.
+        BadInput: a text is no string or no valid Unicode, or there is one that stands in no list.
     """
     _check_list(texts)
-    for place, text in enumerate(texts):
+    found = list(texts)
+    for place, text in enumerate(found):
+        if not isinstance(text, str):
+            raise BadInput(f"inputs[{place}]: must be a string, not {type(text).__name__}")
         if not is_unicode(text):
             raise BadInput(f"inputs[{place}]: an unpaired surrogate, which is not valid Unicode")
+    return found
 
 
 class _Arriving:
@@ -235,13 +241,15 @@ def _cells(source: str, columns: Columns, roles: Sequence[str]) -> Iterator[dict
 def _chunks(items: Iterator[Any], waits: Callable[[], bool] = bool) -> Iterator[list[Any]]:
     """Items in lists, none of which is kept back while more is waited for; None stands for nothing to answer."""
     chunk: list[Any] = []
+    characters = 0
     try:
         for item in items:
             if item is not None:
                 chunk.append(item)
-            if chunk and (len(chunk) == _CHUNK or waits()):
+                characters += len(item) if isinstance(item, str) else sum(map(len, item.values()))
+            if chunk and (len(chunk) == _CHUNK or characters >= _CHARACTERS or waits()):
                 yield chunk
-                chunk = []
+                chunk, characters = [], 0
     except (BadInput, OSError):
         if chunk:
             yield chunk
