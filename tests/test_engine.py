@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import pickle
 import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 from dataclasses import replace
 from functools import cache, partial
@@ -209,6 +211,26 @@ def test_weights_are_mapped_and_not_copied(trained, tmp_path):
 def private_mb():
     with open("/proc/self/smaps_rollup", encoding="ascii") as file:  # noqa: PTH123
         return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty")) / 1e3
+
+
+def no_room(*arguments, **options):
+    raise FileNotFoundError(2, "No usable temporary directory found")
+
+
+@INT8
+def test_an_engine_needs_no_temporary_directory(engine, monkeypatch):
+    expected = load(engine).predict(TEXTS)
+    for name in ("gettempdir", "mkdtemp", "mkstemp", "TemporaryFile", "NamedTemporaryFile", "TemporaryDirectory"):
+        monkeypatch.setattr(tempfile, name, no_room)
+    assert load(engine).predict(TEXTS) == expected
+
+
+def test_a_predictor_can_be_sent_to_another_process(engine):
+    predictor = load(engine)
+    expected = predictor.logits(TEXTS)
+    answer = pickle.loads(pickle.dumps(predictor.logits))
+    del predictor
+    np.testing.assert_array_equal(answer(TEXTS), expected)
 
 
 @INT8

@@ -21,12 +21,16 @@ import sentencepiece
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import processors
+from tokenizers import AddedToken, processors
 from transformers import AutoTokenizer
 
+from bertram.batch import ranges
 from bertram.errors import BadInput
+from bertram.files import replacing
 from bertram.text import tokenizer as module
+from bertram.text.backends import ALBERT_SPECIAL, BERT_SPECIAL
 from bertram.text.tokenizer import Tokenizer
+from damage import peak_below
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 TEXTS = """
@@ -39,6 +43,9 @@ TEXT = st.one_of(
     st.text(ALPHABET, max_size=40), st.text(max_size=20), st.sampled_from([*TEXTS, "", "[SEP]", "[MASK]a"])
 )
 TEXT = TEXT.filter(lambda text: text.isprintable() or not any("\ud800" <= c <= "\udfff" for c in text))
+LONG = st.one_of(
+    st.lists(TEXT, max_size=10).map("".join), st.tuples(TEXT, st.integers(1, 30)).map(lambda p: p[0] * p[1])
+)
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##b", "##c", "中", "é", "A"]
 
 
@@ -127,6 +134,13 @@ class TestIdsEqualTransformers:
     )
     def test_truncation(self, both, lengths, max_length):
         check_equal(*both, ["a " * first for first, _ in lengths], ["b " * second for _, second in lengths], max_length)
+
+    @settings(deadline=None, max_examples=60)
+    @given(pairs=st.lists(st.tuples(LONG, LONG), min_size=1, max_size=4), max_length=st.integers(3, 12))
+    def test_long_texts_of_which_little_is_read(self, both, pairs, max_length):
+        texts, texts_b = map(list, zip(*pairs, strict=True))
+        check_equal(*both, texts, max_length=max_length)
+        check_equal(*both, texts, texts_b, max_length)
 
     def test_special_tokens(self, both):
         ours, theirs = both
@@ -226,6 +240,11 @@ class TestEncoding:
         assert batch.token_ids.tolist() == [2, 5, 5, 3, 6, 6, 3, 2, 5, 3, 6, 3]
         assert cut == 1
 
+    def test_of_two_long_texts_the_longer_keeps_more(self, tokenizer):
+        batch, cut = tokenizer.encode(["a " * 100], ["    b" * 300], max_length=8)
+        assert batch.token_ids.tolist() == [2, 5, 5, 3, 6, 6, 6, 3]
+        assert cut == 1
+
     def test_no_texts(self, tokenizer):
         batch, cut = tokenizer.encode([], max_length=10)
         assert (len(batch), len(batch.token_ids), cut) == (0, 0, 0)
@@ -266,6 +285,77 @@ class TestEncoding:
     def test_no_room(self, tokenizer):
         with pytest.raises(BadInput, match="2 tokens leaves no room for text; it must be at least 3"):
             tokenizer.encode(["a"], max_length=2)
+
+
+@pytest.fixture(scope="module", params=["bert", "albert", "transformer", "cased bert", "cased albert"])
+def trained(request):
+    family = request.param.removeprefix("cased ")
+    return Tokenizer.train(TEXTS * 2, family, 200, cased=family != request.param)
+
+
+class TestBeginnings:
+    """Of a text of which little is read, its beginning is tokenized, and the ids are those of the whole."""
+
+    @settings(deadline=None, max_examples=200)
+    @given(texts=st.lists(LONG, max_size=6), limit=st.integers(0, 12))
+    def test_ids_and_what_is_cut_are_those_of_the_whole(self, trained, texts, limit):
+        check_beginnings(trained, texts, limit)
+
+    def test_memory_grows_with_what_is_read(self, trained):
+        text = "a b, c\t" * 300_000
+        trained.encode([text], max_length=64)
+        with peak_below(16):
+            batch, cut = trained.encode([text] * 8, max_length=64)
+        assert (batch.lengths.tolist(), cut) == ([64] * 8, 8)
+
+    def test_a_pair_too_may_be_of_a_short_text_and_a_long_one(self, trained):
+        text = "a b, c\t" * 300_000
+        with peak_below(16):
+            batch, cut = trained.encode(["a", text], [text, "a"], max_length=64)
+        assert (batch.lengths.tolist(), cut) == ([64, 64], 2)
+
+    def test_chinese_needs_no_white_space(self):
+        tokenizer, text = Tokenizer.train(TEXTS * 2, "bert", 200), "酒店的房间" * 500_000
+        with peak_below(16):
+            batch, cut = tokenizer.encode([text], max_length=64)
+        assert (batch.lengths.tolist(), cut) == ([64], 1)
+
+    @pytest.mark.parametrize("family", ["bert", "cased albert"])
+    @pytest.mark.parametrize(
+        "token",
+        [
+            AddedToken("b c"),
+            AddedToken("b中"),
+            AddedToken("b\u3000c"),
+            AddedToken("b", single_word=True),
+            AddedToken("c", lstrip=True, rstrip=True),
+        ],
+    )
+    def test_tokens_that_reach_over_white_space(self, family, token):
+        name = family.removeprefix("cased ")
+        known = Tokenizer.train(TEXTS * 2, name, 200, cased=name != family)
+        backend = tokenizers.Tokenizer.from_str(known.files()["tokenizer.json"].decode())
+        backend.add_tokens([token])
+        tokenizer = Tokenizer(backend, BERT_SPECIAL if name == "bert" else ALBERT_SPECIAL)
+        for unit in ("b c ", "b中", "b\u3000c ", "a b", "b "):
+            check_beginnings(tokenizer, [before + unit * 40 for before in ("", "a", "aa")], 3)
+
+    @pytest.mark.parametrize("sought", ["a b", "\n", "b中"])
+    def test_what_a_file_replaces_may_reach_over_white_space(self, sought):
+        content = json.loads(Tokenizer.train(TEXTS * 2, "bert", 200).files()["tokenizer.json"])
+        replace = {"type": "Replace", "pattern": {"String": sought}, "content": "ab"}
+        content["normalizer"] = {"type": "Sequence", "normalizers": [replace, content["normalizer"]]}
+        tokenizer = Tokenizer.of_json(content, {})
+        for unit in ("a b", "a\n", "b中"):
+            check_beginnings(tokenizer, [before + unit * 40 for before in ("", "a", "aa")], 3)
+
+
+def check_beginnings(tokenizer, texts, limit):
+    ids, lengths = tokenizer.pieces(texts, limit)
+    whole, expected = tokenizer.pieces(texts)
+    kept = ranges(np.cumsum(expected) - expected, np.minimum(expected, limit))
+    assert ids.tolist() == whole[kept].tolist()
+    assert np.minimum(lengths, limit + 1).tolist() == np.minimum(expected, limit + 1).tolist()
 
 
 class TestFlags:
@@ -411,12 +501,15 @@ class TestFiles:
     def test_a_tokenizer_is_there_when_its_settings_are(self, tmp_path, monkeypatch):
         """A process that is killed between the two files leaves what is no tokenizer yet."""
 
-        def die(*arguments):
-            raise KeyboardInterrupt
+        def die_last(path):
+            if path.name == "tokenizer.json":
+                raise KeyboardInterrupt
+            return replacing(path)
 
-        monkeypatch.setattr(module, "write_text", die)
+        tokenizer = Tokenizer.train(TEXTS, "bert", 100)
+        monkeypatch.setattr(module, "replacing", die_last)
         with pytest.raises(KeyboardInterrupt):
-            Tokenizer.train(TEXTS, "bert", 100).save(tmp_path)
+            tokenizer.save(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["tokenizer_config.json"]
 
     def test_nothing_there(self, tmp_path):

@@ -12,7 +12,6 @@ import json
 import math
 import mmap
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ import numpy as np
 
 from bertram.batch import checked_length
 from bertram.config import EncoderConfig, Precision
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_as
 from bertram.files import replacing
 from bertram.formats.config_json import encoder_config
 from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED, Layout, layout_of
@@ -270,13 +269,10 @@ def _tensors(
 
 
 def _saved(tokenizer: Tokenizer) -> list[bytes]:
-    with tempfile.TemporaryDirectory() as scratch:
-        tokenizer.save(Path(scratch))
-        return [Path(scratch, name).read_bytes() for name in _TOKENIZER]
+    files = tokenizer.files()
+    return [files[name] for name in _TOKENIZER]
 
 
 def _loaded(files: list[bytes]) -> Tokenizer:
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, content in zip(_TOKENIZER, files, strict=True):
-            Path(scratch, name).write_bytes(content)
-        return Tokenizer.load(scratch)
+    with failing_as("its tokenizer cannot be read"):
+        return Tokenizer.of_json(*map(json.loads, files))

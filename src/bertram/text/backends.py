@@ -7,6 +7,7 @@ A backend normalises text, splits it and cuts it into pieces; special tokens aro
 import base64
 import json
 import logging
+import re
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from bertram.errors import BadInput, failing_as
+from bertram.errors import BadInput, failing_as, failing_in
 from bertram.files import read_if_there, read_object
 from bertram.text.sentencepiece import Kind, check_charsmap, read_unigram
 
@@ -36,6 +37,10 @@ _FLAGS = ("do_lower_case", "keep_accents", "strip_accents", "tokenize_chinese_ch
 _CUT = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 _PLAIN = ("BertTokenizer", "AlbertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "PreTrainedTokenizer")
 """The classes, "Fast" behind them or not, of which a vocab.txt or spiece.model says everything."""
+_SPLITTING = ("BertPreTokenizer", "WhitespaceSplit")
+"""Pre-tokenizers that part words at white space."""
+_LOCAL = ("BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Lowercase", "Replace")
+"""Normalizers that leave white space as such and see nothing across it."""
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
@@ -203,37 +208,79 @@ def _processed(
         return [(found.ids, found.type_ids) for found in (backend.encode(text), backend.encode(text, text))]
 
 
+def border(backend: Backend) -> re.Pattern[str] | None:
+    """Characters before which a text can be cut: its beginning gets the pieces that the whole begins with.
+
+    White space, where it parts words that are cut into pieces one by one, and Chinese characters that are words. None
+    where neither is known: of Marian's models, of SentencePiece's own tables of characters, which may hold white space.
+    """
+    if not isinstance(backend, tokenizers.Tokenizer):
+        return None
+    content = json.loads(backend.to_str())
+    splits, changes = _steps(content["pre_tokenizer"]), _steps(content["normalizer"])
+    if not splits or splits[0]["type"] not in _SPLITTING or not all(step["type"] in _LOCAL for step in changes):
+        return None
+    chinese = any(step.get("handle_chinese_chars") for step in changes)
+    found = re.compile(f"[ \t\n\r{'一-龥' if chinese else ''}]")
+    added = backend.get_added_tokens_decoder().values()
+    # What is looked for in texts must not reach over the border, nor look at what stands behind it.
+    sought = [sought for step in changes if step["type"] == "Replace" for sought in step["pattern"].values()]
+    sought += [token.content for token in added]
+    if backend.normalizer:
+        sought += [backend.normalizer.normalize_str(token.content) for token in added]
+    return None if any(map(found.search, sought)) or any(token.single_word for token in added) else found
+
+
+def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """What a normalizer or a pre-tokenizer, as in a tokenizer.json, does one after the other."""
+    if part is None or part["type"] != "Sequence":
+        return [part] if part else []
+    return [step for child in part.get("normalizers", part.get("pretokenizers", [])) for step in _steps(child)]
+
+
 def read_settings(file: Path) -> dict[str, Any]:
     """The settings in a tokenizer_config.json that are known here, their types checked; none if there is no such file.
 
-    Special tokens are keyed "pad_token" and so on and given by name; "added" has all tokens that are cut out of texts.
+    As `settings_of`.
     """
     content = read_if_there(file, MAX_BYTES)
-    settings: dict[str, Any] = {"added": [token for key in _ADDED for token in _added(file, key, content.get(key))]}
+    if content.get("truncation_side") == "left":
+        logger.warning("%s: truncation_side is left, but Bertram cuts texts at their end", file)
+    with failing_in(file):
+        return settings_of(content)
+
+
+def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tokenizer_config.json holds of the settings that are known here.
+
+    Special tokens are keyed "pad_token" and so on and given by name; "added" has all tokens that are cut out of texts.
+
+    Raises:
+        BadInput: one is of another type.
+    """
+    settings: dict[str, Any] = {"added": [token for key in _ADDED for token in _added(key, content.get(key))]}
     for key, value in content.items():
         if key in _FLAGS and value is not None:
             if not isinstance(value, bool):
-                raise BadInput(f"{file}: {key} must be true or false, not {value!r:.80}")
+                raise BadInput(f"{key} must be true or false, not {value!r:.80}")
             settings[key] = value
-        elif key == "truncation_side" and value == "left":
-            logger.warning("%s: truncation_side is left, but Bertram cuts texts at their end", file)
         elif (key in _SPECIAL or key == "tokenizer_class") and value is not None:
             settings[key] = value.get("content") if isinstance(value, dict) else value
             if not isinstance(settings[key], str):
-                raise BadInput(f"{file}: {key} must be a string, not {value!r:.80}")
+                raise BadInput(f"{key} must be a string, not {value!r:.80}")
     return settings
 
 
-def _added(file: Path, key: str, value: Any) -> list[AddedToken]:
+def _added(key: str, value: Any) -> list[AddedToken]:
     """Tokens that are cut out of texts: each a name, or an object that says how. Numbers or names may be their keys."""
     tokens = [] if value is None else list(value.values()) if isinstance(value, dict) else value
     if not isinstance(tokens, list):
-        raise BadInput(f"{file}: {key} must be a list or an object of tokens, not {value!r:.80}")
+        raise BadInput(f"{key} must be a list or an object of tokens, not {value!r:.80}")
     objects = [token if isinstance(token, dict) else {"content": token, "special": True} for token in tokens]
     try:
         return [AddedToken(**{name: value for name, value in token.items() if name in _CUT}) for token in objects]
     except (TypeError, ValueError) as error:
-        raise BadInput(f"{file}: {key}: {error}") from None
+        raise BadInput(f"{key}: {error}") from None
 
 
 def special_names(file: Path, vocabulary: Container[str], settings: Mapping[str, Any]) -> dict[str, str]:
@@ -258,7 +305,9 @@ def read_backend(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenize
     """
     match file.suffix:
         case ".json":
-            return _read_json(file)
+            content = read_object(file, MAX_BYTES)
+            with failing_in(file):
+                return json_backend(content)
         case ".txt":
             backend = _read_vocabulary(file, settings)
         case ".model":
@@ -290,9 +339,13 @@ def _complete(file: Path, settings: Mapping[str, Any], backend: tokenizers.Token
     backend.add_tokens(list(tokens.values()))
 
 
-def _read_json(file: Path) -> tokenizers.Tokenizer:
-    content = read_object(file, MAX_BYTES)
-    with failing_as(f"{file}: not a usable tokenizer"):
+def json_backend(content: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """What a tokenizer.json holds.
+
+    Raises:
+        BadInput: it is broken, or holds a regular expression.
+    """
+    with failing_as("not a usable tokenizer"):
         for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
             _check_part(content.get(part))
         # What was checked is what is read: another parser may take a repeated key differently.

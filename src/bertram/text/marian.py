@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import AddedToken, models, pre_tokenizers
 
 from bertram.errors import BadInput, failing_in
-from bertram.files import read_object, replacing
+from bertram.files import read_object
 from bertram.text.backends import BOUNDARY, MAX_BYTES, TRANSFORMER_SPECIAL, read_settings
 from bertram.text.sentencepiece import Charsmap, Kind, UnigramModel, read_unigram
 from bertram.text.tokenizer import Tokenizer
@@ -43,11 +43,9 @@ class MarianTokenizer(Tokenizer):
         """A language code such as `>>fr<<` at the beginning of a text, or nothing, and the rest."""
         return _split_code(text)
 
-    def save(self, directory: Path, *, max_length: int | None = None, segments: bool = False) -> None:
-        """Write the files, the first of a directory's last, into the one directory that is both sides'."""
-        for name, content in self._files.items():
-            with replacing(directory / name) as temporary:
-                temporary.write_bytes(content)
+    def files(self, *, max_length: int | None = None, segments: bool = False) -> dict[str, bytes]:
+        """This side's files by name, the first of a directory's last; both sides' stand in one directory."""
+        return self._files
 
 
 def read_marian(directory: str | Path) -> tuple[Tokenizer, Tokenizer]:

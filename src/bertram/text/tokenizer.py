@@ -18,6 +18,8 @@ Letters: B rows, T tokens of all of them together.
 import hashlib
 import json
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch, laid_out, ranges
 from bertram.errors import BadInput, failing_as, failing_in
-from bertram.files import write_json, write_text
+from bertram.files import replacing
 from bertram.text.backends import (
     ALBERT_SPECIAL,
     BERT_SPECIAL,
@@ -41,9 +43,12 @@ from bertram.text.backends import (
     add_special,
     albert,
     bert,
+    border,
     ids_by_role,
+    json_backend,
     read_backend,
     read_settings,
+    settings_of,
     special_names,
     start_and_end,
     transformer,
@@ -124,8 +129,21 @@ class Tokenizer:
         except OSError as error:
             raise BadInput(f"{error.filename or path}: cannot be read ({error.strerror})") from None
         with failing_in(file):
-            special = special_names(file, backend.get_vocab(), settings)
-            return cls(backend, special, takes_pairs=add_special(backend, special))
+            return cls._of(backend, file, settings)
+
+    @classmethod
+    def of_json(cls, tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> "Tokenizer":
+        """Make what a tokenizer.json and the tokenizer_config.json beside it say.
+
+        Raises:
+            BadInput: as `load`.
+        """
+        return cls._of(json_backend(tokenizer), Path(FILES[0]), settings_of(config))
+
+    @classmethod
+    def _of(cls, backend: tokenizers.Tokenizer, file: Path, settings: Mapping[str, Any]) -> "Tokenizer":
+        special = special_names(file, backend.get_vocab(), settings)
+        return cls(backend, special, takes_pairs=add_special(backend, special))
 
     @classmethod
     def train(cls, texts: Iterable[str], family: Family, vocab_size: int, *, cased: bool = False) -> "Tokenizer":
@@ -252,6 +270,10 @@ class Tokenizer:
         budget = max_length - before - len(parts)
         encoded = [self.pieces(part, budget) for part in parts]
         lengths = np.stack([length for _, length in encoded])
+        if len(parts) > 1 and budget % 2:  # which of two long texts is the longer, their beginnings do not tell
+            both = np.flatnonzero((lengths > budget).all(0)).tolist()
+            for part, length in zip(parts, lengths, strict=True):
+                length[both] = self.pieces([part[row] for row in both])[1]
         kept = _longest_first(lengths, budget)
 
         rows = before + kept.sum(0) + len(parts)
@@ -271,22 +293,23 @@ class Tokenizer:
         batch = Batch(token_ids, segment_ids, positions, offsets)
         return batch, int((lengths.sum(0) > budget).sum())
 
-    def pieces(self, texts: Sequence[str], limit: int | None = None) -> tuple[NDArray[np.int32], Lengths]:
+    def pieces(self, texts: Sequence[str], limit: int = sys.maxsize) -> tuple[NDArray[np.int32], Lengths]:
         """Ids of the texts' pieces end to end, without special tokens; of each text the first `limit` or all.
 
+        Of a text that is much longer than that only a beginning is looked at.
+
         Returns:
-            The ids, and how many pieces each text has in all, [B].
+            The ids, and how many pieces each text has in all, [B]; or of one with more than `limit`, some number above.
 
         Raises:
-            BadInput: a text is no valid Unicode, or the tokenizer's file was damaged.
+            BadInput: what is looked at is no valid Unicode, or the tokenizer's file was damaged.
         """
         pieces, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
         for start, end in _chunks(texts):
             chunk = list(texts[start:end])
             try:
                 with failing_as(_UNUSABLE):
-                    encoded = self._backend.encode_batch_fast(chunk, add_special_tokens=False)
-                ids = [encoding.ids for encoding in encoded]
+                    ids = self._encoded(chunk, limit)
             except BadInput:  # of an unpaired surrogate the library says that it is no string
                 for row, text in enumerate(chunk, start + 1):
                     if not is_unicode(text):
@@ -295,6 +318,35 @@ class Tokenizer:
             pieces.append(np.fromiter(chain.from_iterable(text[:limit] for text in ids), np.int32))
             lengths.append(np.array([len(text) for text in ids], np.int64))
         return np.concatenate(pieces), np.concatenate(lengths)
+
+    def _encoded(self, texts: list[str], limit: int, characters: int = 8) -> list[list[int]]:
+        """Ids of every text's pieces; of one with more than `limit`, of its beginning, which has more too.
+
+        A beginning has so many `characters` for each of these pieces, and more where those are too few.
+        """
+        heads = [self._head(text, (limit + 1) * characters) for text in texts]
+        found = [encoding.ids for encoding in self._backend.encode_batch_fast(heads, add_special_tokens=False)]
+        short = [
+            place
+            for place, (ids, head, text) in enumerate(zip(found, heads, texts, strict=True))
+            if len(ids) <= limit and len(head) < len(text)
+        ]
+        if short:
+            longer = self._encoded([texts[place] for place in short], limit, 4 * characters)
+            for place, ids in zip(short, longer, strict=True):
+                found[place] = ids
+        return found
+
+    def _head(self, text: str, characters: int) -> str:
+        """A text up to where it can be cut behind so many characters; all of it if it cannot."""
+        if len(text) <= characters or self._border is None:
+            return text
+        end = self._border.search(text, characters)
+        return text[: end.start()] if end else text
+
+    @cached_property
+    def _border(self) -> re.Pattern[str] | None:
+        return border(self._backend)
 
     def split_code(self, text: str) -> tuple[str, str]:
         """What a model of many languages is told first in a text, and the rest; nothing but in Marian's tokenizers."""
@@ -306,13 +358,18 @@ class Tokenizer:
             return self._backend.decode([int(token) for token in ids]).strip()
 
     def save(self, directory: Path, *, max_length: int | None = None, segments: bool = False) -> None:
-        """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer reads with equal ids.
+        """Write `files` into a directory; the last counts as the tokenizer."""
+        for name, content in self.files(max_length=max_length, segments=segments).items():
+            with replacing(directory / name) as temporary:
+                temporary.write_bytes(content)
+
+    def files(self, *, max_length: int | None = None, segments: bool = False) -> dict[str, bytes]:
+        """tokenizer_config.json and tokenizer.json by name, which transformers' AutoTokenizer reads with equal ids.
 
         Args:
             max_length: tokens that the model reads, to which transformers then truncates when asked to.
             segments: whether it tells the second text of a pair by segments, which transformers then counts too.
         """
-        content = self._backend.to_str(pretty=True)
         # Of the classes that transformers knows this one alone takes tokenizer.json as it is; BertTokenizer and
         # AlbertTokenizer rebuild normalisation from settings of their own.
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -321,8 +378,11 @@ class Tokenizer:
             config["model_max_length"] = max_length
         if segments:  # or each text would be of segment 0, without a word
             config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-        write_json(directory / "tokenizer_config.json", config)
-        write_text(directory / "tokenizer.json", content)  # last: it counts as the tokenizer
+        files = {
+            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n",
+            "tokenizer.json": self._backend.to_str(pretty=True),
+        }
+        return {name: content.encode() for name, content in files.items()}
 
 
 def _chunks(texts: Sequence[str], max_texts: int = 4096, max_characters: int = 2**22) -> Iterator[tuple[int, int]]:
