@@ -70,8 +70,9 @@ def run_bertram(directory: Path, ids: list[list[int]], labels: list[int], steps:
     from bertram.formats.huggingface import read
     from bertram.training.distributed import Processes
     from bertram.training.feed import ShuffledRows
-    from bertram.training.loop import Evaluation, Loop
+    from bertram.training.loop import Loop
     from bertram.training.recipe import Recipe
+    from bertram.training.setup import Evaluation, TrainingSetup
 
     marks: list[tuple[float, int]] = []
 
@@ -80,16 +81,14 @@ def run_bertram(directory: Path, ids: list[list[int]], labels: list[int], steps:
             marks.append((time.perf_counter(), line["tokens"]))
 
     examples = Examples(Batch.pack(ids), {"classification": np.array(labels)})
+    setup = TrainingSetup(
+        network=read(directory, heads={"classification": 2}),
+        feed=ShuffledRows(examples, batch_size=BATCH_SIZE, seed=0),
+        evaluate=lambda: Evaluation(0.0, {}),
+    )
+    recipe = Recipe(steps=WARM_UP + steps, learning_rate=5e-5, evaluations=1, save_every=10**6)
     with tempfile.TemporaryDirectory() as out:
-        Loop(
-            read(directory, heads={"classification": 2}),
-            ShuffledRows(examples, batch_size=BATCH_SIZE, seed=0),
-            Recipe(steps=WARM_UP + steps, learning_rate=5e-5, evaluations=1, save_every=10**6),
-            Path(out),
-            evaluate=lambda: Evaluation(0.0, {}),
-            report=report,
-            processes=Processes(0, 1, torch.device("cpu")),
-        ).run()
+        Loop(setup, recipe, Path(out), Processes(0, 1, torch.device("cpu")), report).run()
     return _speed(marks)
 
 

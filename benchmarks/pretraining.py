@@ -88,8 +88,9 @@ def step_bertram(
     from bertram.models import layout
     from bertram.models.heads import Model
     from bertram.training.distributed import Processes
-    from bertram.training.loop import Evaluation, Loop
+    from bertram.training.loop import Loop
     from bertram.training.recipe import Recipe
+    from bertram.training.setup import Evaluation, TrainingSetup
 
     marks: list[tuple[float, int]] = []
     shares: list[float] = []
@@ -112,16 +113,13 @@ def step_bertram(
             "max_tokens": a_pass,
         },
     )
+    setup = TrainingSetup(
+        network=Model(config, {"masked_language_model": 0, "sentence_pair": 2}),
+        feed=feed,
+        evaluate=lambda: Evaluation(0.0, {}),
+    )
     with tempfile.TemporaryDirectory() as out:
-        Loop(
-            Model(config, {"masked_language_model": 0, "sentence_pair": 2}),
-            feed,
-            recipe,
-            Path(out),
-            evaluate=lambda: Evaluation(0.0, {}),
-            report=report,
-            processes=Processes(0, 1, torch.device(device)),
-        ).run()
+        Loop(setup, recipe, Path(out), Processes(0, 1, torch.device(device)), report).run()
     found, building = speed(marks, warm_up - 1), block_seconds(feed)
     seconds = found["median_step_seconds"]
     data = statistics.mean(shares[warm_up:]) * seconds + building

@@ -164,8 +164,9 @@ def train_bertram(scratch: Path, order: str) -> dict[str, Any]:
     from bertram.config import TRANSFORMERS, TransformerConfig
     from bertram.models.transformer import HEAD, Transformer
     from bertram.training.distributed import Processes
-    from bertram.training.loop import Evaluation, Loop
+    from bertram.training.loop import Loop
     from bertram.training.recipe import Recipe
+    from bertram.training.setup import Evaluation, TrainingSetup
 
     text, batches = read(scratch / "train.json"), read(scratch / f"batches-{order}.json")
     pad, end = SPECIAL.index("<pad>"), SPECIAL.index("</s>")
@@ -201,16 +202,14 @@ def train_bertram(scratch: Path, order: str) -> dict[str, Any]:
     torch.manual_seed(0)
     network = Transformer(TransformerConfig(encoder=stack, decoder=stack))
     network.head.label_smoothing = LABEL_SMOOTHING
+    setup = TrainingSetup(network=network, feed=Drawn(), evaluate=lambda: Evaluation(0.0, {}))
+
+    def report(line: dict[str, Any]) -> None:
+        if "loss" in line:
+            losses.append(line["loss"])
+
     with tempfile.TemporaryDirectory() as out:
-        Loop(
-            network,
-            Drawn(),
-            recipe,
-            Path(out),
-            evaluate=lambda: Evaluation(0.0, {}),
-            report=lambda line: losses.append(line["loss"]) if "loss" in line else None,
-            processes=Processes(0, 1, torch.device("cpu")),
-        ).run()
+        Loop(setup, recipe, Path(out), Processes(0, 1, torch.device("cpu")), report).run()
     return training_figures(marks, losses)
 
 

@@ -24,6 +24,7 @@ from bertram.model_directory import ModelDirectory
 from bertram.model_names import ENGLISH, OWN
 from bertram.models.heads import Model
 from bertram.models.tensors import inputs_of, targets_of
+from bertram.progress import silent
 from bertram.supervised.train import train
 from bertram.tasks.registry import task_from_dict
 from bertram.tasks.similarity import Similarity
@@ -32,8 +33,9 @@ from bertram.text.table import read_table
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows
-from bertram.training.loop import Evaluation, Loop
+from bertram.training.loop import Loop
 from bertram.training.recipe import Recipe
+from bertram.training.setup import Evaluation, TrainingSetup
 from bertram.training.torch_runner import TorchRunner
 from torchless import run_without_torch
 
@@ -170,16 +172,14 @@ def test_learns_which_texts_are_alike(tmp_path: Path) -> None:
         return Similarity().scores(found.logits(texts, texts_b), alike)[0].value
 
     before = score()
-    Loop(
-        network,
-        ShuffledRows(Examples(first, {"embedding": alike}, inputs_b=second), 16, 0),
-        Recipe(steps=60, learning_rate=3e-3, max_tokens=64, evaluations=1, precision="fp32"),
-        tmp_path / "out",
+    setup = TrainingSetup(
+        network=network,
+        feed=ShuffledRows(Examples(first, {"embedding": alike}, inputs_b=second), 16, 0),
         evaluate=lambda: Evaluation(score(), {"validation": 0.0}),
-        report=lambda line: None,
-        processes=Processes(0, 1, torch.device("cpu")),
         constant_loss=lambda batch: 0.25,
-    ).run()
+    )
+    recipe = Recipe(steps=60, learning_rate=3e-3, max_tokens=64, evaluations=1, precision="fp32")
+    Loop(setup, recipe, tmp_path / "out", Processes(0, 1, torch.device("cpu")), silent).run()
     assert before < 0.5 < 0.8 < score()
 
 

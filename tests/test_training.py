@@ -24,12 +24,14 @@ from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.models.heads import Model
 from bertram.models.tensors import inputs_of, targets_of
+from bertram.progress import Report, silent
 from bertram.training import checkpoint, interruption, precision
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows
-from bertram.training.loop import Evaluation, Loop, Outcome
+from bertram.training.loop import Loop, Outcome
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
+from bertram.training.setup import Evaluation, TrainingSetup
 from bertram.training.step import Stepper
 
 CONFIG = replace(bert(2, 64), vocab_size=40, num_attention_heads=2, intermediate_size=96)
@@ -45,21 +47,20 @@ def examples(rows: int = 64) -> Examples:
     return Examples(inputs, {"classification": labels})
 
 
-def train(out: Path, recipe: Recipe = RECIPE, data: Examples | None = None, **options: Any) -> tuple[Model, Outcome]:
+def train(out: Path, recipe: Recipe = RECIPE, report: Report = silent, **options: Any) -> tuple[Model, Outcome]:
     torch.manual_seed(recipe.seed)
     model = Model(CONFIG, {"classification": 2})
     evaluations = iter(range(1000))
-    settings = {
+    options = {
         "evaluate": lambda: evaluation(next(evaluations)),
-        "report": lambda line: None,
         "constant_loss": lambda batch: math.log(2),
     } | options
-    return model, make_loop(model, data or examples(), recipe, out, **settings).run()
+    return model, run_loop(model, recipe, out, report, **options)
 
 
-def make_loop(model: Model, data: Examples, recipe: Recipe, out: Path, **options: Any) -> Loop:
-    feed = ShuffledRows(data, recipe.batch_size, recipe.seed)
-    return Loop(model, feed, recipe, out, processes=Processes(0, 1, torch.device("cpu")), **options)
+def run_loop(model: Model, recipe: Recipe, out: Path, report: Report = silent, **options: Any) -> Outcome:
+    setup = TrainingSetup(network=model, feed=ShuffledRows(examples(), recipe.batch_size, recipe.seed), **options)
+    return Loop(setup, recipe, out, Processes(0, 1, torch.device("cpu")), report).run()
 
 
 def evaluation(score: float) -> Evaluation:
@@ -102,8 +103,7 @@ def test_accumulation_changes_nothing(tmp_path: Path, precision: Any, tolerance:
     for name, recipe in (("whole", config), ("parts", small)):
         torch.manual_seed(0)
         model = Model(still, {"classification": 2})
-        options: Any = {"evaluate": lambda: evaluation(0.0), "report": lambda line: None}
-        make_loop(model, examples(), recipe, tmp_path / name, **options).run()
+        run_loop(model, recipe, tmp_path / name, evaluate=lambda: evaluation(0.0))
         lines = read_metrics(tmp_path / name / "metrics.jsonl")
         found.append([line[figure] for line in lines if "loss" in line for figure in ("loss", "gradient_norm")])
     assert found[0] == pytest.approx(found[1], rel=tolerance)
@@ -194,7 +194,7 @@ def scored(
         return evaluation(next(given))
 
     settings = replace(RECIPE, precision="fp32", **recipe)
-    outcome = make_loop(model, examples(), settings, out, evaluate=evaluate, report=lambda line: None).run()
+    outcome = run_loop(model, settings, out, evaluate=evaluate)
     return outcome, bias.detach(), kept
 
 

@@ -23,8 +23,8 @@ from bertram.text.lines import kind_of
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import Processes
 from bertram.training.held_out import scores_on
-from bertram.training.loop import Evaluation
-from bertram.training.setup import TrainingSetup, carry_out
+from bertram.training.loop import carry_out
+from bertram.training.setup import Evaluation, TrainingSetup
 
 
 def train(pretraining: Pretraining, out: Path, processes: Processes, report: Report) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from bertram.shrinking.outcome import TEXTS
 from bertram.shrinking.settings import Shrinking
 from bertram.tasks.task import Task
 from bertram.training.distributed import alone
-from bertram.training.loop import Evaluation
-from bertram.training.setup import TrainingSetup, carry_out
+from bertram.training.loop import carry_out
+from bertram.training.setup import Evaluation, TrainingSetup
 
 if TYPE_CHECKING:
     from bertram.models.heads import Model

@@ -129,7 +129,7 @@ class Training(ABC, Generic[T, S]):
         import torch
 
         from bertram.training.distributed import alone
-        from bertram.training.setup import carry_out
+        from bertram.training.loop import carry_out
 
         processes = alone()
         torch.manual_seed(self.recipe.seed)

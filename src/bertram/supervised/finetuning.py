@@ -126,8 +126,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         """As `Training.begin`; later the logits of every judged split are left at `out`."""
         import torch
 
-        from bertram.training.loop import Evaluation
-        from bertram.training.setup import TrainingSetup
+        from bertram.training.setup import Evaluation, TrainingSetup
         from bertram.training.torch_runner import TorchRunner
 
         task, splits, source, targets = self.task, self.splits, self.source, self.splits.targets(self.task)

@@ -108,8 +108,7 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
 
         Evaluations while training are greedy; the finished model searches as the one it began with, if that says how.
         """
-        from bertram.training.loop import Evaluation
-        from bertram.training.setup import TrainingSetup
+        from bertram.training.setup import Evaluation, TrainingSetup
         from bertram.training.torch_runner import TorchGenerator
 
         network, source, target = _start(self, out)

@@ -7,31 +7,29 @@ all that resuming needs to know.
 import logging
 import math
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
-from torch import nn
 
-from bertram.batch import Examples
 from bertram.environment import processor
 from bertram.errors import BadInput
 from bertram.models.stack import Stack
-from bertram.run_directory import CHECKPOINTS
+from bertram.progress import Report
+from bertram.run_directory import CHECKPOINTS, read_manifest
 from bertram.training import checkpoint
 from bertram.training.allocator import keep_freed_memory
 from bertram.training.budget import Pace, fitting, steps_of
 from bertram.training.distributed import Processes
 from bertram.training.evaluated import EvaluatedWeights
-from bertram.training.feed import Feed
 from bertram.training.interruption import Interrupted, StopRequests
 from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import Optimizer
 from bertram.training.precision import DTYPES, Chosen, chosen
 from bertram.training.recipe import Recipe
+from bertram.training.setup import TrainingSetup
 from bertram.training.state import State
 from bertram.training.step import Stepper
 
@@ -79,55 +77,38 @@ class Outcome:
         return {"status": self.status} | {name: value for name, value in rounded.items() if value is not None}
 
 
-class Evaluation(NamedTuple):
-    """How a model stands on what it does not learn from."""
+def carry_out(setup: TrainingSetup, recipe: Recipe, out: Path, processes: Processes, report: Report) -> dict[str, Any]:
+    """Train what was prepared, leave it at `out`, and return what bertram.json says of it.
 
-    score: float  # to be raised; the weights with the highest are kept
-    figures: dict[str, float]  # for metrics.jsonl, named "validation…"
+    Raises:
+        BadInput, OSError, Interrupted, Lost: as `Loop`; after Interrupted the same call goes on from there.
+    """
+    outcome = Loop(setup, recipe, out, processes, report).run()
+    reached = setup.results() if outcome.finished else {}
+    manifest = {**outcome.to_dict(), **setup.facts, "recipe": asdict(recipe), **reached}
+    if processes.rank == 0:
+        setup.save(manifest)
+    processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
+    return read_manifest(out)
 
 
 class Loop:
     """One training: `run` carries it from the newest checkpoint in OUT/checkpoints, or from the start, to its end."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        feed: Feed,
-        recipe: Recipe,
-        out: Path,
-        *,
-        evaluate: Callable[[], Evaluation],
-        report: Callable[[dict[str, Any]], None],
-        processes: Processes,
-        constant_loss: Callable[[Examples], float] | None = None,
-        compile_unasked: bool = False,
-        fewer_evaluations: bool = True,
-    ) -> None:
-        """Take up the newest checkpoint, if there is one.
-
-        Args:
-            model: a Trainable, trained on the device of `processes`; every head that the feed's examples have targets
-                for.
-            evaluate: called now and then with the model as it stands.
-            report: hears of every step and evaluation, in the words of metrics.jsonl.
-            constant_loss: the loss of the best constant prediction on a batch; a training that ends above it counts as
-                diverged. None where such a loss is no failure.
-            compile_unasked: whether layers are compiled where the recipe does not say.
-            fewer_evaluations: whether a budget in hours may lower the number of evaluations; not where the first one
-                takes much longer than later ones.
+    def __init__(self, setup: TrainingSetup, recipe: Recipe, out: Path, processes: Processes, report: Report) -> None:
+        """Take up the newest checkpoint, if there is one, and bring the network to the device of `processes`.
 
         Raises:
             BadInput: all checkpoints there are damaged.
         """
         keep_freed_memory()
-        self.processes, self.model = processes, model.to(processes.device)
-        self.feed, self.recipe, self.out = feed, recipe, out
-        self.evaluate, self.report, self.fewer_evaluations = evaluate, report, fewer_evaluations
+        self.setup, self.recipe, self.out, self.processes, self.report = setup, recipe, out, processes, report
+        network = setup.network.to(processes.device)
         self.checkpoints = out / CHECKPOINTS
         self.kept = EvaluatedWeights(self.checkpoints, recipe.average)
-        wanted = compile_unasked if recipe.compile is None else recipe.compile
+        wanted = setup.compile_unasked if recipe.compile is None else recipe.compile
         self.compiled = wanted and processes.device.type == "cuda"
-        for module in model.modules():
+        for module in network.modules():
             if isinstance(module, Stack):
                 module.gradient_checkpointing, module.compiled = recipe.gradient_checkpointing, self.compiled
         highest, encoders = cast(float, recipe.learning_rate), recipe.encoder_learning_rate
@@ -137,14 +118,14 @@ class Loop:
         self._found = checkpoint.load_latest(self.checkpoints)
         self.precision: Chosen = self._found[1].get("precision", "fp32") if self._found else chosen(recipe, processes)
         self.optimizer = Optimizer(
-            model,
+            network,
             DTYPES[self.precision],
             rule=recipe.optimizer,
             weight_decay=recipe.weight_decay,
             rates=None if encoders is None else {"encoder.": encoders / highest},
             reduce=processes.add if processes.size > 1 else None,
         )
-        self.stepper = Stepper(model, self.optimizer, feed, recipe, processes, constant_loss)
+        self.stepper = Stepper(setup, self.optimizer, recipe, processes)
 
     def run(self) -> Outcome:
         """Train to the end of the budget.
@@ -236,8 +217,8 @@ class Loop:
         return done.figures
 
     def _evaluate(self, state: State) -> dict[str, float]:
-        self.model.eval()
-        score, figures = self.evaluate()
+        self.setup.network.eval()
+        score, figures = self.setup.evaluate()
         state.evaluated = state.step
         better = math.isfinite(score) and (state.best_score is None or score > state.best_score)
         # Of equals the later, which has learned longer: of few validation rows the first evaluation gets many right.
@@ -257,8 +238,8 @@ class Loop:
         if mean := self.kept.mean(self.processes.device):
             weights, count = mean
             self.optimizer.load_weights(weights)
-            self.model.eval()
-            if self.evaluate()[0] > cast(float, state.best_score):
+            self.setup.network.eval()
+            if self.setup.evaluate()[0] > cast(float, state.best_score):
                 return count, state.evaluated
         if best := self.kept.best():
             weights, step = best
@@ -269,11 +250,11 @@ class Loop:
 
     def _begin(self) -> State:
         """A training before its first step, with the steps and evaluations that the recipe's budget stands for."""
-        recipe, total, evaluations = self.recipe, steps_of(self.recipe, self.feed), self.recipe.evaluations
+        recipe, total, evaluations = self.recipe, steps_of(self.recipe, self.setup.feed), self.recipe.evaluations
         if total is None:
             pace = self._pace()
             seconds = cast(float, recipe.hours) * 3600
-            total, evaluations = fitting(seconds, evaluations, pace, fewer=self.fewer_evaluations)
+            total, evaluations = fitting(seconds, evaluations, pace, fewer=self.setup.fewer_evaluations)
             if evaluations < recipe.evaluations and self.processes.rank == 0:
                 logger.warning(
                     "bertram: an evaluation takes %.0f s: --hours leaves time for %d, not %d",
@@ -281,14 +262,14 @@ class Loop:
                     evaluations,
                     recipe.evaluations,
                 )
-        return State(total=total, evaluations=evaluations, position=self.feed.start)
+        return State(total=total, evaluations=evaluations, position=self.setup.feed.start)
 
     def _pace(self) -> Pace:
         """What steps and evaluations take, the mean of all processes.
 
         At a learning rate of 0 a step changes nothing but the moments, which are then forgotten.
         """
-        position, started = self.feed.start, time.monotonic()
+        position, started = self.setup.feed.start, time.monotonic()
         for step in range(_COMPILING_STEPS if self.compiled else 1):
             position = self.stepper.take(step, position, 0.0).following
         began = time.monotonic()
@@ -296,11 +277,11 @@ class Loop:
             position = self.stepper.take(step, position, 0.0).following
         step_seconds = (time.monotonic() - began) / _TRIAL_STEPS
         self.optimizer.forget()
-        self.model.eval()
+        self.setup.network.eval()
         if self.compiled:
-            self.evaluate()
+            self.setup.evaluate()
         began = time.monotonic()
-        self.evaluate()
+        self.setup.evaluate()
         measured = [step_seconds, time.monotonic() - began, time.monotonic() - started]
         return Pace(*(total / self.processes.size for total in self.processes.sums(measured)))
 

@@ -1,19 +1,20 @@
-"""From a model that is prepared for its training to bertram.json: one way for all that trains."""
+"""What is trained: a model before its first step, with all that its training asks of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from bertram.batch import Examples
-from bertram.progress import Report
-from bertram.run_directory import read_manifest
-from bertram.training.distributed import Processes
 from bertram.training.feed import Feed
-from bertram.training.loop import Evaluation, Loop
-from bertram.training.recipe import Recipe
+
+
+class Evaluation(NamedTuple):
+    """How a model stands on what it does not learn from."""
+
+    score: float  # to be raised; the weights with the highest are kept
+    figures: dict[str, float]  # for metrics.jsonl, named "validation…"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,43 +22,21 @@ class TrainingSetup:
     """A model about to be trained, what it learns from, and how it is judged and kept."""
 
     network: nn.Module
+    """A Trainable with every head that the feed's examples have targets for."""
     feed: Feed
     evaluate: Callable[[], Evaluation]
-    results: Callable[[], Mapping[str, Any]]
-    """What the trained model reaches, for bertram.json; not asked where the training diverged. All processes ask."""
-    save: Callable[[dict[str, Any]], None]
-    """Leave the model, with what came of its training for bertram.json. Process 0 alone does."""
-    facts: Mapping[str, Any]
-    """What bertram.json says of it besides, however the training ends."""
+    """Called now and then with the network as it stands. All processes ask."""
     constant_loss: Callable[[Examples], float] | None = None
-    """This and the following as `Loop` takes them."""
+    """The loss of the best constant prediction on a batch; a training that ends above it counts as diverged. None where
+    such a loss is no failure."""
     compile_unasked: bool = False
+    """Whether layers are compiled where the recipe does not say."""
     fewer_evaluations: bool = True
-
-
-def carry_out(setup: TrainingSetup, recipe: Recipe, out: Path, processes: Processes, report: Report) -> dict[str, Any]:
-    """Train what was prepared, leave it at `out`, and return what bertram.json says of it.
-
-    Raises:
-        BadInput, OSError: as `Loop`.
-        Interrupted: a signal came; the same call goes on from there.
-        Lost: another process ended.
-    """
-    outcome = Loop(
-        setup.network,
-        setup.feed,
-        recipe,
-        out,
-        evaluate=setup.evaluate,
-        report=report,
-        processes=processes,
-        constant_loss=setup.constant_loss,
-        compile_unasked=setup.compile_unasked,
-        fewer_evaluations=setup.fewer_evaluations,
-    ).run()
-    reached = setup.results() if outcome.finished else {}
-    manifest = {**outcome.to_dict(), **setup.facts, "recipe": asdict(recipe), **reached}
-    if processes.rank == 0:
-        setup.save(manifest)
-    processes.wait()  # torchrun ends all soon after one has ended, be it in the midst of writing
-    return read_manifest(out)
+    """Whether a budget in hours may lower the number of evaluations; not where the first one takes much longer than
+    later ones."""
+    results: Callable[[], Mapping[str, Any]] = dict
+    """What the trained model reaches, for bertram.json; not asked where the training diverged. All processes ask."""
+    save: Callable[[dict[str, Any]], None] = lambda manifest: None
+    """Leave the model, with what came of its training for bertram.json. Process 0 alone does."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What bertram.json says of it besides, however the training ends."""

@@ -1,21 +1,21 @@
 """One optimizer step: a batch of a feed, in passes, by one process or by several together."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bertram.batch import Examples, Position, budgeted
 from bertram.errors import BertramError
 from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training.distributed import Processes
-from bertram.training.feed import Feed
 from bertram.training.interruption import check_stop
 from bertram.training.optimizers import Optimizer
 from bertram.training.recipe import Recipe
+from bertram.training.setup import TrainingSetup
 
 _PASSES = 16  # whose gradients are summed in the precision they were computed in
 
@@ -40,18 +40,9 @@ class Step(NamedTuple):
 class Stepper:
     """Takes a model's steps."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        feed: Feed,
-        recipe: Recipe,
-        processes: Processes,
-        constant_loss: Callable[[Examples], float] | None,
-    ) -> None:
-        """As `Loop` takes them; `optimizer` is the model's."""
-        self.model, self.optimizer, self.feed = model, optimizer, feed
-        self.recipe, self.processes, self.constant_loss = recipe, processes, constant_loss
+    def __init__(self, setup: TrainingSetup, optimizer: Optimizer, recipe: Recipe, processes: Processes) -> None:
+        """As `Loop` takes them; `optimizer` is the network's."""
+        self.setup, self.optimizer, self.recipe, self.processes = setup, optimizer, recipe, processes
         self._ahead: tuple[Position, tuple[Examples, Position]] | None = None
 
     def take(self, step: int, position: Position, learning_rate: float) -> Step:
@@ -68,7 +59,7 @@ class Stepper:
         # Of a larger number than 2³² torch's generator on a CPU takes the lowest bits alone.
         mixed = np.random.SeedSequence([recipe.seed, step, processes.rank])
         torch.manual_seed(int(mixed.generate_state(1)[0]))
-        self.model.train()
+        self.setup.network.train()
         found: list[tuple[str, Tensor]] = []
         for number, run in enumerate(budgeted(share.lengths, recipe.max_tokens), 1):
             if processes.size == 1:
@@ -87,7 +78,7 @@ class Stepper:
         norm = self.optimizer.step(learning_rate, recipe.max_grad_norm)
         if processes.device.type == "cuda":  # which goes on computing until it is asked for a figure
             taking = time.monotonic()
-            self._ahead = following, self.feed.take(following)
+            self._ahead = following, self.setup.feed.take(following)
             feeding += time.monotonic() - taking
         losses = dict.fromkeys(counts, 0.0)
         for head, loss in found:
@@ -102,11 +93,12 @@ class Stepper:
             "tokens_per_second": batch.tokens / seconds,
             "data_share": feeding / seconds,
         }
-        return Step(figures, batch.tokens, self.constant_loss(batch) if self.constant_loss else 0.0, following)
+        constant_loss = self.setup.constant_loss(batch) if self.setup.constant_loss else 0.0
+        return Step(figures, batch.tokens, constant_loss, following)
 
     def _pass(self, inputs: Any, targets: Mapping[str, Targets], counts: Mapping[str, int]) -> list[tuple[str, Tensor]]:
         """Add the gradients of a part of a batch to those there are; each head's share of the batch's mean loss."""
-        means = cast(Trainable, self.model).losses(inputs, targets)
+        means = cast(Trainable, self.setup.network).losses(inputs, targets)
         weighted = {head: loss * (len(targets[head].values) / counts[head]) for head, loss in means.items()}
         if weighted:
             torch.stack(list(weighted.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -115,4 +107,4 @@ class Stepper:
     def _batch(self, position: Position) -> tuple[Examples, Position]:
         """A batch and where the next begins, which the step before may have looked up."""
         ahead, self._ahead = self._ahead, None
-        return ahead[1] if ahead is not None and ahead[0] == position else self.feed.take(position)
+        return ahead[1] if ahead is not None and ahead[0] == position else self.setup.feed.take(position)
