@@ -19,11 +19,11 @@ from bertram.exporting import export
 from bertram.files import write_json
 from bertram.formats.engine_file import read_engine
 from bertram.formats.huggingface import write
+from bertram.interruption import Interrupted
 from bertram.model_directory import ModelDirectory
 from bertram.quantizing import Agreement, agreement, quantized
 from bertram.run_directory import MANIFEST, new_directory, read_manifest
 from bertram.text.tokenizer import Tokenizer
-from bertram.training.interruption import Interrupted
 from tiny import model_directory, rows, run
 
 TEXTS = [text for text, _ in rows(100, seed=5)]

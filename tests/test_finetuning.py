@@ -17,6 +17,7 @@ from bertram import run_directory
 from bertram.checking.check import check
 from bertram.config import bert
 from bertram.errors import BadInput
+from bertram.interruption import Interrupted
 from bertram.model_card import model_card
 from bertram.model_directory import ModelDirectory
 from bertram.models.heads import ClassificationHead
@@ -26,7 +27,6 @@ from bertram.supervised.train import summary, train
 from bertram.tasks.regression import Regression
 from bertram.text.table import Table, read_table
 from bertram.training.distributed import alone
-from bertram.training.interruption import Interrupted
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 from bertram.training.state import State

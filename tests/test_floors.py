@@ -21,6 +21,7 @@ FLOORS = {
     "__init__": 0,
     "errors": 0,
     "fields": 0,
+    "interruption": 0,
     "memory": 0,
     "pages": 0,
     "processes": 0,

@@ -26,6 +26,7 @@ from bertram.config import TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.exporting import export
 from bertram.inference.generator import Generator
+from bertram.interruption import Interrupted
 from bertram.model_directory import ModelDirectory
 from bertram.model_names import Preset
 from bertram.models.tensors import to_tensors
@@ -36,7 +37,6 @@ from bertram.text.pairs import Pairs
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.distributed import alone
 from bertram.training.feed import ShuffledRows
-from bertram.training.interruption import Interrupted
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
 from tiny import model_directory, run, table

@@ -19,13 +19,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bertram import interruption
 from bertram.batch import IGNORED, Batch, Examples
 from bertram.config import bert
 from bertram.errors import BadInput
 from bertram.models.heads import Model
 from bertram.models.tensors import inputs_of, targets_of
 from bertram.progress import Report, silent
-from bertram.training import checkpoint, interruption, precision
+from bertram.training import checkpoint, precision
 from bertram.training.distributed import Processes
 from bertram.training.feed import ShuffledRows
 from bertram.training.loop import Loop, Outcome

@@ -27,9 +27,9 @@ from bertram.config import (
     parse_fields,
 )
 from bertram.errors import BadInput, BertramError, NoCandidateFits, check_utf8, line_of
+from bertram.interruption import Interrupted, stoppable
 from bertram.search import SearchOptions
 from bertram.shrinking.dial import DialOptions
-from bertram.training.interruption import Interrupted, stoppable
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:

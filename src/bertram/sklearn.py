@@ -27,13 +27,13 @@ from bertram import artifacts, model_names
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inference.predictor import Predictor
+from bertram.interruption import scratch
 from bertram.run_directory import MANIFEST, prepare_directory
 from bertram.supervised import finetuning
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Floats, Task
 from bertram.text.table import Table
-from bertram.training.interruption import scratch
 from bertram.training.recipe import Recipe
 
 _FILES = ("config.json", "model.safetensors", RESIDUALS, "tokenizer.json", "tokenizer_config.json", MANIFEST)

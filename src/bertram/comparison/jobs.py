@@ -10,7 +10,7 @@ from typing import Any
 
 from bertram.errors import BadInput, BertramError
 from bertram.files import write_json
-from bertram.training.interruption import StopRequests
+from bertram.interruption import StopRequests
 
 
 def done(job: dict[str, Any], what: str, job_file: Path) -> dict[str, Any]:

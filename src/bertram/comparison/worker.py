@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from bertram.errors import BadInput, BertramError, line_of
 from bertram.files import write_array, write_json
+from bertram.interruption import Interrupted, stoppable
 from bertram.memory import peak_memory_mb
 from bertram.processes import die_with
-from bertram.training.interruption import Interrupted, stoppable
 
 if TYPE_CHECKING:
     from bertram.supervised.finetuning import LabelledSplits

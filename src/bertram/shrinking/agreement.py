@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from bertram.comparison.statistics import percentiles, resampled
 from bertram.inference.predictor import cosines
+from bertram.interruption import check_stop
 from bertram.models.heads import Head, Model
 from bertram.models.tensors import targets_of, to_tensors
 from bertram.shrinking.distillation import Answers, Distillation, DistillationFeed
 from bertram.tasks.similarity import Similarity
 from bertram.training.feed import first_epoch
-from bertram.training.interruption import check_stop
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from bertram import model_names
 from bertram.config import NEVER_CASED
 from bertram.errors import BadInput
+from bertram.interruption import scratch
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
@@ -14,7 +15,6 @@ from bertram.supervised.generation import EncoderDecoderTraining, read_splits
 from bertram.tasks.registry import GENERATIONS, TASKS
 from bertram.text.rows import Columns
 from bertram.text.splits import Files, files_of
-from bertram.training.interruption import scratch
 from bertram.training.recipe import Recipe
 
 

@@ -4,11 +4,11 @@ from typing import cast
 
 import torch
 
+from bertram.interruption import check_stop
 from bertram.models.heads import Head, Model
 from bertram.models.tensors import targets_of, to_tensors
 from bertram.training.distributed import Processes
 from bertram.training.feed import Feed, first_epoch
-from bertram.training.interruption import check_stop
 
 _EVALUATED_TOKENS = 2**16
 

@@ -16,6 +16,7 @@ import torch
 
 from bertram.environment import processor
 from bertram.errors import BadInput
+from bertram.interruption import Interrupted, StopRequests
 from bertram.models.stack import Stack
 from bertram.progress import Report
 from bertram.run_directory import CHECKPOINTS, read_manifest
@@ -24,7 +25,6 @@ from bertram.training.allocator import keep_freed_memory
 from bertram.training.budget import Pace, fitting, steps_of
 from bertram.training.distributed import Processes
 from bertram.training.evaluated import EvaluatedWeights
-from bertram.training.interruption import Interrupted, StopRequests
 from bertram.training.metrics_file import MetricsFile
 from bertram.training.optimizers import Optimizer
 from bertram.training.precision import DTYPES, Chosen, chosen

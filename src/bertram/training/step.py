@@ -10,9 +10,9 @@ from torch import Tensor
 
 from bertram.batch import Examples, Position, budgeted
 from bertram.errors import BertramError
+from bertram.interruption import check_stop
 from bertram.models.tensors import Targets, inputs_of, targets_of
 from bertram.training.distributed import Processes
-from bertram.training.interruption import check_stop
 from bertram.training.optimizers import Optimizer
 from bertram.training.recipe import Recipe
 from bertram.training.setup import TrainingSetup

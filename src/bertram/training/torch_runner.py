@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from bertram.batch import Batch
+from bertram.interruption import check_stop
 from bertram.models.beam_search import search as beam_search
 from bertram.models.decoding import Decoding
 from bertram.models.heads import Model
 from bertram.models.tensors import to_tensors
 from bertram.models.transformer import Transformer
 from bertram.search import Hypothesis, Search
-from bertram.training.interruption import check_stop
 
 _FEWEST_SOURCES = 32  # that are worth a thread of their own, measured on two cores
 
