@@ -24,7 +24,7 @@ from bertram.batch import Batch, Examples
 from bertram.corpus import store
 from bertram.errors import BadInput
 from bertram.models import heads
-from bertram.progress import speaks
+from bertram.processes import speaks
 from bertram.training import checkpoint
 from bertram.training.distributed import Processes, together
 from bertram.training.metrics_file import read_metrics

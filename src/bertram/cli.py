@@ -425,7 +425,8 @@ def pretrain(
     """
     from bertram.pretraining.pretrain import pretrain as run_pretraining
     from bertram.pretraining.pretrain import summary
-    from bertram.progress import speaks, training_progress
+    from bertram.processes import speaks
+    from bertram.progress import training_progress
     from bertram.run_directory import check_converged
 
     with training_progress(out.resolve().name) as report:

@@ -9,6 +9,19 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SPINS = "10000"
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun started this process, and told it its number and how many there are.
+
+    Either alone means nothing: some containers set one.
+    """
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def speaks() -> bool:
+    """Whether this process is alone or number 0 of those that torchrun started, and so the one that shows progress."""
+    return not under_torchrun() or os.environ["RANK"] == "0"
+
+
 def die_with(parent: int) -> None:
     """Have this process killed when `parent` ends (Linux), lest its successor meets what it left at work."""
     if sys.platform == "linux":

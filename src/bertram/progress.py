@@ -1,12 +1,13 @@
 """Progress of long work: a bar on a terminal, a plain line now and then elsewhere; always on standard error."""
 
 import io
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Protocol, cast
+
+from bertram.processes import speaks
 
 _PLAIN_SECONDS = 10.0
 
@@ -22,19 +23,6 @@ class Report(Protocol):
 
 def silent(line: dict[str, Any]) -> None:
     """A Report for callers that show nothing."""
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun started this process, and told it its number and how many there are.
-
-    Either alone means nothing: some containers set one.
-    """
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def speaks() -> bool:
-    """Whether this process is alone or number 0 of those that torchrun started, and so the one that shows progress."""
-    return not under_torchrun() or os.environ["RANK"] == "0"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from bertram.batch import Examples
 from bertram.errors import BadInput, BertramError
-from bertram.progress import under_torchrun
+from bertram.processes import under_torchrun
 
 _CPU = torch.device("cpu")
 _PATIENCE = timedelta(days=2)
