@@ -174,7 +174,7 @@ class TestSettings:
             ("--max-memory", "3", "write a number above 0 with its unit, such as 64MB"),
             ("--max-latency", "fast", "such as 20ms"),
             ("--min-score", "85", "from 0 to 1"),
-            ("--seeds", "0", "must be at least 1"),
+            ("--seeds", "0", "must be a whole number, at least 1"),
             ("--max-length", "1000", "bert-tiny: --max-length must be a whole number from 3 to 512, not 1000"),
         ],
     )

@@ -347,12 +347,27 @@ def test_what_never_began_to_train_is_begun_with_other_data(place, tmp_path, mon
         compare(**given | {"recipe": replace(RECIPE, steps=31)})
 
 
-@pytest.mark.parametrize(("options", "said"), [({"seeds": 2}, "--seed"), ({"models": "none"}, "none")])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seeds": 2}, "--seed"),
+        ({"seeds": 2.0}, "--seeds 2.0: must be a whole number, at least 1"),
+        ({"models": "none"}, "none"),
+        ({"models": []}, "--models: none are given"),
+    ],
+)
 def test_what_cannot_be_begun_is_told_at_once(place, tmp_path, options, said):
     given = arguments(place) | {"recipe": replace(RECIPE, seed=2**31 - 1)} | options
     with pytest.raises(BadInput, match=said):
         compare(**given, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_of_a_model_is_told_of(place, tmp_path, monkeypatch, caplog):
+    copy = shutil.copytree(place / "bare", tmp_path / "copy")
+    given = arguments(place) | {"out": tmp_path / "out", "models": [place / "bare", str(place / "bare"), copy]}
+    next_job(monkeypatch, **given)
+    assert caplog.messages == [f"bertram: {copy}: the same model as bare; compared once"]
 
 
 def test_lengths_are_not_mixed(place, results):

@@ -249,7 +249,7 @@ class TestPage:
         low, model = min((row["score"]["low"], row["model"]) for row in results["candidates"])
         (told,) = caveats(results | {"constant_score": low})
         assert told.startswith(
-            f"The same answer to every text scores {figures.score(low)}, and {model} cannot be told from that"
+            f"One answer to every text can score {figures.score(low)}, and {model} cannot be told from that"
         )
 
     def test_an_interval_without_width_is_told_of(self):

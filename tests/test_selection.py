@@ -63,7 +63,7 @@ class TestParse:
         assert Limits.parse(None, None, None) == Limits(None, None, None)
 
     @pytest.mark.parametrize(
-        "text", ["3", "MB", "", "0MB", "-3MB", "nanMB", "infGB", "3 parsecs", "20ms", "1e3MB", "9" * 400 + "GB"]
+        "text", ["3", "MB", "", "0MB", "-3MB", "nanMB", "infGB", "3 parsecs", "20ms", "1e3MB", "9" * 400 + "GB", 64]
     )
     def test_bad_memory_says_what_to_write(self, text):
         with pytest.raises(BadInput, match=r"--max-memory .*write .* 64MB or 1.5GB") as error:
@@ -71,12 +71,12 @@ class TestParse:
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 150
 
-    @pytest.mark.parametrize("text", ["20", "0s", "-1ms", "64MB", "٣ms"])
+    @pytest.mark.parametrize("text", ["20", "0s", "-1ms", "64MB", "٣ms", 20.0])
     def test_bad_latency_says_what_to_write(self, text):
         with pytest.raises(BadInput, match=r"--max-latency .*write .* 20ms or 0.5s"):
             Limits.parse(None, text, None)
 
-    @pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 85.0])
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 85.0, "0.9"])
     def test_bad_score_says_what_to_write(self, value):
         with pytest.raises(BadInput, match=r"--min-score .*from 0 to 1"):
             Limits.parse(None, None, value)

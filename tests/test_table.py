@@ -134,6 +134,7 @@ def test_a_megabyte_in_a_line_is_taken(tmp_path):
         ("t.csv", "text,label\na,b,c\n", "line 2: has 3 columns; 2 are expected"),
         ("t.csv", 'text,label\n"a,b\n', "unexpected end of data"),
         ("t.csv", 'text,label\n"a"b,c\n', "line 2: "),
+        ("t.csv", "text,label\na\rb,c\n", "line 2: a carriage return outside quotes"),
         ("t.csv", b"text,label\na,b\n\xff,c\n", "line 3: not UTF-8 at byte 1; convert it first: iconv"),
         ("t.csv", "text,label\na,b\n".encode("utf-16"), "line 1: not UTF-8 at byte 1"),
         ("t.csv", b"text;label\na;b\n", "separated by semicolons; CSV takes commas"),

@@ -1,5 +1,6 @@
 """`bertram compare`: candidates × seeds on the same data and budget, measured, judged and reported."""
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from bertram.text.rows import Columns
 from bertram.text.splits import files_of
 from bertram.training.metrics_file import read_metrics
 from bertram.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 BEST = "best.engine"
 _SETTINGS = "comparison.json"
@@ -74,8 +77,8 @@ def compare(
     """
     out, recipe = Path(out), (recipe or Recipe()).resolved(**DEFAULTS)
     limits = Limits.parse(max_memory, max_latency, min_score)
-    if seeds < 1:
-        raise BadInput(f"--seeds {seeds}: must be at least 1")
+    if type(seeds) is not int or seeds < 1:
+        raise BadInput(f"--seeds {seeds!r:.40}: must be a whole number, at least 1")
     replace(recipe, seed=recipe.seed + seeds - 1)  # refuses what is no seed
     sources = _sources([models] if isinstance(models, str | Path) else models, out, allow_pickle)
     if (vocab_size is not None or cased) and not any(isinstance(source, Preset) for source in sources.values()):
@@ -110,7 +113,7 @@ def compare(
             "machine": machine(),
             "seeds": seeds,
             "candidates": candidates,
-            "constant_score": _constant_score(comparison),
+            "constant_score": found.constant_score(found.targets(comparison.splits.final[1].labels)),
             "comparisons": comparisons,
             "choice": choose(candidates, comparisons, limits),
         }
@@ -133,12 +136,16 @@ def _sources(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dic
         if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), ModelDirectory):
             source.read_tokenizer()
             source.find_weights()
-        if any(source.identity == taken.identity for taken in sources.values()):
+        if same := next((name for name, taken in sources.items() if source.identity == taken.identity), None):
+            if str(source) != str(sources[same]):
+                logger.warning("bertram: %s: the same model as %s; compared once", source, same)
             continue
         name, number = known.get(source.identity, source.name), 2
         while name in sources or (source.identity not in known and name in (BASELINE, *known.values())):
             name, number = f"{source.name}-{number}", number + 1
         sources[name] = source
+    if not sources:
+        raise BadInput("--models: none are given")
     return sources
 
 
@@ -166,11 +173,6 @@ def _judge(comparison: Comparison, rows: Sequence[Trained]) -> tuple[dict[str, S
         for name, runs in logits.items()
     }
     return scores, comparisons_of(task, logits, targets, seeds)
-
-
-def _constant_score(comparison: Comparison) -> float:
-    task, (_, judged) = comparison.task, comparison.splits.final
-    return task.constant_score(task.targets(comparison.splits.train.labels), task.targets(judged.labels))
 
 
 def _curves(out: Path, candidates: Sequence[Candidate]) -> dict[str, dict[int, list[dict[str, Any]]]]:

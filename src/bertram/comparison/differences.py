@@ -70,8 +70,8 @@ def _guessing(results: Results) -> list[str]:
     if not names:
         return []
     return [
-        f"The same answer to every text scores {score(least)}, and {' and '.join(names)} cannot be told from that: try "
-        "a higher --learning-rate, more --epochs or more texts."
+        f"One answer to every text can score {score(least)}, and {' and '.join(names)} cannot be told from that: try "
+        f"more texts{'' if names == [BASELINE] else ', a higher --learning-rate or more --epochs'}."
     ]
 
 

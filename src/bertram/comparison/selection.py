@@ -48,8 +48,8 @@ class Limits:
         Raises:
             BadInput: a unit is missing or unknown, or a value is out of range.
         """
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise BadInput(f"--min-score {min_score:g}: write a score from 0 to 1, such as 0.9")
+        if min_score is not None and not (isinstance(min_score, int | float) and 0 <= min_score <= 1):
+            raise BadInput(f"--min-score {min_score!r:.40}: write a score from 0 to 1, such as 0.9")
         return cls(
             _parse("--max-memory", max_memory, _MEGABYTES, "64MB or 1.5GB"),
             _parse("--max-latency", max_latency, _MILLISECONDS, "20ms or 0.5s"),
@@ -206,7 +206,7 @@ def _of_its_runs(chosen: Scored) -> str:
 def _parse(option: str, text: str | None, units: Mapping[str, float], examples: str) -> float | None:
     if text is None:
         return None
-    match = _QUANTITY.fullmatch(text.strip())
+    match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
     value = float(match[1]) * units.get(match[2].lower(), 0.0) if match else 0.0
     if not 0 < value < math.inf:
         raise BadInput(f"{option} {text!r:.40}: write a number above 0 with its unit, such as {examples}")

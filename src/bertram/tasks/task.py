@@ -99,11 +99,8 @@ class Task(ABC):
         """The one label that all rows of [N, L] get although their targets [N] differ; None where there is no such."""
         return None
 
-    def constant_score(self, training: Targets, judged: Targets) -> float:
-        """The primary metric, against [N], of the best constant answer to targets for training [M].
-
-        Zero for a correlation, which a constant has none of.
-        """
+    def constant_score(self, targets: Targets) -> float:
+        """The primary metric, against [N], of the one answer to all that scores best; a correlation is then none."""
         return 0.0
 
     @abstractmethod

@@ -80,7 +80,9 @@ def _csv(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
                     yield number, cells
                     number = reader.line_num + 1
             except csv.Error as error:
-                raise BadInput(f"{path}: line {number}: {error}") from None
+                stray = "a carriage return outside quotes; quote the text, or end lines with line feeds"
+                reason = stray if str(error).startswith("new-line") else error
+                raise BadInput(f"{path}: line {number}: {reason}") from None
 
     csv.field_size_limit(LONGEST_LINE)
     return _headed(str(path), rows(), columns, roles)
