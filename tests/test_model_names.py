@@ -11,7 +11,7 @@ from bertram.errors import BadInput
 from bertram.exporting import export
 from bertram.formats.ctranslate2_file import WEIGHTS
 from bertram.model_directory import ModelDirectory
-from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, resolve, resolve_trained
+from bertram.model_names import ENGLISH, OWN, SENTIMENT, config_of, engine_of, require_trained, resolve
 from tiny import model_directory
 
 
@@ -91,8 +91,8 @@ def test_a_directory_that_is_called_like_a_preset(tmp_path: Path, monkeypatch: p
     model_directory(tmp_path / "bert-tiny")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match=r"write \./bert-tiny for the directory"):
-        resolve_trained("bert-tiny")
-    assert resolve_trained("./bert-tiny").path == Path("bert-tiny")
+        require_trained(resolve("bert-tiny"))
+    assert require_trained(resolve("./bert-tiny")).path == Path("bert-tiny")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_directory_that_is_called_like_a_preset(tmp_path: Path, monkeypatch: p
 )
 def test_a_preset_is_to_be_trained_first(name: str, commands: list[str]) -> None:
     with pytest.raises(BadInput) as caught:
-        resolve_trained(name)
+        require_trained(resolve(name))
     assert all(command in str(caught.value) for command in commands)
     assert not any(command in str(caught.value) for command in ("embed", "fill-mask"))  # it may be another that asks
 

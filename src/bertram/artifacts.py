@@ -12,7 +12,7 @@ from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
 from bertram.model_directory import ModelDirectory, check_head
-from bertram.model_names import engine_of, resolve_trained
+from bertram.model_names import engine_of, require_trained, resolve
 from bertram.run_directory import MANIFEST
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import any_task_from_dict
@@ -31,7 +31,7 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
     """
     if (engine := engine_of(model)) is not None:
         return _load_engine(engine)
-    source = resolve_trained(model, allow_pickle=allow_pickle, answers=True)
+    source = require_trained(resolve(model, allow_pickle=allow_pickle, answers=True))
     if is_baseline(source.path):
         return Baseline.load(source.path)
     task = source.task

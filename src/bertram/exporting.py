@@ -17,7 +17,7 @@ from bertram.formats.engine_layout import MASKED
 from bertram.formats.quantization import pack
 from bertram.inference.predictor import Reading
 from bertram.model_directory import ModelDirectory, check_head
-from bertram.model_names import resolve_trained
+from bertram.model_names import require_trained, resolve
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import make_directory, new_directory, write_manifest
 from bertram.saving import save_files, save_tokenizers
@@ -83,7 +83,7 @@ def export(
     out = Path(out)
     _check_options(format, precision, texts, min_agreement, vocabulary_map)
     inputs = first_inputs(texts, _MOST_TEXTS, columns)
-    source = resolve_trained(model, allow_pickle=allow_pickle)
+    source = require_trained(resolve(model, allow_pickle=allow_pickle))
     if format not in (formats := _OF_TRANSFORMERS if source.is_transformer else _OF_ENCODERS):
         kind = "an encoder–decoder model" if source.is_transformer else "an encoder"
         raise BadInput(f"{model}: is {kind}, for which --format is one of {', '.join(formats)}")

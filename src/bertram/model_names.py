@@ -114,61 +114,46 @@ def engine_of(model: str | Path) -> Path | None:
     return path if exists(path) and path.is_file() and is_engine(path) else None
 
 
-def resolve_encoder(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | Preset:
-    """`resolve` where an encoder alone is wanted.
+def require_encoder(found: ModelDirectory | Preset) -> ModelDirectory | Preset:
+    """What `resolve` found, where an encoder alone is wanted.
 
     Raises:
-        BadInput: nothing goes by that name, or it is an encoder–decoder model.
+        BadInput: it is an encoder–decoder model.
     """
-    found = resolve(model, allow_pickle=allow_pickle)
     if found.is_transformer:
-        raise BadInput(f"{model}: an encoder–decoder model, for translation or summarization; this needs an encoder")
+        raise BadInput(f"{found}: an encoder–decoder model, for translation or summarization; this needs an encoder")
     return found
 
 
-def resolve_writing(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory | Preset:
-    """`resolve` where a model is to learn to write texts; an encoder's directory gets a decoder.
+def require_writer(found: ModelDirectory | Preset) -> ModelDirectory | Preset:
+    """What `resolve` found, where a model is to learn to write texts; an encoder's directory gets a decoder.
 
     Raises:
-        BadInput: nothing goes by that name, or it is an encoder's preset.
+        BadInput: it is an encoder's preset.
     """
-    found = resolve(model, allow_pickle=allow_pickle)
     if isinstance(found, Preset) and not found.is_transformer:
-        raise BadInput(f"{model}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
+        raise BadInput(f"{found}: is an encoder's preset, with random weights; take transformer-tiny, or pre-train")
     return found
 
 
-def resolve_trained(model: str | Path, *, allow_pickle: bool = False, answers: bool = False) -> ModelDirectory:
-    """`resolve` where a preset will not do, which has learned nothing.
+def require_trained(found: ModelDirectory | Preset) -> ModelDirectory:
+    """What `resolve` found, where a preset will not do, which has learned nothing.
 
     Raises:
-        BadInput: as `resolve`, or it is a preset.
+        BadInput: it is a preset.
     """
-    return _trained(model, resolve(model, allow_pickle=allow_pickle, answers=answers))
-
-
-def resolve_trained_encoder(model: str | Path, *, allow_pickle: bool = False) -> ModelDirectory:
-    """`resolve_encoder` where a preset will not do.
-
-    Raises:
-        BadInput: as `resolve_encoder`, or it is a preset.
-    """
-    return _trained(model, resolve_encoder(model, allow_pickle=allow_pickle))
-
-
-def _trained(model: str | Path, found: ModelDirectory | Preset) -> ModelDirectory:
     if isinstance(found, ModelDirectory):
         return found
-    if exists(Path(model)):
-        hint = f"write ./{model} for the directory"
+    if exists(Path(found.name)):
+        hint = f"write ./{found} for the directory"
     elif found.is_transformer:
-        hint = f"train it first: bertram train translation DATA DATA2 --model {model} --out DIR"
+        hint = f"train it first: bertram train translation DATA DATA2 --model {found} --out DIR"
     else:
         hint = (
-            f"train it first, on examples (bertram train TASK DATA --model {model} --out DIR) or on raw text (bertram "
-            f"pretrain CORPUS --model {model} --out DIR)"
+            f"train it first, on examples (bertram train TASK DATA --model {found} --out DIR) or on raw text (bertram "
+            f"pretrain CORPUS --model {found} --out DIR)"
         )
-    raise BadInput(f"{model} is a preset with random weights; {hint}")
+    raise BadInput(f"{found} is a preset with random weights; {hint}")
 
 
 def config_of(model: str | Path) -> EncoderConfig | TransformerConfig:

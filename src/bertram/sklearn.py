@@ -23,11 +23,12 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from bertram import artifacts, model_names
+from bertram import artifacts
 from bertram.errors import BadInput
 from bertram.formats.huggingface_config import RESIDUALS
 from bertram.inference.predictor import Predictor
 from bertram.interruption import scratch
+from bertram.model_names import ENGLISH, require_encoder, resolve
 from bertram.run_directory import MANIFEST, prepare_directory
 from bertram.supervised import finetuning
 from bertram.tasks.classification import Classification
@@ -51,7 +52,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
 
     def __init__(
         self,
-        model: str | Path = model_names.ENGLISH,
+        model: str | Path = ENGLISH,
         *,
         epochs: float = 3.0,
         batch_size: int = 32,
@@ -157,7 +158,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             training = finetuning.EncoderTraining(
                 task=task,
                 splits=splits,
-                source=model_names.resolve_encoder(self.model, allow_pickle=bool(self.allow_pickle)),
+                source=require_encoder(resolve(self.model, allow_pickle=bool(self.allow_pickle))),
                 recipe=recipe,
                 vocab_size=_plain(self.vocab_size),
                 cased=bool(self.cased),

@@ -15,7 +15,7 @@ from bertram.exporting import export
 from bertram.formats.engine_file import read_engine
 from bertram.inference.predictor import Reading
 from bertram.model_directory import ModelDirectory
-from bertram.model_names import ENGLISH, Preset, engine_of, resolve_encoder
+from bertram.model_names import ENGLISH, Preset, engine_of, require_encoder, resolve
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input
 from bertram.text.tokenizer import Tokenizer
@@ -59,7 +59,7 @@ def prepare(
             raise BadInput(f"{model}: is an engine file; other libraries need the model directory it was exported from")
         engine = read_engine(path)
         return Subject({f"bertram {engine.precision}": path}, engine.config, Reading.of_engine(engine)), {}
-    source = resolve_encoder(model, allow_pickle=allow_pickle)
+    source = require_encoder(resolve(model, allow_pickle=allow_pickle))
     trained = isinstance(source, ModelDirectory)
     if isinstance(source, Preset):
         source = _random_model(source.config, directory / "model")

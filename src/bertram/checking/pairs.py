@@ -9,7 +9,7 @@ import numpy as np
 
 from bertram.checking import page
 from bertram.checking.reader import Reader
-from bertram.model_names import Preset, resolve_writing
+from bertram.model_names import Preset, require_writer, resolve
 from bertram.tasks.registry import GENERATIONS
 from bertram.text.pairs import Pairs, read_pairs
 from bertram.text.rows import Columns
@@ -79,7 +79,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _reader(model: str | Path, train: Pairs, vocab_size: int | None) -> Reader:
-    found = resolve_writing(model)
+    found = require_writer(resolve(model))
     if isinstance(found, Preset):
         config, (sources, targets) = found.transformer_config, train.flat
         size = config.decoder.vocab_size if vocab_size is None else vocab_size

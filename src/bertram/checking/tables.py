@@ -12,7 +12,7 @@ import numpy as np
 from bertram.checking import page
 from bertram.checking.reader import Reader
 from bertram.model_directory import ModelDirectory
-from bertram.model_names import resolve_encoder
+from bertram.model_names import require_encoder, resolve
 from bertram.pages.labels import short
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
@@ -97,7 +97,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _reader(model: str | Path, train: Table, vocab_size: int | None, cased: bool) -> Reader:
-    source = resolve_encoder(model)
+    source = require_encoder(resolve(model))
     if isinstance(source, ModelDirectory):
         return Reader.of_encoder(source)
     config = source.config

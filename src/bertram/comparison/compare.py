@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bertram import model_names
 from bertram.comparison.candidates import Comparison, engine_path, fitted, measured, trained
 from bertram.comparison.differences import run_scores
 from bertram.comparison.report import write_report
@@ -19,7 +18,7 @@ from bertram.errors import BadInput
 from bertram.files import replacing, write_json
 from bertram.inference.kernels import machine
 from bertram.model_directory import ModelDirectory
-from bertram.model_names import Preset
+from bertram.model_names import Preset, require_encoder, resolve
 from bertram.run_directory import alone_in, is_occupied, keep, read_settings
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits
 from bertram.tasks.classification import Classification
@@ -133,7 +132,8 @@ def _sources(models: Sequence[str | Path], out: Path, allow_pickle: bool) -> dic
     known = {settings["model"]: name for name, settings in runs if "model" in settings}
     sources: dict[str, ModelDirectory | Preset] = {}
     for model in models:
-        if isinstance(source := model_names.resolve_encoder(model, allow_pickle=allow_pickle), ModelDirectory):
+        source = require_encoder(resolve(model, allow_pickle=allow_pickle))
+        if isinstance(source, ModelDirectory):
             source.read_tokenizer()
             source.find_weights()
         if same := next((name for name, taken in sources.items() if source.identity == taken.identity), None):

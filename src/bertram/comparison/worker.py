@@ -57,7 +57,7 @@ def _splits(job: dict[str, Any]) -> "LabelledSplits":
 
 
 def _train(job: dict[str, Any]) -> dict[str, Any]:
-    from bertram.model_names import resolve_encoder
+    from bertram.model_names import require_encoder, resolve
     from bertram.progress import training_progress
     from bertram.supervised import finetuning
     from bertram.tasks.registry import task_from_dict
@@ -66,7 +66,7 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     training = finetuning.EncoderTraining(
         task=task_from_dict(job["task"]),
         splits=_splits(job),
-        source=resolve_encoder(job["model"], allow_pickle=job["allow_pickle"]),
+        source=require_encoder(resolve(job["model"], allow_pickle=job["allow_pickle"])),
         recipe=Recipe(**job["recipe"]),
         vocab_size=job["vocab_size"],
         cased=job["cased"],

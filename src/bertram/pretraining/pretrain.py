@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from bertram import model_names
 from bertram.config import Documents, EncoderConfig, Objectives, changed, check_published
 from bertram.corpus.parts import corpus_files, guess_documents
 from bertram.corpus.source import Corpus
 from bertram.errors import BadInput, require_all
 from bertram.model_directory import ModelDirectory
-from bertram.model_names import Preset
+from bertram.model_names import Preset, require_encoder, resolve
 from bertram.pretraining.settings import Pretraining
 from bertram.pretraining.stores import prepare
 from bertram.processes import share_cores
@@ -138,7 +137,7 @@ def _source(model: str | Path, *, allow_pickle: bool) -> ModelDirectory | Preset
     Raises:
         BadInput: nothing goes by that name, or something that is no encoder or has no weights.
     """
-    found = model_names.resolve_encoder(model, allow_pickle=allow_pickle)
+    found = require_encoder(resolve(model, allow_pickle=allow_pickle))
     if isinstance(found, ModelDirectory):
         found.find_weights()  # before hours over the corpus
     return found

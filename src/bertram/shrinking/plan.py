@@ -11,7 +11,7 @@ from rich.text import Text
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require_all
 from bertram.formats.engine_layout import layout_of
-from bertram.model_names import resolve_trained_encoder
+from bertram.model_names import require_encoder, require_trained, resolve
 from bertram.shrinking.dial import LEAST_WIDTH, Dial, DialOptions, highest_rank
 from bertram.terminal import plain_table
 
@@ -60,7 +60,7 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
     from bertram.shrinking.initial import embedding_energy, layer_energy
 
     fixed = fixed or {}
-    source = resolve_trained_encoder(model, allow_pickle=allow_pickle)
+    source = require_trained(require_encoder(resolve(model, allow_pickle=allow_pickle)))
     teacher = source.read_model({})
     width, layers = teacher.config.hidden_size, fixed.get("depth", teacher.config.num_hidden_layers)
     Dial(embedding_size=LEAST_WIDTH, depth=layers).of(teacher.config)  # what no setting makes fit

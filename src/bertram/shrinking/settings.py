@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from bertram import model_names
 from bertram.batch import checked_length
 from bertram.config import LESSONS, Lesson
 from bertram.errors import BadInput, failing_in
 from bertram.files import fingerprint
 from bertram.inference.predictor import check_inputs, check_kind
 from bertram.model_directory import ModelDirectory
+from bertram.model_names import require_encoder, require_trained, resolve
 from bertram.shrinking.dial import Dial, DialOptions
 from bertram.tasks.task import Task
 from bertram.text.inputs import read_inputs
@@ -59,7 +59,7 @@ class Shrinking:
         """
         lessons = tuple(LESSONS if lessons is None else lessons)
         _check(recipe, lessons)
-        source = model_names.resolve_trained_encoder(model, allow_pickle=allow_pickle)
+        source = require_trained(require_encoder(resolve(model, allow_pickle=allow_pickle)))
         chosen = Dial(**dial)
         student = chosen.of(source.config)
         longest = min(source.max_length, _LONGEST) if max_length is None else max_length

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertram import model_names
 from bertram.config import NEVER_CASED
 from bertram.errors import BadInput
 from bertram.interruption import scratch
+from bertram.model_names import require_encoder, require_writer, resolve
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
@@ -72,7 +72,7 @@ def train(
         if cased:
             raise BadInput(NEVER_CASED)
         files = files_of(data, validation, test, most=2)
-        source = model_names.resolve_writing(model, allow_pickle=allow_pickle)  # before anything is read or written
+        source = require_writer(resolve(model, allow_pickle=allow_pickle))  # before anything is read or written
         training = EncoderDecoderTraining(
             task=GENERATIONS[task](),
             splits=read_splits(task, files, columns=columns, seed=recipe.seed),
@@ -88,7 +88,7 @@ def train(
         raise BadInput(f"{option}: is for {' and '.join(GENERATIONS)} alone")
     else:
         files = files_of(data, validation, test, most=1)
-        source = model_names.resolve_encoder(model, allow_pickle=allow_pickle)  # likewise
+        source = require_encoder(resolve(model, allow_pickle=allow_pickle))  # likewise
         splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
         training = EncoderTraining(
             task=splits.task(task),
