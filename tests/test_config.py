@@ -93,7 +93,7 @@ def test_the_family_is_what_the_fields_say() -> None:
     ],
 )
 def test_values_that_do_not_fit_are_refused_in_one_line(field: str, value: Any) -> None:
-    with pytest.raises(BadInput, match=r"^config: [^\n]+$"):
+    with pytest.raises(BadInput, match=r"^[^\n]+$"):
         replace(TINY, **{field: value})
 
 

@@ -436,7 +436,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ([*train, tmp_path / "bytes.de", *to], "not UTF-8"),
         ([*train, *to], "needs a second file"),
         ([*train, german, "--model", "bert-tiny", "--out", tmp_path / "out"], "encoder's preset"),
-        ([*train, german, *to, "--config", "layers=3"], "no field 'layers'"),
+        ([*train, german, *to, "--config", "layers=3"], "--config: no field 'layers'"),
+        (
+            [*train, german, *to[:2], "--config", "type_vocab_size=2", "--out", tmp_path / "segments"],
+            "--config: a decoder has no segments",
+        ),
         ([*train, german, *to, "--max-length", 2], "transformer-tiny: --max-length must be a whole number from 3"),
         ([*train, german, *to, "--max-length", 1000], "--max-length must be a whole number from 3 to 512, not 1000"),
         (["train", "classification", english, german, *to], "train.de: one file too many; labelled texts stand in one"),

@@ -156,7 +156,7 @@ def test_documents_are_parted_as_a_name_says_or_not_at_all(corpus: Path, tmp_pat
     [
         (["--steps", "2", "--config", "hidden_sice=3"], "no field 'hidden_sice'"),
         (["--steps", "2", "--config", "hidden_size"], "write it like"),
-        (["--steps", "2", "--config", "hidden_size=101"], "heads do not divide"),
+        (["--steps", "2", "--config", "hidden_size=101"], "--config: 2 heads do not divide a width of 101"),
         (["--steps", "2", "--config", "scale_embedding=true"], "scale_embedding=True: is for translation"),
         (["--steps", "2", "--config", "normalize_before=true"], "not supported by BERT or ALBERT"),
         (["--steps", "2", "--max-length", "1000"], "bert-tiny: --max-length must be a whole number from 3 to 512"),

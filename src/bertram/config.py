@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, get_args
 
-from bertram.errors import BadInput, bad_option
+from bertram.errors import BadInput, bad_option, failing_in
 from bertram.fields import Interval, check_fields
 
 Sharing = Literal["all", "attention", "ffn", "none"]
@@ -30,7 +30,7 @@ _BOUNDS = {
 
 
 def _bad_field(name: str, value: object, rule: str) -> BadInput:
-    return BadInput(f"config: {name} {rule}, not {value!r:.80}")
+    return BadInput(f"{name} {rule}, not {value!r:.80}")
 
 
 class LayerParts(NamedTuple):
@@ -96,15 +96,15 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         check_fields(self, _BOUNDS, _bad_field)
         if self.hidden_size % self.num_attention_heads:
-            raise BadInput(f"config: {self.num_attention_heads} heads do not divide a width of {self.hidden_size}")
+            raise BadInput(f"{self.num_attention_heads} heads do not divide a width of {self.hidden_size}")
         if self.groups > self.num_hidden_layers:
-            raise BadInput(f"config: {self.groups} groups are more than {self.num_hidden_layers} layers")
+            raise BadInput(f"{self.groups} groups are more than {self.num_hidden_layers} layers")
         if self.residual_rank > self.hidden_size:
-            raise BadInput(f"config: a rank of {self.residual_rank} is more than the width of {self.hidden_size}")
+            raise BadInput(f"a rank of {self.residual_rank} is more than the width of {self.hidden_size}")
         if self.residual_rank and (self.shared != "all" or self.groups == self.num_hidden_layers):
-            raise BadInput('config: residual_rank needs shared="all" and fewer groups than layers')
+            raise BadInput('residual_rank needs shared="all" and fewer groups than layers')
         if self.num_hidden_layers * self.inner_group_num > 1024:
-            raise BadInput(f"config: {self.num_hidden_layers} × {self.inner_group_num} layers are more than 1,024")
+            raise BadInput(f"{self.num_hidden_layers} × {self.inner_group_num} layers are more than 1,024")
 
     @property
     def untied(self) -> "EncoderConfig":
@@ -168,10 +168,11 @@ def changed(config: EncoderConfig, changes: Mapping[str, Any]) -> EncoderConfig:
         BadInput: a field is unknown, or its value makes no sense.
     """
     known = [field.name for field in fields(EncoderConfig) if field.name not in ("vocab_size", "sentence_objective")]
-    for name in changes:
-        if name not in known:
-            raise BadInput(f"--config: no field {name!r:.40}; fields are {', '.join(known)}")
-    return replace(config, **changes)
+    with failing_in("--config"):
+        for name in changes:
+            if name not in known:
+                raise BadInput(f"no field {name!r:.40}; fields are {', '.join(known)}")
+        return replace(config, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,13 +204,13 @@ class TransformerConfig:
             (encoder.vocab_size, encoder.embedding_width) != (decoder.vocab_size, decoder.embedding_width)
         ):
             raise BadInput(
-                f"config: embeddings of {encoder.vocab_size} × {encoder.embedding_width} in the encoder and "
+                f"embeddings of {encoder.vocab_size} × {encoder.embedding_width} in the encoder and "
                 f"{decoder.vocab_size} × {decoder.embedding_width} in the decoder cannot be one"
             )
         if encoder.residual_rank or decoder.residual_rank:
-            raise BadInput("config: residual_rank is for an encoder without a decoder")
+            raise BadInput("residual_rank is for an encoder without a decoder")
         if decoder.type_vocab_size:
-            raise BadInput("config: a decoder has no segments, so its type_vocab_size must be 0")
+            raise BadInput("a decoder has no segments, so its type_vocab_size must be 0")
         tokens = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
         check_fields(self, dict.fromkeys(tokens, Interval(0, 2**24)), _bad_field)
         for name in tokens:

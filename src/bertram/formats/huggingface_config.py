@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.config import EncoderConfig
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.files import write_json
 from bertram.formats.config_json import encoder_config, read_config_json
 
@@ -76,10 +76,8 @@ def read_description(directory: Path, overrides: Mapping[str, Any] | None = None
         BadInput: there is no such file, or it describes no encoder of these families.
     """
     content = read_config_json(directory)
-    try:
+    with failing_in(directory / "config.json"):
         return _parse(content, overrides or {})
-    except BadInput as error:
-        raise BadInput(f"{directory / 'config.json'}: {str(error).removeprefix('config: ')}") from None
 
 
 def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description:

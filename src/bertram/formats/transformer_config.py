@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bertram.config import EncoderConfig, TransformerConfig
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.files import write_json
 from bertram.formats import marian_config
 from bertram.formats.config_json import encoder_config, overrides_of, read_config_json
@@ -44,17 +44,16 @@ def read_transformer_config(directory: Path) -> TransformerConfig:
     Raises:
         BadInput: there is no such file, or it describes no encoder–decoder model of these kinds.
     """
-    content = read_config_json(directory)
+    path, content = directory / "config.json", read_config_json(directory)
     try:
-        if content.get("model_type") == marian_config.MODEL_TYPE:
-            return marian_config.parse(content, overrides_of(directory))
-        values = {name: value for name, value in content.items() if name != "model_type"}
-        values |= {name: encoder_config(_only(EncoderConfig, content.get(name))) for name in _STACKS}
-        return TransformerConfig(**_only(TransformerConfig, values))
-    except BadInput as error:
-        raise BadInput(f"{directory / 'config.json'}: {str(error).removeprefix('config: ')}") from None
+        with failing_in(path):
+            if content.get("model_type") == marian_config.MODEL_TYPE:
+                return marian_config.parse(content, overrides_of(directory))
+            values = {name: value for name, value in content.items() if name != "model_type"}
+            values |= {name: encoder_config(_only(EncoderConfig, content.get(name))) for name in _STACKS}
+            return TransformerConfig(**_only(TransformerConfig, values))
     except TypeError:
-        raise BadInput(f"{directory / 'config.json'}: lacks a size of its encoder or decoder") from None
+        raise BadInput(f"{path}: lacks a size of its encoder or decoder") from None
 
 
 def write_transformer_config(directory: Path, config: TransformerConfig) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bertram.batch import Batch, Examples, Ints, laid_out, ranges
 from bertram.config import TransformerConfig, changed
-from bertram.errors import BadInput
+from bertram.errors import BadInput, failing_in
 from bertram.evaluation import evaluate_writing, score_writing
 from bertram.inference.generator import Generator
 from bertram.model_card import model_card
@@ -182,14 +182,17 @@ def _start(training: EncoderDecoderTraining, out: Path) -> tuple["Transformer", 
         return given.read_transformer(), *given.read_tokenizers()
     preset = given.transformer_config
     source, target = _tokenizers(training, preset, out)
-    sizes = TransformerConfig(
-        encoder=replace(changed(preset.encoder, training.config), vocab_size=source.vocab_size),
-        decoder=replace(changed(preset.decoder, training.config), vocab_size=target.vocab_size),
-        share_encoder_decoder_embeddings=source is target,
-        pad_token_id=target.pad_id,
-        eos_token_id=target.end_id,
-        decoder_start_token_id=target.pad_id,
-    )
+    encoder = replace(changed(preset.encoder, training.config), vocab_size=source.vocab_size)
+    decoder = replace(changed(preset.decoder, training.config), vocab_size=target.vocab_size)
+    with failing_in("--config"):
+        sizes = TransformerConfig(
+            encoder=encoder,
+            decoder=decoder,
+            share_encoder_decoder_embeddings=source is target,
+            pad_token_id=target.pad_id,
+            eos_token_id=target.end_id,
+            decoder_start_token_id=target.pad_id,
+        )
     return Transformer(sizes), source, target
 
 
@@ -221,8 +224,8 @@ def _on_encoder(directory: ModelDirectory, changes: Mapping[str, Any]) -> tuple[
     )
     decoder = replace(changed(plain, changes), vocab_size=tokenizer.vocab_size)
     shapes = [(stack.vocab_size, stack.embedding_width) for stack in (encoder.config, decoder)]
-    network = Transformer(
-        TransformerConfig(
+    with failing_in("--config"):
+        sizes = TransformerConfig(
             encoder=encoder.config,
             decoder=decoder,
             share_encoder_decoder_embeddings=shapes[0] == shapes[1],
@@ -230,7 +233,7 @@ def _on_encoder(directory: ModelDirectory, changes: Mapping[str, Any]) -> tuple[
             eos_token_id=tokenizer.end_id,
             decoder_start_token_id=tokenizer.cls_id,
         )
-    )
+    network = Transformer(sizes)
     network.encoder.load_state_dict(encoder.state_dict())
     if encoder.config.embedding_width == decoder.embedding_width:  # of a vocabulary that may be padded
         rows = encoder.embeddings.tokens.weight[: decoder.vocab_size]
