@@ -1,4 +1,4 @@
-"""What a command that answers is asked: which model it names, and the texts of a source, a pipe or the line itself."""
+"""The arguments of commands that answer: which model, and texts from a file, a pipe or the command line."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

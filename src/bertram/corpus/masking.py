@@ -38,7 +38,7 @@ class Masker:
 
     @classmethod
     def of_tokens(cls, tokenizer: Tokenizer) -> "Masker":
-        """One that masks single tokens, so that it needs not be known where words begin.
+        """One that masks single tokens, for which it does not matter where words begin.
 
         Raises:
             BadInput: the tokenizer has no [MASK].

@@ -62,7 +62,7 @@ class Description:
 
     @property
     def names(self) -> list[str] | None:
-        """The same, where they are more than numbers, as transformers' LABEL_0 is not."""
+        """`labels`, unless they only number the scores, as transformers' LABEL_0 does."""
         return self.labels if _are_names(self.labels) else None
 
 

@@ -52,7 +52,7 @@ def some(names: Iterable[str]) -> str:
 def allocate(model: nn.Module) -> None:
     """Give a model on "meta" memory, as yet uninitialised. Unlike `to_empty` this keeps tied parameters tied.
 
-    By its shape and type, for to look at a parameter on "meta" `empty_like` imports torch's compiler too.
+    A parameter is made by shape and type, because `empty_like` of one on "meta" would import torch's compiler.
     """
     fresh: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():

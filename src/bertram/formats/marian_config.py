@@ -59,7 +59,7 @@ _UNLIKE: dict[str, Any] = {
     "suppress_tokens": [],
     "min_length": 0,
 }
-"""Settings of `generate` that ours has not, and what they are where they do nothing."""
+"""Settings of `generate` that our search lacks, each with the value at which it changes nothing."""
 _FIXED = {"normalize_before": False, "normalize_embedding": False, "add_final_layer_norm": False}
 _SHARING = ("num_hidden_groups", "shared")
 _PLAIN: dict[str, Any] = {

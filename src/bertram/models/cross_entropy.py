@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _ROW_MULTIPLE = 32
-"""As in the encoder: products get few shapes, since a kernel is compiled for each new one."""
+"""As in `stack.py`: products get few shapes, since a kernel is compiled for each new one."""
 _ELEMENTS = 2**22
 """Logits at a time: 8 MB in bfloat16, which stay in the cache between the passes over them (docs/experiments.md)."""
 

@@ -47,7 +47,7 @@ def p_value(p: float) -> str:
 
 
 def p_equals(p: float) -> str:
-    """The same after "p =" or "p"."""
+    """`p_value` with its letter: p = 0.21, p < 0.001."""
     return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
 
 

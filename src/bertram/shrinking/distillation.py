@@ -46,7 +46,7 @@ def answers(model: Model, groups: int, inputs: PackedTensors, targets: Mapping[s
 
 
 class Teacher:
-    """A model to learn from: never trained, and so no module, lest its weights count among what is.
+    """A model to learn from. It is no nn.Module, so that its weights are not trained with the student's.
 
     Attributes:
         groups: of layers, at whose boundaries its states are looked at.

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 DEFAULTS: Mapping[str, float] = {"learning_rate": 5e-5, "batch_size": BATCH_SIZE}  # Devlin et al. 2018, A.3
 
 _COMPARED = 64
-"""Training rows by which it is seen what the numbers of a regression model are in."""
+"""Training rows that show which unit a regression model's numbers are in."""
 
 
 @dataclass(frozen=True)
