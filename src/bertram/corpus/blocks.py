@@ -8,6 +8,7 @@ Letters: B sequences, T tokens of all of them.
 """
 
 from bisect import bisect_right
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,29 +96,29 @@ class Blocks:
 
     def _pairs(self, parts: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
         """The sequences that these parts are cut into, [B, 5]."""
-        store, make = self.store, OBJECTIVES[self.objective]
-        documents = store.documents[parts]
-        same = np.searchsorted(store.documents, documents), np.searchsorted(store.documents, documents, "right")
+        documents, make = self.store.documents, OBJECTIVES[self.objective]
+        same = np.searchsorted(documents, documents[parts]), np.searchsorted(documents, documents[parts], "right")
         found: list[Pair] = []
         for part, first, last in zip(parts.tolist(), *(places.tolist() for places in same), strict=True):
-
-            def foreign(
-                about: int, most: int, longest: int, sentence: bool, first: int = first, last: int = last
-            ) -> tuple[int, int]:
-                for _ in range(_TRIES):
-                    other = draws.below(len(store) - (last - first))
-                    edges = self._edges(other if other < first else other + last - first)
-                    # From a sentence that leaves room for so much, any as likely as any other.
-                    place = draws.below(bisect_right(edges, edges[-1] - about, 1, len(edges) - 1))
-                    start, end = edges[place], edges[place + 1]
-                    if end - start <= most:  # the sentence that follows A has its room too
-                        break
-                if not sentence and (words := self._words(start + 1, end)):
-                    start = words[draws.below(len(words))]
-                return start, Passage(edges, self._words).span_near(start, about, most, longest)
-
+            foreign = partial(self._foreign, draws, first, last)
             found += make(Passage(self._edges(part), self._words), self.max_length, draws, foreign)
         return np.array(found, np.int64).reshape(-1, len(Pair._fields))
+
+    def _foreign(
+        self, draws: Draws, first: int, last: int, about: int, most: int, longest: int, sentence: bool
+    ) -> tuple[int, int]:
+        """As `Foreign`: a span of any document but that of the parts from `first` to before `last`."""
+        for _ in range(_TRIES):
+            other = draws.below(len(self.store) - (last - first))
+            edges = self._edges(other if other < first else other + last - first)
+            # From a sentence that leaves room for so much, any as likely as any other.
+            place = draws.below(bisect_right(edges, edges[-1] - about, 1, len(edges) - 1))
+            start, end = edges[place], edges[place + 1]
+            if end - start <= most:  # the sentence that follows A has its room too
+                break
+        if not sentence and (words := self._words(start + 1, end)):
+            start = words[draws.below(len(words))]
+        return start, Passage(edges, self._words).span_near(start, about, most, longest)
 
     def _edges(self, part: int) -> list[int]:
         """Where the sentences of a part begin, and where the last one ends."""
