@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertram.comparison.cells import engine, training_memory
+from bertram.comparison.cells import figures, metric
 from bertram.comparison.differences import caveats, paragraphs, run_scores
-from bertram.comparison.results import Candidate, Results, Run, Scored, ShippedEngine, diverged, scored
+from bertram.comparison.results import Candidate, Results, Run, Scored, diverged, scored
 from bertram.comparison.selection import BASELINE
 from bertram.comparison.statistics import seed_noise
 from bertram.files import write_text
 from bertram.pages import charts
-from bertram.pages.figures import MISSING, count, interval, p_value, quantity, score, several
+from bertram.pages.figures import MISSING, interval, p_value, quantity, score, several
 from bertram.pages.markup import Element, element, figure, page_of, table
 
 _LABELS = 30  # labels whose counts are listed one by one
@@ -82,103 +82,71 @@ def _scatters(results: Results, looks: Mapping[str, int | None]) -> list[Element
     rows = scored(results["candidates"])
     if not rows:
         return []
-    metric, limits, chosen = rows[0]["score"]["metric"], results["choice"]["limits"], results["choice"]["model"]
-
-    def marks(cost: str, costs: Sequence[float]) -> list[charts.Mark]:
-        return [
+    limits, chosen, y_label = results["choice"]["limits"], results["choice"]["model"], metric(results["candidates"])
+    sizes = [row["bytes_on_disk"] / 1e6 for row in rows]
+    latencies = [row["latency_ms"]["p95"] for row in rows]
+    drawn = {}
+    for key, title, unit, costs, limit in (
+        ("size", "Size", "MB on disk", sizes, None),
+        ("latency", "Latency", "ms for one text (p95)", latencies, limits["max_latency_ms"]),
+    ):
+        marks = [
             charts.Mark(
                 name=row["model"],
-                x=value,
+                x=cost,
                 y=row["score"]["mean"],
                 low=row["score"]["low"],
                 high=row["score"]["high"],
                 look=looks[row["model"]],
                 chosen=row["model"] == chosen,
-                note=f"{row['model']}: {metric} {_scored(row)}, {quantity(value)} {cost}",
+                note=f"{row['model']}: {y_label} {_scored(row)}, {quantity(cost)} {unit}",
             )
-            for row, value in zip(rows, costs, strict=True)
+            for row, cost in zip(rows, costs, strict=True)
         ]
-
-    size = charts.scatter(
-        marks("MB", [row["bytes_on_disk"] / 1e6 for row in rows]),
-        key="size",
-        title="Score against size",
-        x_label="MB on disk, logarithmic",
-        y_label=metric,
-        y_limit=limits["min_score"],
-    )
-    latency = charts.scatter(
-        marks("ms", [row["latency_ms"]["p95"] for row in rows]),
-        key="latency",
-        title="Score against latency",
-        x_label="ms for one text (p95), logarithmic",
-        y_label=metric,
-        x_limit=limits["max_latency_ms"],
-        y_limit=limits["min_score"],
-    )
+        drawn[title] = charts.scatter(
+            marks,
+            key=key,
+            title=f"Score against {key}",
+            x_label=f"{unit}, logarithmic",
+            y_label=y_label,
+            x_limit=limit,
+            y_limit=limits["min_score"],
+        )
     over = "items and seeds" if _over_seeds(results["candidates"]) else "items"
-    caption = (
+    note = (
         f"Whiskers are 95% intervals over {over}. The stepped line is the Pareto front: nothing lies above it and to "
         "its left."
     )
-    caption += "" if chosen is None else " The ring marks the choice."
-    if any(part.get("class") == "limit" for chart in (size, latency) for part in chart):
-        caption += " A dotted line is a limit that was stated."
+    note += "" if chosen is None else " The ring marks the choice."
+    if any(part.get("class") == "limit" for chart in drawn.values() for part in chart):
+        note += " A dotted line is a limit that was stated."
     unscored = [row["model"] for row in results["candidates"] if row["score"] is None]
-    absent = f" Without a score, so not shown: {', '.join(unscored)}." if unscored else ""
+    note += f" Without a score, so not shown: {', '.join(unscored)}." if unscored else ""
     return [
         element("h2", "Score against cost"),
-        element(
-            "div",
-            figure("Size", size, caption + absent),
-            figure("Latency", latency),
-            class_="pair",
-        ),
+        element("div", *(figure(title, chart) for title, chart in drawn.items()), class_="pair"),
+        element("p", note, class_="note"),
     ]
 
 
 def _candidates(results: Results, looks: Mapping[str, int | None]) -> list[Element]:
-    metric = results["candidates"][0]["score"]["metric"] if results["candidates"][0]["score"] else "score"
-    columns = [metric, "95% interval", "parameters", "unshared", "MB on disk", "engine", "MFLOP a token"]
-    columns += ["training MB", "answering MB", "p50 ms", "p95 ms", "texts a second", "tokens a second"]
-    rows = []
-    for row in results["candidates"]:
-        found, flops = row["score"], row["flops_per_token"]
-        cells: list[Element | str] = [
-            score(found and found["mean"]),
-            interval(found["low"], found["high"]) if found else MISSING,
-            count(row["unique_parameters"]),
-            count(row["parameters"]),
-            quantity(row["bytes_on_disk"] / 1e6),
-            _engine(row["engine"]),
-            quantity(flops and flops / 1e6),
-            training_memory(row),
-            quantity(row["inference_memory_mb"]),
-            quantity(row["latency_ms"]["p50"]),
-            quantity(row["latency_ms"]["p95"]),
-            count(row["texts_per_second"]),
-            count(row["tokens_per_second"]),
-        ]
+    candidates = results["candidates"]
+    cells, rows = [figures(row) for row in candidates], []
+    for row, told in zip(candidates, cells, strict=True):
         lost = len(diverged(row))
         aside = [element("span", f"{lost} of {len(row['runs'])} diverged", class_="aside")] if lost else []
         name = element("th", charts.swatch(looks[row["model"]]), row["model"], *aside, scope="row")
         classes = {"class_": "chosen"} if row["model"] == results["choice"]["model"] else {}
-        rows.append(element("tr", name, *(element("td", cell) for cell in cells), **classes))
+        rows.append(element("tr", name, *(element("td", cell) for cell in told.values()), **classes))
+    headings = ["model", *(metric(candidates) if name == "score" else name for name in cells[0])]
     note = (
-        "Unshared: the parameters that the same network would need without sharing. Engine: the precision of the "
-        "shipped weights, its own score, and the share of its answers to validation texts that agree with the "
-        "model's. Answering memory is what the engine adds to an idle process; training memory is the peak of the "
-        "whole process, + that of a GPU if there was one. Latency is for one text at a time, the middle of several "
-        "rounds."
+        "Latency is for one text at a time, the middle of several rounds. Answering memory is what the engine adds to "
+        "an idle process; training memory is the peak of the whole process, + that of a GPU if there was one. Engine: "
+        "the precision of the shipped weights, and its own score; agreement: the share of its answers to validation "
+        "texts that agree with the model's. Unshared: the parameters that the same network would need without sharing."
     )
     notes = [element("p", words, class_="note") for words in (note, *caveats(results))]
-    return [element("h2", "The candidates"), table("The candidates", ["model", *columns], rows), *notes]
-
-
-def _engine(found: ShippedEngine | None) -> Element:
-    """What the weights of an engine are in and its score; below, how far it agrees with the model."""
-    agrees = [] if found is None else [element("span", f"{found['agreement']:.1%} agree", class_="aside")]
-    return element("span", engine(found), *agrees)
+    return [element("h2", "The candidates"), table("The candidates", headings, rows), *notes]
 
 
 def _curves(curves: Curves, candidates: Sequence[Candidate], looks: Mapping[str, int | None]) -> list[Element]:
