@@ -228,7 +228,7 @@ def train(
     validation: Files = None,
     test: Files = None,
     columns: Columns = None,
-    recipe: Training = Recipe(),  # noqa: B008  frozen
+    recipe: Training = Recipe(),
     vocab_size: VocabSize = None,
     cased: Cased = False,
     separate_vocabularies: Flag = False,
@@ -305,7 +305,7 @@ def compare(
     validation: Path | None = None,
     test: Path | None = None,
     columns: TableColumns = None,
-    recipe: Training = Recipe(),  # noqa: B008  frozen
+    recipe: Training = Recipe(),
     seeds: int = 1,
     vocab_size: VocabSize = None,
     cased: Cased = False,
@@ -385,8 +385,8 @@ def pretrain(
     *,
     model: str,
     out: Path,
-    objectives: Annotated[Objectives, Parameter(name="*")] = Objectives(),  # noqa: B008  frozen
-    recipe: Training = Recipe(),  # noqa: B008  frozen
+    objectives: Annotated[Objectives, Parameter(name="*")] = Objectives(),
+    recipe: Training = Recipe(),
     documents: Documents | None = None,
     validation: Files = None,
     tokenizer: Path | None = None,
@@ -458,7 +458,7 @@ def shrink(
     texts: Files = None,
     out: Path | None = None,
     dial: Annotated[DialOptions | None, Parameter(name="*")] = None,
-    recipe: Training = Recipe(),  # noqa: B008  frozen
+    recipe: Training = Recipe(),
     lessons: Annotated[list[Lesson] | None, Names] = None,
     max_length: int | None = None,
     evaluate: Path | None = None,
