@@ -17,6 +17,7 @@ from bertram.exporting import export
 from bertram.formats.huggingface import write
 from bertram.inference.mask_filler import MaskFiller
 from bertram.model_directory import ModelDirectory
+from bertram.shrinking.dial import Dial
 from bertram.shrinking.shrink import shrink
 from bertram.text.tokenizer import Tokenizer
 from bertram.training.recipe import Recipe
@@ -182,7 +183,7 @@ def test_a_shrunken_masked_language_model_is_one(tmp_path: Path) -> None:
     model = directory(tmp_path / "model")
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(text for text, _ in tiny.rows(120)))
-    shrink(model, [texts], tmp_path / "out", recipe=Recipe(steps=2, evaluations=1), dial={"embedding_size": 16})
+    shrink(model, [texts], tmp_path / "out", recipe=Recipe(steps=2, evaluations=1), dial=Dial(embedding_size=16))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "pipeline_tag: fill-mask" in card
     assert "bertram fill-mask this/directory" in card

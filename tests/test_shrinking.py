@@ -54,12 +54,12 @@ def pairs(path: Path, number: int = 120) -> Path:
 @pytest.mark.usefixtures("unmeasured")
 def test_teaching_brings_a_student_near_and_leaves_an_albert(tmp_path: Path) -> None:
     source, out = pooled(tmp_path / "teacher"), tmp_path / "out"
-    shrink(source, [texts(tmp_path / "texts.txt")], out, dial={"embedding_size": 16}, recipe=RECIPE)
+    shrink(source, [texts(tmp_path / "texts.txt")], out, dial=Dial(embedding_size=16), recipe=RECIPE)
     manifest = read_manifest(out)
     assert manifest["status"] == "finished"
     assert manifest["task"]["name"] == "similarity"
     assert manifest["parameters"]["student"] < 0.5 * manifest["parameters"]["teacher"]
-    (planned,) = plan(source, {"groups": 1, "embedding_size": 16, "rank": 0})
+    (planned,) = plan(source, Dial(groups=1, embedding_size=16, rank=0))
     assert manifest["parameters"]["student"] == planned.parameters
     lines = read_metrics(out / "metrics.jsonl")
     curve = {line["step"]: line["validation_cosine"] for line in lines if "validation_cosine" in line}
@@ -94,7 +94,7 @@ def test_a_token_counts_by_the_root_of_its_occurrences(tmp_path: Path, monkeypat
         source,
         [texts(tmp_path / "texts.txt")],
         tmp_path / "out",
-        dial={"embedding_size": 16},
+        dial=Dial(embedding_size=16),
         recipe=RECIPE.of_one_step,
     )
     tokenizer, (counts,) = Tokenizer.load(source), given
@@ -110,7 +110,7 @@ def test_a_head_is_taught_too(head: str, tmp_path: Path) -> None:
     labels = {"classification": 3, "regression": 1, "sentence_pair": 2, "masked_language_model": 0}[head]
     source = teacher(tmp_path / "teacher", {head: labels})
     out = tmp_path / "out"
-    recipe, dial = replace(RECIPE, steps=30), {"groups": 2, "embedding_size": 16}
+    recipe, dial = replace(RECIPE, steps=30), Dial(groups=2, embedding_size=16)
     shrink(source, [texts(tmp_path / "texts.txt")], out, dial=dial, recipe=recipe)
     manifest = read_manifest(out)
     name = f"validation_{head}_loss"
@@ -124,7 +124,7 @@ def test_a_head_is_taught_too(head: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unmeasured")
 def test_a_lesson_alone_teaches_something_else(tmp_path: Path) -> None:
     source, lines = sentences(tmp_path / "teacher"), texts(tmp_path / "texts.txt", 120)
-    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": replace(RECIPE, steps=4, evaluations=1)}
+    how: dict[str, Any] = {"dial": Dial(embedding_size=16), "recipe": replace(RECIPE, steps=4, evaluations=1)}
     shrink(source, [lines], tmp_path / "all", **how)
     shrink(source, str(lines), tmp_path / "one", **how, lessons=["vectors"])
     assert read_manifest(tmp_path / "all")["losses"].keys() == {"states", "vectors", "similarities"}
@@ -141,7 +141,7 @@ def test_pairs_are_read_as_pairs_by_who_reads_them(tmp_path: Path) -> None:
         tmp_path / "out",
     )
     recipe = replace(RECIPE, steps=None, epochs=1, evaluations=1)
-    shrink(source, [lines], out, dial={"embedding_size": 16}, recipe=recipe)
+    shrink(source, [lines], out, dial=Dial(embedding_size=16), recipe=recipe)
     manifest, read = read_manifest(out), [json.loads(line) for line in lines.read_text().splitlines()]
     assert manifest["data"]["rows"] == {"train": 108, "validation": 12}
     table = Table([row["text"] for row in read], [row["text_b"] for row in read], [""] * len(read))
@@ -150,7 +150,7 @@ def test_pairs_are_read_as_pairs_by_who_reads_them(tmp_path: Path) -> None:
     assert manifest["tokens"] == len(batch.token_ids)
     assert batch.segment_ids.any()
 
-    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": recipe}
+    how: dict[str, Any] = {"dial": Dial(embedding_size=16), "recipe": recipe}
     one_segment = teacher(tmp_path / "single", {"classification": 2}, type_vocab_size=1)
     for model, files, message in (
         (one_segment, [lines], "single: the model has no second segment"),
@@ -166,7 +166,7 @@ def test_pairs_are_read_as_pairs_by_who_reads_them(tmp_path: Path) -> None:
 def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
     source, lines = teacher(tmp_path / "teacher", {"masked_language_model": 0}), texts(tmp_path / "texts.txt")
     recipe = replace(RECIPE, steps=8, evaluations=2, save_every=3)
-    how: dict[str, Any] = {"dial": {"groups": 2, "embedding_size": 16}, "recipe": recipe}
+    how: dict[str, Any] = {"dial": Dial(groups=2, embedding_size=16), "recipe": recipe}
     shrink(source, [lines], tmp_path / "whole", **how)
 
     class Stopped(Exception):
@@ -180,7 +180,7 @@ def test_resumes_to_the_same_bits(tmp_path: Path) -> None:
         shrink(source, [lines], tmp_path / "parts", **how, report=stop)
     assert list((tmp_path / "parts" / "checkpoints").glob("step-*"))
     with pytest.raises(BadInput, match="began with another shrinking"):
-        shrink(source, [lines], tmp_path / "parts", **(how | {"dial": {"embedding_size": 16}}), resume=True)
+        shrink(source, [lines], tmp_path / "parts", **(how | {"dial": Dial(embedding_size=16)}), resume=True)
     resumed = shrink(source, [lines], tmp_path / "parts", **how, resume=True)
     for name in ("whole", "parts"):
         assert (tmp_path / name / "bertram.json").exists()
@@ -251,7 +251,7 @@ def test_texts_and_models_that_cannot_serve_are_told_in_one_line(tmp_path: Path)
         ("bert-tiny", [lines], "is a preset with random weights"),
         ("transformer-tiny", [lines], "encoder–decoder"),
     ]
-    how: dict[str, Any] = {"dial": {"embedding_size": 16}}
+    how: dict[str, Any] = {"dial": Dial(embedding_size=16)}
     for model, files, message in cases:
         with pytest.raises(BadInput, match=message) as caught:
             shrink(model, files, tmp_path / "out", **how, recipe=RECIPE)
@@ -269,7 +269,7 @@ def test_texts_that_the_teacher_does_not_know(tmp_path: Path, caplog: pytest.Log
     source, out = teacher(tmp_path / "teacher", {"masked_language_model": 0}), tmp_path / "out"
     chinese = tmp_path / "chinese.txt"
     chinese.write_text("".join(f"{chr(0x4E00 + number)}\n" for number in range(1000)))
-    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": RECIPE.of_one_step}
+    how: dict[str, Any] = {"dial": Dial(embedding_size=16), "recipe": RECIPE.of_one_step}
     for lessons in (None, ["vectors"]):  # the engine is measured at masked tokens, whatever was taught
         with pytest.raises(BadInput, match=f"--texts: {source} knows no token of those held out"):
             shrink(source, [chinese], out, **how, lessons=lessons)
@@ -318,7 +318,7 @@ def test_residuals_come_back_to_the_bit_and_are_untied_for_transformers(tmp_path
 @pytest.mark.usefixtures("unmeasured")
 def test_a_shrunken_model_trains_on_with_its_residuals_and_a_new_pooler(tmp_path: Path) -> None:
     source, out = pooled(tmp_path / "teacher"), tmp_path / "out"
-    recipe, dial = replace(RECIPE, steps=4, evaluations=1), {"embedding_size": 16, "rank": 2, "groups": 2}
+    recipe, dial = replace(RECIPE, steps=4, evaluations=1), Dial(embedding_size=16, rank=2, groups=2)
     shrink(source, [texts(tmp_path / "texts.txt", 120)], out, dial=dial, recipe=recipe)
     begun = ModelDirectory(out).read_model()
     assert (begun.config.residual_rank, begun.config.groups, begun.pooler) == (2, 2, None)
@@ -354,19 +354,19 @@ def test_what_train_made_keeps_its_labels(tmp_path: Path) -> None:
     data, trained, out = tiny.table(tmp_path / "table.csv"), tmp_path / "trained", tmp_path / "out"
     bertram.train("classification", data, model=teacher(tmp_path / "base"), out=trained, recipe=recipe)
     shrink(
-        trained, [texts(tmp_path / "texts.txt", 120)], out, dial={"embedding_size": 16}, recipe=recipe, evaluate=data
+        trained, [texts(tmp_path / "texts.txt", 120)], out, dial=Dial(embedding_size=16), recipe=recipe, evaluate=data
     )
     assert read_manifest(out)["task"] == {"name": "classification", "labels": ["bad", "good"]}
     assert set(json.loads((out / "config.json").read_text())["id2label"].values()) == {"bad", "good"}
     assert bertram.load(out).predict(["a warm room"])[0]["label"] in ("bad", "good")
     given = [tmp_path / "texts.txt"], tmp_path / "no"
     with pytest.raises(BadInput, match="trained on single texts"):
-        shrink(trained, [pairs(tmp_path / "p.jsonl")], tmp_path / "no", dial={"embedding_size": 16}, recipe=recipe)
+        shrink(trained, [pairs(tmp_path / "p.jsonl")], tmp_path / "no", dial=Dial(embedding_size=16), recipe=recipe)
     (tmp_path / "pairs.csv").write_text("text,text_b,label\na,b,good\n")
     with pytest.raises(BadInput, match="trained on single texts"):  # before anything is taught
-        shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, evaluate=tmp_path / "pairs.csv")
+        shrink(trained, *given, dial=Dial(embedding_size=16), recipe=recipe, evaluate=tmp_path / "pairs.csv")
     with pytest.raises(BadInput, match="--columns: says what columns of --evaluate"):
-        shrink(trained, *given, dial={"embedding_size": 16}, recipe=recipe, columns={"text": "1", "label": "2"})
+        shrink(trained, *given, dial=Dial(embedding_size=16), recipe=recipe, columns={"text": "1", "label": "2"})
     assert not (tmp_path / "no").exists()
 
 
@@ -376,7 +376,7 @@ def test_a_teacher_with_pickled_weights_is_scored_too(tmp_path: Path) -> None:
     data.write_text("said,label\na warm room,LABEL_0\na cold room,LABEL_1\n")
     torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
     (source / "model.safetensors").unlink()
-    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": replace(RECIPE, steps=2, evaluations=1)}
+    how: dict[str, Any] = {"dial": Dial(embedding_size=16), "recipe": replace(RECIPE, steps=2, evaluations=1)}
     given = source, [texts(tmp_path / "texts.txt")], tmp_path / "out"
     with pytest.raises(BadInput, match="no role 'lable'"):
         shrink(*given, **how, allow_pickle=True, evaluate=data, columns={"text": "said", "lable": "label"})
@@ -457,7 +457,7 @@ def test_a_diverged_training_is_told_and_told_again(tmp_path: Path) -> None:
     recipe = replace(RECIPE, learning_rate=1e30, evaluations=1)
     for resume in (False, True):
         with pytest.raises(BertramError, match=r"diverged: the loss was .* take a lower --learning-rate"):
-            shrink(source, [lines], out, dial={"embedding_size": 16}, recipe=recipe, resume=resume)
+            shrink(source, [lines], out, dial=Dial(embedding_size=16), recipe=recipe, resume=resume)
     assert read_manifest(out)["status"] == "diverged"
     assert not (out / "model.safetensors").exists()
 
@@ -469,7 +469,7 @@ def test_what_else_stands_around_is_left_alone(tmp_path: Path) -> None:
     source, lines = teacher(tmp_path / "teacher", heads), texts(tmp_path / "texts.txt")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "results.json").write_text("[]")
-    how: dict[str, Any] = {"dial": {"embedding_size": 16}, "recipe": recipe}
+    how: dict[str, Any] = {"dial": Dial(embedding_size=16), "recipe": recipe}
     with pytest.raises(BadInput, match="is the model to begin with"):
         shrink(source, [lines], source, **how, resume=True)
     labelled, out = tiny.table(tmp_path / "labelled.csv"), tmp_path / "out"

@@ -141,17 +141,14 @@ def test_the_plan_counts_what_would_be_there(tmp_path: Path) -> None:
         for groups in (1, 2)
         for size in (8, 32)
         for rank in (0, 4, 32)
-        for row in plan(directory, {"groups": groups, "embedding_size": size, "rank": rank})
+        for row in plan(directory, Dial(groups=groups, embedding_size=size, rank=rank))
     ]
     assert len(rows) == 12
     for row in rows:
-        config = row.dial.of(original.config)
+        config = Dial(groups=row.groups, embedding_size=row.embedding_size, rank=row.rank).of(original.config)
         assert row.parameters == sum(weight.numel() for weight in Model(config, {}, pooler=False).parameters())
         assert row.parameters == sum(size for part, size in describe(config)["parts"].items() if part != "pooler")
-    energy = {
-        (row.dial.groups, row.dial.embedding_size, row.dial.rank): (row.embedding_energy, row.layer_energy)
-        for row in rows
-    }
+    energy = {(row.groups, row.embedding_size, row.rank): (row.embedding_energy, row.layer_energy) for row in rows}
     assert energy[1, 8, 0][0] == pytest.approx(1, abs=1e-6)  # six directions in all
     assert energy[1, 8, 0][1] < energy[2, 8, 0][1] < 1
     assert energy[1, 8, 0][1] < energy[1, 8, 4][1] < energy[1, 8, 32][1] == pytest.approx(1, abs=1e-6)
@@ -162,17 +159,17 @@ def test_a_plan_tries_what_is_not_fixed_the_smallest_first(tmp_path: Path) -> No
     rows = plan(directory)
     assert [row.int8_bytes for row in rows] == sorted(row.int8_bytes for row in rows)
     # 32 wide, with no narrower size worth a look; four groups would be the model itself.
-    assert {(row.dial.groups, row.dial.rank) for row in rows} == {(g, r) for g in (1, 2) for r in (0, 8, 16)}
-    fixed = plan(directory, {"embedding_size": 16, "rank": 4})
-    assert {(row.dial.groups, row.dial.rank) for row in fixed} == {(1, 4), (2, 4), (4, 0)}
+    assert {(row.groups, row.rank) for row in rows} == {(g, r) for g in (1, 2) for r in (0, 8, 16)}
+    fixed = plan(directory, Dial(embedding_size=16, rank=4))
+    assert {(row.groups, row.rank) for row in fixed} == {(1, 4), (2, 4), (4, 0)}
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr("torch.linalg.eigvalsh")  # without ranks nothing is decomposed, which takes long
-        assert {row.dial.rank for row in plan(directory, {"embedding_size": 16, "rank": 0})} == {0}
-        assert {row.layer_energy for row in plan(directory, {"groups": 4, "embedding_size": 16})} == {1.0}
+        assert {row.rank for row in plan(directory, Dial(embedding_size=16, rank=0))} == {0}
+        assert {row.layer_energy for row in plan(directory, Dial(groups=4, embedding_size=16))} == {1.0}
     with pytest.raises(BadInput, match="--rank 4: is for layers that share"):
-        plan(directory, {"groups": 4, "embedding_size": 16, "rank": 4})
+        plan(directory, Dial(groups=4, embedding_size=16, rank=4))
     with pytest.raises(BadInput, match="--rank 33"):
-        plan(directory, {"groups": 1, "embedding_size": 16, "rank": 33})
+        plan(directory, Dial(groups=1, embedding_size=16, rank=33))
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
@@ -187,7 +184,7 @@ def test_the_energy_of_a_plan_is_that_of_the_student_made(groups: int, rank: int
         for a, b in zip(matrices(layer), matrices(layers[place * depth // 4]), strict=True):
             lost += float((a - b).square().sum())
             whole += float(a.square().sum())
-    (row,) = plan(tmp_path / "teacher", {"groups": groups, "embedding_size": 16, "rank": rank, "depth": depth})
+    (row,) = plan(tmp_path / "teacher", Dial(groups=groups, embedding_size=16, rank=rank, depth=depth))
     assert row.layer_energy == pytest.approx(1 - lost / whole, abs=1e-5)
     assert row.layer_energy < 1
 

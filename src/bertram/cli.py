@@ -29,7 +29,7 @@ from bertram.config import (
 from bertram.errors import BadInput, BertramError, NoCandidateFits, check_utf8, line_of
 from bertram.interruption import Interrupted, stoppable
 from bertram.search import SearchOptions
-from bertram.shrinking.dial import DialOptions
+from bertram.shrinking.dial import Dial
 from bertram.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -457,7 +457,7 @@ def shrink(
     *,
     texts: Files = None,
     out: Path | None = None,
-    dial: Annotated[DialOptions | None, Parameter(name="*")] = None,
+    dial: Annotated[Dial, Parameter(name="*")] = Dial(),
     recipe: Training = Recipe(),
     lessons: Annotated[list[Lesson] | None, Names] = None,
     max_length: int | None = None,
@@ -509,7 +509,7 @@ def shrink(
         from bertram.shrinking.plan import render_plan
 
         rows = planned(model, dial, allow_pickle=allow_pickle)
-        _show([row.to_dict() for row in rows], render_plan, as_json=json)
+        _show([asdict(row) for row in rows], render_plan, as_json=json)
         return
     if out is None:
         raise BadInput("shrink needs --out, or --plan to see the possible sizes first")

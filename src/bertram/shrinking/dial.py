@@ -1,8 +1,6 @@
 """How far a model is shrunken: the four sizes of the student that may differ from its teacher's."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict
+from dataclasses import dataclass, replace
 
 from bertram.config import EncoderConfig, check_published
 from bertram.errors import BadInput
@@ -11,21 +9,7 @@ from bertram.pages.figures import several
 LEAST_WIDTH = 4
 """Of the embeddings: two directions of them go to the layer norm."""
 
-
 _EMBEDDING_SIZE = 128
-
-
-class DialOptions(TypedDict, total=False):
-    """Settings of a `Dial`, those that are given."""
-
-    groups: int
-    """Number of groups of layers that share weights, from 1 (the default) to the number of layers."""
-    embedding_size: int
-    """Width of the factorised embeddings. Default: 128, or that of the model if it is narrower."""
-    rank: int
-    """Rank of the residual that each layer adds to its shared weights. Default: 0, none."""
-    depth: int
-    """Number of layers. Default: as many as the model has."""
 
 
 def highest_rank(teacher: EncoderConfig) -> int:
@@ -35,17 +19,26 @@ def highest_rank(teacher: EncoderConfig) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Dial:
-    """The sizes of a student; `DialOptions` explains the fields."""
+    """The sizes of a student, those that are given."""
 
-    groups: int = 1
+    groups: int | None = None
+    """Number of groups of layers that share weights, from 1 (the default) to the number of layers."""
     embedding_size: int | None = None
-    rank: int = 0
+    """Width of the factorised embeddings. Default: 128, or that of the model if it is narrower."""
+    rank: int | None = None
+    """Rank of the residual that each layer adds to its shared weights. Default: 0, none."""
     depth: int | None = None
+    """Number of layers. Default: as many as the model has."""
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> "Dial":
-        """The dial that bertram.json and results.json keep among other settings, under "shrinking"."""
-        return cls(**{field.name: value[field.name] for field in fields(cls)})
+    def at(cls, student: EncoderConfig) -> "Dial":
+        """The dial that gives a student's sizes, all of them."""
+        return cls(
+            groups=student.groups,
+            embedding_size=student.embedding_width,
+            rank=student.residual_rank,
+            depth=student.num_hidden_layers,
+        )
 
     def of(self, teacher: EncoderConfig) -> EncoderConfig:
         """The student's configuration: the teacher's but for these sizes.
@@ -53,8 +46,10 @@ class Dial:
         Raises:
             BadInput: the teacher shares or factorises already, is no BERT, or the sizes do not fit it.
         """
-        width, groups = teacher.hidden_size, self.groups
+        width = teacher.hidden_size
+        groups = 1 if self.groups is None else self.groups
         embedding_size = min(_EMBEDDING_SIZE, width) if self.embedding_size is None else self.embedding_size
+        rank = 0 if self.rank is None else self.rank
         layers = teacher.num_hidden_layers if self.depth is None else self.depth
         if teacher.model_type != "bert":
             raise BadInput("the model shares layers or has factorised embeddings already; shrink takes a BERT")
@@ -67,11 +62,11 @@ class Dial:
             raise BadInput(
                 f"--embedding-size {embedding_size}: must lie in {LEAST_WIDTH} to the hidden width of {width}"
             )
-        if not 0 <= self.rank <= (highest := highest_rank(teacher)):
-            raise BadInput(f"--rank {self.rank}: must lie in 0 to {highest}, the rank of the model's matrices")
-        if self.rank and groups == layers:
+        if not 0 <= rank <= (highest := highest_rank(teacher)):
+            raise BadInput(f"--rank {rank}: must lie in 0 to {highest}, the rank of the model's matrices")
+        if rank and groups == layers:
             raise BadInput(
-                f"--rank {self.rank}: is for layers that share, and {several(groups, 'group')} of "
+                f"--rank {rank}: is for layers that share, and {several(groups, 'group')} of "
                 f"{several(layers, 'layer')} do not"
             )
         whole = embedding_size == width
@@ -83,5 +78,5 @@ class Dial:
             num_hidden_groups=None if whole and groups == layers else groups,
             embedding_size=None if whole else embedding_size,
             shared="all",  # a BERT may say anything, for it shares nothing
-            residual_rank=self.rank,
+            residual_rank=rank,
         )

@@ -1,7 +1,8 @@
 """What a model would shrink to, before anything trains."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from bertram.config import EncoderConfig
 from bertram.errors import BadInput, require_all
 from bertram.formats.engine_layout import layout_of
 from bertram.model_names import require_encoder, require_trained, resolve
-from bertram.shrinking.dial import LEAST_WIDTH, Dial, DialOptions, highest_rank
+from bertram.shrinking.dial import LEAST_WIDTH, Dial, highest_rank
 from bertram.terminal import plain_table
 
 EMBEDDING_SIZES, RANKS = (64, 128, 256), (0, 8, 16, 32)
@@ -33,20 +34,17 @@ class Row:
             begun as means, its residuals as the best of their rank.
     """
 
-    dial: Dial
+    groups: int
+    embedding_size: int
+    rank: int
+    depth: int
     parameters: int
     int8_bytes: int
     embedding_energy: float
     layer_energy: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON, the dial's settings beside the others."""
-        values = asdict(self)
-        dial: dict[str, Any] = values.pop("dial")
-        return dial | values
 
-
-def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: bool = False) -> list[Row]:
+def plan(model: str | Path, fixed: Dial = Dial(), *, allow_pickle: bool = False) -> list[Row]:
     """A row for every combination of settings with those that are `fixed`, the smallest first.
 
     Groups are the divisors of the number of layers, sizes and ranks such as are worth a look.
@@ -59,40 +57,41 @@ def plan(model: str | Path, fixed: DialOptions | None = None, *, allow_pickle: b
 
     from bertram.shrinking.initial import embedding_energy, layer_energy
 
-    fixed = fixed or {}
     source = require_trained(require_encoder(resolve(model, allow_pickle=allow_pickle)))
     teacher = source.read_model({})
-    width, layers = teacher.config.hidden_size, fixed.get("depth", teacher.config.num_hidden_layers)
-    Dial(embedding_size=LEAST_WIDTH, depth=layers).of(teacher.config)  # what no setting makes fit
+    original = teacher.config
+    width, layers = original.hidden_size, original.num_hidden_layers if fixed.depth is None else fixed.depth
+    Dial(embedding_size=LEAST_WIDTH, depth=layers).of(original)  # what no setting makes fit
     divisors = [number for number in range(1, layers + 1) if layers % number == 0]
-    groups = [fixed["groups"]] if "groups" in fixed else divisors
     narrow = [size for size in EMBEDDING_SIZES if size < width]
-    embedding_sizes = [fixed["embedding_size"]] if "embedding_size" in fixed else [*narrow, width]
-    ranks = [fixed["rank"]] if "rank" in fixed else [rank for rank in RANKS if rank < highest_rank(teacher.config)]
+    low = [rank for rank in RANKS if rank < highest_rank(original)]
+    groups = divisors if fixed.groups is None else [fixed.groups]
+    embedding_sizes = [*narrow, width] if fixed.embedding_size is None else [fixed.embedding_size]
+    ranks = low if fixed.rank is None else [fixed.rank]
     # Where nothing is shared there is nothing to add to, and who asks for both is told so.
-    untied = ranks if fixed.keys() >= {"groups", "rank"} else [0]
-    rows = []
-    with torch.no_grad():
-        kept = embedding_energy(teacher.encoder.embeddings, torch.ones(teacher.config.vocab_size).double())
-        for group in groups:
-            held, tried = None, ranks if group < layers else untied
-            for size in embedding_sizes:
-                if (group, size) == (teacher.config.num_hidden_layers, width):
-                    continue  # the model itself
-                for rank in tried:
-                    dial = Dial(groups=group, embedding_size=size, rank=rank, depth=layers)
-                    config = dial.of(teacher.config)
-                    if held is None:
-                        held = layer_energy(teacher, group, layers, max(tried))
-                    energy = 1.0 if size == width else float(kept[size - 3])  # two directions go to the layer norm
-                    rows.append(Row(dial, *sizes(config), energy, float(held[rank])))
-    if not rows:
+    untied = [0] if fixed.groups is None or fixed.rank is None else ranks
+    tried = {group: ranks if group < layers else untied for group in groups}
+    students = [
+        Dial(groups=group, embedding_size=size, rank=rank, depth=layers).of(original)
+        for group, size in product(groups, embedding_sizes)
+        if (group, size) != (original.num_hidden_layers, width)  # the model itself
+        for rank in tried[group]
+    ]
+    if not students:
         raise BadInput("--groups and --embedding-size are the model's own: nothing would shrink")
+    with torch.no_grad():
+        kept = embedding_energy(teacher.encoder.embeddings, torch.ones(original.vocab_size).double())
+        held = {group: layer_energy(teacher, group, layers, max(tried[group])) for group in groups}
+    rows = []
+    for student in students:
+        size, rank = student.embedding_width, student.residual_rank
+        energy = 1.0 if size == width else float(kept[size - 3])  # two directions go to the layer norm
+        rows.append(Row(student.groups, size, rank, layers, *sizes(student), energy, float(held[student.groups][rank])))
     return sorted(rows, key=lambda row: row.int8_bytes)
 
 
 def render_plan(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """What `rich` prints of a plan's rows, as `Row.to_dict` gives them."""
+    """What `rich` prints of a plan's rows, each as a dictionary."""
     shown = plain_table("groups", "embedding", "rank", "parameters", "MB in int8", "energy kept: embeddings", "layers")
     for row in rows:
         shown.add_row(

@@ -8,7 +8,6 @@ from bertram.files import read_object, write_text
 from bertram.pages import charts
 from bertram.pages.figures import interval, megabytes, quantity, score, several
 from bertram.pages.markup import Element, element, figure, page_of, table
-from bertram.shrinking.dial import Dial
 from bertram.shrinking.outcome import RESULTS
 from bertram.shrinking.table import AGREEMENT_NOTE, Row, agreements, figures
 from bertram.training.metrics_file import read_metrics
@@ -46,11 +45,10 @@ def write_report(out: Path, results: Row) -> None:
     write_text(out / REPORT, page)
 
 
-def _sizes(said: Row) -> str:
-    dial = Dial.from_dict(said)
-    groups = f"{several(dial.groups, 'group')} for {several(said['depth'], 'layer')}"
-    rank = f", residuals of rank {dial.rank}" if dial.rank else ""
-    return f"{groups}, embeddings {dial.embedding_size} wide{rank}"
+def _sizes(dial: Row) -> str:
+    groups = f"{several(dial['groups'], 'group')} for {several(dial['depth'], 'layer')}"
+    rank = f", residuals of rank {dial['rank']}" if dial["rank"] else ""
+    return f"{groups}, embeddings {dial['embedding_size']} wide{rank}"
 
 
 def _pareto(results: Row, out: Path) -> Element:

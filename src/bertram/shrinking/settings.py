@@ -1,7 +1,7 @@
 """What is asked of a shrinking: a model, texts for it, and settings, checked before anything is written."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ from bertram.files import fingerprint
 from bertram.inference.predictor import check_inputs, check_kind
 from bertram.model_directory import ModelDirectory
 from bertram.model_names import require_encoder, require_trained, resolve
-from bertram.shrinking.dial import Dial, DialOptions
+from bertram.shrinking.dial import Dial
 from bertram.tasks.task import Task
 from bertram.text.inputs import read_inputs
 from bertram.text.rows import Columns
@@ -46,7 +46,7 @@ class Shrinking:
         model: str | Path,
         texts: Sequence[Path],
         *,
-        dial: DialOptions,
+        dial: Dial,
         recipe: Recipe,
         lessons: Collection[Lesson] | None,
         max_length: int | None,
@@ -60,15 +60,14 @@ class Shrinking:
         lessons = tuple(LESSONS if lessons is None else lessons)
         _check(recipe, lessons)
         source = require_trained(require_encoder(resolve(model, allow_pickle=allow_pickle)))
-        chosen = Dial(**dial)
-        student = chosen.of(source.config)
+        student = dial.of(source.config)
         longest = min(source.max_length, _LONGEST) if max_length is None else max_length
         with failing_in(source):
             checked_length(longest, "--max-length", source.config.max_position_embeddings)
         return cls(
             source=source,
             texts=texts,
-            dial=replace(chosen, depth=student.num_hidden_layers, embedding_size=student.embedding_width),
+            dial=Dial.at(student),
             lessons=lessons,
             recipe=recipe.resolved(**_DEFAULTS),
             max_length=longest,

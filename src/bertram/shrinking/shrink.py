@@ -10,7 +10,7 @@ from bertram.files import read_if_there, write_json
 from bertram.processes import share_cores
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, check_converged, prepare_directory, read_manifest
-from bertram.shrinking.dial import DialOptions
+from bertram.shrinking.dial import Dial
 from bertram.shrinking.outcome import ENGINE, RESULTS, outcome
 from bertram.shrinking.report import write_report
 from bertram.shrinking.settings import Evaluated, Shrinking
@@ -26,7 +26,7 @@ def shrink(
     texts: Files,
     out: str | Path,
     *,
-    dial: DialOptions | None = None,
+    dial: Dial = Dial(),
     recipe: Recipe,
     lessons: Collection[Lesson] | None = None,
     max_length: int | None = None,
@@ -65,7 +65,7 @@ def shrink(
     shrinking = Shrinking.of(
         model,
         listed(texts),
-        dial=dial or {},
+        dial=dial,
         recipe=recipe,
         lessons=lessons,
         max_length=max_length,
