@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from bertram.errors import BadInput as BadInput
     from bertram.exporting import export as export
     from bertram.pretraining.pretrain import pretrain as pretrain
+    from bertram.shrinking.dial import Dial as Dial
     from bertram.shrinking.shrink import shrink as shrink
     from bertram.supervised.train import train as train
     from bertram.training.recipe import Recipe as Recipe
@@ -23,6 +24,7 @@ _PUBLIC = {
     "compare": "bertram.comparison.compare",
     "shrink": "bertram.shrinking.shrink",
     "export": "bertram.exporting",
+    "Dial": "bertram.shrinking.dial",
     "Recipe": "bertram.training.recipe",
     "BadInput": "bertram.errors",
 }
