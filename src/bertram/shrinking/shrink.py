@@ -44,8 +44,8 @@ def shrink(
             if a head reads it.
         lessons: what is taught; by default all that the model has.
         max_length: tokens that texts are cut to; by default as many as the model reads, at most 128.
-        dial: groups, embedding size, rank and depth of the student, as a `bertram.Dial`; `bertram shrink --help` says what
-            each means.
+        dial: groups, embedding size, rank and depth of the student, as a `bertram.Dial`; `bertram shrink --help` says
+            what each means.
         evaluate, columns: a labelled table on which teacher and student are scored at the end, by the model's own task,
             and what its columns are called. A sentence encoder is scored on pairs with a number.
 
