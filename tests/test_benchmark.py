@@ -240,6 +240,7 @@ def test_openvino_is_told_its_precision(tmp_path, monkeypatch, name, hints):
 
 def test_all_have_as_many_threads(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
     monkeypatch.setattr("bertram.benchmark.contestants._library", lambda _: library)
     library = MagicMock()
     for name in ("transformers default", "onnxruntime fp32", "openvino default", "ctranslate2 int8"):

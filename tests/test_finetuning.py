@@ -257,6 +257,14 @@ def test_one_process_at_a_time(place, tmp_path, monkeypatch):
     assert train("classification", place / "good.csv", **given)["steps"] == 1
 
 
+def test_several_processes_are_refused(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match=r"^train: takes one process; start it without torchrun"):
+        train("classification", place / "good.csv", model=place / "bare", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_diverged_training_is_called_so(place, tmp_path):
     wild = replace(RECIPE, learning_rate=1e30)
     found = train("classification", place / "good.csv", model=place / "bare", out=tmp_path / "out", recipe=wild)

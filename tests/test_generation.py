@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -492,6 +492,11 @@ def echo() -> Generator:
     return Generator(Translation(), tokenizer, tokenizer, Echo(), 24, max_tokens=100)
 
 
+def test_a_search_is_no_mapping(echo: Generator) -> None:
+    with pytest.raises(BadInput, match=r"^search: must be a bertram\.Search, not dict$"):
+        echo.predict(["one"], cast(Search, {"beam_size": 3}))
+
+
 def test_a_long_line_is_written_by_sentences_and_nothing_is_lost(echo: Generator) -> None:
     random = np.random.default_rng(0)
     sentences = [" ".join(random.choice(list(WORDS), random.integers(1, 60))) + "." for _ in range(200)]
@@ -521,7 +526,7 @@ def test_the_language_that_is_written_decides_on_spaces(
     echo: Generator, monkeypatch: pytest.MonkeyPatch, read: list[str], written: list[str], joined: str
 ) -> None:
     texts = iter(written)
-    monkeypatch.setattr(echo, "target", SimpleNamespace(decode=lambda ids: next(texts)))
+    monkeypatch.setattr(echo, "target", SimpleNamespace(written=lambda ids: next(texts)))
     assert echo._joined(read, [Hypothesis([], -1.0)] * 2) == (joined, -1.0)
 
 

@@ -72,6 +72,8 @@ def test_an_engine_by_its_path_or_name(tmp_path: Path) -> None:
     assert engine_of(tmp_path / "a.engine") == tmp_path / "a.engine"
     with pytest.raises(BadInput, match="an engine only answers"):
         resolve(tmp_path / "a.engine")
+    with pytest.raises(BadInput, match=r"^out/best\.engine: no such engine file$"):
+        resolve("out/best.engine")  # which is no name on the hub
     for name in (place, tmp_path / "texts.txt", tmp_path / "none", "bert-tiny", "a text " * 100):
         assert engine_of(name) is None
     assert config_of(tmp_path / "a.engine") == config_of(place)

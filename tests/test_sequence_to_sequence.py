@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -92,6 +93,15 @@ class TestTranslation:
             assert score.value == published.score
             line = published.format(signature=metric.get_signature().format())
             assert line.startswith(score.signature.removesuffix("|n:3") + " = ")
+
+    def test_decomposed_references_are_those_that_models_write(self):
+        """Which is composed; the signature says so, as figures of sacrebleu's own differ."""
+        texts = ["Die Männer grüßen zwei Mädchen im Gebüsch.", "한국어 문장을 그대로 다시 씁니다."]
+        references = [[unicodedata.normalize("NFD", text)] for text in texts]
+        for task in (Translation(), Summarization()):
+            for found in task.scores(texts, references):
+                assert found.value == pytest.approx(100.0)
+                assert "|norm:nfc|" in found.signature
 
     def test_signatures(self):
         bleu, chrf = Translation().scores(HYPOTHESES, REFERENCES)

@@ -155,6 +155,22 @@ class TestIdsEqualTransformers:
             cleaned = theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             assert ours.decode(np.array(ids)) == cleaned
 
+    @pytest.mark.parametrize(
+        "text",
+        ["It isn't 3.50 but $1,000 (5%) at 10:30.", "In 1999, 50 came.", "今天天气很好。他买了苹果！", "l'eau d'ici"],
+    )
+    def test_what_wordpiece_writes_is_joined_where_no_space_stood(self, text):
+        tokenizer = Tokenizer.train([text] * 4, "bert", 400, cased=True)
+        assert tokenizer.written(tokenizer.encode([text], max_length=64)[0].token_ids) == text
+
+    def test_what_a_transformer_writes_may_look_like_its_special_tokens(self, tmp_path):
+        text = "<s>two</s> <pad> three"
+        Tokenizer.train([text] * 4, "transformer", 400).save(tmp_path)
+        tokenizer = Tokenizer.load(tmp_path)
+        ids = tokenizer.encode([text], max_length=64)[0].token_ids
+        assert tokenizer.end_id not in ids[:-1]
+        assert tokenizer.decode(ids) == text
+
     @pytest.mark.parametrize("family", ["bert", "albert"])
     def test_saved_again(self, both, family, tmp_path):
         both[0].save(tmp_path, max_length=64)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from bertram.errors import BadInput as BadInput
     from bertram.exporting import export as export
     from bertram.pretraining.pretrain import pretrain as pretrain
+    from bertram.search import Search as Search
     from bertram.shrinking.dial import Dial as Dial
     from bertram.shrinking.shrink import shrink as shrink
     from bertram.supervised.train import train as train
@@ -26,6 +27,7 @@ _PUBLIC = {
     "export": "bertram.exporting",
     "Dial": "bertram.shrinking.dial",
     "Recipe": "bertram.training.recipe",
+    "Search": "bertram.search",
     "BadInput": "bertram.errors",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -93,6 +93,8 @@ def resolve(model: str | Path, *, allow_pickle: bool = False, answers: bool = Fa
             raise BadInput(f"{path}: an engine only answers; give the model that it was made from")
         raise BadInput(f"{path}: this is a file; a model is a directory with config.json, or a preset")
     name = str(model)
+    if path.suffix == ".engine":
+        raise BadInput(f"{name}: no such engine file")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
         return ModelDirectory(_from_hub(name, allow_pickle), called=name, from_hub=True, allow_pickle=allow_pickle)
     if _ON_HUB.fullmatch(name):

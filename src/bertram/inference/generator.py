@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from bertram.batch import Batch, budgeted, chunked
+from bertram.errors import BadInput
 from bertram.search import Hypothesis, Search
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.text.inputs import Input, singles_of, strings_of
@@ -56,8 +57,10 @@ class Generator:
         An input is a string or {"text"}. White space alone gives an empty text.
 
         Raises:
-            BadInput: an input is something else, or no valid Unicode.
+            BadInput: an input is something else, or no valid Unicode, or `search` is no Search.
         """
+        if not isinstance(search, Search | None):
+            raise BadInput(f"search: must be a bertram.Search, not {type(search).__name__}")
         texts = strings_of(singles_of(inputs, self.task.name))
         answers: list[dict[str, Any]] = []
         for chunk in chunked(len(texts)):
@@ -125,7 +128,7 @@ class Generator:
             return "", 0.0
         written = ""
         for piece, hypothesis in zip(pieces, hypotheses, strict=True):
-            text, read = self.target.decode(hypothesis.ids), piece.rstrip()
+            text, read = self.target.written(hypothesis.ids), piece.rstrip()
             if written.endswith(" ") and _ends_wide(written) and _is_wide(text.lstrip(_QUOTES)[:1]):
                 written = written.removesuffix(" ")
             written += text + piece[len(read) :]

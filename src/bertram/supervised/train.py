@@ -8,6 +8,7 @@ from bertram.config import NEVER_CASED
 from bertram.errors import BadInput
 from bertram.interruption import scratch
 from bertram.model_names import require_encoder, require_writer, resolve
+from bertram.processes import under_torchrun
 from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
@@ -63,6 +64,8 @@ def train(
         Interrupted: a signal came; `resume` goes on from there.
     """
     out, recipe = Path(out), recipe or Recipe()
+    if under_torchrun():
+        raise BadInput("train: takes one process; start it without torchrun, of which only pretrain makes use")
     if dry_run and resume:
         raise BadInput("--dry-run: leaves nothing to --resume")
     if task is not None and task not in (known := [*TASKS, *GENERATIONS]):

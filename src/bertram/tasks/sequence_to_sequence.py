@@ -4,6 +4,7 @@ Letters: N texts.
 """
 
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,10 +69,11 @@ class Translation(Generation):
         Lao, Burmese or Khmer by "char": 13a takes a sentence without spaces for one word.
         """
         sacrebleu = require("sacrebleu.metrics", "train")
+        hypotheses, references, form = _composed(hypotheses, references)
         metrics = sacrebleu.BLEU(tokenize=_words(references)), sacrebleu.CHRF()
         # sacrebleu takes all texts' first references, then their second ones, and None where there is none.
         ranked = [list(texts) for texts in zip_longest(*references)]
-        return [_by_sacrebleu(metric, list(hypotheses), ranked) for metric in metrics]
+        return [_by_sacrebleu(metric, hypotheses, ranked, form) for metric in metrics]
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,22 @@ class Summarization(Generation):
         gain in one that the others pay for. Where texts hold words that rouge-score does not know, the signature says
         how they are counted.
         """
+        hypotheses, references, form = _composed(hypotheses, references)
         kinds = (100 * rouge(hypotheses, references).mean(0)).tolist()
         counts = {len(texts) for texts in references}
         words = "".join(f"|{kind}" for kind in unknown_to_rouge_score(chain(hypotheses, *references)))
         nrefs = counts.pop() if len(counts) == 1 else "var"
-        facts = f"f1|as:rouge-score-0.1.2{words}|stemmer:porter|nrefs:{nrefs}"
+        facts = f"f1|as:rouge-score-0.1.2{words}{form}|stemmer:porter|nrefs:{nrefs}"
         named = zip((self.metric, *KINDS), (sum(kinds) / len(kinds), *kinds), strict=True)
         return [Score(metric, value, f"{metric}|{facts}|n:{len(hypotheses)}") for metric, value in named]
+
+
+def _composed(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]], str]:
+    """The texts in the form in which models write (Unicode's NFC), and what a signature says of it where it differs."""
+    written = [unicodedata.normalize("NFC", text) for text in hypotheses]
+    right = [[unicodedata.normalize("NFC", text) for text in texts] for texts in references]
+    same = written == [*hypotheses] and right == [[*texts] for texts in references]
+    return written, right, "" if same else "|norm:nfc"
 
 
 def _words(references: Sequence[Sequence[str]]) -> str:
@@ -109,6 +120,6 @@ def _words(references: Sequence[Sequence[str]]) -> str:
     return "char" if others > han / 2 else "zh"
 
 
-def _by_sacrebleu(metric: Any, hypotheses: list[str], ranked: list[list[str | None]]) -> Score:
+def _by_sacrebleu(metric: Any, hypotheses: list[str], ranked: list[list[str | None]], form: str) -> Score:
     found = metric.corpus_score(hypotheses, ranked)
-    return Score(found.name.lower(), found.score, f"{found.name}|{metric.get_signature()}|n:{len(hypotheses)}")
+    return Score(found.name.lower(), found.score, f"{found.name}|{metric.get_signature()}{form}|n:{len(hypotheses)}")

@@ -41,6 +41,14 @@ _SPLITTING = ("BertPreTokenizer", "WhitespaceSplit")
 """Pre-tokenizers that part words at white space."""
 _LOCAL = ("BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Lowercase", "Replace")
 """Normalizers that leave white space as such and see nothing across it."""
+_WIDE = "[\u3000-\u9fff\uf900-\ufaff\uff00-\uffef]"
+_PARTED = re.compile(
+    r"(?<=\w) (') (?=(?:s|t|d|m|ll|re|ve)\b)|(?<=\b[cdjlmnst]) (') (?=\w)"  # it's, don't; l'eau
+    r"|(?<=\d) ?([.:]) (?=\d)|(?<=\d)(,) (?=\d{3}\b)|(?<=[(\[{$€£#@]) | (?=[)\]}%])"  # 3.50, 10:30, 1,000; (5%), $3
+    rf"|(?<={_WIDE}) (?={_WIDE})",
+    re.IGNORECASE,
+)
+"""Spaces that WordPiece put where none stood, with what is kept between them."""
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
@@ -143,6 +151,11 @@ def transformer(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]
     )
     backend.decoder = decoders.Metaspace()
     return backend
+
+
+def rejoined(text: str) -> str:
+    """What WordPiece decoded, without the spaces that it surely put beside punctuation and between wide characters."""
+    return _PARTED.sub(r"\1\2\3\4", text)
 
 
 def ids_by_role(vocabulary: Mapping[str, int], special: Mapping[str, str]) -> dict[str, int]:

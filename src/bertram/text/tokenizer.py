@@ -48,6 +48,7 @@ from bertram.text.backends import (
     json_backend,
     read_backend,
     read_settings,
+    rejoined,
     settings_of,
     special_names,
     start_and_end,
@@ -105,6 +106,8 @@ class Tokenizer:
             raise BadInput(f"the vocabulary counts up to {self.vocab_size}, beyond any model's {MOST}")
         self.pad_id, self.unk_id = self._ids["pad"], self._ids["unk"]
         self._start, self.end_id = start_and_end(self._ids)
+        if self._start is None and isinstance(backend, tokenizers.Tokenizer):
+            backend.encode_special_tokens = True  # what a text to be written says is text, not where it ends
         self._backend = backend
         self._special = dict(special)
         self._takes_pairs = takes_pairs
@@ -356,6 +359,15 @@ class Tokenizer:
         """The text of token ids, special tokens and white space at the ends left out."""
         with failing_as(_UNUSABLE):
             return self._backend.decode([int(token) for token in ids]).strip()
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The same for a person to read.
+
+        WordPiece does not say where spaces stood beside punctuation: they are left out where that is nearly certain,
+        and stay around hyphens and quotation marks.
+        """
+        model = getattr(self._backend, "model", None)
+        return rejoined(self.decode(ids)) if isinstance(model, tokenizers.models.WordPiece) else self.decode(ids)
 
     def save(self, directory: Path, *, max_length: int | None = None, segments: bool = False) -> None:
         """Write `files` into a directory; the last counts as the tokenizer."""
