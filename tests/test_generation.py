@@ -62,16 +62,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "model"
 
 
-def test_tokens_are_smoothed_and_untrained_writing_is_no_measure(tmp_path: Path) -> None:
-    """Of what later evaluations take: --hours makes as many as are asked for."""
-    training = generation.EncoderDecoderTraining(
+def translation_of(tmp_path: Path, *, trial: bool = False) -> generation.EncoderDecoderTraining:
+    """One step of a training on forty pairs."""
+    return generation.EncoderDecoderTraining(
         task=Translation(),
         splits=generation.read_splits("translation", {"train": write_pairs(tmp_path, 40)}),
         source=Preset("transformer-tiny"),
         config=SIZES,
         recipe=Recipe(steps=1),
+        trial=trial,
     )
-    setup = training.begin(tmp_path, alone())
+
+
+def test_tokens_are_smoothed_and_untrained_writing_is_no_measure(tmp_path: Path) -> None:
+    """Of what later evaluations take: --hours makes as many as are asked for."""
+    setup = translation_of(tmp_path).begin(tmp_path, alone())
     assert setup.network.head.label_smoothing == 0.1
     assert not setup.fewer_evaluations
 
@@ -80,14 +85,7 @@ def test_tokens_are_smoothed_and_untrained_writing_is_no_measure(tmp_path: Path)
 def test_a_model_that_writes_nothing_is_warned_of(
     written: str, trial: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    training = generation.EncoderDecoderTraining(
-        task=Translation(),
-        splits=generation.read_splits("translation", {"train": write_pairs(tmp_path, 40)}),
-        source=Preset("transformer-tiny"),
-        config=SIZES,
-        recipe=Recipe(steps=1),
-        trial=trial,
-    )
+    training = translation_of(tmp_path, trial=trial)
     monkeypatch.setattr(generation.Generator, "write", lambda self, texts, search=None: [written] * len(texts))
     training.begin(tmp_path, alone()).results()
     said = (
