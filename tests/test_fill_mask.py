@@ -49,7 +49,7 @@ def test_candidates_are_those_of_transformers(settings: dict[str, int], tmp_path
     theirs = FillMaskPipeline(
         AutoModelForMaskedLM.from_pretrained(place).eval(), AutoTokenizer.from_pretrained(place), top_k=7
     )
-    found = artifacts.load_mask_filler(place).predict(TEXTS, top_k=7)
+    found = artifacts.load_as(MaskFiller, place).predict(TEXTS, top_k=7)
     for text, answer in zip(TEXTS, found, strict=True):
         expected = theirs(text)
         assert [given["token"] for given in answer["candidates"]] == [given["token_str"] for given in expected]
@@ -81,7 +81,7 @@ def test_an_engine_answers_without_torch(model: Path, tmp_path: Path) -> None:
 
 
 def test_answers_keep_the_order_of_texts_of_all_lengths(model: Path) -> None:
-    filler = artifacts.load_mask_filler(model)
+    filler = artifacts.load_as(MaskFiller, model)
     texts = [f"[MASK] {'film ' * (number * 7 % 20)}" for number in range(60)]
     alone = [filler.predict([text])[0] for text in texts]
     filler.max_tokens = 40
@@ -96,11 +96,11 @@ def test_answers_keep_the_order_of_texts_of_all_lengths(model: Path) -> None:
 def test_ids_beyond_the_tokenizer_take_probability_but_are_no_candidates(tmp_path: Path) -> None:
     place = directory(tmp_path / "model", vocab_size=400)
     network = ModelDirectory(place).read_model()
-    known = artifacts.load_mask_filler(place).tokenizer.vocab_size
+    known = artifacts.load_as(MaskFiller, place).tokenizer.vocab_size
     with torch.no_grad():
         network.heads["masked_language_model"].decoder.bias[known:] = 5
     write(network, place)
-    (answer,) = artifacts.load_mask_filler(place).predict(["a [MASK] film"], top_k=1000)
+    (answer,) = artifacts.load_as(MaskFiller, place).predict(["a [MASK] film"], top_k=1000)
     assert len(answer["candidates"]) == known
     assert sum(given["score"] for given in answer["candidates"]) < 0.5
 
@@ -111,7 +111,7 @@ def test_a_model_of_nan_answers_nothing(model: Path) -> None:
         network.encoder.embeddings.norm.bias[0] = float("nan")
     write(network, model)
     with pytest.raises(BadInput, match="answers NaN or infinity"):
-        artifacts.load_mask_filler(model).predict(["a [MASK] film"])
+        artifacts.load_as(MaskFiller, model).predict(["a [MASK] film"])
 
 
 def test_the_bias_that_transformers_takes_of_two_that_differ(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -136,7 +136,7 @@ def refused(filler: MaskFiller, inputs: list[Any], **options: Any) -> str:
 
 
 def test_what_cannot_be_guessed_is_refused(model: Path) -> None:
-    filler = artifacts.load_mask_filler(model)
+    filler = artifacts.load_as(MaskFiller, model)
     assert refused(filler, ["a [MASK]", "none"]) == "inputs[1]: must hold [MASK] once: 'none'"
     assert "inputs[0]: must hold [MASK] once: " in refused(filler, ["[MASK] and [MASK]"])
     assert "once in the 32 tokens that are read" in refused(filler, [f"{'film ' * 40}[MASK]"])

@@ -280,11 +280,11 @@ def test_a_model_that_tells_no_texts_apart_is_warned_of(place, tmp_path, caplog)
     """After the one step that was asked for too, but not where it is only tried out, nor where it learned."""
     given = {"model": place / "bare", "out": tmp_path / "out"}
     train("classification", place / "good.csv", **given, dry_run=True)
-    assert "tells no texts apart" not in caplog.text
+    assert "tells none apart" not in caplog.text
     train("classification", place / "good.csv", **given, recipe=Recipe(steps=1, evaluations=1, learning_rate=0.0))
     said = f"{tmp_path / 'out'}: all 20 validation texts got the label "
     assert said in caplog.text
-    assert "tells no texts apart; try a higher --learning-rate, more --epochs or more texts" in caplog.text
+    assert "tells none apart; try a higher --learning-rate, more --epochs or more texts" in caplog.text
     caplog.clear()
     train("classification", place / "good.csv", model=place / "bare", out=tmp_path / "learned", recipe=RECIPE)
     assert not caplog.text

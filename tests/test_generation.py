@@ -179,7 +179,7 @@ def test_the_exported_model_writes_the_same(trained: Path, tmp_path: Path) -> No
     bertram.export(trained, format="ctranslate2", out=tmp_path / "fp32", precision="fp32")
     sources = (trained.parent / "test.en").read_text().splitlines()
     greedy = Search(beam_size=1)
-    ours, theirs = (artifacts.load_generator(model) for model in (trained, tmp_path / "fp32"))
+    ours, theirs = (artifacts.load_as(Generator, model) for model in (trained, tmp_path / "fp32"))
     assert theirs.write(sources, greedy) == ours.write(sources, greedy)
     assert theirs.search == ours.search
     with pytest.raises(BadInput, match="is an encoder"):
@@ -231,7 +231,7 @@ def test_an_export_that_was_interrupted_can_be_repeated(
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "out" / ".unfinished-killed").mkdir(parents=True)  # as one that was killed leaves it
     export(trained, format="ctranslate2", out=tmp_path / "out")
-    assert artifacts.load_generator(tmp_path / "out").write(["two five"])
+    assert artifacts.load_as(Generator, tmp_path / "out").write(["two five"])
     assert not list((tmp_path / "out").glob(".*"))
     with pytest.raises(BadInput, match="not an empty directory"):
         export(trained, format="ctranslate2", out=tmp_path / "out")
@@ -246,7 +246,7 @@ def test_other_kinds_train_and_load(options: dict[str, Any], tmp_path: Path) -> 
     data = write_pairs(tmp_path, 60)
     settings: dict[str, Any] = {"model": "transformer-tiny", "config": SIZES, "recipe": SHORT} | options
     manifest = bertram.train("translation", data, out=tmp_path / "out", **settings)
-    generator = artifacts.load_generator(tmp_path / "out")
+    generator = artifacts.load_as(Generator, tmp_path / "out")
     assert (generator.target is not generator.source) == bool(options.get("separate_vocabularies"))
     again = bertram.train("translation", data, model=tmp_path / "out", out=tmp_path / "more", recipe=SHORT)
     assert again["config"] == manifest["config"]

@@ -21,6 +21,7 @@ from bertram.errors import BadInput
 from bertram.files import write_json
 from bertram.formats import marian_config
 from bertram.formats.transformer import read_transformer, write_marian
+from bertram.inference.generator import Generator
 from bertram.model_directory import ModelDirectory
 from bertram.models.tensors import pairs_to_tensors
 from bertram.run_directory import MANIFEST
@@ -239,7 +240,7 @@ def test_what_is_shared_is_written_one_by_one_and_shared_again(tmp_path: Path) -
     data = write_pairs(tmp_path, 60)
     bertram.train("translation", data, model="transformer-tiny", config=config, out=tmp_path / "own", recipe=SHORT)
     bertram.export(tmp_path / "own", format="huggingface", out=tmp_path / "marian")
-    ours, again = (artifacts.load_generator(tmp_path / name) for name in ("own", "marian"))
+    ours, again = (artifacts.load_as(Generator, tmp_path / name) for name in ("own", "marian"))
     assert ours.write(["one two", "six"]) == again.write(["one two", "six"])
     network = ModelDirectory(tmp_path / "marian").read_transformer()
     assert network.decoder.layers[0].cross_attention is network.decoder.layers[1].cross_attention

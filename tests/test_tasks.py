@@ -20,6 +20,7 @@ LABELS = {
     "classification": ["10", "9", "b", "9", "2"],
     "regression": ["1", "2.5", "4", "2.5", "-3e1"],
     "similarity": ["1", "2.5", "4", "2.5", "-3e1"],
+    "tagging": ["B-PER", "O", "I-PER O", "B-LOC"],
 }
 
 
@@ -29,6 +30,7 @@ def task(request):
 
 
 def perfect(task, targets):
+    targets = targets[:, 1] if task.per_word else targets
     return np.eye(task.outputs)[targets] if task.outputs > 1 else targets[:, None]
 
 
@@ -52,8 +54,8 @@ class TestEveryTask:
         targets = task.targets(LABELS[task.name])
         first = task.scores(perfect(task, targets), targets)[0]
         assert (first.metric, first.value) == (task.metric, pytest.approx(1))
-        assert first.signature.startswith(f"{task.metric}|s")
-        assert first.signature.endswith("|n:5")
+        assert first.signature.startswith(f"{task.metric}|{'entities' if task.per_word else 's'}")
+        assert first.signature.endswith(f"|n:{3 if task.per_word else 5}")
 
     @settings(deadline=None, max_examples=50)
     @given(data=st.data())
@@ -95,7 +97,7 @@ task = task_from_dict({task.to_dict()!r})
 logits = np.zeros((1, task.outputs), np.float32)
 print(len(task.answers(logits)))
 try:
-    task.scores(logits, np.zeros(1))
+    task.scores(logits, np.zeros((1, 2) if task.per_word else 1))
 except BadInput as error:
     print(error)
 """

@@ -1,6 +1,7 @@
 """A trained model of any kind, loaded to answer: the one place that picks what computes."""
 
 from pathlib import Path
+from typing import TypeVar
 
 from bertram.baseline import Baseline, is_baseline
 from bertram.batch import checked_length
@@ -11,19 +12,29 @@ from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
+from bertram.inference.tagger import Tagger, labeller
 from bertram.model_directory import ModelDirectory, check_head
 from bertram.model_names import engine_of, require_trained, resolve
 from bertram.run_directory import MANIFEST
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation
+from bertram.tasks.tagging import Tagging
 from bertram.tasks.task import Task
 from bertram.text.tokenizer import Tokenizer
 
-_VERBS = {"translation": "translate", "summarization": "summarize", FillMask.name: "fill-mask"}
+K = TypeVar("K", bound=Predictor | Tagger | Generator | MaskFiller)
+
+_VERBS = {"translation": "translate", "summarization": "summarize", "fill-mask": "fill-mask", "tagging": "tag"}
+_WANTED: dict[type, str] = {
+    Predictor: "vectors of texts",
+    Tagger: Tagging.name,
+    Generator: "writing texts",
+    MaskFiller: FillMask.name,
+}
 
 
-def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Generator | MaskFiller | Baseline:
+def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Tagger | Generator | MaskFiller | Baseline:
     """Load a trained model, an engine file, a comparison's baseline or one of Bertram's own, ready to `predict`.
 
     Raises:
@@ -45,39 +56,42 @@ def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Genera
 
 def _on_encoder(
     task: Task | FillMask, tokenizer: Tokenizer, runner: Runner, max_length: int, pairs: bool | None
-) -> Predictor | MaskFiller:
+) -> Predictor | Tagger | MaskFiller:
     if isinstance(task, FillMask):
         return MaskFiller(tokenizer, runner, max_length)
-    return Predictor(task, tokenizer, runner, max_length, pairs=pairs)
+    return labeller(task, tokenizer, runner, max_length, pairs=pairs)
 
 
-def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor:
-    """`load` where an encoder is wanted, for its logits or its vectors.
+def load_as(kind: type[K], model: str | Path, task: str | None = None, *, allow_pickle: bool = False) -> K:
+    """`load` where a model of this kind is wanted, and one for `task` if that is named.
+
+    Raises:
+        BadInput: as `load`, or the model is another.
+    """
+    found = load(model, allow_pickle=allow_pickle)
+    if isinstance(found, kind) and task in (None, found.task.name):
+        return found
+    raise BadInput(f"{model}: is for {found.task.name}, not for {task or _WANTED[kind]}; use bertram {_verb(found)}")
+
+
+def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Tagger:
+    """`load` where an encoder is wanted that was trained on labels.
 
     Raises:
         BadInput: as `load`, or the model is none.
     """
     found = load(model, allow_pickle=allow_pickle)
-    if isinstance(found, Baseline):
-        raise BadInput(f"{model}: is a tf-idf baseline, which predicts and makes no vectors")
-    if isinstance(found, Generator | MaskFiller):
-        raise BadInput(f"{model}: is for {found.task.name}, which gives texts; use bertram {_VERBS[found.task.name]}")
-    return found
+    if isinstance(found, Predictor | Tagger):
+        return found
+    raise BadInput(f"{model}: is for {found.task.name}, and no encoder with labels; use bertram {_verb(found)}")
 
 
-def load_generator(model: str | Path, task: str | None = None, *, allow_pickle: bool = False) -> Generator:
-    """`load` where texts are wanted, by a model of any kind of generation or of `task`.
-
-    Raises:
-        BadInput: as `load`, or the model does something else.
-    """
-    found = load(model, allow_pickle=allow_pickle)
-    if not isinstance(found, Generator) or task not in (None, found.task.name):
-        raise BadInput(f"{model}: is for {found.task.name}, not for {task or 'writing texts'}")
-    return found
+def _verb(model: Predictor | Tagger | Generator | MaskFiller | Baseline) -> str:
+    """The command that asks such a model."""
+    return _VERBS.get(model.task.name, "predict")
 
 
-def _load_engine(path: Path) -> Predictor | MaskFiller:
+def _load_engine(path: Path) -> Predictor | Tagger | MaskFiller:
     engine = read_engine(path)
     manifest = engine.manifest
     if "task" not in manifest:
@@ -88,18 +102,6 @@ def _load_engine(path: Path) -> Predictor | MaskFiller:
         raise BadInput(f"{path}: an engine does no {task.name}")
     check_head(path, task, engine.heads)
     return _on_encoder(task, engine.tokenizer, EngineRunner(engine), engine.max_length, engine.pairs)
-
-
-def load_mask_filler(model: str | Path, *, allow_pickle: bool = False) -> MaskFiller:
-    """`load` where the tokens at a [MASK] are wanted.
-
-    Raises:
-        BadInput: as `load`, or the model is no masked language model.
-    """
-    found = load(model, allow_pickle=allow_pickle)
-    if not isinstance(found, MaskFiller):
-        raise BadInput(f"{model}: is for {found.task.name}, not for {FillMask.name}")
-    return found
 
 
 def _load_generator(source: ModelDirectory, task: Generation) -> Generator:

@@ -17,6 +17,7 @@ _READERS: Mapping[str, tuple[Reader, Sequence[str]]] = {
     "predict": (read_inputs, ROLES),
     "embed": (read_texts, ROLES),
     "fill-mask": (read_texts, ROLES),
+    "tag": (read_texts, ROLES),
     "translate": (read_lines, Translation.columns),
     "summarize": (read_documents, Summarization.columns),
 }

@@ -101,7 +101,8 @@ Data = Annotated[
     Path,
     Parameter(
         help="A CSV, TSV, JSONL or Parquet table with the columns text [, text_b] and label; for translation, source "
-        "and target; for summarization, document and summary."
+        "and target; for summarization, document and summary; for tagging, a CoNLL file, or a table with a label for "
+        "every word."
     ),
 ]
 Data2 = Annotated[
@@ -154,7 +155,7 @@ Resume = Annotated[
     bool, Parameter(negative="", help="Resume the training in OUT. A finished training is left unchanged.")
 ]
 Training = Annotated[Recipe, Parameter(name="*")]
-TaskName = Literal["classification", "regression", "similarity"]
+TaskName = Literal["classification", "regression", "similarity", "tagging"]
 WritingTask = Literal["translation", "summarization"]
 AnyTaskName = Literal[TaskName, WritingTask]
 SingleText = Annotated[
@@ -630,19 +631,56 @@ def embed(
     out
         Write the vectors to this .npy file, float32 [texts, width], instead of printing them.
     """
-    from bertram.artifacts import load_predictor
+    from bertram.artifacts import load_as
     from bertram.asking import asked
     from bertram.inference.embedding import embed as vectors_of
     from bertram.inference.embedding import write_vectors
+    from bertram.inference.predictor import Predictor
     from bertram.model_names import ENGLISH
 
     name, inputs = asked("embed", model, source, text, columns, ENGLISH)
-    chunks = vectors_of(load_predictor(name, allow_pickle=allow_pickle), inputs)
+    chunks = vectors_of(load_as(Predictor, name, allow_pickle=allow_pickle), inputs)
     if out is not None:
         write_vectors(out, chunks)
         return
     for vectors in chunks:
         _lines(_dumps({"embedding": vector}) for vector in vectors.tolist())
+
+
+@app.command
+def tag(
+    model: str,
+    source: Source | None = None,
+    *,
+    text: SingleText = None,
+    columns: TableColumns = None,
+    allow_pickle: Pickle = False,
+) -> None:
+    """Find the entities in every line of a file or of standard input.
+
+    Prints one JSON object a line, in order: entities, each with its place in the text, counted in code points, its
+    label, its text and its score.
+
+    For example:
+
+        bertram tag out/names 'Angela Merkel was born in Hamburg.'
+        bertram tag out/names news.txt > entities.jsonl
+
+    Parameters
+    ----------
+    model
+        A model trained for tagging, any BERT's or ALBERT's token classifier, or an engine of one.
+    source
+        A text file with one text a line, or a table with a column text. Default, or -: standard input. A text longer
+        than the model reads is read in parts.
+    """
+    from bertram.artifacts import load_as
+    from bertram.asking import chunks_of
+    from bertram.inference.tagger import Tagger
+
+    chunks = chunks_of("tag", source, text, columns)
+    for answers in map(load_as(Tagger, model, allow_pickle=allow_pickle).predict, chunks):
+        _lines(map(_dumps, answers))
 
 
 @app.command
@@ -673,11 +711,12 @@ def fill_mask(
     top_k
         Candidates for each text, the most probable first.
     """
-    from bertram.artifacts import load_mask_filler
+    from bertram.artifacts import load_as
     from bertram.asking import chunks_of
+    from bertram.inference.mask_filler import MaskFiller
 
     chunks = chunks_of("fill-mask", source, text, columns)
-    filler = load_mask_filler(model, allow_pickle=allow_pickle)
+    filler = load_as(MaskFiller, model, allow_pickle=allow_pickle)
     for answers in filler.answers(chunks, top_k):
         _lines(map(_dumps, answers))
 
@@ -938,12 +977,13 @@ def _write(
     as_json: bool,
 ) -> None:
     """What a model writes for each input, a line each whatever the text holds."""
-    from bertram.artifacts import load_generator
+    from bertram.artifacts import load_as
+    from bertram.inference.generator import Generator
 
     options = search or {}
     if (wanted := options.get("n_best", 1)) > 1 and not as_json:
         raise BadInput(f"--n-best {wanted}: needs --json, which puts all outputs on one line")
-    generator = load_generator(model, task, allow_pickle=allow_pickle)
+    generator = load_as(Generator, model, task, allow_pickle=allow_pickle)
     how = replace(generator.search, **options)
     for chunk in chunks:
         answers = generator.predict(chunk, how)

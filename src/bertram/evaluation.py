@@ -9,6 +9,7 @@ from bertram.errors import BadInput, require_all
 from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor
+from bertram.inference.tagger import Tagger
 from bertram.search import Search, SearchOptions
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score
@@ -18,7 +19,7 @@ from bertram.text.splits import listed
 from bertram.text.table import Table, read_table
 
 
-def evaluate(predictor: Predictor | Baseline, table: Table, name: str = "the data") -> list[Score]:
+def evaluate(predictor: Predictor | Tagger | Baseline, table: Table, name: str = "the data") -> list[Score]:
     """Scores of the model's task on labelled texts, the primary one first; errors call the table by `name`.
 
     Raises:
@@ -42,7 +43,7 @@ def score_writing(task: Generation, written: Sequence[str], pairs: Pairs, search
 
 
 def evaluate_files(
-    model: Predictor | Generator | MaskFiller | Baseline,
+    model: Predictor | Tagger | Generator | MaskFiller | Baseline,
     files: Sequence[Path],
     columns: Columns,
     search: SearchOptions | None,
@@ -64,4 +65,4 @@ def evaluate_files(
         raise BadInput(f"--{next(iter(search)).replace('_', '-')}: is for models that write texts")
     (table,) = listed(files, most=1)
     require_all(("sklearn", "scipy"), "train")
-    return evaluate(model, read_table(table, columns), str(table))
+    return evaluate(model, read_table(table, columns, tagged=model.task.per_word), str(table))

@@ -21,9 +21,8 @@ from bertram.model_names import require_trained, resolve
 from bertram.quantizing import Agreement, quantized
 from bertram.run_directory import make_directory, new_directory, write_manifest
 from bertram.saving import save_files, save_tokenizers
-from bertram.tasks.classification import Classification
 from bertram.tasks.fill_mask import FillMask
-from bertram.tasks.registry import AnyTask
+from bertram.tasks.registry import AnyTask, labels_of
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input, first_inputs
@@ -240,9 +239,8 @@ def _export_encoder(source: ModelDirectory, out: Path) -> None:
     _answer_in_unit_of_labels(network, task)
     if isinstance(task, Regression):
         kept["task"] = Regression(0.0, 1.0).to_dict()
-    labels = task.labels if isinstance(task, Classification) else None
     with new_directory(out) as folder:
-        write_manifest(folder, kept | save_files(network, tokenizer, folder, kept["max_length"], labels))
+        write_manifest(folder, kept | save_files(network, tokenizer, folder, kept["max_length"], labels_of(task)))
 
 
 def _answer_in_unit_of_labels(network: "Model", task: AnyTask | None) -> None:

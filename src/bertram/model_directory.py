@@ -25,6 +25,7 @@ from bertram.tasks.registry import AnyTask, any_task_from_dict
 from bertram.tasks.regression import Regression
 from bertram.tasks.sequence_to_sequence import Translation
 from bertram.tasks.similarity import Similarity
+from bertram.tasks.tagging import Tagging
 from bertram.tasks.task import Task
 from bertram.text import marian
 from bertram.text.tokenizer import Tokenizer
@@ -211,9 +212,10 @@ class ModelDirectory:
             if said.activation:
                 logger.warning("%s: scores do not go through the %.40s of config.json", self, said.activation)
             return Regression(0.0, 1.0)
-        if "classification" in said.heads:
+        if labelled := said.heads & {Classification.head, Tagging.head}:
             with failing_in(self.path / "config.json"):
-                return Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
+                found = Classification(tuple(said.labels or (f"LABEL_{number}" for number in range(said.num_labels))))
+            return Tagging(found) if Tagging.head in labelled else found
         return FillMask() if FillMask.head in said.heads else None
 
     def read_model(self, heads: dict[str, int] | None = None, *, labels: Sequence[str] | None = None) -> "Model":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch, budgeted
 from bertram.formats.engine_file import Engine
-from bertram.formats.engine_layout import EMBEDDING, MASKED, layer_names
+from bertram.formats.engine_layout import EMBEDDING, MASKED, TOKENS, layer_names
 from bertram.formats.quantization import Matrix, pack, unpack
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.predictor import cosines
@@ -129,13 +129,20 @@ def _with(engine: Engine, matrices: Mapping[str, Matrix]) -> Engine:
 
 
 def _outputs(runner: EngineRunner, runs: Iterable[Batch]) -> Outputs:
-    """What the heads say, a masked language model of every [MASK], or without heads the hidden states."""
+    """What the heads say of what is `_asked`, or without heads the hidden states."""
     engine = runner.engine
     names = list(engine.heads) or [_HIDDEN]
-    mask = engine.tokenizer.mask_id if MASKED in engine.heads else None
-    said = (runner.run(batch, np.flatnonzero(batch.token_ids == mask)) for batch in runs)
+    said = (runner.run(batch, _asked(engine, batch)) for batch in runs)
     found = [{name: outputs[name] for name in names} for outputs in said]
     return {name: np.concatenate([outputs[name] for outputs in found]) for name in names}
+
+
+def _asked(engine: Engine, batch: Batch) -> NDArray[np.int64] | None:
+    """The tokens that are asked about where a head could say something of each: [MASK], or what begins a word."""
+    tokenizer, ids = engine.tokenizer, batch.token_ids
+    if MASKED in engine.heads:
+        return np.flatnonzero(ids == tokenizer.mask_id)
+    return np.flatnonzero((tokenizer.starts_word & ~tokenizer.special)[ids]) if TOKENS in engine.heads else None
 
 
 def _layer_errors(exact: EngineRunner, other: EngineRunner, batch: Batch) -> list[float]:

@@ -116,7 +116,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             with TemporaryDirectory() as folder:
                 for name, content in self.model_files_.items():
                     Path(folder, name).write_bytes(content)
-                self.predictor_: Predictor = artifacts.load_predictor(Path(folder))
+                self.predictor_: Predictor = artifacts.load_as(Predictor, Path(folder))
 
     def _examples(self, X: Any, y: Any, *, numeric: bool) -> tuple[list[list[str]], NDArray[Any]]:
         """X as its columns, and y [N] checked, as numbers if `numeric`."""
@@ -169,7 +169,7 @@ class _TextEstimator(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn 
             self.model_files_ = {
                 name: (directory / name).read_bytes() for name in _FILES if (directory / name).exists()
             }
-            self.predictor_ = artifacts.load_predictor(directory)
+            self.predictor_ = artifacts.load_as(Predictor, directory)
         if manifest["status"] == "diverged":
             warnings.warn(f"the training diverged: {manifest['reason']}", ConvergenceWarning, stacklevel=3)
 

@@ -60,9 +60,7 @@ def _transformer(model: Path, sample: Table) -> tuple[Answer, float, list[int] |
 
     idle = current_memory_mb()
     predictor = load_predictor(model)
-    sides = sample.sides(apart=predictor.task.apart)
-    read = [predictor.tokenizer.encode(*side, max_length=predictor.max_length)[0] for side in sides]
-    return predictor.logits, idle, [length for batch in read for length in batch.lengths.tolist()]
+    return predictor.logits, idle, predictor.lengths(*sample.inputs).tolist()
 
 
 def _baseline(model: Path) -> tuple[Answer, float, list[int] | None]:

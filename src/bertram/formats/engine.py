@@ -5,9 +5,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bertram.formats.engine_layout import MASKED, POOLED, layer_names, layout_of
+from bertram.formats.engine_layout import LINEAR, MASKED, layer_names, layout_of
 from bertram.formats.quantization import Floats
-from bertram.models.heads import MaskedLanguageModelHead, Model, PooledHead
+from bertram.models.heads import LinearHead, MaskedLanguageModelHead, Model
 from bertram.models.layers import Layer, ResidualLinear, sinusoids
 
 
@@ -57,8 +57,8 @@ def tensors_of(model: Model) -> tuple[dict[str, Floats], dict[str, Floats]]:
     if model.pooler is not None:
         add("pooler", model.pooler.dense)
     for name, head in model.heads.items():
-        if name in POOLED:
-            add(f"heads.{name}", cast(PooledHead, head).classifier)
+        if name in LINEAR:
+            add(f"heads.{name}", cast(LinearHead, head).classifier)
         elif name == MASKED:
             masked = cast(MaskedLanguageModelHead, head)
             add(f"heads.{name}", masked.dense)

@@ -25,7 +25,7 @@ from bertram.config import EncoderConfig, Precision
 from bertram.errors import BadInput, failing_as
 from bertram.files import replacing
 from bertram.formats.config_json import encoder_config
-from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED, Layout, layout_of
+from bertram.formats.engine_layout import EMBEDDING, LINEAR, MASKED, POOLED, Layout, layout_of
 from bertram.formats.quantization import Floats, Matrix, shape_of
 from bertram.run_directory import trained_on_pairs
 from bertram.text.tokenizer import Tokenizer
@@ -181,7 +181,7 @@ def _header(content: memoryview, length: int) -> _Header:
     """The header, of so many bytes, if all that it says can be; nothing behind it is read yet."""
     header = json.loads(bytes(content[_START.size : _START.size + length]))
     config, heads, pooler = encoder_config(header["config"]), header["heads"], header["pooler"]
-    if not all(name in (*POOLED, MASKED, EMBEDDING) for name in heads) or not isinstance(pooler, bool):
+    if not all(name in (*LINEAR, MASKED, EMBEDDING) for name in heads) or not isinstance(pooler, bool):
         raise BadInput("it names heads that do not exist")
     if not all(type(labels) is int and 0 <= labels <= 2**20 for labels in heads.values()):
         raise BadInput("a head's number of labels is invalid")

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from bertram.config import EncoderConfig
 
 POOLED = ("classification", "regression", "sentence_pair")
+TOKENS = "token_classification"
+LINEAR = (*POOLED, TOKENS)
+"""Heads of one linear layer, of which the first read what the pooler gives."""
 MASKED, EMBEDDING = "masked_language_model", "embedding"
 
 Sizes = dict[str, tuple[int, int]]
@@ -65,7 +68,7 @@ def layout_of(config: EncoderConfig, heads: Mapping[str, int], *, pooler: bool) 
         norms["final"] = hidden
     if pooler:
         biased["pooler"] = (hidden, hidden)
-    biased |= {f"heads.{name}": (labels, hidden) for name, labels in heads.items() if name in POOLED}
+    biased |= {f"heads.{name}": (labels, hidden) for name, labels in heads.items() if name in LINEAR}
     vectors = {f"{name}.bias": outputs for name, (outputs, _) in biased.items()}
     if MASKED in heads:
         biased[f"heads.{MASKED}"] = (width, hidden)

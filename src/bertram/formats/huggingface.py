@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
-from bertram.formats.huggingface_config import Description, can_express_groups, read_description, write_description
+from bertram.formats.huggingface_config import (
+    CLASSIFIERS,
+    Description,
+    can_express_groups,
+    read_description,
+    write_description,
+)
 from bertram.formats.loading import Sources, Undrawn, allocate, check, fill, same, some
 from bertram.formats.residuals import read_residuals, untied, write_residuals
 from bertram.formats.sentence_transformers import has_pooling, read_pooling, write_pooling
@@ -48,8 +54,7 @@ _NAMES = {
     "heads.masked_language_model.norm": ("cls.predictions.transform.LayerNorm", "predictions.LayerNorm"),
     "heads.masked_language_model.decoder": ("cls.predictions", "predictions"),
     "heads.sentence_pair.classifier": ("cls.seq_relationship", "sop_classifier.classifier"),
-    "heads.classification.classifier": ("classifier", "classifier"),
-    "heads.regression.classifier": ("classifier", "classifier"),
+    **{f"heads.{head}.classifier": ("classifier", "classifier") for head in CLASSIFIERS},
 }
 # How the names begin of what every file holds, and of what it may hold or lack.
 _BODY = ("embeddings.", "encoder.")
@@ -57,8 +62,7 @@ _PARTS = {
     "pooler": ("pooler.",),
     "masked_language_model": ("cls.predictions.", "predictions."),
     "sentence_pair": ("cls.seq_relationship.", "sop_classifier."),
-    "classification": ("classifier.",),
-    "regression": ("classifier.",),
+    **dict.fromkeys(CLASSIFIERS, ("classifier.",)),
     "embedding": (),
 }
 _TIED = ("cls.predictions.decoder.weight", "predictions.decoder.weight")
@@ -104,8 +108,9 @@ def read(
     kept = _kept(path, description, sources, held, wanted)
     model, fresh = _skeleton(path, description.config.untied, wanted, kept)
     _load(path, sources, model, fresh)
-    if "classification" in kept and labels and names:
-        _reorder(model, [names.index(label) for label in labels])
+    if labels and names:
+        for head in kept & {"classification", "token_classification"}:
+            _reorder(model, head, [names.index(label) for label in labels])
     return read_residuals(directory, model, description.config) if description.config.residual_rank else model
 
 
@@ -143,7 +148,8 @@ def _kept(
     if any(_holds(sources, head) for head in wanted.keys() - kept):
         called = f", {description.labels!r:.120}" if description.labels else ""
         logger.warning("%s: its classifier has other labels%s; the new one starts from random weights", path, called)
-    return kept | {"pooler"} if _holds(sources, "pooler") else kept
+    pooled = _holds(sources, "pooler") and wanted.keys() != {"token_classification"}  # whose class has none
+    return kept | {"pooler"} if pooled else kept
 
 
 def _skeleton(
@@ -179,10 +185,10 @@ def _load(path: Path, sources: Sources, model: Model, fresh: Mapping[str, nn.Mod
     fill(path, sources, _tensors(model), _identity_projection(model.config))
 
 
-def _reorder(model: Model, order: list[int]) -> None:
+def _reorder(model: Model, head: str, order: list[int]) -> None:
     """Put the classifier's labels into another order, given by their numbers until now."""
     for kind in ("weight", "bias"):
-        rows = model.get_parameter(f"heads.classification.classifier.{kind}").detach()
+        rows = model.get_parameter(f"heads.{head}.classifier.{kind}").detach()
         rows.copy_(rows[order])
 
 

@@ -18,8 +18,11 @@ _CLASSES: dict[str, set[str]] = {
     "ForMaskedLM": {"masked_language_model"},
     "ForNextSentencePrediction": {"sentence_pair"},
     "ForSequenceClassification": {"classification"},
+    "ForTokenClassification": {"token_classification"},
 }
 _PROBLEMS = {"single_label_classification": "classification", "regression": "regression"}
+CLASSIFIERS = (*_PROBLEMS.values(), "token_classification")
+"""Heads whose weights are called classifier in any class."""
 _KNOWN = {family + name: heads for family in _FAMILIES.values() for name, heads in _CLASSES.items()}
 
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -53,7 +56,7 @@ class Description:
     unknown: str
     """Why none is promised, where the class or what it is for is not known here; the encoder can be read."""
     classifier: str | None
-    """What a classifier among the weights is: "classification" or "regression", or None where that is not known."""
+    """What a classifier among the weights is, one of `CLASSIFIERS`, or None where that is not known."""
     num_labels: int
     labels: list[str] | None
     """The labels' names in the order of the scores, where each has one of its own."""
@@ -90,21 +93,25 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
     if type(num_labels) is not int or not 1 <= num_labels <= 2**20:
         raise BadInput(f"num_labels must be a whole number from 1, not {num_labels!r:.80}")
     problem, architecture = content.get("problem_type"), _architecture(content)
+    promised = _KNOWN.get(architecture or "", set())
+    tagger = promised == {"token_classification"}
     unknown = ""
     if architecture is None:
         unknown = f"architectures must name one of {', '.join(_KNOWN)}, not {content['architectures']!r:.80}"
+    elif tagger:
+        unknown = "" if num_labels > 1 else "a token classifier needs two labels or more"
     elif problem is not None and problem not in list(_PROBLEMS):
         unknown = f"problem_type must be {' or '.join(_PROBLEMS)}, not {problem!r:.80}"
     elif problem == "single_label_classification" and num_labels == 1:
         unknown = f"problem_type {problem} needs two labels or more"
     elif problem == "regression" and num_labels > 1:
         unknown = f"problem_type regression with {num_labels} labels: regression of several numbers is not known here"
-    classifier = _PROBLEMS[problem or _usual_problem(num_labels)] if not unknown else None
-    promised = _KNOWN.get(architecture or "", set())
+    named = "token_classification" if tagger else _PROBLEMS.get(problem or _usual_problem(num_labels))
+    classifier = None if unknown else named
     if architecture == "" and _are_names(labels):  # only a classifier's labels are given any
         promised = {"classification"}
     heads = {classifier if head == "classification" else head for head in promised} if classifier else set()
-    if "classification" in heads and labels is None:
+    if heads & {"classification", "token_classification"} and labels is None:
         heads, unknown = set(), "id2label must name the labels 0, 1, 2, …"
     return Description(
         config=replace(config, **overrides),
@@ -191,12 +198,14 @@ def write_description(
     if config.model_type == "albert" and name == "ForNextSentencePrediction":
         name = "Model"
     content = _content_of(config) | {"architectures": [_FAMILIES[config.model_type] + name]}
-    for problem, head in _PROBLEMS.items():
+    problems = {head: problem for problem, head in _PROBLEMS.items()}
+    for head in CLASSIFIERS:
         if head in heads:
             names = labels or [f"LABEL_{number}" for number in range(heads[head])]
             if len(names) != heads[head]:
                 raise ValueError(f"{len(names)} names for {heads[head]} labels")
-            content["problem_type"] = problem
+            if head in problems:
+                content["problem_type"] = problems[head]
             content["id2label"] = {str(number): label for number, label in enumerate(names)}
             content["label2id"] = {label: number for number, label in enumerate(names)}
     write_json(directory / "config.json", content)

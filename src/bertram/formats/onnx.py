@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bertram.config import EncoderConfig
 from bertram.errors import BadInput
 from bertram.files import replacing
-from bertram.formats.engine_layout import EMBEDDING, MASKED, layer_names
+from bertram.formats.engine_layout import EMBEDDING, MASKED, TOKENS, layer_names
 from bertram.formats.quantization import Floats
 
 _OPSET, _IR_VERSION = 20, 10
@@ -60,7 +60,8 @@ def write_onnx(
         elif name == EMBEDDING:
             outputs["sentence_embedding"] = graph.pooled(hidden), [*text, width]
         else:
-            outputs[output] = graph.linear(f"heads.{name}", pooled), [*text, len(weights[f"heads.{name}"])]
+            read, shape = (hidden, token) if name == TOKENS else (pooled, text)
+            outputs[output] = graph.linear(f"heads.{name}", read), [*shape, len(weights[f"heads.{name}"])]
     if (size := sum(len(tensor.raw_data) for tensor in graph.tensors.values())) > _MOST_BYTES:
         raise BadInput(f"{path}: {size / 1e9:.1f} GB of weights are more than an ONNX file holds")
     with replacing(path) as temporary:

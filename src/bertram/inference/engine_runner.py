@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bertram.batch import Batch
 from bertram.formats.engine_file import Engine
-from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED
+from bertram.formats.engine_layout import EMBEDDING, MASKED, POOLED, TOKENS
 from bertram.formats.quantization import Floats
 from bertram.inference.kernels import NativeEncoder, fastest
 from bertram.inference.numpy_encoder import NumpyEncoder, normalize
@@ -25,11 +25,12 @@ class EngineRunner:
         parts = engine.config, engine.matrices, engine.vectors
         self.encoder = NativeEncoder(*parts) if fastest() else NumpyEncoder(*parts)
 
-    def run(self, batch: Batch, guessed: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
+    def run(self, batch: Batch, asked: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
         """Every head's logits by its name; "hidden" [T, H] and "pooled" [B, H] if a head reads them.
 
         Without a head both are there, the second where there is a pooler. A masked-language-model head scores the
-        vocabulary at the tokens that are `guessed` [M], by default at all: [M, V] or [T, V].
+        vocabulary, and a head of token classification its labels, at the tokens that are `asked` for [M], by default at
+        all: [M, V] or [T, V], [M, L] or [T, L].
 
         Raises:
             BadInput: as `Batch.check`.
@@ -37,10 +38,11 @@ class EngineRunner:
         engine, encoder, out = self.engine, self.encoder, dict[str, Floats]()
         pooled = [name for name in engine.heads if name in POOLED]
         averages = EMBEDDING in engine.heads and engine.config.pooling == "mean"
-        if not engine.heads or MASKED in engine.heads or averages:
+        every = not engine.heads or MASKED in engine.heads or TOKENS in engine.heads
+        if every or averages:
             hidden = encoder.hidden(batch)
             first = hidden[batch.offsets[:-1]]
-            if not engine.heads or MASKED in engine.heads:
+            if every:
                 out["hidden"] = hidden
         else:
             first = encoder.first(batch)
@@ -49,7 +51,9 @@ class EngineRunner:
         for name in pooled:
             out[name] = encoder.linear(f"heads.{name}", out["pooled"])
         if MASKED in engine.heads:
-            out[MASKED] = self._masked(hidden if guessed is None else hidden[guessed])
+            out[MASKED] = self._masked(hidden if asked is None else hidden[asked])
+        if TOKENS in engine.heads:
+            out[TOKENS] = encoder.linear(f"heads.{TOKENS}", hidden if asked is None else hidden[asked])
         if EMBEDDING in engine.heads:
             out[EMBEDDING] = self._vectors(means(hidden, batch) if averages else first)
         return out

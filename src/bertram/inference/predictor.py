@@ -1,6 +1,6 @@
 """Text in, answer out, whatever computes the logits.
 
-Letters: N texts, B sequences and M tokens to guess of one batch, L logits a text, H hidden width.
+Letters: N texts, B sequences, T tokens and M asked for of one batch, L logits a text, H hidden width.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import NO_PAIRS, Batch, budgeted, chunked
+from bertram.batch import NO_PAIRS, Batch, Ints, budgeted, chunked
 from bertram.errors import BadInput
 from bertram.formats.engine_file import Engine
 from bertram.formats.engine_layout import EMBEDDING
@@ -21,10 +21,10 @@ from bertram.text.tokenizer import Tokenizer
 class Runner(Protocol):
     """What computes: one for each library that runs models."""
 
-    def run(self, batch: Batch, guessed: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
+    def run(self, batch: Batch, asked: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
         """Every head's logits [B, L] by the head's name; those of "embedding" are the texts' vectors [B, H].
 
-        A masked-language-model head scores the vocabulary at the tokens that are `guessed` [M], by default at all.
+        Heads that read every token score those that are `asked` for, [M, L] by default all, [T, L].
         """
         ...
 
@@ -106,6 +106,13 @@ class Predictor:
         if self.task.apart and texts_b is None:
             return [{"embedding": vector} for vector in self.embed(texts).tolist()]
         return self.task.answers(check_finite(self.logits(texts, texts_b)))
+
+    def lengths(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> Ints:
+        """Tokens of every sequence that is read of such texts; of pairs read apart, of all first texts and then the
+        second."""
+        sides = [(texts, None), (texts_b, None)] if self.task.apart and texts_b is not None else [(texts, texts_b)]
+        read = [self.tokenizer.encode(*side, max_length=self.max_length)[0] for side in sides]
+        return np.concatenate([batch.lengths for batch in read])
 
 
 def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None, segments: int = 2) -> None:

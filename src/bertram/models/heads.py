@@ -80,24 +80,23 @@ class MaskedLanguageModelHead(Head):
         return F.cross_entropy(logits.float(), targets)
 
 
-class PooledHead(Head):
-    """Scores from the pooled state, behind dropout."""
+class LinearHead(Head):
+    """Scores by one linear layer, behind dropout: of texts from their pooled states, or of tokens from theirs."""
 
-    reads: Reads = "pooler"
-
-    def __init__(self, config: EncoderConfig, outputs: int, dropout_prob: float) -> None:
+    def __init__(self, config: EncoderConfig, outputs: int, dropout_prob: float, reads: Reads = "pooler") -> None:
         super().__init__()
         self.classifier = nn.Linear(config.hidden_size, outputs)
         self.dropout_prob = dropout_prob
+        self.reads = reads
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, H] → [B, L]."""
+        """[B or T, H] → [B or T, L]."""
         logits: Tensor = self.classifier(dropout(x, self.dropout_prob if self.training else 0.0))
         return logits
 
 
-class ClassificationHead(PooledHead):
-    """One score a label; with two labels also the sentence-pair head (NSP and SOP)."""
+class ClassificationHead(LinearHead):
+    """One score a label, for each text or token; with two labels also the sentence-pair head (NSP and SOP)."""
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of [B, L] against label numbers [B]; smoothed while training."""
@@ -113,7 +112,7 @@ class ClassificationHead(PooledHead):
         return lambda others: float(F.cross_entropy(answer.expand(len(others), -1), others, label_smoothing=smoothing))
 
 
-class RegressionHead(PooledHead):
+class RegressionHead(LinearHead):
     """One number."""
 
     def __init__(self, config: EncoderConfig, dropout_prob: float) -> None:
@@ -168,7 +167,8 @@ class EmbeddingHead(Head):
 class Model(nn.Module):
     """An encoder with any number of heads: what a checkpoint holds and what is trained.
 
-    Heads are named "masked_language_model", "sentence_pair", "classification", "regression" or "embedding".
+    Heads are named "masked_language_model", "sentence_pair", "classification", "token_classification", "regression" or
+    "embedding".
     """
 
     def __init__(
@@ -194,6 +194,8 @@ class Model(nn.Module):
                 return ClassificationHead(config, 2, 0.0)
             case "classification":
                 return ClassificationHead(config, labels, config.classifier_dropout)
+            case "token_classification":  # of a word by its first token (Devlin et al. 2018, 5.3)
+                return ClassificationHead(config, labels, config.classifier_dropout, reads="hidden")
             case "regression":
                 return RegressionHead(config, config.classifier_dropout)
             case "embedding":
@@ -203,21 +205,21 @@ class Model(nn.Module):
     def labels(self) -> dict[str, int]:
         """Every head's number of labels, 0 where it has none."""
         return {
-            name: head.classifier.out_features if isinstance(head, PooledHead) else 0
+            name: head.classifier.out_features if isinstance(head, LinearHead) else 0
             for name, head in self.heads.items()
         }
 
-    def forward(self, batch: PackedTensors, guessed: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, batch: PackedTensors, asked: Tensor | None = None) -> dict[str, Tensor]:
         """Every head's logits by its name; "hidden" [T, H] and "pooled" [B, H] if a head reads them.
 
-        Without a head both are there, the second where there is a pooler. A masked-language-model head scores the
-        vocabulary at the tokens that are `guessed` [M], by default at all.
+        Without a head both are there, the second where there is a pooler. A head that reads every token scores those
+        that are `asked` for [M], by default all.
         """
         read = self._read(batch, self.heads.keys())
         out = {name: read[key] for name, key in (("hidden", "hidden"), ("pooled", "pooler")) if key in read}
         for name, head in self.heads.items():
             reads = cast(Head, head).reads
-            some = guessed if reads == "hidden" else None
+            some = asked if reads == "hidden" else None
             out[name] = head(read[reads] if some is None else read[reads].index_select(0, some))
         return out
 

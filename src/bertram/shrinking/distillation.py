@@ -21,6 +21,8 @@ from bertram.models.tensors import PackedTensors, Targets, to_tensors
 from bertram.training.feed import ShuffledRows
 
 MASKED = "masked_language_model"
+_OF_TOKENS = ("states", "token_classification")
+"""Losses whose targets are all tokens."""
 
 
 class Answers(NamedTuple):
@@ -159,8 +161,8 @@ class DistillationFeed:
     ) -> None:
         """`names` are those of losses; `masker` is for that of a masked language model."""
         numbers = np.arange(len(batch), dtype=np.int32)
-        texts = {name: numbers for name in names if name not in ("states", MASKED)}
-        tokens = {"states": np.repeat(numbers, batch.lengths)} if "states" in names else {}
+        texts = {name: numbers for name in names if name not in (*_OF_TOKENS, MASKED)}
+        tokens = {name: np.repeat(numbers, batch.lengths) for name in names if name in _OF_TOKENS}
         self._rows = ShuffledRows(Examples(batch, texts, tokens), batch_size, seed, batch_tokens)
         self._masker, self._seed = masker if MASKED in names else None, seed
         self.steps_per_epoch, self.tokens_per_step = self._rows.steps_per_epoch, self._rows.tokens_per_step

@@ -14,6 +14,7 @@ from bertram.files import fingerprint
 from bertram.formats.engine_file import read_engine
 from bertram.inference.kernels import machine
 from bertram.inference.predictor import Predictor
+from bertram.inference.tagger import Tagger
 from bertram.model_directory import ModelDirectory
 from bertram.run_directory import read_manifest, read_settings
 from bertram.shrinking.settings import Evaluated, Shrinking
@@ -80,7 +81,7 @@ def _row(
     }
 
 
-def _scores(predictor: Predictor, evaluated: Evaluated) -> list[dict[str, Any]]:
+def _scores(predictor: Predictor | Tagger, evaluated: Evaluated) -> list[dict[str, Any]]:
     """The scores of a model, the primary one first, which has its interval."""
     task, table, file = predictor.task, evaluated.table, evaluated.description["file"]
     targets, logits = task.targets(table.labels, file), predictor.logits(*table.inputs)

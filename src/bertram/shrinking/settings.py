@@ -111,9 +111,9 @@ class Evaluated:
         Raises:
             BadInput: the model has no task with labels, or cannot be scored on this table.
         """
-        table, task = read_table(file, columns), source.task
-        if not isinstance(task, Task):
+        if not isinstance(task := source.task, Task):
             raise BadInput(f"{file}: a model for {task.name} is not scored on labels")
+        table = read_table(file, columns, tagged=task.per_word)
         task.targets(table.labels, str(file))
         pairs, segments = table.texts_b is not None, source.config.type_vocab_size
         with failing_in(file):

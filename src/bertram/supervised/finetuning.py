@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bertram.batch import Examples
+from bertram.batch import IGNORED, Examples
 from bertram.errors import BadInput, failing_in
 from bertram.files import write_array
-from bertram.inference.predictor import Predictor, check_inputs
+from bertram.inference.predictor import check_inputs
+from bertram.inference.tagger import labeller
 from bertram.model_card import model_card
 from bertram.model_directory import ModelDirectory
 from bertram.saving import learned_tokenizer, save
 from bertram.supervised.base import Training
-from bertram.tasks.classification import Classification
-from bertram.tasks.registry import kind_of_task
+from bertram.tasks.registry import kind_of_task, labels_of
 from bertram.tasks.regression import Regression
 from bertram.tasks.task import Logits, Score, Targets, Task
 from bertram.text.rows import Columns
 from bertram.text.splits import Splits
 from bertram.text.table import Table, read_table
 from bertram.text.tokenizer import Tokenizer
+from bertram.text.words import lay_out, words_of
 from bertram.training.recipe import BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -50,13 +51,16 @@ class LabelledSplits(Splits[Table]):
         *,
         columns: Columns = None,
         seed: int = 0,
+        tagged: bool = False,
     ) -> "LabelledSplits":
         """Read a table for each split, as `files_of` has them; without validation a seeded tenth is held out.
+
+        `tagged` is as for `read_table`.
 
         Raises:
             BadInput: a file cannot be used.
         """
-        tables = {name: read_table(file, columns) for name, (file,) in files.items()}
+        tables = {name: read_table(file, columns, tagged=tagged) for name, (file,) in files.items()}
         for name, (file,) in files.items():
             if (tables[name].texts_b is None) != (tables["train"].texts_b is None):
                 raise BadInput(f"of {files['train'][0]} and {file} one holds pairs of texts and the other single texts")
@@ -104,7 +108,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
     def __post_init__(self) -> None:
         super().__post_init__()
         source = self.source
-        if self.recipe.label_smoothing and self.task.head != "classification":
+        if self.recipe.label_smoothing and labels_of(self.task) is None:
             raise BadInput(f"--label-smoothing: is for labels, and {self.task.name} has none")
         if (self.vocab_size is not None or self.cased) and isinstance(source, ModelDirectory):
             raise BadInput(f"{source}: has its tokenizer already; --vocab-size and --cased are for presets")
@@ -124,8 +128,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
 
     def begin(self, out: Path, processes: "Processes") -> "TrainingSetup":
         """As `Training.begin`; later the logits of every judged split are left at `out`."""
-        import torch
-
+        from bertram.models.tensors import targets_of
         from bertram.training.setup import Evaluation, TrainingSetup
         from bertram.training.torch_runner import TorchRunner
 
@@ -134,7 +137,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         network.to(processes.device)
         max_length = self.longest
         examples, truncated = labelled_examples(task, tokenizer, splits.train, targets["train"], max_length)
-        predictor = Predictor(task, tokenizer, TorchRunner(network, processes.device), max_length)
+        predictor = labeller(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
         before = source.task_if_known if isinstance(source, ModelDirectory) else None
@@ -143,7 +146,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             values, expected = predictor.logits(*some.inputs)[:, 0], targets["train"][: len(some)]
             _take_up(cast("RegressionHead", head), before, task, values, expected)
         head.label_smoothing = self.recipe.label_smoothing or 0.0
-        constant_loss = head.constant_loss(torch.from_numpy(targets["train"]))
+        constant_loss = head.constant_loss(targets_of(examples)[task.head].values)
 
         def evaluate() -> Evaluation:
             score = task.scores(predictor.logits(*splits.validation.inputs), targets["validation"])[0].value
@@ -156,9 +159,9 @@ class EncoderTraining(Training[Task, LabelledSplits]):
             if label is not None and not self.trial:
                 pretrained = "" if isinstance(source, ModelDirectory) else ", or pre-trained weights"
                 logger.warning(
-                    "bertram: %s: all %d validation texts got the label %.60r: the model tells no texts apart; "
+                    "bertram: %s: all %d validation %s got the label %.60r: the model tells none apart; "
                     "try a higher --learning-rate, more --epochs or more texts%s",
-                    *(out, len(values), label, pretrained),
+                    *(out, len(values), "words" if task.per_word else "texts", label, pretrained),
                 )
             return task.scores(values, targets[name])
 
@@ -177,7 +180,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
                 "truncated_texts": truncated,
                 "pairs": splits.train.texts_b is not None,
             },
-            constant_loss=lambda batch: constant_loss(torch.from_numpy(batch.labels[task.head])),
+            constant_loss=lambda batch: constant_loss(targets_of(batch)[task.head].values),
         )
 
 
@@ -186,11 +189,17 @@ def labelled_examples(
 ) -> tuple[Examples, int]:
     """A table as a task's head learns it, with `targets` [N], and how many texts were cut.
 
+    A word is learned by its first token (Devlin et al. 2018, 5.3); texts of labelled words are not cut.
     A task that reads two texts apart needs a table of pairs, which `LabelledSplits.task` sees to.
 
     Raises:
         BadInput: as `Tokenizer.encode`.
     """
+    if task.per_word:
+        batch, places = lay_out(tokenizer, [words_of(text) for text in table.texts], max_length)
+        labels = np.full(len(batch.token_ids), IGNORED, np.int32)
+        labels[places] = targets[:, 1]
+        return Examples(batch, token_labels={task.head: labels}), 0
     read = [tokenizer.encode(*side, max_length=max_length) for side in table.sides(apart=task.apart)]
     (inputs, cut), *second = read
     inputs_b, also_cut = second[0] if second else (None, 0)
@@ -202,8 +211,7 @@ def _start(training: EncoderTraining, out: Path) -> tuple["Model", Tokenizer]:
     task, source = training.task, training.source
     heads = {task.head: task.outputs}
     if isinstance(source, ModelDirectory):
-        labels = task.labels if isinstance(task, Classification) else None
-        return source.read_model(heads, labels=labels), source.read_tokenizer()
+        return source.read_model(heads, labels=labels_of(task)), source.read_tokenizer()
     from bertram.models.heads import Model
 
     tokenizer = learned_tokenizer(

@@ -13,7 +13,7 @@ from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
 from bertram.supervised.generation import EncoderDecoderTraining, read_splits
-from bertram.tasks.registry import GENERATIONS, TASKS
+from bertram.tasks.registry import GENERATIONS, TASKS, is_tagged
 from bertram.text.rows import Columns
 from bertram.text.splits import Files, files_of
 from bertram.training.recipe import Recipe
@@ -42,8 +42,8 @@ def train(
     """Train `model` for a task and leave a model directory at `out`.
 
     Args:
-        task: classification, regression, similarity, translation or summarization; None guesses one of the first two
-            from the labels.
+        task: classification, regression, similarity, tagging, translation or summarization; None guesses one of the
+            first two from the labels.
         data: a table; for translation and summarization also two files of aligned lines.
         model: a preset, a directory or a name on the hub. Where texts are written: a preset such as transformer-tiny, a
             trained encoder–decoder directory, or a trained encoder's, which gets a new decoder of the same kind (Rothe
@@ -92,7 +92,7 @@ def train(
     else:
         files = files_of(data, validation, test, most=1)
         source = require_encoder(resolve(model, allow_pickle=allow_pickle))  # likewise
-        splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed)
+        splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed, tagged=is_tagged(task))
         training = EncoderTraining(
             task=splits.task(task),
             splits=splits,

@@ -98,12 +98,12 @@ class Classification(Task):
 
     def scores(self, logits: Logits, targets: Targets) -> list[Score]:
         """Accuracy, macro-F1 and Matthews' correlation."""
-        numbers, predicted = targets.astype(np.int64), _predicted(logits)
+        numbers, predicted = targets.astype(np.int64), most_probable(logits)
         return [metric(numbers, predicted) for metric in (metrics.accuracy, metrics.macro_f1, metrics.matthews)]
 
     def only_answer(self, logits: Logits, targets: Targets) -> str | None:
         """As `Task.only_answer`."""
-        predicted = set(_predicted(logits).tolist())
+        predicted = set(most_probable(logits).tolist())
         same = len(predicted) == 1 < len(set(targets.tolist()))
         return self.labels[predicted.pop()] if same else None
 
@@ -113,7 +113,7 @@ class Classification(Task):
 
     def terms(self, logits: Logits, targets: Targets) -> Floats:
         """Whether each example is right, [N, 1]."""
-        return np.asarray(_predicted(logits) == targets, np.float64)[:, None]
+        return np.asarray(most_probable(logits) == targets, np.float64)[:, None]
 
     def score_of(self, means: Floats) -> Floats:
         """The share that is right."""
@@ -121,8 +121,8 @@ class Classification(Task):
         return share
 
 
-def _predicted(logits: Logits) -> NDArray[np.int64]:
-    """The highest label of each row, -1 where logits are not finite."""
+def most_probable(logits: Logits) -> NDArray[np.int64]:
+    """The highest label of each row of [N, L], -1 where logits are not finite."""
     return np.where(np.isfinite(logits).all(-1), logits.argmax(-1), -1)
 
 

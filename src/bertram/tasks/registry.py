@@ -9,9 +9,10 @@ from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.regression import Regression
 from bertram.tasks.sequence_to_sequence import Generation, Summarization, Translation
 from bertram.tasks.similarity import Similarity
+from bertram.tasks.tagging import Tagging
 from bertram.tasks.task import Task, parse_number
 
-TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Regression, Similarity)}
+TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Regression, Similarity, Tagging)}
 """Tasks of an encoder with a head."""
 
 GENERATIONS: dict[str, type[Generation]] = {kind.name: kind for kind in (Translation, Summarization)}
@@ -41,6 +42,16 @@ def kind_of_task(name: str | None, labels: Sequence[str]) -> type[Task]:
         return Classification
     fractions = any(not value.is_integer() for value in numbers)
     return Regression if fractions or len(numbers) > _MOST_CLASSES else Classification
+
+
+def is_tagged(task: str | None) -> bool:
+    """Whether a task of that name labels words, so that its data may stand in CoNLL files."""
+    return task in TASKS and TASKS[task].per_word
+
+
+def labels_of(task: AnyTask | None) -> tuple[str, ...] | None:
+    """The names that the outputs of a task's head have, if they have any."""
+    return task.labels if isinstance(task, Classification | Tagging) else None
 
 
 def task_from_dict(value: Any) -> Task:

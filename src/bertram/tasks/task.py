@@ -42,6 +42,8 @@ class Task(ABC):
     """The primary metric; more is better."""
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     """Between which it lies."""
+    per_word: ClassVar[bool] = False
+    """Whether every word of a text is labelled: then what is [N, L] here has a row a word."""
     apart: ClassVar[bool] = False
     """Whether the texts of a pair are read each by itself, and it is their vectors' cosine, [N, 1], that is judged."""
 

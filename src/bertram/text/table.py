@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bertram.errors import BadInput
 from bertram.text.lines import checked_cell
 from bertram.text.rows import Columns, Rows, checked_columns, read_rows
+from bertram.text.tagged import TAGGED, read_tagged
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ class Table:
         )
 
 
-def read_table(path: str | Path, columns: Columns = None) -> Table:
+def read_table(path: str | Path, columns: Columns = None, *, tagged: bool = False) -> Table:
     """Read a file of labelled texts.
 
     Args:
+        tagged: every word is labelled, and the file may be one of `text.tagged.read_tagged`.
         path: ends with .csv, .tsv, .jsonl or .parquet; .gz may follow.
         columns: names of the columns to read as text, text_b and label where they are called otherwise. In CSV and TSV
             a number from 1 counts columns, unless one is called so; where there are only numbers there is no header.
@@ -76,6 +78,8 @@ def read_table(path: str | Path, columns: Columns = None) -> Table:
         BadInput: the file is missing, empty or broken, or lacks a column, a text or a label somewhere;
             or `columns` has another role.
     """
+    if tagged:
+        return table_of(str(path), read_tagged(Path(path), checked_columns(columns, TAGGED)))
     return table_of(str(path), read_rows(Path(path), checked_columns(columns)))
 
 

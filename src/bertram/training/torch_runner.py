@@ -27,7 +27,7 @@ class TorchRunner:
         self.model, self.device = model, device
 
     @torch.inference_mode()
-    def run(self, batch: Batch, guessed: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
+    def run(self, batch: Batch, asked: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
         """Every head's logits by its name, and "hidden" and "pooled", as `Model.forward` states them.
 
         Raises:
@@ -38,7 +38,7 @@ class TorchRunner:
         config = self.model.config
         batch.check(config.vocab_size, config.max_position_embeddings, config.type_vocab_size)
         self.model.eval()
-        places = None if guessed is None else torch.as_tensor(guessed, device=self.device)
+        places = None if asked is None else torch.as_tensor(asked, device=self.device)
         out = self.model(to_tensors(batch, self.device), places)
         return {name: tensor.float().cpu().numpy() for name, tensor in out.items()}
 

@@ -1,0 +1,137 @@
+"""A label for every word of a text, and the entities that labels make: names of people, parts of speech.
+
+Letters: N texts, W words of all of them, L labels, K terms.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertram.tasks import metrics
+from bertram.tasks.classification import Classification, most_probable
+from bertram.tasks.entities import Numbers, Scheme
+from bertram.tasks.task import Floats, Logits, Score, Targets, Task
+from bertram.text.words import words_of
+
+
+class Entity(NamedTuple):
+    """A run of words."""
+
+    first: int
+    end: int  # behind the last
+    label: str
+    score: float
+    """The mean of its words' probabilities."""
+
+
+@dataclass(frozen=True)
+class Tagging(Task):
+    """A fixed set of labels for words. The labels of a text stand in a string, parted by spaces as its words are.
+
+    What is one row an example elsewhere is one a word here: logits are [W, L], and targets [W, 2], the number of the
+    text that a word stands in and the number of its label.
+    """
+
+    words: Classification
+    """The labels, and what it means to give one to a word."""
+
+    name: ClassVar[str] = "tagging"
+    head: ClassVar[str] = "token_classification"
+    metric: ClassVar[str] = "f1"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    per_word: ClassVar[bool] = True
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.words.labels
+
+    @property
+    def outputs(self) -> int:
+        return self.words.outputs
+
+    @classmethod
+    def from_labels(cls, labels: Sequence[str], source: str = "the training data") -> Self:
+        return cls(Classification.from_labels([label for text in labels for label in words_of(text)], source))
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Self:
+        return cls(Classification.from_dict(value))
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.words.to_dict() | {"name": self.name}
+
+    def targets(self, labels: Sequence[str], source: str = "the data") -> NDArray[np.int64]:
+        """The text and the label of every word, [W, 2]."""
+        tags = [words_of(text) for text in labels]
+        texts = np.repeat(np.arange(len(tags)), [len(text) for text in tags])
+        return np.stack([texts, self.words.targets([tag for text in tags for tag in text], source)], axis=1)
+
+    def answers(self, logits: Logits) -> list[dict[str, Any]]:
+        """{"label", "score", "scores": {label: probability}} for each word of [W, L], by softmax."""
+        return self.words.answers(logits)
+
+    def entities(self, logits: Logits, texts: Numbers) -> list[list[Entity]]:
+        """Of words [W, L] in texts of these numbers, [W] from 0: those of every text, by words counted in all of them.
+
+        A list for each text up to the last that has words.
+        """
+        wide = logits.astype(np.float64)
+        shifted = np.exp(wide - wide.max(-1, keepdims=True))
+        probabilities = shifted.max(-1) / shifted.sum(-1)
+        found: list[list[Entity]] = [[] for _ in range(int(texts.max(initial=-1)) + 1)]
+        for first, end, kind in zip(*self.scheme.read(logits.argmax(-1), texts), strict=True):
+            score = float(probabilities[first:end].mean())
+            found[texts[first]].append(Entity(int(first), int(end), self.scheme.names[kind], score))
+        return found
+
+    @cached_property
+    def scheme(self) -> Scheme:
+        """What the labels say of entities."""
+        return Scheme.of(self.labels)
+
+    def scores(self, logits: Logits, targets: Targets) -> list[Score]:
+        """F1, precision and recall of entities, of which those count whose words and label are right, and accuracy.
+
+        All entities count alike (micro-average), as in seqeval. Accuracy is that of words.
+        """
+        matched, found, expected = self.terms(logits, targets).sum(0).tolist()
+        values = {
+            "f1": _ratio(2 * matched, found + expected),
+            "precision": _ratio(matched, found),
+            "recall": _ratio(matched, expected),
+        }
+        entities = [Score(name, value, f"{name}|entities|n:{expected:.0f}") for name, value in values.items()]
+        return [*entities, metrics.accuracy(targets[:, 1].astype(np.int64), most_probable(logits))]
+
+    def only_answer(self, logits: Logits, targets: Targets) -> str | None:
+        """As `Task.only_answer`, of words."""
+        return self.words.only_answer(logits, targets[:, 1])
+
+    def constant_score(self, targets: Targets) -> float:
+        """As `Task.constant_score`: 0 where the one answer is O, and little where every word is an entity."""
+        answers = np.eye(self.outputs, dtype=np.float32)
+        same = (np.broadcast_to(answer, (len(targets), self.outputs)) for answer in answers)
+        return max(float(self.score_of(self.terms(logits, targets).mean(0))) for logits in same)
+
+    def terms(self, logits: Logits, targets: Targets) -> Floats:
+        """How many entities of each text are right, are answered, and are there, [N, 3]."""
+        texts, expected = targets.astype(np.int64).T
+        sides = [self.scheme.read(labels, texts) for labels in (most_probable(logits), expected)]
+        keys = [side.keys(len(texts), len(self.scheme.names)) for side in sides]
+        right = sides[0].starts[np.isin(keys[0], keys[1])]
+        counted = (right, sides[0].starts, sides[1].starts)
+        size = int(texts.max(initial=-1)) + 1
+        return np.stack([np.bincount(texts[words], minlength=size) for words in counted], axis=1).astype(np.float64)
+
+    def score_of(self, means: Floats) -> Floats:
+        """F1 from the means of the terms; 0 where nothing is answered nor there."""
+        matched, either = 2 * means[..., 0], means[..., 1] + means[..., 2]
+        return np.divide(matched, either, out=np.zeros_like(matched), where=either > 0)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

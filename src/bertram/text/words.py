@@ -1,0 +1,106 @@
+"""Words: what taggers say something of, where they stand in a text, and how a batch holds them.
+
+Letters: W words, T tokens of all of them with the special ones.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertram.batch import Batch, laid_out
+from bertram.errors import BadInput
+from bertram.text.tokenizer import Tokenizer
+
+_ALONE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese and Japanese
+_LETTER = rf"[^\W{_ALONE}]"
+_WORD = re.compile(
+    rf"(?:{_LETTER}\.){{2,}}"  # U.S.
+    r"|\b(?-i:[A-Z])\.(?=\s*(?-i:[A-Z]))"  # George W. Bush
+    r"|['’](?:s|d|m|t|ll|re|ve)\b"  # the end of Obama's, as treebanks part it
+    r"|\b[cdjlmnst]['’](?=\w)"  # the beginning of l'Europe
+    rf"|{_LETTER}+(?:(?:(?!['’](?:s|d|m|t|ll|re|ve)\b)[-'’./&@+]|(?<=\d)[,:](?=\d)){_LETTER}+)*"
+    r"|\S",
+    re.IGNORECASE,
+)
+
+
+class _Letters(dict[int, int]):
+    """What `str.translate` makes of marks that belong to a letter, such as a vowel's in Hindi: a letter."""
+
+    def __missing__(self, code: int) -> int:
+        mark = unicodedata.category(chr(code))[0] == "M"
+        found = self[code] = ord("x") if mark else code
+        return found
+
+
+_LETTERS = _Letters()
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a labelled text, between which spaces stand."""
+    return text.split()
+
+
+def find_words(text: str) -> Iterator[tuple[int, int]]:
+    """Where the words of a text as people write it begin and end, in code points.
+
+    Words are parted as in treebanks: punctuation at their edges stands alone, as do an English 's and each
+    Chinese or Japanese character; hyphens, and points within abbreviations and numbers, stay.
+    """
+    return (found.span() for found in _WORD.finditer(text.translate(_LETTERS)))
+
+
+class WordBatch(NamedTuple):
+    """Words laid out for a model: every one of them stands in one sequence."""
+
+    batch: Batch
+    places: NDArray[np.int64]
+    """Of each word's first token among the T, [W], ascending."""
+
+
+def lay_out(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: int) -> WordBatch:
+    """Texts of words as sequences of [CLS] words [SEP] of at most `max_length` tokens.
+
+    A text that is longer makes several, none of which parts a word. A word of which nothing is left, such as a control
+    character, is an unknown token, and one that is longer than a sequence loses its end.
+
+    Raises:
+        BadInput: as `Tokenizer.pieces`, or the tokenizer has no [CLS] or [SEP].
+    """
+    budget = max_length - tokenizer.added
+    words = [word for text in texts for word in text]
+    pieces, counts = tokenizer.pieces(words, budget)
+    counts = np.minimum(counts, budget)
+    if (empty := counts == 0).any():
+        pieces = np.insert(pieces, np.cumsum(counts)[empty], np.int32(tokenizer.unk_id))
+        counts = np.maximum(counts, 1)
+    sequences = _sequences([len(text) for text in texts], counts, budget)  # that each word stands in, [W]
+    rows = np.bincount(sequences, counts).astype(np.int64) + 2
+    if (tokens := int(rows.sum())) >= 2**31:
+        raise BadInput(f"{tokens} tokens are more than one batch holds; use fewer texts")
+    offsets, positions = laid_out(rows)
+    token_ids = np.empty(offsets[-1], np.int32)
+    ordinary = np.ones(len(token_ids), np.bool_)
+    for place, special in ((offsets[:-1], tokenizer.cls_id), (offsets[1:] - 1, tokenizer.sep_id)):
+        token_ids[place], ordinary[place] = special, False
+    token_ids[ordinary] = pieces
+    places = np.cumsum(counts) - counts + 2 * sequences + 1
+    return WordBatch(Batch(token_ids, np.zeros_like(token_ids), positions, offsets), places)
+
+
+def _sequences(sizes: Sequence[int], counts: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
+    """The number of the sequence that each word stands in, [W], of texts of so many words each."""
+    found, number, start = np.empty(len(counts), np.int64), -1, 0
+    for size in sizes:
+        left = 0
+        for word, count in enumerate(counts[start : start + size].tolist(), start):
+            if word == start or count > left:
+                number, left = number + 1, budget
+            found[word] = number
+            left -= count
+        start += size
+    return found
