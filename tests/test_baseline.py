@@ -90,7 +90,7 @@ def test_two_labels_are_as_probable_as_scikit_learn_says():
 
     table = verdicts(["good", "bad"], SUBJECTS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_RUN_LENGTHS", (2,))
+        patch.setattr(module, "_RUN_LENGTHS", {False: (2,)})
         patch.setattr(module, "_STRENGTHS", (1.0,))
         baseline = fit(table, table, Classification)
     features = baseline._vectorizer.transform(table.texts)

@@ -174,7 +174,8 @@ def _load(path: Path, sources: Sources, model: Model, fresh: Mapping[str, nn.Mod
     Raises:
         BadInput: the file lacks some of it, has more or something else.
     """
-    unread = tuple(_beginnings(_PARTS) - _beginnings({*model.heads, "pooler"} - fresh.keys()))
+    parts = {*model.heads} | ({"pooler"} if model.pooler is not None else set())
+    unread = tuple(_beginnings(_PARTS) - _beginnings(parts - fresh.keys()))
     sources = _known(path, {name: found for name, found in sources.items() if not name.startswith(unread)})
     with torch.device("meta"):
         targets = _tensors(model) | _identity_projection(model.config)

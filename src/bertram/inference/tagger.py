@@ -61,8 +61,7 @@ class Tagger:
     def predict(self, inputs: Iterable[Input]) -> list[dict[str, Any]]:
         """One answer an input, in the order given: {"entities": [{"start", "end", "label", "text", "score"}]}.
 
-        An input is a string or {"text"}; start and end count its code points. A score is the mean probability of the
-        entity's words.
+        An input is a string or {"text"}; start and end count its code points.
 
         Raises:
             BadInput: an input is something else, or no valid Unicode.
@@ -70,17 +69,7 @@ class Tagger:
         texts = strings_of(singles_of(inputs, self.task.name))
         spans = [list(find_words(text)) for text in texts]
         logits = self._run([[text[a:b] for a, b in words] for text, words in zip(texts, spans, strict=True)])
-        numbers = np.repeat(np.arange(len(texts)), [len(words) for words in spans])
-        found = self.task.entities(check_finite(logits), numbers)
-        flat = [span for words in spans for span in words]
-        answers: list[dict[str, Any]] = [{"entities": []} for _ in texts]
-        for text, answer, entities in zip(texts, answers, found, strict=False):
-            for entity in entities:
-                start, end = flat[entity.first][0], flat[entity.end - 1][1]
-                answer["entities"].append(
-                    {"start": start, "end": end, "label": entity.label, "text": text[start:end], "score": entity.score}
-                )
-        return answers
+        return self.task.entities(texts, spans, check_finite(logits))
 
     def lengths(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> Ints:
         """As `Predictor.lengths`, of texts whose words are parted by spaces."""

@@ -6,26 +6,16 @@ Letters: N texts, W words of all of them, L labels, K terms.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bertram.tasks import metrics
 from bertram.tasks.classification import Classification, most_probable
-from bertram.tasks.entities import Numbers, Scheme
+from bertram.tasks.entities import Scheme
 from bertram.tasks.task import Floats, Logits, Score, Targets, Task
-from bertram.text.words import words_of
-
-
-class Entity(NamedTuple):
-    """A run of words."""
-
-    first: int
-    end: int  # behind the last
-    label: str
-    score: float
-    """The mean of its words' probabilities."""
+from bertram.text.words import Span, words_of
 
 
 @dataclass(frozen=True)
@@ -74,19 +64,29 @@ class Tagging(Task):
         """{"label", "score", "scores": {label: probability}} for each word of [W, L], by softmax."""
         return self.words.answers(logits)
 
-    def entities(self, logits: Logits, texts: Numbers) -> list[list[Entity]]:
-        """Of words [W, L] in texts of these numbers, [W] from 0: those of every text, by words counted in all of them.
+    def entities(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], logits: Logits) -> list[dict[str, Any]]:
+        """{"entities": [{"start", "end", "label", "text", "score"}]} for each text, whose words stand at these `spans`.
 
-        A list for each text up to the last that has words.
+        Places count code points, and a score is the mean probability of an entity's words, which have `logits` [W, L].
         """
         wide = logits.astype(np.float64)
         shifted = np.exp(wide - wide.max(-1, keepdims=True))
         probabilities = shifted.max(-1) / shifted.sum(-1)
-        found: list[list[Entity]] = [[] for _ in range(int(texts.max(initial=-1)) + 1)]
-        for first, end, kind in zip(*self.scheme.read(logits.argmax(-1), texts), strict=True):
-            score = float(probabilities[first:end].mean())
-            found[texts[first]].append(Entity(int(first), int(end), self.scheme.names[kind], score))
-        return found
+        numbers = np.repeat(np.arange(len(texts)), [len(words) for words in spans])
+        places = [span for words in spans for span in words]
+        answers: list[dict[str, Any]] = [{"entities": []} for _ in texts]
+        for first, end, kind in zip(*self.scheme.read(logits.argmax(-1), numbers), strict=True):
+            text, (start, _), (_, stop) = texts[numbers[first]], places[first], places[end - 1]
+            answers[numbers[first]]["entities"].append(
+                {
+                    "start": start,
+                    "end": stop,
+                    "label": self.scheme.names[kind],
+                    "text": text[start:stop],
+                    "score": float(probabilities[first:end].mean()),
+                }
+            )
+        return answers
 
     @cached_property
     def scheme(self) -> Scheme:

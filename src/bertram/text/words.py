@@ -39,14 +39,17 @@ class _Letters(dict[int, int]):
 
 _LETTERS = _Letters()
 
+Span = tuple[int, int]
+"""Where a word begins, and where it ends, in code points."""
+
 
 def words_of(text: str) -> list[str]:
     """The words of a labelled text, between which spaces stand."""
     return text.split()
 
 
-def find_words(text: str) -> Iterator[tuple[int, int]]:
-    """Where the words of a text as people write it begin and end, in code points.
+def find_words(text: str) -> Iterator[Span]:
+    """Where the words of a text as people write it stand.
 
     Words are parted as in treebanks: punctuation at their edges stands alone, as do an English 's and each
     Chinese or Japanese character; hyphens, and points within abbreviations and numbers, stay.
