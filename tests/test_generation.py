@@ -337,10 +337,13 @@ def test_lengths_and_batches_are_those_that_were_asked_for(tmp_path: Path) -> No
     assert again["max_length"] == 9
     rates = [(run["recipe"]["learning_rate"], run["recipe"]["encoder_learning_rate"]) for run in (first, again)]
     assert rates == [(1e-3, 1e-4), (5e-5, None)]
-    sizes = {"max_position_embeddings": 8}
+    sizes = {"max_position_embeddings": 4}  # of the decoder: documents of eight tokens are read whole
     bertram.train("classification", table(tmp_path / "t.csv"), model=encoder, out=tmp_path / "c", recipe=recipe)
     short = bertram.train("summarization", data, model=tmp_path / "c", out=tmp_path / "d", recipe=recipe, config=sizes)
-    assert short["max_length"] == 8
+    assert short["max_length"] == 32
+    assert (first["truncated_texts"], short["truncated_texts"]) == (0, 0)
+    written = artifacts.load_as(Generator, tmp_path / "d").write(["film room book meal film room"])
+    assert len(written[0].split()) < 4
 
 
 def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:

@@ -76,14 +76,10 @@ class EncoderDecoderTraining(Training[Generation, Splits[Pairs]]):
 
     @property
     def positions(self) -> int:
-        """As `Training.positions`, of texts that are read or written."""
+        """As `Training.positions`; what is written may be shorter, by the decoder's."""
         source = self.source
-        if source.is_transformer:
-            sizes = source.transformer_config
-            stacks = [changed(stack, self.config) for stack in (sizes.encoder, sizes.decoder)]
-        else:
-            stacks = [source.config, changed(source.config.untied, self.config)]
-        return min(stack.max_position_embeddings for stack in stacks)
+        encoder = changed(source.transformer_config.encoder, self.config) if source.is_transformer else source.config
+        return encoder.max_position_embeddings
 
     @property
     def defaults(self) -> Mapping[str, float]:
@@ -152,7 +148,8 @@ def pair_examples(
     """Pairs as a decoder learns them: given the start token and the tokens so far, it predicts the next token, and
     finally the end.
 
-    A text with several right ones stands there once for each. Longer texts are cut to `max_length` tokens.
+    A text with several right ones stands there once for each. Longer texts are cut to `max_length` tokens, and what is
+    written to the decoder's positions too.
 
     Returns the examples, and how many texts were cut.
     """
@@ -160,8 +157,9 @@ def pair_examples(
 
     sources, targets = pairs.flat
     inputs, cut = source.encode(sources, max_length=max_length)
-    pieces, lengths = target.pieces(targets, max_length - 1)
-    kept = np.minimum(lengths, max_length - 1)
+    most = min(max_length, config.decoder.max_position_embeddings) - 1
+    pieces, lengths = target.pieces(targets, most)
+    kept = np.minimum(lengths, most)
     offsets, positions = laid_out(kept + 1)
     written = np.full(offsets[-1], config.decoder_start_token_id, np.int32)
     written[ranges(offsets[:-1] + 1, kept)] = pieces
