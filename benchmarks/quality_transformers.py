@@ -1,38 +1,45 @@
-"""The peer's side of the SST-2 quality figure: transformers' Trainer, the same recipe as `bertram train`.
+"""The peer's side of quality figures: transformers' Trainer, the same recipe as `bertram train`.
 
     python benchmarks/quality_transformers.py MINILM_DIRECTORY TRAIN.tsv.gz DEV.tsv.gz OUT
+    python benchmarks/quality_transformers.py MINILM_DIRECTORY TRAIN.txt.gz DEV.txt.gz OUT --task tagging --epochs 3
 
-Recipe: 2 epochs, batches of 32, AdamW 5e-5, weight decay 0.01, linear warm-up over a tenth of the steps and linear
-decay, gradient norm 1.0, bf16 autocast, sequences grouped by length. Prints one JSON line a seed.
+The first is SST-2, the second CoNLL 2003, whose words are labelled by their first token. Recipe: batches of 32, AdamW,
+weight decay 0.01, linear warm-up over a tenth of the steps and linear decay, gradient norm 1.0, bf16 autocast, like
+lengths together. Prints one JSON line a seed.
 """
 
 import argparse
 import csv
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
+    DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
 )
 
+from bertram.batch import IGNORED
+from bertram.tasks.registry import TASKS
 
-class Sentences(torch.utils.data.Dataset[dict[str, Any]]):
-    def __init__(self, path: Path, tokenizer: Any) -> None:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        encoded = tokenizer([row["sentence"] for row in rows], truncation=True, max_length=128)
-        self.items = [
-            {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": int(row["label"])}
-            for ids, row in zip(encoded["input_ids"], rows, strict=True)
-        ]
+MAX_LENGTH = 128
+CLASSES = {
+    "classification": (AutoModelForSequenceClassification, DataCollatorWithPadding),
+    "tagging": (AutoModelForTokenClassification, DataCollatorForTokenClassification),
+}
+
+
+class Items(torch.utils.data.Dataset[dict[str, Any]]):
+    def __init__(self, items: list[dict[str, Any]]) -> None:
+        self.items = items
 
     def __len__(self) -> int:
         return len(self.items)
@@ -41,24 +48,78 @@ class Sentences(torch.utils.data.Dataset[dict[str, Any]]):
         return self.items[index]
 
 
+def sentences(path: Path) -> tuple[list[str], list[str]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [row["sentence"] for row in rows], [row["label"] for row in rows]
+
+
+def tagged(path: Path) -> tuple[list[str], list[str]]:
+    """Words and labels of every sentence, with spaces between them."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        parts = [[line.split() for line in part.splitlines()] for part in file.read().split("\n\n")]
+    kept = [part for part in parts if part and part[0][0] != "-DOCSTART-"]
+    texts, labels = ([" ".join(cells[column] for cells in part) for part in kept] for column in (0, -1))
+    return texts, labels
+
+
+def classified(tokenizer: Any, texts: list[str], targets: Any) -> Iterator[dict[str, Any]]:
+    for ids, label in zip(tokenizer(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"], targets, strict=True):
+        yield {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": int(label)}
+
+
+def labelled(tokenizer: Any, texts: list[str], targets: Any) -> Iterator[dict[str, Any]]:
+    start = 0
+    for text in texts:
+        words = text.split()
+        encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=MAX_LENGTH)
+        numbers = encoded.word_ids()
+        first = [
+            number is not None and number != before
+            for before, number in zip([None, *numbers[:-1]], numbers, strict=True)
+        ]
+        labels = [
+            int(targets[start + number, 1]) if new else IGNORED for new, number in zip(first, numbers, strict=True)
+        ]
+        yield {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
+        start += len(words)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("train", type=Path)
     parser.add_argument("dev", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--task", choices=CLASSES, default="classification")
+    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    train, dev = Sentences(options.train, tokenizer), Sentences(options.dev, tokenizer)
+    read, encode = (tagged, labelled) if options.task == "tagging" else (sentences, classified)
+    (texts, labels), (dev_texts, dev_labels) = read(options.train), read(options.dev)
+    task = TASKS[options.task].from_labels(labels)
+    expected = task.targets(dev_labels)
+    train, dev = (
+        Items(list(encode(tokenizer, *side))) for side in ((texts, task.targets(labels)), (dev_texts, expected))
+    )
+    model_class, collator = CLASSES[options.task]
+
+    def score(output: Any) -> dict[str, float]:
+        logits = output.predictions
+        if options.task == "tagging":
+            logits = logits[output.label_ids != IGNORED]
+        return {task.metric: task.scores(logits, expected)[0].value}
+
     for seed in options.seeds:
         torch.manual_seed(seed)
         arguments = TrainingArguments(
             output_dir=str(options.out),
             seed=seed,
-            num_train_epochs=2,
+            num_train_epochs=options.epochs,
             per_device_train_batch_size=32,
-            learning_rate=5e-5,
+            learning_rate=options.learning_rate,
             weight_decay=0.01,
             warmup_steps=0.1,
             lr_scheduler_type="linear",
@@ -72,19 +133,16 @@ def main() -> None:
             disable_tqdm=True,
         )
         trainer = Trainer(
-            model=AutoModelForSequenceClassification.from_pretrained(options.model),
+            model=model_class.from_pretrained(options.model, num_labels=task.outputs),
             args=arguments,
             train_dataset=train,
             eval_dataset=dev,
-            data_collator=DataCollatorWithPadding(tokenizer),
-            compute_metrics=lambda output: {
-                "accuracy": float(np.mean(output.predictions.argmax(-1) == output.label_ids))
-            },
+            data_collator=collator(tokenizer),
+            compute_metrics=score,
         )
         seconds = trainer.train().metrics["train_runtime"]
-        print(
-            json.dumps({"seed": seed, "accuracy": trainer.evaluate()["eval_accuracy"], "seconds": seconds}), flush=True
-        )
+        value = trainer.evaluate()[f"eval_{task.metric}"]
+        print(json.dumps({"seed": seed, task.metric: value, "seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":
