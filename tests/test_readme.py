@@ -36,6 +36,8 @@ SMALLER = {
     "--epochs 5": "--steps 1 --evaluations 1",
     "--hours 1": "--steps 2 --evaluations 1 --embedding-size 16",
     "--out out/alike": "--out out/alike --steps 2 --evaluations 1",
+    "--out out/names": "--out out/names --steps 2 --evaluations 1",
+    "--out out/taggers": "--out out/taggers --steps 2 --evaluations 1",
 }
 
 
@@ -68,6 +70,8 @@ def place(tmp_path):
     mails = [{"document": text, "summary": text.split()[0]} for text, _ in rows(60)]
     (tmp_path / "mails.jsonl").write_text("".join(f"{json.dumps(mail)}\n" for mail in mails))
     (tmp_path / "mails.txt").write_text("".join(f"{text}\n" for text, _ in rows(200)))
+    for name, count in (("names.conll", 40), ("names-test.conll", 10)):
+        (tmp_path / name).write_text("".join(f"Ada B-PER\n{text.split()[0]} O\n\n" for text, _ in rows(count)))
     pairs = "".join(f"{text},{label} {text},{len(text) % 5}\n" for text, label in rows(20))
     (tmp_path / "pairs.csv").write_text(f"text,text_b,label\n{pairs}")
     model_directory(tmp_path / "demo" / "MiniLM", {"embedding": 0})
@@ -98,10 +102,11 @@ def test_the_chinese_one_has_the_same_code_and_figures():
 def test_it_runs(run, place):
     """From the first command to the last, as later ones use what earlier ones wrote."""
     for language, text in code():
-        assert language in ("", "python", "csv"), f"no way known to run a block of {language}"
-        if language == "csv":
-            (place / "shown.csv").write_text(text)
-            assert len(read_table(place / "shown.csv")) == len(text.splitlines()) - 1
+        assert language in ("", "python", "csv", "conll"), f"no way known to run a block of {language}"
+        if language in ("csv", "conll"):
+            (place / f"shown.{language}").write_text(text)
+            shown = read_table(place / f"shown.{language}", tagged=language == "conll")
+            assert len(shown) == (len(text.splitlines()) - 1 if language == "csv" else text.count("\n\n"))
         elif language == "python":
             run([sys.executable, "-c", text])
         else:

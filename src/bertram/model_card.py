@@ -11,6 +11,7 @@ _HUB_TASKS = {
     "classification": "text-classification",
     "regression": "text-classification",
     "similarity": "sentence-similarity",
+    "tagging": "token-classification",
 }
 _FILL_MASK = "bertram fill-mask this/directory 'It was a [MASK] day.'"
 
@@ -29,7 +30,10 @@ def model_card(manifest: dict[str, Any]) -> str:
         for name in ("train", "validation", "test")
         if data[name]
     ]
-    cut = f"- texts longer than {manifest['max_length']} tokens are cut; in training {manifest['truncated_texts']:,}"
+    longer = f"- texts longer than {manifest['max_length']} tokens are"
+    cut = f"{longer} cut; in training {manifest['truncated_texts']:,}"
+    if task["name"] == "tagging":
+        cut = f"{longer} read in parts"
     asked = '{"text": "a text", "text_b": "another"}' if manifest.get("pairs") else '"a text"'
     rows += _unit(task)
     use = ["import bertram", "", f'bertram.load("this/directory").predict([{asked}])']
