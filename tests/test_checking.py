@@ -58,7 +58,7 @@ def test_rows_that_also_stand_in_an_earlier_table(tmp_path):
         "validation": {"rows": 1, "otherwise_labelled": 0},
     }
     assert found["warnings"] == [
-        "2 of 3 rows of dev.tsv also stand in train.tsv, 1 of them with another label; scores on dev.tsv will flatter",
+        "2 of 3 rows of dev.tsv also stand in train.tsv, 1 of them labelled otherwise; scores on dev.tsv will flatter",
         "1 of 2 rows of test.tsv also stands in dev.tsv",
     ]
 
@@ -99,12 +99,12 @@ def test_labels_that_training_lacks(tmp_path):
 
 
 def test_labels_that_are_one_to_a_reader(tmp_path):
-    """Names that are several only by white space, or as numbers, wherever they stand."""
-    more = [(f"more text {i}", label) for i, label in enumerate([" a"] * 10 + ["1"] * 10)]
+    """Names that are several only by case and white space, or as numbers, wherever they stand."""
+    more = [(f"more text {i}", label) for i, label in enumerate([" A"] * 10 + ["1"] * 10)]
     found = check_tables(clean(tmp_path / "train.tsv", *more), table(tmp_path / "dev.tsv", ("one", "1.0")))
     assert found["warnings"][1:] == [
-        "labels that differ only in white space, in how accents are composed or in how a number is written count as "
-        "different ones: 'a', ' a', '1', '1.0'"
+        "labels that differ only in case, in white space, in how accents are composed or in how a number is written "
+        "count as different ones: 'a', ' A', '1', '1.0'"
     ]
 
 
@@ -181,7 +181,7 @@ def test_tokens_of_a_preset_are_those_that_training_would_learn(tmp_path):
         "max_length": 512,
     }
     assert found["tables"]["train"]["lengths"]["tokens"]["max"] == batch.lengths.max() == 602
-    assert found["tables"]["train"]["truncated"] == 1
+    assert found["tables"]["train"]["too_long"] == 1
     assert found_about(found, "512") == [
         "1 of 21 rows of train.tsv runs past the 512 tokens that bert-tiny reads, and would be cut"
     ]
@@ -276,8 +276,8 @@ def test_a_task_that_is_named_is_not_guessed(tmp_path):
     assert "task        regression" in render(named).splitlines()
     words = check_tables(clean(tmp_path / "words.tsv"), task="regression")
     assert words["warnings"] == ["20 of 20 rows of words.tsv hold a label that is no number: 'a', 'b'"]
-    with pytest.raises(BadInput, match="no task named tagging"):
-        check_tables(numbers, task="tagging")
+    with pytest.raises(BadInput, match="no task named parsing"):
+        check_tables(numbers, task="parsing")
 
 
 def test_similarity_reads_its_two_texts_apart(tmp_path):

@@ -81,7 +81,7 @@ def test_lengths_in_tokens(tmp_path):
     train = found["tables"]["train"]
     assert found["model"]["learned_here"]
     assert (train["lengths"]["source"]["tokens"]["max"], train["lengths"]["target"]["tokens"]["max"]) == (601, 701)
-    assert train["truncated"] == 1
+    assert train["too_long"] == 1
     assert any("past the 512 tokens that transformer-tiny reads" in warning for warning in found["warnings"])
 
 

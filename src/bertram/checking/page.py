@@ -18,7 +18,7 @@ from bertram.tasks.rouge import HAN, SOUTHEAST_ASIAN
 from bertram.text.lines import kind_of
 
 NOTABLE = 0.01
-"""Share of cut texts, unknown tokens and their like that a user should hear of."""
+"""Share of long texts, unknown tokens and their like that a user should hear of."""
 NO_LIMIT = 2**30
 """Tokens; more than any line holds that is read."""
 
@@ -84,9 +84,12 @@ def count_rows(
 
 
 def token_rows(found: Found) -> Iterator[list[str]]:
-    """Counts of what the model would cut and does not know."""
+    """Counts of what is longer than the model reads, and of what it does not know."""
     tables = found["tables"].values()
-    yield [f"past {found['model']['max_length']:,} tokens", *(share(table["truncated"], table) for table in tables)]
+    yield [
+        f"past {found['model']['max_length']:,} tokens",
+        *(share(table["too_long"], table["rows"]) for table in tables),
+    ]
     yield ["unknown tokens", *(f"{table['unknown_tokens']:.1%}" for table in tables)]
 
 
@@ -104,14 +107,16 @@ def warnings_of_quotes(table: Found) -> Iterator[str]:
         yield f"{hold} a text quoted as in CSV; TSV has no quoting here, so the quotation marks are part of the text"
 
 
-def warnings_of_tokens(found: Found) -> Iterator[str]:
-    """Of texts that the model would cut, and of a language that it does not know or has learned too little of."""
+def warnings_of_tokens(found: Found, made: str = "cut") -> Iterator[str]:
+    """Of texts longer than the model reads, with what is made of them, and of a language that it does not know or has
+    learned too little of.
+    """
     model, tables = found["model"], found["tables"]
     name, longest = model["name"], model["max_length"]
     for table in tables.values():
-        if table["truncated"] >= NOTABLE * table["rows"]:
-            past = rows(table["truncated"], table, "run")
-            yield f"{past} past the {longest:,} tokens that {name} reads, and would be cut"
+        if table["too_long"] >= NOTABLE * table["rows"]:
+            past = rows(table["too_long"], table, "run")
+            yield f"{past} past the {longest:,} tokens that {name} reads, and would be {made}"
         if table["unknown_tokens"] >= NOTABLE:
             part = f"{table['unknown_tokens']:.1%}"
             unknown = f"unknown to {name}: does it know the language?"
@@ -119,14 +124,14 @@ def warnings_of_tokens(found: Found) -> Iterator[str]:
             yield f"{part} of the tokens of {table['file']} are {unlearned if model['learned_here'] else unknown}"
 
 
-def rows(count: int, table: Found, verb: str) -> str:
-    """The beginning of a sentence on so many rows of a table."""
-    return f"{count:,} of {table['rows']:,} rows of {table['file']} {verb}{'s' if count == 1 else ''}"
+def rows(count: int, table: Found, verb: str, counted: str = "rows") -> str:
+    """The beginning of a sentence on so many rows of a table, or of what else is counted there."""
+    return f"{count:,} of {table[counted]:,} {counted} of {table['file']} {verb}{'s' if count == 1 else ''}"
 
 
-def share(count: int, table: Found) -> str:
-    """So many rows of a table, with their share."""
-    return f"{count:,} {count / table['rows']:6.1%}"
+def share(count: int, whole: int) -> str:
+    """So many, with their share."""
+    return f"{count:,} {count / whole if whole else 0:6.1%}"
 
 
 def named(labels: Iterable[str]) -> str:

@@ -112,7 +112,7 @@ def _lengths(sources: Sequence[str], targets: Sequence[str], reader: Reader | No
     unknown = (batch.token_ids == reader.source.unk_id).sum() + (pieces == reader.target.unk_id).sum()
     return {
         "lengths": lengths,
-        "truncated": int((np.maximum(batch.lengths, written) > reader.max_length).sum()),
+        "too_long": int((np.maximum(batch.lengths, written) > reader.max_length).sum()),
         "unknown_tokens": float(unknown / (len(batch.token_ids) + len(pieces))),
     }
 

@@ -1,8 +1,7 @@
 """What tables of labelled texts hold."""
 
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,23 @@ from typing import Any
 import numpy as np
 
 from bertram.checking import page
+from bertram.checking.labels import (
+    label_rows,
+    repetitions,
+    warnings_of_few,
+    warnings_of_repetitions,
+    warnings_of_spelling,
+)
 from bertram.checking.reader import Reader
-from bertram.model_directory import ModelDirectory
-from bertram.model_names import require_encoder, resolve
-from bertram.pages.labels import short
 from bertram.tasks.classification import Classification
 from bertram.tasks.registry import kind_of_task
 from bertram.tasks.task import Task, parse_number
 from bertram.text.rows import Columns, Rows, checked_columns, read_rows
 from bertram.text.table import Table, table_of
-from bertram.text.tokenizer import Tokenizer
 
-_LISTED_LABELS = 20  # lines of the table
-_FEW = 10  # rows of a label below which little can be learned of it
 _MOST = 0.9  # share of one label above which scores say little
 
 Example = tuple[str, str | None]
-Labels = dict[Example, set[str | float | None]]
-"""The labels that every text or pair of a table has."""
 
 
 def check_tables(
@@ -42,10 +40,11 @@ def check_tables(
     """Count what stands in the tables and what is wrong with them.
 
     `files` are a table for "train", perhaps for "validation" and "test". `task` is one of
-    `bertram.tasks.registry.TASKS`; None guesses from the training labels. Texts are equal if every character is; a pair
-    counts as one text. Lengths are in characters and, unless most rows are written without spaces, words, with `model`
-    also in its tokens, special ones included, where of two texts that the task reads apart the longer counts; those of
-    a preset are learned from all training texts, a tokenizer of at most `vocab_size` entries, `cased` or not.
+    `bertram.tasks.registry.TASKS` that labels whole texts; None guesses from the training labels. Texts are equal if
+    every character is; a pair counts as one text. Lengths are in characters and, unless most rows are written without
+    spaces, words, with `model` also in its tokens, special ones included, where of two texts that the task reads apart
+    the longer counts; those of a preset are learned from all training texts, a tokenizer of at most `vocab_size`
+    entries, `cased` or not.
 
     Returns:
         "task": its name; "guessed": whether by the labels; "model": name, vocabulary and length, or None; "tables": for
@@ -61,12 +60,12 @@ def check_tables(
     rows = {part: read_rows(path, named) for part, path in paths.items()}
     tables = {part: table_of(str(paths[part]), found) for part, found in rows.items()}
     kind = kind_of_task(task, tables["train"].labels)
-    reader = None if model is None else _reader(model, tables["train"], vocab_size, cased)
+    reader = None if model is None else Reader.of_labelled(model, tables["train"].all_texts, vocab_size, cased)
     described = reader and reader.described
     found: dict[str, Any] = {"task": kind.name, "guessed": task is None, "model": described, "tables": {}}
-    known = {part: _labels_of_texts(table, kind) for part, table in tables.items()}
+    labelled = {part: list(zip(_examples(table), _values(table, kind), strict=True)) for part, table in tables.items()}
     for part, table in tables.items():
-        earlier = list(found["tables"])
+        earlier = {other: labelled[other] for other in found["tables"]}
         found["tables"][part] = {
             "file": names[part],
             "rows": len(table),
@@ -74,10 +73,8 @@ def check_tables(
             **_columns(rows[part]),
             **_labels(table, tables["train"], kind),
             "blank": sum(not all(text.strip() for text in example if text is not None) for example in _examples(table)),
-            "repeated": len(table) - len(known[part]),
             "quoted": page.count_quoted(paths[part], *(texts for texts in table.inputs if texts is not None)),
-            "contradictory": sum(len(known[part][example]) > 1 for example in _examples(table)),
-            "also_in": {other: _overlap(table, kind, known[other]) for other in earlier},
+            **repetitions(labelled[part], earlier),
             **_lengths(table, kind, reader),
         }
     found["warnings"] = list(_warnings(found, kind))
@@ -96,16 +93,6 @@ def render(found: dict[str, Any]) -> str:
     return page.render(found, facts, [*_label_rows(found), *_count_rows(found)], lengths)
 
 
-def _reader(model: str | Path, train: Table, vocab_size: int | None, cased: bool) -> Reader:
-    source = require_encoder(resolve(model))
-    if isinstance(source, ModelDirectory):
-        return Reader.of_encoder(source)
-    config = source.config
-    size = config.vocab_size if vocab_size is None else vocab_size
-    tokenizer = Tokenizer.train(train.all_texts, config.model_type, size, cased=cased)
-    return Reader(source.name, tokenizer, tokenizer, config.max_position_embeddings, learned_here=True)
-
-
 def _examples(table: Table) -> list[Example]:
     seconds: Sequence[str | None] = table.texts_b or [None] * len(table)
     return list(zip(table.texts, seconds, strict=True))
@@ -114,20 +101,6 @@ def _examples(table: Table) -> list[Example]:
 def _values(table: Table, task: type[Task]) -> list[str | float | None]:
     """Labels as the task compares them: 1 and 1.0 are one number, but two names."""
     return list(table.labels) if task is Classification else [parse_number(label) for label in table.labels]
-
-
-def _labels_of_texts(table: Table, task: type[Task]) -> Labels:
-    found: Labels = {}
-    for example, label in zip(_examples(table), _values(table, task), strict=True):
-        found.setdefault(example, set()).add(label)
-    return found
-
-
-def _overlap(table: Table, task: type[Task], known: Labels) -> dict[str, int]:
-    """How many rows have a text of another table, and how many of these a label that it does not have there."""
-    rows = zip(_examples(table), _values(table, task), strict=True)
-    agreeing = [label in known[example] for example, label in rows if example in known]
-    return {"rows": len(agreeing), "otherwise_labelled": agreeing.count(False)}
 
 
 def _labels(table: Table, train: Table, task: type[Task]) -> dict[str, Any]:
@@ -165,7 +138,7 @@ def _lengths(table: Table, task: type[Task], reader: Reader | None) -> dict[str,
     token_ids = np.concatenate([batch.token_ids for batch in batches])
     return {
         "lengths": lengths,
-        "truncated": int((longest > reader.max_length).sum()),
+        "too_long": int((longest > reader.max_length).sum()),
         "unknown_tokens": float((token_ids == reader.source.unk_id).mean()),
     }
 
@@ -179,40 +152,17 @@ def _warnings(found: dict[str, Any], task: type[Task]) -> Iterator[str]:
         name = table["file"]
         if table["pairs"] != tables["train"]["pairs"]:
             yield f"of {train} and {name} one holds pairs of texts and the other single texts"
-        for other, overlap in table["also_in"].items():
-            if overlap["rows"]:
-                differing = overlap["otherwise_labelled"]
-                labelled = f", {differing:,} of them with another label" if differing else ""
-                flattered = f"; scores on {name} will flatter" if other == "train" else ""
-                stand = page.rows(overlap["rows"], table, "also stand")
-                yield f"{stand} in {tables[other]['file']}{labelled}{flattered}"
         if unusable := table["unusable_labels"]:
             why = "that is no number" if table["labels"] is None else f"that {train} lacks"
             yield f"{page.rows(sum(unusable.values()), table, 'hold')} a label {why}: {page.named(unusable)}"
         if table["blank"]:
             yield f"{page.rows(table['blank'], table, 'hold')} a blank text"
         yield from page.warnings_of_quotes(table)
-        if table["repeated"]:
-            yield f"{page.rows(table['repeated'], table, 'repeat')} the text of an earlier one"
-        if table["contradictory"]:
-            yield f"{page.rows(table['contradictory'], table, 'share')} a text with a row that is labelled otherwise"
-    yield from _warnings_of_spelling(tables.values())
+        yield from warnings_of_repetitions(table, tables)
+    yield from warnings_of_spelling(label for table in tables.values() for label in table["labels"] or ())
     yield from _warnings_of_balance(tables["train"])
     if found["model"] is not None:
         yield from page.warnings_of_tokens(found)
-
-
-def _warnings_of_spelling(tables: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Of names that a reader would take for one."""
-    alike: dict[str | float, list[str]] = {}
-    for label in dict.fromkeys(label for table in tables for label in table["labels"] or ()):
-        number = parse_number(label)
-        name = unicodedata.normalize("NFC", " ".join(label.split()))
-        alike.setdefault(name if number is None else number, []).append(label)
-    if several := [label for labels in alike.values() if len(labels) > 1 for label in labels]:
-        names = page.named(several)
-        differ = "only in white space, in how accents are composed or in how a number is written"
-        yield f"labels that differ {differ} count as different ones: {names}"
 
 
 def _warnings_of_balance(train: dict[str, Any]) -> Iterator[str]:
@@ -227,8 +177,7 @@ def _warnings_of_balance(train: dict[str, Any]) -> Iterator[str]:
     elif count >= _MOST * train["rows"]:
         hold = page.rows(count, train, "hold")
         yield f"{hold} the label {page.named([first])}; a model that always answers so is as accurate"
-    if few := [label for label, rows in labels.items() if rows < _FEW]:
-        yield f"fewer than {_FEW} rows of {file} each for {len(few):,} of {len(labels):,} labels: {page.named(few)}"
+    yield from warnings_of_few(labels, train, "rows")
 
 
 def _label_rows(found: dict[str, Any]) -> Iterator[list[str]]:
@@ -238,12 +187,7 @@ def _label_rows(found: dict[str, Any]) -> Iterator[list[str]]:
         for bound in ("min", "mean", "max"):
             yield [f"label, {bound}", *(f"{t['numbers'][bound]:,.4g}" if t["numbers"] else "–" for t in tables)]
         return
-    labels = list(dict.fromkeys(label for table in tables for label in table["labels"]))
-    for label in labels[:_LISTED_LABELS]:
-        yield [f"label {short(label, 18)!r}", *(page.share(table["labels"].get(label, 0), table) for table in tables)]
-    if rest := labels[_LISTED_LABELS:]:
-        counts = [sum(table["labels"].get(label, 0) for label in rest) for table in tables]
-        yield [f"{len(rest):,} more labels", *map(page.share, counts, tables)]
+    yield from label_rows("label", [table["labels"] for table in tables], [table["rows"] for table in tables])
 
 
 def _column_lines(tables: dict[str, Any]) -> Iterator[str]:
