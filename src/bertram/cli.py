@@ -189,6 +189,7 @@ def check(
 
         bertram check reviews.csv --test test.csv --model bertram-english
         bertram check train.en train.de
+        bertram check news.conll --task tagging
 
     Parameters
     ----------

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from bertram.checking import pairs, tables
+from bertram.checking import pairs, tables, tagged
 from bertram.config import NEVER_CASED, PRESETS, TRANSFORMERS
 from bertram.errors import BadInput
-from bertram.tasks.registry import GENERATIONS
-from bertram.text.rows import ROLES, Columns, checked_columns, read_rows
+from bertram.tasks.registry import GENERATIONS, is_tagged
+from bertram.text.rows import ROLES, Columns, checked_columns, is_table, no_table, read_rows
 from bertram.text.splits import Files, files_of, listed
 
 
@@ -34,6 +34,8 @@ def check(
         raise BadInput("--vocab-size and --cased are for the tokenizer that a preset learns; give a preset as --model")
     if task is None:
         table, *more = listed(data)
+        if not more and not is_table(table):
+            raise BadInput(f"{no_table(table)}; a file of labelled words, such as CoNLL, needs --task tagging")
         task = "translation" if more else _by_columns(table, columns)
     if task in GENERATIONS:
         if cased:
@@ -42,6 +44,9 @@ def check(
         found = pairs.check_pairs(task, files, model=model, columns=columns, vocab_size=vocab_size)
         return found, pairs.render(found)
     files = files_of(data, validation, test, most=1)
+    if is_tagged(task):
+        found = tagged.check_tagged(files, model=model, columns=columns, vocab_size=vocab_size, cased=cased)
+        return found, tagged.render(found)
     found = tables.check_tables(files, task=task, model=model, columns=columns, vocab_size=vocab_size, cased=cased)
     return found, tables.render(found)
 
