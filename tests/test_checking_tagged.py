@@ -8,6 +8,7 @@ from rich.cells import cell_len
 
 from bertram.checking import tagged
 from bertram.checking.check import check
+from bertram.errors import BadInput
 from bertram.supervised.train import train as train_model
 from bertram.text.splits import files_of
 from tiny import model_directory, run
@@ -76,7 +77,7 @@ def test_labels_that_training_refuses(tmp_path):
     assert found["warnings"] == [
         "2 of 3 words of dev.conll hold a label that train.conll lacks, which training refuses: 'I-LOC', 'B-ORG'"
     ]
-    with pytest.raises(Exception, match="not seen in training"):
+    with pytest.raises(BadInput, match="not seen in training"):
         train_model("tagging", train, model="bert-tiny", out=tmp_path / "out", validation=dev)
 
 

@@ -103,7 +103,8 @@ def _entities(task: Tagging, table: Table) -> dict[str, Any]:
         return dict.fromkeys(("entities", "words_in_entities", "kinds", "odd_beginnings"))
     entities = scheme.read(labels, texts)
     first = labels[entities.starts]
-    prefixed = np.array([label not in scheme.names for label in task.labels])
+    bare = set(scheme.names)
+    prefixed = np.array([label not in bare for label in task.labels])
     odd = first[prefixed[first] & ~scheme.begins[first] & scheme.begins.any()]
     return {
         "entities": len(first),
