@@ -177,7 +177,7 @@ def test_a_file_that_is_no_table_is_told_of_the_task(tmp_path, capsys):
     assert run("check", clean(tmp_path / "train.conll")) == 2
     said = capsys.readouterr().err
     assert "what kind of table is it? Names end with .csv, .tsv, .jsonl, .parquet" in said
-    assert "needs --task tagging" in said
+    assert "the task is tagging" in said
     assert said.count("\n") == 1
 
 

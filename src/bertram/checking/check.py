@@ -7,7 +7,7 @@ from bertram.checking import pairs, tables, tagged
 from bertram.config import NEVER_CASED, PRESETS, TRANSFORMERS
 from bertram.errors import BadInput
 from bertram.tasks.registry import GENERATIONS, is_tagged
-from bertram.text.rows import ROLES, Columns, checked_columns, is_table, no_table, read_rows
+from bertram.text.rows import ROLES, Columns, checked_columns, read_rows
 from bertram.text.splits import Files, files_of, listed
 
 
@@ -34,8 +34,6 @@ def check(
         raise BadInput("--vocab-size and --cased are for the tokenizer that a preset learns; give a preset as --model")
     if task is None:
         table, *more = listed(data)
-        if not more and not is_table(table):
-            raise BadInput(f"{no_table(table)}; a file of labelled words, such as CoNLL, needs --task tagging")
         task = "translation" if more else _by_columns(table, columns)
     if task in GENERATIONS:
         if cased:

@@ -43,7 +43,10 @@ def read_rows(path: Path, columns: Columns, roles: Sequence[str] = ROLES) -> Row
     """
     reader = _READERS.get(kind_of(path))
     if reader is None:
-        raise BadInput(no_table(path))
+        raise BadInput(
+            f"{path}: what kind of table is it? Names end with {', '.join(_READERS)}; .gz may follow. For labelled "
+            "words, such as CoNLL's, the task is tagging"
+        )
     if not path.exists():
         raise BadInput(f"{path}: no such file")
     return reader(path, columns, roles)
@@ -52,11 +55,6 @@ def read_rows(path: Path, columns: Columns, roles: Sequence[str] = ROLES) -> Row
 def is_table(path: Path) -> bool:
     """Whether a file's name says that `read_rows` can read it."""
     return kind_of(path) in _READERS
-
-
-def no_table(path: Path) -> str:
-    """The error of a file that `is_table` does not take for one."""
-    return f"{path}: what kind of table is it? Names end with {', '.join(_READERS)}; .gz may follow"
 
 
 def checked_columns(columns: Columns, roles: Sequence[str] = ROLES) -> Mapping[str, str]:
