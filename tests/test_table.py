@@ -62,6 +62,13 @@ def test_parquet_of_decimals_and_of_one_column_for_two_roles(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["^t.*$", "*"])
+def test_a_parquet_column_is_called_what_it_is_called(tmp_path, name):
+    """polars takes some names for patterns of names."""
+    polars.DataFrame({"two": ["no", "no"], name: ["a", "b"], "label": ["x", "y"]}).write_parquet(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet", {"text": name}).texts == ["a", "b"]
+
+
 def test_what_is_said_of_a_damaged_parquet_file_is_one_line(tmp_path):
     """Also where the native reader panics, which it says in lines of its own."""
     polars.DataFrame({"text": ["one", "two"] * 20, "label": ["x", "y"] * 20}).write_parquet(tmp_path / "whole.parquet")

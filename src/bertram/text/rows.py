@@ -125,8 +125,8 @@ def _parquet(path: Path, columns: Columns, roles: Sequence[str]) -> Rows:
             names = list(polars.read_parquet_schema(stream))
         places = _places(str(path), names, columns, roles)
         with opened(path) as stream:
-            wanted = dict.fromkeys(names[place] for place in places.values())  # one may have two roles
-            frame = polars.read_parquet(stream, columns=list(wanted))
+            wanted = sorted(set(places.values()))  # one may have two roles; names may read as patterns of names
+            frame = polars.read_parquet(stream, columns=wanted)
     names = [*frame.columns, *(name for name in names if name not in frame.columns)]
     return Rows(names, _places(str(path), names, columns, roles), enumerate(frame.iter_rows(), 1))
 
