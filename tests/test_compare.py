@@ -302,6 +302,13 @@ def test_what_a_model_cannot_do_is_told_before_anything_is_trained(tmp_path, opt
     assert not (tmp_path / "out").exists()
 
 
+def test_a_vocabulary_too_small_is_told_before_anything_is_fitted(tmp_path):
+    data = table(tmp_path / "single.csv", 20)
+    with pytest.raises(BadInput, match="a vocabulary of 3 tokens is too small"):
+        compare(data, "bert-tiny", tmp_path / "out", recipe=RECIPE, vocab_size=3)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_tokenizer_learns_by_is_for_the_presets(place, tmp_path, monkeypatch):
     seen = {}
 

@@ -16,6 +16,7 @@ from bertram.run_directory import begun
 from bertram.tasks.sequence_to_sequence import Generation
 from bertram.tasks.task import Score, Task
 from bertram.text.splits import Splits
+from bertram.text.vocabulary import check_size
 from bertram.training.feed import ShuffledRows
 from bertram.training.recipe import BATCH_SIZE, Recipe
 
@@ -48,6 +49,8 @@ class Training(ABC, Generic[T, S]):
         longest, positions = self.longest, self.positions
         with failing_in(self.source):
             checked_length(longest, "--max-length", positions)
+        if self.vocab_size is not None:
+            check_size(self.vocab_size)
 
     @property
     @abstractmethod

@@ -121,6 +121,18 @@ def stands_alone(piece: str) -> bool:
     return not _ALONE_REMOVED.pre_tokenize_str(piece)
 
 
+def check_size(vocab_size: int) -> None:
+    """Refuse to learn a vocabulary of so many tokens, before there are texts to learn it from.
+
+    Raises:
+        BadInput: they are too few or too many.
+    """
+    if vocab_size < LEAST:
+        raise BadInput(f"a vocabulary of {vocab_size} tokens is too small; it must have at least {LEAST}")
+    if vocab_size > MOST:
+        raise BadInput(f"a vocabulary of {vocab_size} tokens is too large; it must have at most {MOST}")
+
+
 def _count_words(
     backend: tokenizers.Tokenizer, texts: Iterable[str], vocab_size: int, room: int, boundary: str = ""
 ) -> Mapping[str, int]:
@@ -128,10 +140,7 @@ def _count_words(
 
     `boundary` is what the backend puts before words and counts as none of them.
     """
-    if vocab_size < LEAST:
-        raise BadInput(f"a vocabulary of {vocab_size} tokens is too small; it must have at least {LEAST}")
-    if vocab_size > MOST:
-        raise BadInput(f"a vocabulary of {vocab_size} tokens is too large; it must have at most {MOST}")
+    check_size(vocab_size)
     words: Counter[str] = Counter()
     for stretches in _count_stretches(texts):
         for stretch, count in stretches.items():
