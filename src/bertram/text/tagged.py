@@ -1,5 +1,6 @@
 """Texts whose words are labelled one by one: CoNLL files, and tables with as many labels as words in a row."""
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,8 @@ from bertram.text.rows import Columns, Row, Rows, is_table, read_rows
 
 TAGGED = ("text", "label")
 _DOCUMENT = "-DOCSTART-"  # stands for a word in CoNLL 2003 where a document begins
+_CONLL_U = 10  # columns, of which the first numbers the words
+_NO_WORD = re.compile(r"\d+[-.]\d+")  # its number where several words are written as one, or one is not written
 
 
 def read_tagged(path: Path, columns: Columns) -> Rows:
@@ -55,7 +58,7 @@ def _strings(name: str, number: int, cells: list[Any]) -> list[str]:
     for role, cell in zip(TAGGED, cells, strict=True):
         words = [checked_cell(name, number, role, word) for word in (cell if isinstance(cell, list) else [cell])]
         if odd := [word for word in words if isinstance(cell, list) and len(word.split()) != 1]:
-            raise BadInput(f"{name}: line {number}: {odd[0]!r:.60} in the list {role} is not one word")
+            raise BadInput(f"{name}: line {number}: the {role} {odd[0]!r:.60} is not one word")
         found.append(" ".join(words))
     many, labels = (len(cell.split()) for cell in found)
     if many != labels:
@@ -79,24 +82,29 @@ def _conll(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
 
 
 def _words(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str, str]]:
-    """Every word by its line, and its label; empty ones between texts. Comments, as CoNLL-U has them, are left out."""
-    width = 0
+    """Every word by its line, and its label; empty ones between texts.
+
+    What CoNLL-U has beside words is left out: comments before a text, and lines of words written as one.
+    """
+    width, tabbed, inside = 0, False, False
     with opened(path) as stream:
         for number, line in numbered_lines(str(path), stream):
             tabs = "\t" in line
             cells = [cell.strip() for cell in line.split("\t")] if tabs else line.split()
-            if line.startswith("#") and not tabs and len(cells) != width:
-                continue
-            if not line.strip():
+            if not line.strip() or cells[0] == _DOCUMENT:
+                inside = False
                 yield number, "", ""
                 continue
-            width = width or len(cells)
+            if line.startswith("#") and not (inside or tabs) and (tabbed or len(cells) != width):
+                continue
+            inside, tabbed, width = True, tabbed or tabs, width or len(cells)
             if len(cells) != width or width < 2:
                 expected = f"; {width} are expected" if width > 1 else "; a word and its label are expected"
                 raise BadInput(f"{path}: line {number}: has {len(cells)} columns{expected}")
             places = [int(columns.get(role, default)) - 1 for role, default in zip(TAGGED, (1, width), strict=True)]
             if max(places) >= width:
                 raise BadInput(f"{path}: line {number}: has {width} columns, and none has the number {max(places) + 1}")
+            if tabs and width == _CONLL_U and places[0] and _NO_WORD.fullmatch(cells[0]):
+                continue
             word, label = _strings(str(path), number, [[cells[place]] for place in places])
-            if word != _DOCUMENT:
-                yield number, word, label
+            yield number, word, label

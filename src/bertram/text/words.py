@@ -15,25 +15,28 @@ from bertram.batch import Batch, laid_out
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
 
+_MARK = "\u0640"  # a letter that only lengthens others: stands for what belongs to the character before it
+_JOINING = "\u00ad\u200c\u200d"  # soft hyphens, and what Persian, Hindi and emoji put between parts of one
 _ALONE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese and Japanese
 _LETTER = rf"[^\W{_ALONE}]"
+_END = r"['’](?:s|d|m|t|ll|re|ve)\b"  # of Obama's, as treebanks part it
 _WORD = re.compile(
-    rf"(?:{_LETTER}\.){{2,}}"  # U.S.
-    r"|\b(?-i:[A-Z])\.(?=\s*(?-i:[A-Z]))"  # George W. Bush
-    r"|['’](?:s|d|m|t|ll|re|ve)\b"  # the end of Obama's, as treebanks part it
-    r"|\b[cdjlmnst]['’](?=\w)"  # the beginning of l'Europe
-    rf"|{_LETTER}+(?:(?:(?!['’](?:s|d|m|t|ll|re|ve)\b)[-'’./&@+]|(?<=\d)[,:](?=\d)){_LETTER}+)*"
-    r"|\S",
+    rf"(?:(?!\d){_LETTER}\.){{2,}}(?!\w)"  # U.S.
+    r"|\b(?-i:[A-Z])\.(?=\s+(?-i:[A-Z]))"  # George W. Bush
+    rf"|{_END}"
+    rf"|\b[cdjlmnst](?!{_END})['’](?=\w)"  # the beginning of l'Europe
+    rf"|{_LETTER}+(?:(?:(?!{_END})[-'’./&@+]|(?<=\d)[,:](?=\d)){_LETTER}+)*"
+    rf"|\S{_MARK}*",
     re.IGNORECASE,
 )
 
 
 class _Letters(dict[int, int]):
-    """What `str.translate` makes of marks that belong to a letter, such as a vowel's in Hindi: a letter."""
+    """What `str.translate` makes of marks that belong to a character, such as a vowel's in Hindi: a letter."""
 
     def __missing__(self, code: int) -> int:
-        mark = unicodedata.category(chr(code))[0] == "M"
-        found = self[code] = ord("x") if mark else code
+        mark = unicodedata.category(chr(code))[0] == "M" or chr(code) in _JOINING
+        found = self[code] = ord(_MARK) if mark else code
         return found
 
 
