@@ -30,6 +30,7 @@ CLASSES = {
     ("sentence_pair",): "ForNextSentencePrediction",
     ("classification",): "ForSequenceClassification",
     ("regression",): "ForSequenceClassification",
+    ("token_classification",): "ForTokenClassification",
 }
 
 

@@ -103,16 +103,22 @@ def test_without_kernels_numpy_answers_and_it_is_said_once(engine, monkeypatch, 
     assert [record.getMessage()[:19] for record in caplog.records] == ["no compiled kernels"]
 
 
-def test_a_masked_head_scores_the_places_that_are_asked_for(tmp_path):
-    place = model_directory(tmp_path / "model", {"masked_language_model": 0}, unsettled=True)
+@pytest.mark.parametrize("head", ["masked_language_model", "token_classification"])
+def test_a_head_of_tokens_scores_those_that_are_asked_for(tmp_path, head):
+    place = model_directory(tmp_path / "model", {head: 3}, unsettled=True)
     export(place, format="engine", out=tmp_path / "a.engine", precision="fp32")
     runner, batch = EngineRunner(read_engine(tmp_path / "a.engine")), Batch.pack([[5, 6, 7], [8, 9]])
     (some,) = runner.run(batch, np.array([1, 4])).keys() - {"hidden"}
     np.testing.assert_allclose(runner.run(batch, np.array([1, 4]))[some], runner.run(batch)[some][[1, 4]], atol=1e-5)
-    assert runner.run(batch, np.array([], int))[some].shape == (0, runner.engine.config.vocab_size)
+    assert runner.run(batch, np.array([], int))[some].shape == (0, runner.run(batch)[some].shape[1])
+    expected = TorchRunner(ModelDirectory(place).read_model()).run(batch, np.array([1, 4]))[some]
+    np.testing.assert_allclose(runner.run(batch, np.array([1, 4]))[some], expected, atol=2e-5)
 
 
-HEADS = [{}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}, {"embedding": 0}]
+HEADS = [
+    *({}, {"masked_language_model": 0, "sentence_pair": 2}, {"regression": 1}, {"embedding": 0}),
+    {"token_classification": 3},
+]
 
 
 @pytest.mark.parametrize("heads", HEADS)

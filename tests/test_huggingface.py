@@ -39,6 +39,7 @@ HEADS: dict[str, dict[str, int]] = {
     "ForMaskedLM": {"masked_language_model": 0},
     "ForNextSentencePrediction": {"sentence_pair": 2},
     "ForSequenceClassification": {"classification": 3},
+    "ForTokenClassification": {"token_classification": 3},
 }
 CLASSES = [("bert", name) for name in HEADS] + [("albert", name) for name in HEADS if "Next" not in name]
 
@@ -126,7 +127,7 @@ def same_outputs(some: Model, other: Model) -> bool:
 @pytest.mark.parametrize(("family", "name"), CLASSES)
 def test_ours_reads_what_transformers_writes(family: str, name: str, seed: int, tmp_path: Path) -> None:
     config = random_config(family, seed)
-    labels = 1 if name == "ForSequenceClassification" and seed == 0 else 3 if "Sequence" in name else 2
+    labels = 1 if name == "ForSequenceClassification" and seed == 0 else 3 if "Classification" in name else 2
     theirs = getattr(transformers, {"bert": "Bert", "albert": "Albert"}[family] + name)(
         their_config(config, num_labels=labels)
     )
@@ -298,6 +299,8 @@ def test_what_only_others_read_is_left_and_named(pretrained: Path, caplog: pytes
 
 # Heads
 
+CLASSIFIERS = pytest.mark.parametrize("head", ["classification", "token_classification"])
+
 
 def test_new_heads_over_a_bare_encoder(bare: Path) -> None:
     torch.manual_seed(7)
@@ -326,13 +329,14 @@ def test_a_missing_pooler_starts_anew_and_says_so(tmp_path: Path, caplog: pytest
     assert "pooler" in caplog.messages[0]
 
 
-def test_a_classifier_of_as_many_labels_is_kept(tmp_path: Path) -> None:
-    model = small_model({"classification": 3})
+@CLASSIFIERS
+def test_a_classifier_of_as_many_labels_is_kept(head: str, tmp_path: Path) -> None:
+    model = small_model({head: 3})
     write(model, tmp_path)
-    kept, other = read(tmp_path, heads={"classification": 3}), read(tmp_path, heads={"classification": 4})
+    kept, other = read(tmp_path, heads={head: 3}), read(tmp_path, heads={head: 4})
     assert same_outputs(model, kept)
-    assert outputs(other)["classification"].shape == (len(LENGTHS), 4)
-    assert same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["a", "b", "c"]))  # it names none
+    assert outputs(other)[head].shape == (len(outputs(model)[head]), 4)
+    assert same_outputs(model, read(tmp_path, heads={head: 3}, labels=["a", "b", "c"]))  # it names none
 
 
 @pytest.mark.parametrize(
@@ -356,18 +360,40 @@ def test_what_a_model_is_for_that_cannot_be_used_is_said(changes: dict[str, Any]
         bertram.load(place)
 
 
+@CLASSIFIERS
 def test_a_classifier_of_other_labels_is_another_and_said_to_be(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    head: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = small_model({"classification": 3})
+    model = small_model({head: 3})
     write(model, tmp_path, labels=["good", "bad", "so so"])
-    assert same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["good", "bad", "so so"]))
-    reordered = read(tmp_path, heads={"classification": 3}, labels=["so so", "good", "bad"])
-    assert torch.equal(outputs(reordered)["classification"], outputs(model)["classification"][:, [2, 0, 1]])
+    assert same_outputs(model, read(tmp_path, heads={head: 3}, labels=["good", "bad", "so so"]))
+    reordered = read(tmp_path, heads={head: 3}, labels=["so so", "good", "bad"])
+    assert torch.equal(outputs(reordered)[head], outputs(model)[head][:, [2, 0, 1]])
     assert not caplog.messages
-    assert not same_outputs(model, read(tmp_path, heads={"classification": 3}, labels=["good", "bad", "fair"]))
+    assert not same_outputs(model, read(tmp_path, heads={head: 3}, labels=["good", "bad", "fair"]))
     assert len(caplog.messages) == 1
-    assert "its classifier has other labels, ['good', 'bad', 'so so']" in caplog.messages[0]
+    assert "its classifier is another, of the labels ['good', 'bad', 'so so']; the new one" in caplog.messages[0]
+
+
+@CLASSIFIERS
+def test_a_classifier_of_words_is_none_of_texts(head: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor the other way round, though both are called classifier, with the same labels in the same shape."""
+    (other,) = {"classification", "token_classification"} - {head}
+    labels, model = ["good", "bad", "so so"], small_model({other: 3})
+    write(model, tmp_path, labels=labels)
+    found = read(tmp_path, heads={head: 3}, labels=labels)
+    assert sum("its classifier is another, of the labels" in message for message in caplog.messages) == 1
+    weights = load_file(tmp_path / "model.safetensors")
+    assert not torch.equal(found.get_parameter(f"heads.{head}.classifier.weight"), weights["classifier.weight"])
+    assert torch.equal(outputs(found)["hidden"], outputs(model)["hidden"])
+    assert (found.pooler is not None) == (head == "classification")
+
+
+def test_a_pooler_that_a_token_classifier_has_no_use_for_is_left(tmp_path: Path) -> None:
+    write(small_model({"classification": 3}), tmp_path)
+    edit_config(tmp_path, architectures=["BertForTokenClassification"])
+    assert read(tmp_path).labels() == {"token_classification": 3}
+    assert read(tmp_path).pooler is None
 
 
 def test_labels_that_lack_a_number_have_no_names(tmp_path: Path) -> None:

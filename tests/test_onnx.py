@@ -21,6 +21,7 @@ SETTINGS = {
 }
 CLASSES = {
     "classification": (transformers.AutoModelForSequenceClassification, "logits"),
+    "token_classification": (transformers.AutoModelForTokenClassification, "logits"),
     "masked_language_model": (transformers.AutoModelForMaskedLM, "logits"),
     None: (transformers.AutoModel, "last_hidden_state"),
 }

@@ -30,10 +30,7 @@ def model_card(manifest: dict[str, Any]) -> str:
         for name in ("train", "validation", "test")
         if data[name]
     ]
-    longer = f"- texts longer than {manifest['max_length']} tokens are"
-    cut = f"{longer} cut; in training {manifest['truncated_texts']:,}"
-    if task["name"] == "tagging":
-        cut = f"{longer} read in parts"
+    cut = "read in parts" if task["name"] == "tagging" else f"cut; in training {manifest['truncated_texts']:,}"
     asked = '{"text": "a text", "text_b": "another"}' if manifest.get("pairs") else '"a text"'
     rows += _unit(task)
     use = ["import bertram", "", f'bertram.load("this/directory").predict([{asked}])']
@@ -43,7 +40,7 @@ def model_card(manifest: dict[str, Any]) -> str:
         purpose=f"trained for {task['name']}",
         data_name=data["train"],
         judged=judged,
-        data_lines=[*rows, cut],
+        data_lines=[*rows, f"- texts longer than {manifest['max_length']} tokens are {cut}"],
         scores=scores,
         use=use,
     )

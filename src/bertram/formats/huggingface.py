@@ -146,8 +146,8 @@ def _kept(
     """The wanted heads that the file holds with as many labels, and its pooler; of another classifier a warning."""
     kept = {head for head, number in wanted.items() if held.get(head) == number}
     if any(_holds(sources, head) for head in wanted.keys() - kept):
-        called = f", {description.labels!r:.120}" if description.labels else ""
-        logger.warning("%s: its classifier has other labels%s; the new one starts from random weights", path, called)
+        called = f", of the labels {description.labels!r:.120}" if description.labels else ""
+        logger.warning("%s: its classifier is another%s; the new one starts from random weights", path, called)
     pooled = _holds(sources, "pooler") and wanted.keys() != {"token_classification"}  # whose class has none
     return kept | {"pooler"} if pooled else kept
 
