@@ -150,6 +150,29 @@ def test_a_preset_learns_tags_too(place: Path, tmp_path: Path) -> None:
     assert isinstance(bertram.load(tmp_path / "out"), Tagger)
 
 
+def test_a_training_that_learns_nothing_is_called_diverged(place: Path, tmp_path: Path) -> None:
+    still = Recipe(steps=100, batch_size=4, evaluations=1, learning_rate=0.0, precision="fp32")
+    manifest = train("tagging", place / "test.conll", model=place / "bare", out=tmp_path / "out", recipe=still)
+    assert manifest["status"] == "diverged"
+    assert "the training loss did not fall" in manifest["reason"]
+
+
+def test_a_model_that_labels_all_words_alike_is_warned_of(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny.model_directory(tmp_path / "model")
+    network = ModelDirectory(place / "out").read_model()
+    with torch.no_grad():
+        network.heads["token_classification"].classifier.weight.zero_()
+        network.heads["token_classification"].classifier.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    write(network, model, labels=["B-BAD", "B-GOOD", "O"])
+    still = Recipe(steps=1, evaluations=1, learning_rate=0.0, precision="fp32")
+    manifest = train("tagging", place / "train.conll", model=model, out=tmp_path / "out", recipe=still)
+    words = manifest["scores"]["validation"][3]["signature"].partition("|n:")[2].partition("|")[0]
+    assert f"all {words} validation words got the label 'O': the model tells none apart" in caplog.text
+    assert manifest["scores"]["validation"][0]["value"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

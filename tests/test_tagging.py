@@ -19,6 +19,7 @@ SCHEMES = {
     "IOB": [f"{prefix}-{kind}" for prefix in "BI" for kind in KINDS] + ["O"],
     "IOBES": [f"{prefix}-{kind}" for prefix in "BIES" for kind in KINDS] + ["O"],
     "BILOU": [f"{prefix}-{kind}" for prefix in "BILU" for kind in KINDS] + ["O"],
+    "one kind without a name": ["B", "I", "O"],
     "inside alone": [f"I-{kind}" for kind in KINDS] + ["O"],
     "bare": [*KINDS, "O"],
     "prefixes without O": [f"{prefix}-{kind}" for prefix in "BI" for kind in KINDS],
@@ -30,14 +31,14 @@ ANY = st.sampled_from(sorted(SCHEMES))
 def conlleval(labels: Sequence[str]) -> Spans:
     """The entities of one text by startOfChunk and endOfChunk of conlleval.pl (Tjong Kim Sang & Buchholz 2000).
 
-    With E and S as its successors have them (L and U are other names of these), and "PER" taken for "I-PER" as by its
-    option -r.
+    With E and S as its successors have them (L and U are other names of these), "PER" taken for "I-PER" as by its
+    option -r, and "_" for the kind that is not named, as in seqeval.
     """
 
     def parts(label: str) -> tuple[str, str]:
         if label == "O":
             return "O", ""
-        tag, dash, kind = label.partition("-")
+        tag, dash, kind = ("I-_" if label == "I" else "B-_" if label == "B" else label).partition("-")
         prefixed = dash and tag in ("B", "I", "E", "S", "L", "U")
         return ({"L": "E", "U": "S"}.get(tag, tag), kind) if prefixed else ("I", label)
 
@@ -141,6 +142,7 @@ SEQEVAL = {
         0.6,
     ),
     "at borders of texts": ("O B-PER|B-PER O|I-PER I-PER", "O B-PER|I-PER O|B-PER I-PER", 1.0, 1.0, 1.0, 2 / 3),
+    "no kinds": ("B I O B|O B I I|I I O", "B I O B|O B I O|B I O", 0.75, 0.75, 0.75, 9 / 11),
     "none there": ("O O|O", "O B-PER|O", 0.0, 0.0, 0.0, 2 / 3),
 }
 """Right and answered labels of texts; what seqeval 1.2.2 says of them: precision, recall, F1 and accuracy."""

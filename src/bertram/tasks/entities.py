@@ -49,7 +49,12 @@ class Scheme:
 
     @classmethod
     def of(cls, labels: Sequence[str]) -> "Scheme":
-        """What labels are called says it. Without O or prefixes, as for parts of speech, every word stands alone."""
+        """What labels are called says it. Without O or prefixes, as for parts of speech, every word stands alone.
+
+        Where labels are B, I and O, which say no kind, there is one kind, called "_" as in seqeval.
+        """
+        if {"B", OUTSIDE} <= set(labels) <= set("BIESLUO"):
+            labels = [label if label == OUTSIDE else f"{label}-_" for label in labels]
         parts = [match.groups() if (match := _PREFIXED.fullmatch(label)) else ("", label) for label in labels]
         alone = OUTSIDE not in labels and not any(prefix for prefix, _ in parts)
         inside = [label != OUTSIDE for label in labels]
