@@ -93,6 +93,20 @@ def test_a_text_that_fits_has_the_tokens_of_its_words_joined(tokenizer: Tokenize
     assert len(places) == len(words_of(text))
 
 
+@given(
+    st.lists(st.text(LETTERS | MARKS, min_size=1, max_size=5), min_size=1, max_size=5),
+    st.sampled_from(sorted(TOKENIZERS)),
+)
+@settings(deadline=None, max_examples=200)
+def test_words_have_the_tokens_that_they_have_in_their_text(texts: list[str], family: str) -> None:
+    """But where nothing is left of them, which lets a text go on as if they were not there."""
+    tokenizer = TOKENIZERS[family]
+    kept = [word for text in texts for word in words(text) if len(tokenizer.pieces([word])[0])]
+    if kept:
+        found, expected = lay_out(tokenizer, [kept], 512).batch, tokenizer.encode([" ".join(kept)], max_length=512)[0]
+        np.testing.assert_array_equal(found.token_ids, expected.token_ids)
+
+
 WORDS = st.sampled_from(["film", "lovely", "unbelievable", "hotel's", "\x01", "\u200b", "字", "zq" * 9, "."])
 
 
