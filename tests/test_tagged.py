@@ -10,6 +10,7 @@ import pytest
 from bertram.errors import BadInput
 from bertram.text.splits import split
 from bertram.text.table import Table, read_table
+from bertram.text.tagged import read_tagged
 
 TABLE = Table(["Angela Merkel spoke", "in # Hamburg ."], None, ["B-PER I-PER O", "O O B-LOC O"])
 BARE = "Angela B-PER\nMerkel I-PER\nspoke O\n\nin O\n# O\nHamburg B-LOC\n. O\n"
@@ -45,6 +46,11 @@ CONLL_2003 = "-DOCSTART- -X- O O\n\n" + BARE.replace(" ", " NN I-NP ") + "\n-DOC
 )
 def test_conll(tmp_path: Path, name: str, content: str) -> None:
     assert read_table(write(tmp_path / name, content), tagged=True) == TABLE
+
+
+def test_rows_are_called_by_the_first_lines_of_their_texts(tmp_path: Path) -> None:
+    rows = read_tagged(write(tmp_path / "t.conll", "\n# a comment\n" + BARE), None).rows
+    assert [number for number, _ in rows] == [3, 7]
 
 
 def conll_u(*texts: str) -> str:

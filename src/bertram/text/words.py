@@ -104,7 +104,7 @@ def _sequences(sizes: Sequence[int], counts: NDArray[np.int64], budget: int) -> 
     for size in sizes:
         left = 0
         for word, count in enumerate(counts[start : start + size].tolist(), start):
-            if word == start or count > left:
+            if count > left:
                 number, left = number + 1, budget
             found[word] = number
             left -= count
