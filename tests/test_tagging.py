@@ -1,7 +1,9 @@
 """Labels of words and the entities that they make, as conlleval and seqeval read them."""
 
+import json
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,17 +225,21 @@ def test_targets_number_texts_and_labels() -> None:
 
 def test_entities_have_places_labels_and_scores() -> None:
     """Of two labels with logits 0 and log 3 the probability is 3/4; an entity's is the mean of its words'."""
-    task = task_of("B-PER O")
+    texts, spans = ["Ann  Lee", "", "in Rome", "X", " "], [[(0, 3), (5, 8)], [], [(0, 2), (3, 7)], [(0, 1)], []]
     logits = np.log(np.array([[3, 1], [1, 1], [1, 3], [7, 1], [1, 1]], np.float32))
-    assert task.entities(logits, np.array([0, 0, 2, 2, 3])) == [
-        [(0, 1, "PER", pytest.approx(0.75)), (1, 2, "PER", pytest.approx(0.5))],
-        [],
-        [(3, 4, "PER", pytest.approx(0.875))],
-        [(4, 5, "PER", pytest.approx(0.5))],
-    ]
-    longer = task_of("I-PER O").entities(np.log(np.array([[3, 1], [7, 1]], np.float32)), np.array([0, 0]))
-    assert longer == [[(0, 2, "PER", pytest.approx((0.75 + 0.875) / 2))]]
-    assert task.entities(np.zeros((0, 2), np.float32), np.zeros(0, np.int64)) == []
+
+    def found(*labels: str) -> list[list[tuple[Any, ...]]]:
+        answers = task_of(*labels).entities(texts, spans, logits)
+        json.dumps(answers)
+        return [[tuple(entity.values()) for entity in answer["entities"]] for answer in answers]
+
+    rest = [[], [(3, 7, "PER", "Rome", pytest.approx(0.875))], [(0, 1, "PER", "X", pytest.approx(0.5))], []]
+    two = [(0, 3, "PER", "Ann", pytest.approx(0.75)), (5, 8, "PER", "Lee", pytest.approx(0.5))]
+    assert found("B-PER O") == [two, *rest]
+    assert found("I-PER O") == [[(0, 8, "PER", "Ann  Lee", pytest.approx((0.75 + 0.5) / 2))], *rest]
+    (answer,) = task_of("B-PER O").entities(["Ann"], [[(0, 3)]], logits[:1])
+    assert list(answer["entities"][0]) == ["start", "end", "label", "text", "score"]
+    assert task_of("B-PER O").entities([], [], logits[:0]) == []
 
 
 @pytest.mark.parametrize("labels", [None, "ab", ["O"], ["O", "O"], ["O", 1], ["O", "\ud800"]])
