@@ -14,7 +14,7 @@ from typing import get_args
 import pytest
 
 from bertram import __version__
-from bertram.cli import TaskName, WritingTask
+from bertram.cli.arguments import TaskName, WritingTask
 from bertram.comparison.selection import Limits
 from bertram.model_names import OWN, SENTIMENT
 from bertram.tasks.registry import GENERATIONS, TASKS
