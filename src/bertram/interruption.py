@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,7 +112,9 @@ def scratch() -> Iterator[Path]:
     Raises:
         Interrupted: a signal came; the checkpoint that a training wrote here promises nothing.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    from tempfile import TemporaryDirectory  # which loads what no command needs to say its help
+
+    with TemporaryDirectory() as folder:
         try:
             yield Path(folder)
         except Interrupted as stopped:
