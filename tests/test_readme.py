@@ -105,7 +105,7 @@ def test_it_runs(run, place):
         assert language in ("", "python", "csv", "conll"), f"no way known to run a block of {language}"
         if language in ("csv", "conll"):
             (place / f"shown.{language}").write_text(text)
-            shown = read_table(place / f"shown.{language}", tagged=language == "conll")
+            shown = read_table(place / f"shown.{language}", per_word=language == "conll")
             assert len(shown) == (len(text.splitlines()) - 1 if language == "csv" else text.count("\n\n"))
         elif language == "python":
             run([sys.executable, "-c", text])

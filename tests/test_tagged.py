@@ -45,7 +45,7 @@ CONLL_2003 = "-DOCSTART- -X- O O\n\n" + BARE.replace(" ", " NN I-NP ") + "\n-DOC
     ],
 )
 def test_conll(tmp_path: Path, name: str, content: str) -> None:
-    assert read_table(write(tmp_path / name, content), tagged=True) == TABLE
+    assert read_table(write(tmp_path / name, content), per_word=True) == TABLE
 
 
 def test_rows_are_called_by_the_first_lines_of_their_texts(tmp_path: Path) -> None:
@@ -67,29 +67,29 @@ def test_conll_u_by_the_numbers_of_its_columns(tmp_path: Path) -> None:
     texts = ["I do n't see why not .", "Yes ."]  # "# text = " and seven words
     file = write(tmp_path / "t.conllu", conll_u(*texts))
     columns = {"text": "2", "label": "4"}
-    assert read_table(file, columns, tagged=True) == Table(texts, None, ["X X X X X X X", "X X"])
+    assert read_table(file, columns, per_word=True) == Table(texts, None, ["X X X X X X X", "X X"])
     merged, empty = "2-3\tdon't" + "\t_" * 8 + "\n", "3.1\tjust\tjust\tX" + "\t_" * 6 + "\n"
     content = conll_u(*texts).replace("2\tdo", f"{merged}2\tdo").replace("4\tsee", f"{empty}4\tsee")
     assert merged in content
     assert empty in content
-    assert read_table(write(file, content), columns, tagged=True).texts == texts
+    assert read_table(write(file, content), columns, per_word=True).texts == texts
 
 
 def test_a_score_is_a_word(tmp_path: Path) -> None:
     ten = "\t".join(["2-1", *"_" * 8, "O"])
-    assert read_table(write(tmp_path / "t.tsv", f"{ten}\n"), tagged=True) == Table(["2-1"], None, ["O"])
+    assert read_table(write(tmp_path / "t.tsv", f"{ten}\n"), per_word=True) == Table(["2-1"], None, ["O"])
     other = write(tmp_path / "t.conll", "NN 2-1 O\n")
-    assert read_table(other, {"text": "2"}, tagged=True) == Table(["2-1"], None, ["O"])
+    assert read_table(other, {"text": "2"}, per_word=True) == Table(["2-1"], None, ["O"])
 
 
 def test_a_hash_is_a_word(tmp_path: Path) -> None:
     """Where a comment could not stand, or not in so many columns."""
     for content in ("#\tO\nnice\tO\n", "nice O\n\n# O\n#nice O\n", "nice O\n# O\n"):
-        table = read_table(write(tmp_path / "t.conll", content), tagged=True)
+        table = read_table(write(tmp_path / "t.conll", content), per_word=True)
         assert " ".join(table.texts).split().count("#") == 1
         assert all(len(a.split()) == len(b.split()) for a, b in zip(table.texts, table.labels, strict=True))
     with pytest.raises(BadInput, match="line 2: has 3 columns; 2 are expected"):
-        read_table(write(tmp_path / "t.conll", "nice O\n#a b O\n"), tagged=True)
+        read_table(write(tmp_path / "t.conll", "nice O\n#a b O\n"), per_word=True)
 
 
 ROWS = list(zip(TABLE.texts, TABLE.labels, strict=True))
@@ -109,16 +109,16 @@ LISTS = [{"label": label.split(), "text": text.split()} for text, label in ROWS]
     ],
 )
 def test_tables(tmp_path: Path, name: str, content: str) -> None:
-    assert read_table(write(tmp_path / name, content), tagged=True) == TABLE
+    assert read_table(write(tmp_path / name, content), per_word=True) == TABLE
 
 
 def test_columns_of_tables_have_names_and_numbers(tmp_path: Path) -> None:
     file = write(tmp_path / "t.csv", "tags,words\n" + "".join(f"{label},{text}\n" for text, label in ROWS))
-    assert read_table(file, {"text": "words", "label": "tags"}, tagged=True) == TABLE
+    assert read_table(file, {"text": "words", "label": "tags"}, per_word=True) == TABLE
     file = write(tmp_path / "h.csv", "".join(f"{text},{label}\n" for text, label in ROWS))
-    assert read_table(file, {"text": "1", "label": "2"}, tagged=True) == TABLE
+    assert read_table(file, {"text": "1", "label": "2"}, per_word=True) == TABLE
     file = write(tmp_path / "t.tsv", "tags\twords\n" + "".join(f"{label}\t{text}\n" for text, label in ROWS))
-    assert read_table(file, {"text": "words", "label": "tags"}, tagged=True) == TABLE
+    assert read_table(file, {"text": "words", "label": "tags"}, per_word=True) == TABLE
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -126,16 +126,16 @@ def test_parquet(tmp_path: Path) -> None:
     polars.DataFrame(
         {"tokens": [row["text"] for row in LISTS], "ner_tags": [row["label"] for row in LISTS]}
     ).write_parquet(file)
-    assert read_table(file, columns, tagged=True) == TABLE
+    assert read_table(file, columns, per_word=True) == TABLE
     polars.DataFrame({"tokens": [["a", "b"], ["c"]], "ner_tags": [[3, 0], [12]]}).write_parquet(file)
-    assert read_table(file, columns, tagged=True) == Table(["a b", "c"], None, ["3 0", "12"])
+    assert read_table(file, columns, per_word=True) == Table(["a b", "c"], None, ["3 0", "12"])
 
 
 def test_columns_of_conll_are_counted(tmp_path: Path) -> None:
     file = write(tmp_path / "t.conll", "1 a X O\n2 b Y B-Z\n")
-    assert read_table(file, {"text": "2"}, tagged=True) == Table(["a b"], None, ["O B-Z"])
-    assert read_table(file, {"text": "2", "label": "3"}, tagged=True) == Table(["a b"], None, ["X Y"])
-    assert read_table(file, {"label": "3"}, tagged=True) == Table(["1 2"], None, ["X Y"])
+    assert read_table(file, {"text": "2"}, per_word=True) == Table(["a b"], None, ["O B-Z"])
+    assert read_table(file, {"text": "2", "label": "3"}, per_word=True) == Table(["a b"], None, ["X Y"])
+    assert read_table(file, {"label": "3"}, per_word=True) == Table(["1 2"], None, ["X Y"])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_columns_of_conll_are_counted(tmp_path: Path) -> None:
 )
 def test_bad_files_are_one_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(BadInput) as caught:
-        read_table(write(tmp_path / name, content), tagged=True)
+        read_table(write(tmp_path / name, content), per_word=True)
     assert str(caught.value).startswith(f"{tmp_path / name}{message}")
     assert "\n" not in str(caught.value)
 
@@ -192,17 +192,17 @@ def test_bad_files_are_one_line(tmp_path: Path, name: str, content: str | bytes,
 )
 def test_columns_that_are_not_there(tmp_path: Path, columns: dict[str, str], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        read_table(write(tmp_path / "t.conll", BARE), columns, tagged=True)
+        read_table(write(tmp_path / "t.conll", BARE), columns, per_word=True)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     for name in ("t.conll", "t.tsv", "t.csv"):
         with pytest.raises(BadInput, match=f"{name}: no such file"):
-            read_table(tmp_path / name, tagged=True)
+            read_table(tmp_path / name, per_word=True)
 
 
 def test_texts_are_held_out_whole(tmp_path: Path) -> None:
     content = "".join(f"w{text} O\nw{text} B-X\n\n" for text in range(40))
-    kept, held = split(read_table(write(tmp_path / "t.conll", content), tagged=True), 0.1, 0)
+    kept, held = split(read_table(write(tmp_path / "t.conll", content), per_word=True), 0.1, 0)
     assert (len(kept), len(held)) == (36, 4)
     assert all(len(set(text.split())) == 1 for text in kept.texts + held.texts)

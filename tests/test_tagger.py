@@ -33,7 +33,7 @@ from bertram.shrinking.dial import Dial
 from bertram.shrinking.shrink import shrink
 from bertram.supervised.finetuning import labelled_examples
 from bertram.supervised.train import train
-from bertram.text.table import read_table
+from bertram.text.table import Table, read_table
 from bertram.text.words import find_words, words_of
 from bertram.training.recipe import Recipe
 from bertram.training.torch_runner import TorchRunner
@@ -97,7 +97,7 @@ def test_it_learned_and_says_so(place: Path) -> None:
 
 
 def test_scores_are_those_of_the_model_that_was_saved(place: Path) -> None:
-    held, tagger = read_table(place / "test.conll", tagged=True), load_as(Tagger, place / "out")
+    held, tagger = read_table(place / "test.conll", per_word=True), load_as(Tagger, place / "out")
     scores = read_manifest(place / "out")["scores"]["test"]
     assert [score.value for score in evaluate(tagger, held)] == [score["value"] for score in scores]
     logits = tagger.logits(held.texts)
@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_model_that_was_saved(place: Path) -> None:
 
 
 def test_evaluate_reads_what_training_reads(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = read_table(place / "test.conll", tagged=True)
+    table = read_table(place / "test.conll", per_word=True)
     rows = zip(table.texts, table.labels, strict=True)
     (tmp_path / "t.csv").write_text("words,tags\n" + "".join(f"{text},{labels}\n" for text, labels in rows))
     columns = ["--columns", "text=words,label=tags"]
@@ -132,7 +132,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(place: Path, tmp_path: Path) -> 
 
 
 def test_a_word_is_learned_by_its_first_token_alone(place: Path) -> None:
-    tagger, table = load_as(Tagger, place / "out"), read_table(place / "train.conll", tagged=True)
+    tagger, table = load_as(Tagger, place / "out"), read_table(place / "train.conll", per_word=True)
     targets = tagger.task.targets(table.labels)
     examples, cut = labelled_examples(tagger.task, tagger.tokenizer, table, targets, 8)
     assert cut == 0
@@ -244,8 +244,10 @@ def test_answers_keep_the_order_of_texts_of_all_lengths(place: Path) -> None:
     assert tagger.predict([]) == []
     assert tagger.predict(["", " "]) == [{"entities": []}] * 2
     assert tagger.logits([]).shape == tagger.logits(["", " "]).shape == (0, 3)
-    assert tagger.lengths(texts).sum() == sum(tagger.lengths([text]).sum() for text in texts)
-    assert tagger.lengths(texts).max() == tagger.max_length == 32
+    assert tagger.lengths(Table(texts, None, texts)).sum() == sum(
+        tagger.lengths(Table([text], None, [text])).sum() for text in texts
+    )
+    assert tagger.lengths(Table(texts, None, texts)).max() == tagger.max_length == 32
 
 
 def test_a_model_of_nan_answers_nothing_and_is_scored(tmp_path: Path) -> None:
@@ -313,7 +315,7 @@ def test_without_kernels_numpy_says_the_same(settings: dict[str, int], tmp_path:
 def test_int8_is_measured_on_words(tmp_path: Path) -> None:
     """The share of words with the same label, by the first token of each."""
     model, texts = random_tagger(tmp_path / "model"), [f"mealroom {' '.join(text.split()[:5])}" for text in TEXTS]
-    assert load_as(Tagger, model).lengths(texts).max() < 32
+    assert load_as(Tagger, model).lengths(Table(texts, None, texts)).max() < 32
     export(model, format="engine", out=tmp_path / "fp32.engine", precision="fp32")
     agreed = export(model, format="engine", out=tmp_path / "int8.engine", texts=texts, min_agreement=0)
     exact, found = (load_as(Tagger, tmp_path / f"{name}.engine").logits(texts) for name in ("fp32", "int8"))
@@ -327,7 +329,7 @@ def test_an_engine_in_int8_is_as_good(place: Path, tmp_path: Path) -> None:
     assert agreed is not None
     assert agreed.share >= 0.98
     assert read_engine(tmp_path / "int8.engine").manifest["agreement"] == agreed.share
-    held = read_table(place / "test.conll", tagged=True)
+    held = read_table(place / "test.conll", per_word=True)
     exact, found = (evaluate(load_as(Tagger, model), held) for model in (place / "out", tmp_path / "int8.engine"))
     assert found[0].value > exact[0].value - 0.03
     drawn = export(place / "out", format="engine", out=tmp_path / "drawn.engine", min_agreement=0)
@@ -403,7 +405,7 @@ def test_a_student_learns_tags_and_is_scored(
     assert scores[0]["low"] <= scores[0]["value"] <= scores[0]["high"]
     assert scores[0]["value"] > 0.9
     assert read_manifest(out)["agreement"]["token_classification"]["value"] > 0.9
-    assert "the same label of a token" in (out / "report.html").read_text()
+    assert "the same label of a word" in (out / "report.html").read_text()
     assert tiny.run("evaluate", out, place / "test.conll", "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["value"] == scores[0]["value"]
     assert entities(load_as(Tagger, out / "model.engine").predict(["a warm room"])[0]) == [(2, 6, "GOOD")]

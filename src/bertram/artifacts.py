@@ -12,20 +12,28 @@ from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller
 from bertram.inference.predictor import Predictor, Runner
-from bertram.inference.tagger import Tagger, labeller
+from bertram.inference.tagger import Tagger, predictor_of
 from bertram.model_directory import ModelDirectory, check_head
 from bertram.model_names import engine_of, require_trained, resolve
 from bertram.run_directory import MANIFEST
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import any_task_from_dict
-from bertram.tasks.sequence_to_sequence import Generation
+from bertram.tasks.sequence_to_sequence import Generation, Summarization, Translation
 from bertram.tasks.tagging import Tagging
 from bertram.tasks.task import Task
 from bertram.text.tokenizer import Tokenizer
 
 K = TypeVar("K", bound=Predictor | Tagger | Generator | MaskFiller)
 
-_VERBS = {"translation": "translate", "summarization": "summarize", "fill-mask": "fill-mask", "tagging": "tag"}
+Loaded = Predictor | Tagger | Generator | MaskFiller | Baseline
+"""Whatever answers."""
+
+_VERBS = {
+    Translation.name: "translate",
+    Summarization.name: "summarize",
+    FillMask.name: "fill-mask",
+    Tagging.name: "tag",
+}
 _WANTED: dict[type, str] = {
     Predictor: "vectors of texts",
     Tagger: Tagging.name,
@@ -34,7 +42,7 @@ _WANTED: dict[type, str] = {
 }
 
 
-def load(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Tagger | Generator | MaskFiller | Baseline:
+def load(model: str | Path, *, allow_pickle: bool = False) -> Loaded:
     """Load a trained model, an engine file, a comparison's baseline or one of Bertram's own, ready to `predict`.
 
     Raises:
@@ -59,7 +67,7 @@ def _on_encoder(
 ) -> Predictor | Tagger | MaskFiller:
     if isinstance(task, FillMask):
         return MaskFiller(tokenizer, runner, max_length)
-    return labeller(task, tokenizer, runner, max_length, pairs=pairs)
+    return predictor_of(task, tokenizer, runner, max_length, pairs=pairs)
 
 
 def load_as(kind: type[K], model: str | Path, task: str | None = None, *, allow_pickle: bool = False) -> K:
@@ -71,7 +79,7 @@ def load_as(kind: type[K], model: str | Path, task: str | None = None, *, allow_
     found = load(model, allow_pickle=allow_pickle)
     if isinstance(found, kind) and task in (None, found.task.name):
         return found
-    raise BadInput(f"{model}: is for {found.task.name}, not for {task or _WANTED[kind]}; use bertram {_verb(found)}")
+    raise _other(model, found, task or _WANTED[kind])
 
 
 def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predictor | Tagger:
@@ -83,12 +91,15 @@ def load_predictor(model: str | Path, *, allow_pickle: bool = False) -> Predicto
     found = load(model, allow_pickle=allow_pickle)
     if isinstance(found, Predictor | Tagger):
         return found
-    raise BadInput(f"{model}: is for {found.task.name}, and no encoder with labels; use bertram {_verb(found)}")
+    raise _other(model, found, "labels")
 
 
-def _verb(model: Predictor | Tagger | Generator | MaskFiller | Baseline) -> str:
-    """The command that asks such a model."""
-    return _VERBS.get(model.task.name, "predict")
+def _other(model: str | Path, found: Loaded, wanted: str) -> BadInput:
+    """The error of a model that was found where another was wanted."""
+    if isinstance(found, Baseline):
+        return BadInput(f"{model}: is a comparison's baseline; use bertram predict")
+    verb = _VERBS.get(found.task.name, "predict")
+    return BadInput(f"{model}: is for {found.task.name}, not for {wanted}; use bertram {verb}")
 
 
 def _load_engine(path: Path) -> Predictor | Tagger | MaskFiller:

@@ -65,4 +65,4 @@ def evaluate_files(
         raise BadInput(f"--{next(iter(search)).replace('_', '-')}: is for models that write texts")
     (table,) = listed(files, most=1)
     require_all(("sklearn", "scipy"), "train")
-    return evaluate(model, read_table(table, columns, tagged=model.task.per_word), str(table))
+    return evaluate(model, read_table(table, columns, per_word=model.task.per_word), str(table))

@@ -15,6 +15,7 @@ from bertram.formats.engine_layout import EMBEDDING, MASKED, TOKENS, layer_names
 from bertram.formats.quantization import Matrix, pack, unpack
 from bertram.inference.engine_runner import EngineRunner
 from bertram.inference.predictor import cosines
+from bertram.text.words import begins_word
 
 _HIDDEN = "hidden"
 Outputs = dict[str, NDArray[np.float32]]
@@ -139,10 +140,9 @@ def _outputs(runner: EngineRunner, runs: Iterable[Batch]) -> Outputs:
 
 def _asked(engine: Engine, batch: Batch) -> NDArray[np.int64] | None:
     """The tokens that are asked about where a head could say something of each: [MASK], or what begins a word."""
-    tokenizer, ids = engine.tokenizer, batch.token_ids
     if MASKED in engine.heads:
-        return np.flatnonzero(ids == tokenizer.mask_id)
-    return np.flatnonzero((tokenizer.starts_word & ~tokenizer.special)[ids]) if TOKENS in engine.heads else None
+        return np.flatnonzero(batch.token_ids == engine.tokenizer.mask_id)
+    return np.flatnonzero(begins_word(engine.tokenizer)[batch.token_ids]) if TOKENS in engine.heads else None
 
 
 def _layer_errors(exact: EngineRunner, other: EngineRunner, batch: Batch) -> list[float]:

@@ -6,7 +6,7 @@ from typing import Any
 from bertram.checking import pairs, tables, tagged
 from bertram.config import NEVER_CASED, PRESETS, TRANSFORMERS
 from bertram.errors import BadInput
-from bertram.tasks.registry import GENERATIONS, is_tagged
+from bertram.tasks.registry import GENERATIONS, is_per_word
 from bertram.text.rows import ROLES, Columns, checked_columns, read_rows
 from bertram.text.splits import Files, files_of, listed
 
@@ -42,7 +42,7 @@ def check(
         found = pairs.check_pairs(task, files, model=model, columns=columns, vocab_size=vocab_size)
         return found, pairs.render(found)
     files = files_of(data, validation, test, most=1)
-    if is_tagged(task):
+    if is_per_word(task):
         found = tagged.check_tagged(files, model=model, columns=columns, vocab_size=vocab_size, cased=cased)
         return found, tagged.render(found)
     found = tables.check_tables(files, task=task, model=model, columns=columns, vocab_size=vocab_size, cased=cased)

@@ -59,10 +59,10 @@ def check_tagged(
     """
     paths = {part: path for part, (path,) in files.items()}
     names = page.told_apart({part: path.name for part, path in paths.items()})
-    tables = {part: read_table(path, columns, tagged=True) for part, path in paths.items()}
+    tables = {part: read_table(path, columns, per_word=True) for part, path in paths.items()}
     reader = None if model is None else Reader.of_labelled(model, tables["train"].texts, vocab_size, cased)
     found: dict[str, Any] = {"task": Tagging.name, "model": reader and reader.described, "tables": {}}
-    labelled = {part: [*zip(*map(_split, (table.texts, table.labels)), strict=True)] for part, table in tables.items()}
+    labelled = {part: _rows(table) for part, table in tables.items()}
     counts = {part: Counter(label for _, labels in rows for label in labels) for part, rows in labelled.items()}
     task = Tagging(Classification(tuple(dict.fromkeys(label for part in counts.values() for label in part))))
     for part, table in tables.items():
@@ -91,8 +91,10 @@ def render(found: dict[str, Any]) -> str:
     return page.render(found, facts, [*_label_rows(found), *_count_rows(found)], lengths)
 
 
-def _split(cells: Sequence[str]) -> list[tuple[str, ...]]:
-    return [tuple(words_of(cell)) for cell in cells]
+def _rows(table: Table) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The words of every text, and their labels."""
+    both = zip(table.texts, table.labels, strict=True)
+    return [(tuple(words_of(text)), tuple(words_of(labels))) for text, labels in both]
 
 
 def _entities(task: Tagging, table: Table) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Comparison:
     def source(self) -> dict[str, Any]:
         """The part of a job that says what data it is about."""
         files = {name: [str(path.absolute()) for path in paths] for name, paths in self.files.items()}
-        return {"files": files, "seed": self.seed, "data": self.splits.description, "tagged": self.task.per_word}
+        return {"files": files, "seed": self.seed, "data": self.splits.description, "per_word": self.task.per_word}
 
     def done(self, job: dict[str, Any], what: str, name: str) -> dict[str, Any]:
         """As `jobs.done`, by a name for the job's file."""

@@ -22,7 +22,7 @@ from bertram.model_names import Preset, require_encoder, resolve
 from bertram.run_directory import alone_in, is_occupied, keep, read_settings
 from bertram.supervised.finetuning import DEFAULTS, EncoderTraining, LabelledSplits
 from bertram.tasks.classification import Classification
-from bertram.tasks.registry import is_tagged
+from bertram.tasks.registry import is_per_word
 from bertram.tasks.task import Task
 from bertram.text.rows import Columns
 from bertram.text.splits import files_of
@@ -84,7 +84,7 @@ def compare(
     if (vocab_size is not None or cased) and not any(isinstance(source, Preset) for source in sources.values()):
         raise BadInput("--vocab-size and --cased are for presets, and none is among the models")
     files = files_of(data, validation, test, most=1)
-    splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed, tagged=is_tagged(task))
+    splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed, per_word=is_per_word(task))
     found = splits.task(task)
     splits.targets(found)  # a label that cannot be scored is heard of before anything is trained
     comparison = Comparison(out, found, splits, files, recipe.seed)

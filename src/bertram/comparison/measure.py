@@ -60,7 +60,7 @@ def _transformer(model: Path, sample: Table) -> tuple[Answer, float, list[int] |
 
     idle = current_memory_mb()
     predictor = load_predictor(model)
-    return predictor.logits, idle, predictor.lengths(*sample.inputs).tolist()
+    return predictor.logits, idle, predictor.lengths(sample).tolist()
 
 
 def _baseline(model: Path) -> tuple[Answer, float, list[int] | None]:

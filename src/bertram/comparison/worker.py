@@ -50,7 +50,7 @@ def _splits(job: dict[str, Any]) -> "LabelledSplits":
     from bertram.text.splits import listed
 
     files = {name: listed(paths) for name, paths in job["files"].items()}
-    splits = LabelledSplits.read(files, columns=job["data"]["columns"], seed=job["seed"], tagged=job["tagged"])
+    splits = LabelledSplits.read(files, columns=job["data"]["columns"], seed=job["seed"], per_word=job["per_word"])
     if splits.description != job["data"]:
         raise BadInput("the data changed since the comparison began; compare it with another --out")
     return splits

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from bertram.config import EncoderConfig
 
 POOLED = ("classification", "regression", "sentence_pair")
+"""Heads of one linear layer over what the pooler gives."""
 TOKENS = "token_classification"
 LINEAR = (*POOLED, TOKENS)
-"""Heads of one linear layer, of which the first read what the pooler gives."""
+"""All heads of one linear layer."""
 MASKED, EMBEDDING = "masked_language_model", "embedding"
 
 Sizes = dict[str, tuple[int, int]]

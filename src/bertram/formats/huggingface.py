@@ -84,7 +84,7 @@ def read(
         heads: the heads to have, with their numbers of labels. One that the file holds with as many labels is read; any
             other starts from random weights, and then so may a pooler. None: the heads that the directory holds. That
             of "embedding" has no weights: what it does stands in sentence-transformers' files or `overrides`.
-        labels: names of the classification head's labels in the order that its scores are to have. A head whose labels
+        labels: names of the classifier's labels in the order that its scores are to have. A head whose labels
             are called otherwise is another, and not read; LABEL_0 and so on are no names.
         overrides: fields of the configuration that config.json cannot represent, from `config_overrides`. What they
             share must be equal in the file, and is shared again.
@@ -108,9 +108,8 @@ def read(
     kept = _kept(path, description, sources, held, wanted)
     model, fresh = _skeleton(path, description.config.untied, wanted, kept)
     _load(path, sources, model, fresh)
-    if labels and names:
-        for head in kept & {"classification", "token_classification"}:
-            _reorder(model, head, [names.index(label) for label in labels])
+    if labels and names and description.classifier in kept:
+        _reorder(model, description.classifier, [names.index(label) for label in labels])
     return read_residuals(directory, model, description.config) if description.config.residual_rank else model
 
 

@@ -92,26 +92,16 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
     num_labels = (len(content.get("id2label") or ()) or 2) if given is None else given
     if type(num_labels) is not int or not 1 <= num_labels <= 2**20:
         raise BadInput(f"num_labels must be a whole number from 1, not {num_labels!r:.80}")
-    problem, architecture = content.get("problem_type"), _architecture(content)
+    architecture = _architecture(content)
     promised = _KNOWN.get(architecture or "", set())
-    tagger = promised == {"token_classification"}
-    unknown = ""
+    classifier, unknown = _classifier(promised, content.get("problem_type"), num_labels)
     if architecture is None:
-        unknown = f"architectures must name one of {', '.join(_KNOWN)}, not {content['architectures']!r:.80}"
-    elif tagger:
-        unknown = "" if num_labels > 1 else "a token classifier needs two labels or more"
-    elif problem is not None and problem not in list(_PROBLEMS):
-        unknown = f"problem_type must be {' or '.join(_PROBLEMS)}, not {problem!r:.80}"
-    elif problem == "single_label_classification" and num_labels == 1:
-        unknown = f"problem_type {problem} needs two labels or more"
-    elif problem == "regression" and num_labels > 1:
-        unknown = f"problem_type regression with {num_labels} labels: regression of several numbers is not known here"
-    named = "token_classification" if tagger else _PROBLEMS.get(problem or _usual_problem(num_labels))
-    classifier = None if unknown else named
+        known = f"one of {', '.join(_KNOWN)}"
+        classifier, unknown = None, f"architectures must name {known}, not {content['architectures']!r:.80}"
     if architecture == "" and _are_names(labels):  # only a classifier's labels are given any
         promised = {"classification"}
     heads = {classifier if head == "classification" else head for head in promised} if classifier else set()
-    if heads & {"classification", "token_classification"} and labels is None:
+    if classifier in heads and classifier != "regression" and labels is None:
         heads, unknown = set(), "id2label must name the labels 0, 1, 2, …"
     return Description(
         config=replace(config, **overrides),
@@ -123,6 +113,22 @@ def _parse(content: dict[str, Any], overrides: Mapping[str, Any]) -> Description
         labels=labels if len(set(labels or ())) == num_labels else None,
         activation=_activation(content),
     )
+
+
+def _classifier(promised: set[str], problem: Any, num_labels: int) -> tuple[str | None, str]:
+    """What a classifier of so many labels is, one of `CLASSIFIERS`; or None, and why that is not known."""
+    if promised == {"token_classification"}:
+        return ("token_classification", "") if num_labels > 1 else (None, "a token classifier needs two labels or more")
+    if problem is not None and problem not in list(_PROBLEMS):
+        return None, f"problem_type must be {' or '.join(_PROBLEMS)}, not {problem!r:.80}"
+    if problem == "single_label_classification" and num_labels == 1:
+        return None, f"problem_type {problem} needs two labels or more"
+    if problem == "regression" and num_labels > 1:
+        return (
+            None,
+            f"problem_type regression with {num_labels} labels: regression of several numbers is not known here",
+        )
+    return _PROBLEMS[problem or _usual_problem(num_labels)], ""
 
 
 def _activation(content: Mapping[str, Any]) -> str:

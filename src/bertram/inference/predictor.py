@@ -15,6 +15,7 @@ from bertram.formats.engine_file import Engine
 from bertram.formats.engine_layout import EMBEDDING
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input, columns_of, strings_of
+from bertram.text.table import Table
 from bertram.text.tokenizer import Tokenizer
 
 
@@ -24,7 +25,7 @@ class Runner(Protocol):
     def run(self, batch: Batch, asked: NDArray[np.integer] | None = None) -> dict[str, NDArray[np.float32]]:
         """Every head's logits [B, L] by the head's name; those of "embedding" are the texts' vectors [B, H].
 
-        Heads that read every token score those that are `asked` for, [M, L] by default all, [T, L].
+        Heads that read every token score the tokens that are `asked` for, [M, L]; by default all, [T, L].
         """
         ...
 
@@ -107,12 +108,10 @@ class Predictor:
             return [{"embedding": vector} for vector in self.embed(texts).tolist()]
         return self.task.answers(check_finite(self.logits(texts, texts_b)))
 
-    def lengths(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> Ints:
-        """Tokens of every sequence that is read of such texts; of pairs read apart, of all first texts and then the
-        second."""
-        sides = [(texts, None), (texts_b, None)] if self.task.apart and texts_b is not None else [(texts, texts_b)]
-        read = [self.tokenizer.encode(*side, max_length=self.max_length)[0] for side in sides]
-        return np.concatenate([batch.lengths for batch in read])
+    def lengths(self, table: Table) -> Ints:
+        """Tokens of every sequence that is read of a table's texts."""
+        sides = table.sides(apart=self.task.apart)
+        return np.concatenate([self.tokenizer.encode(*side, max_length=self.max_length)[0].lengths for side in sides])
 
 
 def check_inputs(task: Task, pairs: bool, *, trained_on: bool | None, segments: int = 2) -> None:

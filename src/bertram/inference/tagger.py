@@ -15,6 +15,7 @@ from bertram.inference.predictor import Predictor, Runner, check_finite
 from bertram.tasks.tagging import Tagging
 from bertram.tasks.task import Task
 from bertram.text.inputs import Input, singles_of, strings_of
+from bertram.text.table import Table
 from bertram.text.tokenizer import Tokenizer
 from bertram.text.words import find_words, lay_out, words_of
 
@@ -71,15 +72,15 @@ class Tagger:
         logits = self._run([[text[a:b] for a, b in words] for text, words in zip(texts, spans, strict=True)])
         return self.task.entities(texts, spans, check_finite(logits))
 
-    def lengths(self, texts: Sequence[str], texts_b: Sequence[str] | None = None) -> Ints:
-        """As `Predictor.lengths`, of texts whose words are parted by spaces."""
-        return lay_out(self.tokenizer, [words_of(text) for text in texts], self.max_length).batch.lengths
+    def lengths(self, table: Table) -> Ints:
+        """As `Predictor.lengths`."""
+        return lay_out(self.tokenizer, [words_of(text) for text in table.texts], self.max_length).batch.lengths
 
 
-def labeller(
+def predictor_of(
     task: Task, tokenizer: Tokenizer, runner: Runner, max_length: int, *, pairs: bool | None = None
 ) -> Predictor | Tagger:
-    """What answers for a task with labels; `pairs` is as for `Predictor`."""
+    """A Predictor, or a Tagger where words are labelled; `pairs` is as for the former."""
     if isinstance(task, Tagging):
         return Tagger(task, tokenizer, runner, max_length)
     return Predictor(task, tokenizer, runner, max_length, pairs=pairs)

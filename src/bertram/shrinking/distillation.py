@@ -11,18 +11,16 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bertram.batch import Batch, Examples, Position
+from bertram.batch import IGNORED, Batch, Examples, Position
 from bertram.config import LESSONS, Lesson
 from bertram.corpus.masking import Masker
+from bertram.formats.engine_layout import MASKED, TOKENS
 from bertram.models.heads import EmbeddingHead, Head, Model
 from bertram.models.tensors import PackedTensors, Targets, to_tensors
 from bertram.training.feed import ShuffledRows
-
-MASKED = "masked_language_model"
-_OF_TOKENS = ("states", "token_classification")
-"""Losses whose targets are all tokens."""
 
 
 class Answers(NamedTuple):
@@ -158,11 +156,19 @@ class DistillationFeed:
         batch_size: int | None,
         seed: int,
         batch_tokens: int | None = None,
+        *,
+        asked: NDArray[np.bool_] | None = None,
     ) -> None:
-        """`names` are those of losses; `masker` is for that of a masked language model."""
+        """`names` are those of losses; `masker` is for that of a masked language model, and `asked` for a tagger's.
+
+        The latter says of every id whether something is asked about it, [V].
+        """
         numbers = np.arange(len(batch), dtype=np.int32)
-        texts = {name: numbers for name in names if name not in (*_OF_TOKENS, MASKED)}
-        tokens = {name: np.repeat(numbers, batch.lengths) for name in names if name in _OF_TOKENS}
+        texts = {name: numbers for name in names if name not in ("states", TOKENS, MASKED)}
+        tokens = {"states": np.repeat(numbers, batch.lengths)} if "states" in names else {}
+        if TOKENS in names:  # only there has a tagger learned to say something
+            assert asked is not None
+            tokens[TOKENS] = np.where(asked[batch.token_ids], np.repeat(numbers, batch.lengths), np.int32(IGNORED))
         self._rows = ShuffledRows(Examples(batch, texts, tokens), batch_size, seed, batch_tokens)
         self._masker, self._seed = masker if MASKED in names else None, seed
         self.steps_per_epoch, self.tokens_per_step = self._rows.steps_per_epoch, self._rows.tokens_per_step

@@ -113,7 +113,7 @@ class Evaluated:
         """
         if not isinstance(task := source.task, Task):
             raise BadInput(f"{file}: a model for {task.name} is not scored on labels")
-        table = read_table(file, columns, tagged=task.per_word)
+        table = read_table(file, columns, per_word=task.per_word)
         task.targets(table.labels, str(file))
         pairs, segments = table.texts_b is not None, source.config.type_vocab_size
         with failing_in(file):

@@ -57,7 +57,7 @@ _NAMES = {
     "masked_language_model": "the same token at masked places",
     "sentence_pair": "the same label of a pair",
     "classification": "the same label",
-    "token_classification": "the same label of a token",
+    "token_classification": "the same label of a word",
     "regression": "Spearman's correlation of the values",
 }
 

@@ -12,6 +12,7 @@ from bertram.batch import Batch
 from bertram.corpus.masking import Masker
 from bertram.corpus.store import MANY_UNKNOWN
 from bertram.errors import BadInput
+from bertram.formats.engine_layout import MASKED, TOKENS
 from bertram.inference.predictor import cosines
 from bertram.model_card import shrinking_card
 from bertram.model_directory import check_head
@@ -19,11 +20,12 @@ from bertram.progress import Report
 from bertram.run_directory import begun, write_manifest
 from bertram.saving import save
 from bertram.shrinking.agreement import agreement, side_by_side
-from bertram.shrinking.distillation import MASKED, Distillation, DistillationFeed, Teacher, loss_names
+from bertram.shrinking.distillation import Distillation, DistillationFeed, Teacher, loss_names
 from bertram.shrinking.initial import student_of
 from bertram.shrinking.outcome import TEXTS
 from bertram.shrinking.settings import Shrinking
 from bertram.tasks.task import Task
+from bertram.text.words import begins_word
 from bertram.training.distributed import alone
 from bertram.training.loop import carry_out
 from bertram.training.setup import Evaluation, TrainingSetup
@@ -59,6 +61,7 @@ def teach(shrinking: Shrinking, out: Path, report: Report) -> dict[str, Any]:
         batch, truncated = tokenizer.encode(*train.inputs, max_length=shrinking.max_length)
         judged, _ = tokenizer.encode(*held_out.inputs, max_length=shrinking.max_length)
         masker = Masker.of_tokens(tokenizer) if MASKED in teacher.heads else None
+        asked = begins_word(tokenizer) if TOKENS in teacher.heads else None
         measured = judged.token_ids[: judged.offsets[: TEXTS + 1][-1]]
         if masker is not None and masker.special.take(measured).all():  # or the engine is refused in the end
             raise BadInput(f"--texts: {source} knows no token of those held out, so that none could be masked")
@@ -69,7 +72,7 @@ def teach(shrinking: Shrinking, out: Path, report: Report) -> dict[str, Any]:
             )
 
     def feed(batch: Batch, size: int | None, tokens: int | None = None) -> DistillationFeed:
-        return DistillationFeed(batch, names, masker, size, recipe.seed, tokens)
+        return DistillationFeed(batch, names, masker, size, recipe.seed, tokens, asked=asked)
 
     distillation = _distillation(teacher, shrinking, batch, device)
     judging = feed(judged, _JUDGED_BATCH)

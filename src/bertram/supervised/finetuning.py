@@ -12,7 +12,7 @@ from bertram.batch import IGNORED, Examples
 from bertram.errors import BadInput, failing_in
 from bertram.files import write_array
 from bertram.inference.predictor import check_inputs
-from bertram.inference.tagger import labeller
+from bertram.inference.tagger import predictor_of
 from bertram.model_card import model_card
 from bertram.model_directory import ModelDirectory
 from bertram.saving import learned_tokenizer, save
@@ -51,16 +51,16 @@ class LabelledSplits(Splits[Table]):
         *,
         columns: Columns = None,
         seed: int = 0,
-        tagged: bool = False,
+        per_word: bool = False,
     ) -> "LabelledSplits":
         """Read a table for each split, as `files_of` has them; without validation a seeded tenth is held out.
 
-        `tagged` is as for `read_table`.
+        `per_word` is as for `read_table`.
 
         Raises:
             BadInput: a file cannot be used.
         """
-        tables = {name: read_table(file, columns, tagged=tagged) for name, (file,) in files.items()}
+        tables = {name: read_table(file, columns, per_word=per_word) for name, (file,) in files.items()}
         for name, (file,) in files.items():
             if (tables[name].texts_b is None) != (tables["train"].texts_b is None):
                 raise BadInput(f"of {files['train'][0]} and {file} one holds pairs of texts and the other single texts")
@@ -137,7 +137,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
         network.to(processes.device)
         max_length = self.longest
         examples, truncated = labelled_examples(task, tokenizer, splits.train, targets["train"], max_length)
-        predictor = labeller(task, tokenizer, TorchRunner(network, processes.device), max_length)
+        predictor = predictor_of(task, tokenizer, TorchRunner(network, processes.device), max_length)
 
         head = cast("Head", network.heads[task.head])
         before = source.task_if_known if isinstance(source, ModelDirectory) else None
@@ -187,7 +187,7 @@ class EncoderTraining(Training[Task, LabelledSplits]):
 def labelled_examples(
     task: Task, tokenizer: Tokenizer, table: Table, targets: Targets, max_length: int
 ) -> tuple[Examples, int]:
-    """A table as a task's head learns it, with `targets` [N], and how many texts were cut.
+    """A table as a task's head learns it, with its `targets`, and how many texts were cut.
 
     A word is learned by its first token (Devlin et al. 2018, 5.3); texts of labelled words are not cut.
     A task that reads two texts apart needs a table of pairs, which `LabelledSplits.task` sees to.

@@ -13,7 +13,7 @@ from bertram.progress import Report, silent
 from bertram.run_directory import alone_in, prepare_directory
 from bertram.supervised.finetuning import EncoderTraining, LabelledSplits
 from bertram.supervised.generation import EncoderDecoderTraining, read_splits
-from bertram.tasks.registry import GENERATIONS, TASKS, is_tagged
+from bertram.tasks.registry import GENERATIONS, TASKS, is_per_word
 from bertram.text.rows import Columns
 from bertram.text.splits import Files, files_of
 from bertram.training.recipe import Recipe
@@ -92,7 +92,7 @@ def train(
     else:
         files = files_of(data, validation, test, most=1)
         source = require_encoder(resolve(model, allow_pickle=allow_pickle))  # likewise
-        splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed, tagged=is_tagged(task))
+        splits = LabelledSplits.read(files, columns=columns, seed=recipe.seed, per_word=is_per_word(task))
         training = EncoderTraining(
             task=splits.task(task),
             splits=splits,

@@ -87,9 +87,7 @@ class Classification(Task):
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
         """{"label", "score", "scores": {label: probability}} for each row of [N, L], by softmax."""
-        wide = logits.astype(np.float64)
-        shifted = np.exp(wide - wide.max(-1, keepdims=True))
-        rows = (shifted / shifted.sum(-1, keepdims=True)).tolist()
+        rows = probabilities(logits).tolist()
         best = logits.argmax(-1).tolist()
         return [
             {"label": self.labels[i], "score": row[i], "scores": dict(zip(self.labels, row, strict=True))}
@@ -119,6 +117,14 @@ class Classification(Task):
         """The share that is right."""
         share: Floats = means[..., 0]
         return share
+
+
+def probabilities(logits: Logits) -> Floats:
+    """Those of each row of [N, L], by softmax."""
+    wide = logits.astype(np.float64)
+    shifted = np.exp(wide - wide.max(-1, keepdims=True))
+    found: Floats = shifted / shifted.sum(-1, keepdims=True)
+    return found
 
 
 def most_probable(logits: Logits) -> NDArray[np.int64]:

@@ -27,10 +27,6 @@ class Entities(NamedTuple):
     ends: Numbers  # [E], the word behind the last
     kinds: Numbers  # [E], by their place in `Scheme.names`
 
-    def keys(self, words: int, kinds: int) -> Numbers:
-        """A number for each, [E], equal where all three are; of so many words and kinds."""
-        return (self.starts * (words + 1) + self.ends) * kinds + self.kinds
-
 
 @dataclass(frozen=True)
 class Scheme:

@@ -44,8 +44,8 @@ def kind_of_task(name: str | None, labels: Sequence[str]) -> type[Task]:
     return Regression if fractions or len(numbers) > _MOST_CLASSES else Classification
 
 
-def is_tagged(task: str | None) -> bool:
-    """Whether a task of that name labels words, so that its data may stand in CoNLL files."""
+def is_per_word(task: str | None) -> bool:
+    """Whether a task of that name labels every word of a text."""
     return task in TASKS and TASKS[task].per_word
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertram.tasks import metrics
-from bertram.tasks.classification import Classification, most_probable
-from bertram.tasks.entities import Scheme
+from bertram.tasks.classification import Classification, most_probable, probabilities
+from bertram.tasks.entities import Numbers, Scheme
 from bertram.tasks.task import Floats, Logits, Score, Targets, Task
 from bertram.text.words import Span, words_of
 
@@ -26,7 +26,7 @@ class Tagging(Task):
     text that a word stands in and the number of its label.
     """
 
-    words: Classification
+    classification: Classification
     """The labels, and what it means to give one to a word."""
 
     name: ClassVar[str] = "tagging"
@@ -37,11 +37,11 @@ class Tagging(Task):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.words.labels
+        return self.classification.labels
 
     @property
     def outputs(self) -> int:
-        return self.words.outputs
+        return self.classification.outputs
 
     @classmethod
     def from_labels(cls, labels: Sequence[str], source: str = "the training data") -> Self:
@@ -52,26 +52,24 @@ class Tagging(Task):
         return cls(Classification.from_dict(value))
 
     def to_dict(self) -> dict[str, Any]:
-        return self.words.to_dict() | {"name": self.name}
+        return self.classification.to_dict() | {"name": self.name}
 
     def targets(self, labels: Sequence[str], source: str = "the data") -> NDArray[np.int64]:
         """The text and the label of every word, [W, 2]."""
         tags = [words_of(text) for text in labels]
         texts = np.repeat(np.arange(len(tags)), [len(text) for text in tags])
-        return np.stack([texts, self.words.targets([tag for text in tags for tag in text], source)], axis=1)
+        return np.stack([texts, self.classification.targets([tag for text in tags for tag in text], source)], axis=1)
 
     def answers(self, logits: Logits) -> list[dict[str, Any]]:
         """{"label", "score", "scores": {label: probability}} for each word of [W, L], by softmax."""
-        return self.words.answers(logits)
+        return self.classification.answers(logits)
 
     def entities(self, texts: Sequence[str], spans: Sequence[Sequence[Span]], logits: Logits) -> list[dict[str, Any]]:
         """{"entities": [{"start", "end", "label", "text", "score"}]} for each text, whose words stand at these `spans`.
 
         Places count code points, and a score is the mean probability of an entity's words, which have `logits` [W, L].
         """
-        wide = logits.astype(np.float64)
-        shifted = np.exp(wide - wide.max(-1, keepdims=True))
-        probabilities = shifted.max(-1) / shifted.sum(-1)
+        likely = probabilities(logits).max(-1)
         numbers = np.repeat(np.arange(len(texts)), [len(words) for words in spans])
         places = [span for words in spans for span in words]
         answers: list[dict[str, Any]] = [{"entities": []} for _ in texts]
@@ -83,7 +81,7 @@ class Tagging(Task):
                     "end": stop,
                     "label": self.scheme.names[kind],
                     "text": text[start:stop],
-                    "score": float(probabilities[first:end].mean()),
+                    "score": float(likely[first:end].mean()),
                 }
             )
         return answers
@@ -98,9 +96,10 @@ class Tagging(Task):
 
         All entities count alike (micro-average), as in seqeval. Accuracy is that of words.
         """
-        matched, found, expected = self.terms(logits, targets).sum(0).tolist()
+        counts = self.terms(logits, targets).sum(0)
+        matched, found, expected = counts.tolist()
         values = {
-            "f1": _ratio(2 * matched, found + expected),
+            "f1": float(self.score_of(counts)),
             "precision": _ratio(matched, found),
             "recall": _ratio(matched, expected),
         }
@@ -109,23 +108,25 @@ class Tagging(Task):
 
     def only_answer(self, logits: Logits, targets: Targets) -> str | None:
         """As `Task.only_answer`, of words."""
-        return self.words.only_answer(logits, targets[:, 1])
+        return self.classification.only_answer(logits, targets[:, 1])
 
     def constant_score(self, targets: Targets) -> float:
-        """As `Task.constant_score`: 0 where the one answer is O, and little where every word is an entity."""
-        answers = np.eye(self.outputs, dtype=np.float32)
-        same = (np.broadcast_to(answer, (len(targets), self.outputs)) for answer in answers)
-        return max(float(self.score_of(self.terms(logits, targets).mean(0))) for logits in same)
+        """As `Task.constant_score`: where every word stands alone, the share of the most frequent label."""
+        answers = (np.full(len(targets), number) for number in range(self.outputs))
+        return max(float(self.score_of(self._terms(answer, targets).mean(0))) for answer in answers)
 
     def terms(self, logits: Logits, targets: Targets) -> Floats:
         """How many entities of each text are right, are answered, and are there, [N, 3]."""
+        return self._terms(most_probable(logits), targets)
+
+    def _terms(self, answered: Numbers, targets: Targets) -> Floats:
         texts, expected = targets.astype(np.int64).T
-        sides = [self.scheme.read(labels, texts) for labels in (most_probable(logits), expected)]
-        keys = [side.keys(len(texts), len(self.scheme.names)) for side in sides]
-        right = sides[0].starts[np.isin(keys[0], keys[1])]
-        counted = (right, sides[0].starts, sides[1].starts)
+        found, there = (self.scheme.read(labels, texts) for labels in (answered, expected))
+        _, a, b = np.intersect1d(found.starts, there.starts, assume_unique=True, return_indices=True)
+        right = found.starts[a[(found.ends[a] == there.ends[b]) & (found.kinds[a] == there.kinds[b])]]
         size = int(texts.max(initial=-1)) + 1
-        return np.stack([np.bincount(texts[words], minlength=size) for words in counted], axis=1).astype(np.float64)
+        counts = [np.bincount(texts[words], minlength=size) for words in (right, found.starts, there.starts)]
+        return np.stack(counts, axis=1).astype(np.float64)
 
     def score_of(self, means: Floats) -> Floats:
         """F1 from the means of the terms; 0 where nothing is answered nor there."""

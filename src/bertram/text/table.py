@@ -65,11 +65,11 @@ class Table:
         )
 
 
-def read_table(path: str | Path, columns: Columns = None, *, tagged: bool = False) -> Table:
+def read_table(path: str | Path, columns: Columns = None, *, per_word: bool = False) -> Table:
     """Read a file of labelled texts.
 
     Args:
-        tagged: every word is labelled, and the file may be one of `text.tagged.read_tagged`.
+        per_word: every word is labelled, and the file is one that `text.tagged.read_tagged` reads.
         path: ends with .csv, .tsv, .jsonl or .parquet; .gz may follow.
         columns: names of the columns to read as text, text_b and label where they are called otherwise. In CSV and TSV
             a number from 1 counts columns, unless one is called so; where there are only numbers there is no header.
@@ -78,7 +78,7 @@ def read_table(path: str | Path, columns: Columns = None, *, tagged: bool = Fals
         BadInput: the file is missing, empty or broken, or lacks a column, a text or a label somewhere;
             or `columns` has another role.
     """
-    if tagged:
+    if per_word:
         return table_of(str(path), read_tagged(Path(path), checked_columns(columns, TAGGED)))
     return table_of(str(path), read_rows(Path(path), checked_columns(columns)))
 

@@ -28,7 +28,7 @@ def read_tagged(path: Path, columns: Columns) -> Rows:
     """
     if not path.exists():
         raise BadInput(f"{path}: no such file")
-    if _has_header(path, columns):
+    if _is_table(path, columns):
         found = read_rows(path, columns, TAGGED)
         places = [found.places[role] for role in TAGGED]
         rows = (
@@ -44,7 +44,7 @@ def read_tagged(path: Path, columns: Columns) -> Rows:
     return Rows(list(TAGGED), {"text": 0, "label": 1}, chain([first], texts))
 
 
-def _has_header(path: Path, columns: Columns) -> bool:
+def _is_table(path: Path, columns: Columns) -> bool:
     if kind_of(path) != ".tsv":
         return is_table(path)
     with opened(path) as stream:
@@ -86,25 +86,44 @@ def _words(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str, s
 
     What CoNLL-U has beside words is left out: comments before a text, and lines of words written as one.
     """
-    width, tabbed, inside = 0, False, False
+    width, tabs = _columns(path)
+    places = [int(columns.get(role, default)) - 1 for role, default in zip(TAGGED, (1, width), strict=True)]
+    inside = False
     with opened(path) as stream:
         for number, line in numbered_lines(str(path), stream):
-            tabs = "\t" in line
-            cells = [cell.strip() for cell in line.split("\t")] if tabs else line.split()
+            cells = _cells(line)
             if not line.strip() or cells[0] == _DOCUMENT:
                 inside = False
                 yield number, "", ""
                 continue
-            if line.startswith("#") and not (inside or tabs) and (tabbed or len(cells) != width):
+            if not inside and _is_comment(line, tabs, len(cells) == width):
                 continue
-            inside, tabbed, width = True, tabbed or tabs, width or len(cells)
+            inside = True
             if len(cells) != width or width < 2:
                 expected = f"; {width} are expected" if width > 1 else "; a word and its label are expected"
                 raise BadInput(f"{path}: line {number}: has {len(cells)} columns{expected}")
-            places = [int(columns.get(role, default)) - 1 for role, default in zip(TAGGED, (1, width), strict=True)]
             if max(places) >= width:
                 raise BadInput(f"{path}: line {number}: has {width} columns, and none has the number {max(places) + 1}")
             if tabs and width == _CONLL_U and places[0] and _NO_WORD.fullmatch(cells[0]):
                 continue
             word, label = _strings(str(path), number, [[cells[place]] for place in places])
             yield number, word, label
+
+
+def _columns(path: Path) -> tuple[int, bool]:
+    """How many columns the first line has that is surely a word, and whether tabs part them; 0 where there is none."""
+    with opened(path) as stream:
+        for _, line in numbered_lines(str(path), stream):
+            cells = _cells(line)
+            if line.strip() and cells[0] != _DOCUMENT and not line.startswith("#"):
+                return len(cells), "\t" in line
+    return 0, False
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+
+
+def _is_comment(line: str, tabs: bool, whole: bool) -> bool:
+    """Whether a line before a text is one of CoNLL-U's comments; where spaces part columns, "# O" may be a word."""
+    return line.startswith("#") and "\t" not in line and (tabs or not whole)

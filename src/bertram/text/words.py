@@ -19,20 +19,21 @@ _MARK = "\u0640"  # a letter that only lengthens others: stands for what belongs
 _JOINING = "\u00ad\u200c\u200d"  # soft hyphens, and what Persian, Hindi and emoji put between parts of one
 _ALONE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese and Japanese
 _LETTER = rf"[^\W{_ALONE}]"
-_END = r"['’](?:s|d|m|t|ll|re|ve)\b"  # of Obama's, as treebanks part it
+_END = r"(?:['’](?:s|d|m|ll|re|ve)|n['’]t)\b"  # of Obama's and don't, as treebanks part them
+_LETTERS_OF_A_WORD = rf"(?:(?!{_END}){_LETTER})+"
 _WORD = re.compile(
     rf"(?:(?!\d){_LETTER}\.){{2,}}(?!\w)"  # U.S.
     r"|\b(?-i:[A-Z])\.(?=\s+(?-i:[A-Z]))"  # George W. Bush
     rf"|{_END}"
     rf"|\b[cdjlmnst](?!{_END})['’](?=\w)"  # the beginning of l'Europe
-    rf"|{_LETTER}+(?:(?:(?!{_END})[-'’./&@+]|(?<=\d)[,:](?=\d)){_LETTER}+)*"
+    rf"|{_LETTERS_OF_A_WORD}(?:(?:(?!{_END})[-'’./&@+]|(?<=\d)[,:](?=\d)){_LETTERS_OF_A_WORD})*"
     rf"|\S{_MARK}*",
     re.IGNORECASE,
 )
 
 
 class _Letters(dict[int, int]):
-    """What `str.translate` makes of marks that belong to a character, such as a vowel's in Hindi: a letter."""
+    """Replaces every combining mark and joiner by `_MARK`, a letter, so that the pattern keeps it within its word."""
 
     def __missing__(self, code: int) -> int:
         mark = unicodedata.category(chr(code))[0] == "M" or chr(code) in _JOINING
@@ -58,6 +59,17 @@ def find_words(text: str) -> Iterator[Span]:
     Chinese or Japanese character; hyphens, and points within abbreviations and numbers, stay.
     """
     return (found.span() for found in _WORD.finditer(text.translate(_LETTERS)))
+
+
+def begins_word(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """Which ids a tagger is asked about, [vocab_size]: those that begin a word, the unknown token among them.
+
+    Raises:
+        BadInput: as `Tokenizer.starts_word`.
+    """
+    flags = tokenizer.starts_word & ~tokenizer.special
+    flags[tokenizer.unk_id] = True
+    return flags
 
 
 class WordBatch(NamedTuple):
