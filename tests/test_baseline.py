@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertram.baseline import FILES, Baseline
+from bertram.baseline.features import OfTexts
+from bertram.baseline.linear import FILES, Baseline
 from bertram.errors import BadInput
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
@@ -86,11 +87,11 @@ def test_a_label_that_no_training_row_has_moves_no_other(seen, known, tmp_path):
 def test_two_labels_are_as_probable_as_scikit_learn_says():
     from sklearn.linear_model import LogisticRegression
 
-    from bertram import baseline as module
+    from bertram.baseline import linear as module
 
     table = verdicts(["good", "bad"], SUBJECTS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_RUN_LENGTHS", {False: (2,)})
+        patch.setattr(OfTexts, "run_lengths", (2,))
         patch.setattr(module, "_STRENGTHS", (1.0,))
         baseline = fit(table, table, Classification)
     features = baseline._vectorizer.transform(table.texts)
@@ -158,7 +159,7 @@ def test_validation_chooses_the_length_of_runs():
 def test_many_labels_leave_room_for_fewer_words(monkeypatch):
     """What a fit takes grows with the labels times the words."""
     table = verdicts(["good", "bad", "odd"], SUBJECTS)
-    monkeypatch.setattr("bertram.baseline._MOST_WEIGHTS", 3 * 10)
+    monkeypatch.setattr("bertram.baseline.linear._MOST_WEIGHTS", 3 * 10)
     assert len(fit(table, table, Classification).vocabulary) == 10
     pairs = Table(table.texts, table.texts, table.labels)
     assert len(fit(pairs, pairs, Classification).vocabulary) == 3

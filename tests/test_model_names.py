@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bertram.baseline import FILES
+from bertram.baseline.linear import FILES
 from bertram.errors import BadInput
 from bertram.exporting import export
 from bertram.formats.ctranslate2_file import WEIGHTS

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TypeVar
 
-from bertram.baseline import Baseline, is_baseline
+from bertram.baseline.linear import Baseline, is_baseline
 from bertram.batch import checked_length
 from bertram.errors import BadInput, failing_in
 from bertram.formats.ctranslate2_file import is_ctranslate2, vocabulary

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bertram.baseline import Baseline
+from bertram.baseline.linear import Baseline
 from bertram.errors import BadInput, require_all
 from bertram.inference.generator import Generator
 from bertram.inference.mask_filler import MaskFiller

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from bertram import baseline
+from bertram.baseline import linear
 from bertram.config import PRESETS, TRANSFORMERS, EncoderConfig, TransformerConfig
 from bertram.errors import BadInput, require
 from bertram.formats.ctranslate2_file import is_ctranslate2
@@ -86,7 +86,7 @@ def resolve(model: str | Path, *, allow_pickle: bool = False, answers: bool = Fa
         if path.is_dir():
             if is_ctranslate2(path) and not answers:
                 raise BadInput(f"{path}: a CTranslate2 export only answers; give the model that it was made from")
-            if baseline.is_baseline(path) and not answers:
+            if linear.is_baseline(path) and not answers:
                 raise BadInput(f"{path}: the tf-idf baseline of a comparison only answers")
             return ModelDirectory(path, allow_pickle=allow_pickle)
         if engine_of(path) is not None:
@@ -185,7 +185,7 @@ def _from_hub(name: str, allow_pickle: bool) -> Path:
         hub = require("huggingface_hub", "hub")
     except BadInput as error:
         raise BadInput(f"{name}: no such directory here, and for the Hugging Face hub {error}") from None
-    wanted = [*baseline.FILES, *FILES, *([PICKLED] if allow_pickle else [])]
+    wanted = [*linear.FILES, *FILES, *([PICKLED] if allow_pickle else [])]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises errors of many libraries

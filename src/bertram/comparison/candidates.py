@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bertram import baseline
+from bertram.baseline import linear
 from bertram.comparison.jobs import done
 from bertram.comparison.results import Answering, Candidate, Run, ScoreInterval, ShippedEngine, Size, Trained, finished
 from bertram.comparison.selection import BASELINE
@@ -117,7 +117,7 @@ def _size_of_baseline(folder: Path) -> Size:
     return {
         "parameters": parameters,
         "unique_parameters": parameters,
-        "bytes_on_disk": _bytes(*(folder / file for file in baseline.FILES)),
+        "bytes_on_disk": _bytes(*(folder / file for file in linear.FILES)),
         "flops_per_token": None,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bertram.baseline import Baseline, is_baseline
+from bertram.baseline.linear import Baseline, is_baseline
 from bertram.comparison.results import Answering, Latency
 from bertram.memory import current_memory_mb, peak_memory_mb
 from bertram.text.table import Table

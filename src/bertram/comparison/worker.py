@@ -77,7 +77,7 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _baseline(job: dict[str, Any]) -> dict[str, Any]:
-    from bertram.baseline import Baseline
+    from bertram.baseline.linear import Baseline
     from bertram.tasks.registry import task_from_dict
 
     splits, out, began = _splits(job), Path(job["out"]), time.monotonic()

@@ -17,8 +17,9 @@ from bertram.text.tokenizer import Tokenizer
 
 _MARK = "\u0640"  # a letter that only lengthens others: stands for what belongs to the character before it
 _JOINING = "\u00ad\u200c\u200d"  # soft hyphens, and what Persian, Hindi and emoji put between parts of one
-_ALONE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese and Japanese
-_LETTER = rf"[^\W{_ALONE}]"
+CHINESE_AND_JAPANESE = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Their characters, for a pattern."""
+_LETTER = rf"[^\W{CHINESE_AND_JAPANESE}]"
 _END = r"(?:['’](?:s|d|m|ll|re|ve)|n['’]t)\b"  # of Obama's and don't, as treebanks part them
 _LETTERS_OF_A_WORD = rf"(?:(?!{_END}){_LETTER})+"
 _WORD = re.compile(

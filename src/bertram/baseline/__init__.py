@@ -1,0 +1,1 @@
+"""The honest baseline of every comparison: tf-idf with a linear model."""
