@@ -12,6 +12,7 @@ from bertram.baseline.linear import FILES, Baseline
 from bertram.errors import BadInput
 from bertram.tasks.classification import Classification
 from bertram.tasks.regression import Regression
+from bertram.tasks.tagging import Tagging
 from bertram.text.table import Table
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -49,6 +50,24 @@ def test_learns_which_words_go_with_which_label(names):
     unseen = verdicts(names, SUBJECTS[5:])
     assert baseline.logits(unseen.texts).shape == (len(unseen), len(names))
     assert score(baseline, unseen) == 1.0
+
+
+def test_words_are_learned_by_what_they_look_like_and_stand_beside(tmp_path):
+    """Of words that were never seen: names are written large, and numbers with digits."""
+    rows = [
+        (f"{name} {verb}s no {number}", "B-PER O O B-NUM")
+        for name, verb, number in itertools.product(["Ann", "Bob", "Eva"], ["see", "find"], [3, 77, 15, 8])
+    ]
+    train = Table([text for text, _ in rows], None, [labels for _, labels in rows])
+    baseline = fit(train, train, Tagging)
+    baseline.save(tmp_path)
+    kept = Baseline.load(tmp_path)
+    (answer,) = kept.predict(["Kim takes no 42"])
+    assert [(found["text"], found["label"]) for found in answer["entities"]] == [("Kim", "PER"), ("42", "NUM")]
+    assert kept.predict([]) == []
+    assert kept.predict(["", " "]) == [{"entities": []}] * 2
+    assert kept.logits([""]).shape == (0, 3)
+    assert score(kept, train) == 1.0
 
 
 def test_damaged_files_and_pairs_for_single_texts_are_refused(tmp_path):

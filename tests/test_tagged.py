@@ -42,6 +42,8 @@ CONLL_2003 = "-DOCSTART- -X- O O\n\n" + BARE.replace(" ", " NN I-NP ") + "\n-DOC
         ("t.conll", CONLL_2003.replace("-X- O O", "-X-")),
         ("t.conll", BARE.replace("\n\n", "\n-DOCSTART- O\n")),
         ("t.conll", "# a comment of its own\n" + BARE.replace("\n\n", "\n\n# another comment\n")),
+        ("t.conll", "# id=7\n" + BARE.replace("\n\n", "\n\n# domain=en\n")),
+        ("t.conll", "# id 7\tdomain=en\n" + BARE),
     ],
 )
 def test_conll(tmp_path: Path, name: str, content: str) -> None:
@@ -84,7 +86,7 @@ def test_a_score_is_a_word(tmp_path: Path) -> None:
 
 def test_a_hash_is_a_word(tmp_path: Path) -> None:
     """Where a comment could not stand, or not in so many columns."""
-    for content in ("#\tO\nnice\tO\n", "nice O\n\n# O\n#nice O\n", "nice O\n# O\n"):
+    for content in ("#\tO\nnice\tO\n", "nice O\n\n# O\n#nice O\n", "nice O\n# O\n", "# O\nnice O\n"):
         table = read_table(write(tmp_path / "t.conll", content), per_word=True)
         assert " ".join(table.texts).split().count("#") == 1
         assert all(len(a.split()) == len(b.split()) for a, b in zip(table.texts, table.labels, strict=True))

@@ -154,7 +154,7 @@ def test_a_training_that_learns_nothing_is_called_diverged(place: Path, tmp_path
     still = Recipe(steps=100, batch_size=4, evaluations=1, learning_rate=0.0, precision="fp32")
     manifest = train("tagging", place / "test.conll", model=place / "bare", out=tmp_path / "out", recipe=still)
     assert manifest["status"] == "diverged"
-    assert "the training loss did not fall" in manifest["reason"]
+    assert "no more than one answer" in manifest["reason"]
 
 
 def test_a_model_that_labels_all_words_alike_is_warned_of(
@@ -468,6 +468,12 @@ def test_one_line_says_what_is_wrong(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_files_of_words_are_no_texts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["tag", place / "out"], ["predict", place / "out"]):
+        assert tiny.run(*command, place / "test.conll") == 2
+        assert "test.conll: holds a word a line, by its name" in capsys.readouterr().err
 
 
 def test_pairs_are_refused_in_python(place: Path) -> None:

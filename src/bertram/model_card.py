@@ -96,7 +96,9 @@ def shrinking_card(manifest: dict[str, Any], name: str, metadata: Mapping[str, s
     rows += _unit(manifest.get("task", {}))
     task = manifest.get("task", {}).get("name")
     use = ["bertram train classification reviews.csv --model this/directory --out out/reviews"]
-    if task == "similarity":
+    if task == "tagging":
+        use = ["bertram tag this/directory texts.txt"]
+    elif task == "similarity":
         use.insert(0, "bertram embed this/directory texts.txt --out vectors.npy")
     elif task == "fill-mask":
         use.insert(0, _FILL_MASK)

@@ -120,9 +120,8 @@ def check_converged(out: Path, manifest: dict[str, Any]) -> None:
         BertramError: the training that left this manifest at `out` diverged.
     """
     if manifest["status"] == "diverged":
-        raise BertramError(
-            f"{out}: the training diverged: {manifest['reason']}; take a lower --learning-rate and another --out"
-        )
+        other = "take a lower --learning-rate, or a higher one where the loss fell slowly, and another --out"
+        raise BertramError(f"{out}: the training diverged: {manifest['reason']}; {other}")
 
 
 @contextmanager

@@ -69,8 +69,11 @@ def _guessing(results: Results) -> list[str]:
     names = [row["model"] for row in scored(results["candidates"]) if row["score"]["low"] <= least]
     if not names:
         return []
+    told = (
+        f"One answer to every {'word' if task_from_dict(results['task']).per_word else 'text'} can score {score(least)}"
+    )
     return [
-        f"One answer to every text can score {score(least)}, and {' and '.join(names)} cannot be told from that: try "
+        f"{told}, and {' and '.join(names)} cannot be told from that: try "
         f"more texts{'' if names == [BASELINE] else ', a higher --learning-rate or more --epochs'}."
     ]
 

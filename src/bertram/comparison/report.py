@@ -142,7 +142,7 @@ def _candidates(results: Results, looks: Mapping[str, int | None]) -> list[Eleme
     note = (
         "Latency is for one text at a time, the middle of several rounds. Answering memory is what the engine adds to "
         "an idle process; training memory is the peak of the whole process, + that of a GPU if there was one. Engine: "
-        "the precision of the shipped weights, and its own score; agreement: the share of its answers to validation "
+        "the precision of the shipped weights, and its own score; agreement: the share of its answers on validation "
         "texts that agree with the model's. Unshared: the parameters that the same network would need without sharing."
     )
     notes = [element("p", words, class_="note") for words in (note, *caveats(results))]

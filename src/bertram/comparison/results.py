@@ -126,7 +126,7 @@ class Results(TypedDict):
     machine: dict[str, Any]
     seeds: int
     candidates: list[Candidate]
-    constant_score: float  # the most that one answer to every text scores
+    constant_score: float  # the most that one answer to every text, or every word, scores
     comparisons: list[Difference]
     choice: Choice
 

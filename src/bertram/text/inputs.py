@@ -20,6 +20,8 @@ from bertram.text.rows import Columns, checked_columns, is_table, read_rows
 Input = str | Mapping[str, str]
 """What a model is asked: a text, or an object with "text" and perhaps "text_b"."""
 
+_OF_WORDS = (".conll", ".conllu", ".bio", ".iob", ".iob2")
+"""Endings of files that hold a word and its label a line."""
 _FIELDS = ("text", "text_b")
 _CHUNK, _CHARACTERS = 1024, 2**22  # inputs answered at a time, at most, and when they are enough
 _BLOCK = 2**16  # bytes, as many as a pipe holds
@@ -47,6 +49,7 @@ def read_inputs(
     if is_table(Path(source)) and kind_of(Path(source)) != ".jsonl":
         yield from _chunks(_cells(source, columns, roles))
         return
+    _check_lines(source)
     with _source(source) as (name, stream, waits):
         lines = numbered_lines(name, stream)
         begun: list[tuple[int, str]] = []
@@ -223,6 +226,11 @@ def _source(source: str) -> Iterator[tuple[str, BinaryIO, Callable[[], bool]]]:
     path = Path(source)
     with opened(path) as stream:
         yield str(path), stream, bool
+
+
+def _check_lines(source: str) -> None:
+    if kind_of(Path(source)) in _OF_WORDS:
+        raise BadInput(f"{source}: holds a word a line, by its name; a text a line is read here, or a table of texts")
 
 
 def _check_plain(name: str, columns: Columns) -> None:

@@ -1,7 +1,7 @@
 """Texts whose words are labelled one by one: CoNLL files, and tables with as many labels as words in a row."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def _words(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str, s
                 inside = False
                 yield number, "", ""
                 continue
-            if not inside and _is_comment(line, tabs, len(cells) == width):
+            if not inside and line.startswith("#") and _is_comment(line, cells, width, tabs):
                 continue
             inside = True
             if len(cells) != width or width < 2:
@@ -124,6 +124,6 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
 
 
-def _is_comment(line: str, tabs: bool, whole: bool) -> bool:
-    """Whether a line before a text is one of CoNLL-U's comments; where spaces part columns, "# O" may be a word."""
-    return line.startswith("#") and "\t" not in line and (tabs or not whole)
+def _is_comment(line: str, cells: Sequence[str], width: int, tabs: bool) -> bool:
+    """Whether a line that begins with # before a text tells of it, as "# id 7"; "# O" may be a word and its label."""
+    return "\t" not in line if tabs else len(cells) != width or "=" in cells[-1]

@@ -15,8 +15,10 @@ from bertram.batch import Batch, laid_out
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
 
-_MARK = "\u0640"  # a letter that only lengthens others: stands for what belongs to the character before it
-_JOINING = "\u00ad\u200c\u200d"  # soft hyphens, and what Persian, Hindi and emoji put between parts of one
+_MARK, _JOINER = "\u0640", "\u02b9"
+"""Letters that stand for a combining mark, and for what joins characters without being seen."""
+_JOINERS = "\u00ad\u200c\u200d"  # soft hyphens, and what Persian, Hindi and emoji put between parts of one
+_PICTURES, _SKINS, _FLAGS = "\U0001f000-\U0001faff\u2600-\u27bf", "\U0001f3fb-\U0001f3ff", "\U0001f1e6-\U0001f1ff"
 CHINESE_AND_JAPANESE = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Their characters, for a pattern."""
 _LETTER = rf"[^\W{CHINESE_AND_JAPANESE}]"
@@ -27,18 +29,20 @@ _WORD = re.compile(
     r"|\b(?-i:[A-Z])\.(?=\s+(?-i:[A-Z]))"  # George W. Bush
     rf"|{_END}"
     rf"|\b[cdjlmnst](?!{_END})['’](?=\w)"  # the beginning of l'Europe
-    rf"|{_LETTERS_OF_A_WORD}(?:(?:(?!{_END})[-'’./&@+]|(?<=\d)[,:](?=\d)){_LETTERS_OF_A_WORD})*"
-    rf"|\S{_MARK}*",
+    rf"|{_LETTERS_OF_A_WORD}(?:(?:(?!{_END})[-'’./&@+]|(?<=\d)[,:\u066b\u066c](?=\d)){_LETTERS_OF_A_WORD})*"
+    rf"|[{_FLAGS}]{{2}}"
+    rf"|\S[{_MARK}{_JOINER}]*(?:(?:[{_SKINS}]|(?<={_JOINER})[{_PICTURES}])[{_MARK}{_JOINER}]*)*",
     re.IGNORECASE,
 )
 
 
 class _Letters(dict[int, int]):
-    """Replaces every combining mark and joiner by `_MARK`, a letter, so that the pattern keeps it within its word."""
+    """Replaces every combining mark and joiner by a letter, so that the pattern keeps it within its word."""
 
     def __missing__(self, code: int) -> int:
-        mark = unicodedata.category(chr(code))[0] == "M" or chr(code) in _JOINING
-        found = self[code] = ord(_MARK) if mark else code
+        character = chr(code)
+        mark = _MARK if unicodedata.category(character)[0] == "M" else character
+        found = self[code] = ord(_JOINER if character in _JOINERS else mark)
         return found
 
 

@@ -72,6 +72,6 @@ class State:
         if last < constant_loss:
             return ""
         return (
-            f"the training loss did not fall: {first:.4f} in the first fifth and {last:.4f} in the last, "
-            f"where one answer for all texts gives {constant_loss:.4f}"
+            f"no more than one answer to everything was learned, whose loss is {constant_loss:.4f}: the training's was "
+            f"{first:.4f} in the first fifth and {last:.4f} in the last"
         )
