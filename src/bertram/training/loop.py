@@ -154,7 +154,7 @@ class Loop:
                 self._save(state)
                 raise
         state.measure(self._started)
-        reason = reason or self._not_finite() or state.not_falling()
+        reason = reason or self._not_finite() or state.learned_nothing()
         self.processes.wait()  # for process 0 to have written what now is read
         averaged, best_step = (1, state.best_step) if reason or not state.best_step else self._choose(state)
         self.optimizer.release()

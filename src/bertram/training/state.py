@@ -53,7 +53,7 @@ class State:
         self.constant_sums[bucket] += constant_loss
         self.loss_counts[bucket] += 1
 
-    def not_falling(self) -> str:
+    def learned_nothing(self) -> str:
         """Why a training that came to its end still counts as diverged: it is no better than the best constant answer.
 
         Both are compared on the same batches, as a rare label is in some and not in others. A training that begins with
