@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bertram.batch import Batch, laid_out
+from bertram.batch import Batch, laid_out, ranges
 from bertram.errors import BadInput
 from bertram.text.tokenizer import Tokenizer
 
@@ -95,9 +95,11 @@ def lay_out(tokenizer: Tokenizer, texts: Sequence[Sequence[str]], max_length: in
         BadInput: as `Tokenizer.pieces`, or the tokenizer has no [CLS] or [SEP].
     """
     budget = max_length - tokenizer.added
-    words = [word for text in texts for word in text]
-    pieces, counts = tokenizer.pieces(words, budget)
+    numbers: dict[str, int] = {}  # of different words, which are few
+    words = np.array([numbers.setdefault(word, len(numbers)) for text in texts for word in text], np.int64)
+    pieces, counts = tokenizer.pieces(list(numbers), budget)
     counts = np.minimum(counts, budget)
+    pieces, counts = pieces[ranges((np.cumsum(counts) - counts)[words], counts[words])], counts[words]
     if (empty := counts == 0).any():
         pieces = np.insert(pieces, np.cumsum(counts)[empty], np.int32(tokenizer.unk_id))
         counts = np.maximum(counts, 1)
