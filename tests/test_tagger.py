@@ -431,7 +431,7 @@ def _written(folder: Path, content: str) -> Path:
         (["summarize", "out", "--text", "a"], "is for tagging, not for summarization; use bertram tag"),
         (["tag", "classifier", "--text", "a"], "is for classification, not for tagging; use bertram predict"),
         (["tag", "filler", "--text", "a"], "is for fill-mask, not for tagging; use bertram fill-mask"),
-        (["tag", "vectors", "--text", "a"], "is for similarity, not for tagging; use bertram predict"),
+        (["tag", "vectors", "--text", "a"], "is for similarity, not for tagging; use bertram embed"),
         (["tag", "bert-mini", "--text", "a"], "bert-mini"),
         (["tag", "out", "none.txt"], "none.txt: no such file"),
         (["tag", "out", "pairs.csv", "--columns", "text=a,text_b=b,other=c"], "no role 'other'"),

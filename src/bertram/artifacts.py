@@ -19,6 +19,7 @@ from bertram.run_directory import MANIFEST
 from bertram.tasks.fill_mask import FillMask
 from bertram.tasks.registry import any_task_from_dict
 from bertram.tasks.sequence_to_sequence import Generation, Summarization, Translation
+from bertram.tasks.similarity import Similarity
 from bertram.tasks.tagging import Tagging
 from bertram.tasks.task import Task
 from bertram.text.tokenizer import Tokenizer
@@ -32,6 +33,7 @@ _VERBS = {
     Translation.name: "translate",
     Summarization.name: "summarize",
     FillMask.name: "fill-mask",
+    Similarity.name: "embed",
     Tagging.name: "tag",
 }
 _WANTED: dict[type, str] = {
