@@ -31,6 +31,7 @@ from bertram.batch import IGNORED
 from bertram.tasks.registry import TASKS
 
 MAX_LENGTH = 128
+LONGEST = 512  # of labelled words, none of which may be cut off
 CLASSES = {
     "classification": (AutoModelForSequenceClassification, DataCollatorWithPadding),
     "tagging": (AutoModelForTokenClassification, DataCollatorForTokenClassification),
@@ -72,7 +73,7 @@ def labelled(tokenizer: Any, texts: list[str], targets: Any) -> Iterator[dict[st
     start = 0
     for text in texts:
         words = text.split()
-        encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=MAX_LENGTH)
+        encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=LONGEST)
         numbers = encoded.word_ids()
         first = [
             number is not None and number != before
