@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
@@ -101,17 +102,18 @@ def main() -> None:
     read, encode = (tagged, labelled) if options.task == "tagging" else (sentences, classified)
     (texts, labels), (dev_texts, dev_labels) = read(options.train), read(options.dev)
     task = TASKS[options.task].from_labels(labels)
-    expected = task.targets(dev_labels)
     train, dev = (
-        Items(list(encode(tokenizer, *side))) for side in ((texts, task.targets(labels)), (dev_texts, expected))
+        Items(list(encode(tokenizer, side, task.targets(given))))
+        for side, given in ((texts, labels), (dev_texts, dev_labels))
     )
     model_class, collator = CLASSES[options.task]
 
     def score(output: Any) -> dict[str, float]:
-        logits = output.predictions
+        logits, targets = output.predictions, output.label_ids  # of like lengths together, not in the file's order
         if options.task == "tagging":
-            logits = logits[output.label_ids != IGNORED]
-        return {task.metric: task.scores(logits, expected)[0].value}
+            rows, places = np.nonzero(targets != IGNORED)
+            logits, targets = logits[rows, places], np.stack([rows, targets[rows, places]], axis=1)
+        return {task.metric: task.scores(logits, targets)[0].value}
 
     for seed in options.seeds:
         torch.manual_seed(seed)
