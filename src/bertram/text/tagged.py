@@ -62,7 +62,7 @@ def _strings(name: str, number: int, cells: list[Any]) -> list[str]:
         found.append(" ".join(words))
     many, labels = (len(cell.split()) for cell in found)
     if many != labels:
-        raise BadInput(f"{name}: line {number}: {many:,} words and {labels:,} labels; each word needs one")
+        raise BadInput(f"{name}: line {number}: words: {many:,}, labels: {labels:,}; each word needs one")
     return found
 
 
